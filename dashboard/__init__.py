@@ -1,0 +1,1 @@
+"""The page a lab keeps open: queue, comparison, history."""

@@ -1,0 +1,338 @@
+"""Every error a user can meet, in one tree.
+
+::
+
+    WsiDenoiseError
+    ├── UsageError            the command or a setting is wrong (exit code 2)
+    │   ├── SettingsInvalid
+    │   ├── NoSuchJob
+    │   ├── TransitionRefused
+    │   └── NoSuchPath
+    ├── SlideError            the file is at fault: the job is quarantined
+    │   ├── EmptyFile, NotASlide, UnsupportedSlide, NotRGB, NotBrightfield
+    │   ├── TruncatedSlide, UnreadableTile, TooLarge, NotARegularFile
+    │   └── BlockKillsWorker
+    ├── SourceError           the place the file is in: tried again later
+    │   └── SlideVanished, SlideChanged, SourceUnavailable
+    ├── OutputError
+    │   └── DiskFull (tried again), OutputExists, OutputUnwritable, VerificationFailed
+    ├── ModelError
+    │   └── NoSuchPreset, WeightsDamaged, PresetNotForSlides
+    ├── ClusterError
+    │   └── WorkerLost, SchedulerUnreachable, DeviceOutOfMemory (all tried again)
+    ├── StoreError
+    │   └── DatabaseBusy (tried again), DatabaseOutdated, DatabaseUnreachable
+    ├── JobCancelled          somebody asked for it
+    └── InternalError         our own mistake
+
+Each class has a stable ``code``, says what happened and what to do. The command line, the database, the dashboard and
+``docs/errors.md`` show the same text.
+
+Examples
+--------
+>>> error = UnreadableTile("level 0, x 512, y 1024")
+>>> error.code
+'unreadable_tile'
+>>> print(error)
+A tile of the slide cannot be decoded: level 0, x 512, y 1024. Scan or copy the slide again; the original is untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+
+class WsiDenoiseError(Exception):
+    """Base of everything that is reported to a user.
+
+    Parameters
+    ----------
+    detail : str
+        What exactly happened this time, without a final full stop: a place in the slide, a path, a number.
+
+    Attributes
+    ----------
+    code : str
+        Stable name for programs; never changes once released.
+    happened, advice : str
+        What happened in general, and what to do, as complete sentences without and with full stop.
+    retry : bool
+        Whether the same job may succeed later without anybody changing the file.
+    """
+
+    code: ClassVar[str] = "error"
+    happened: ClassVar[str] = "Something went wrong"
+    advice: ClassVar[str] = "See the log for details."
+    retry: ClassVar[bool] = False
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        detail = f": {self.detail}" if self.detail else ""
+        return f"{self.happened}{detail}. {self.advice}"
+
+
+class UsageError(WsiDenoiseError):
+    """The command or a setting is wrong."""
+
+    code = "usage"
+    happened = "The command cannot be carried out"
+    advice = "See wsi-denoise --help."
+
+
+class SettingsInvalid(UsageError):
+    code = "settings_invalid"
+    happened = "A setting is not valid"
+    advice = "See docs/settings.md; wsi-denoise config shows where each value came from."
+
+
+class NoSuchJob(UsageError):
+    code = "no_such_job"
+    happened = "There is no such job"
+    advice = "wsi-denoise jobs lists them."
+
+
+class TransitionRefused(UsageError):
+    code = "transition_refused"
+    happened = "The job's state does not allow this"
+    advice = "wsi-denoise job ID shows its state and events."
+
+
+class NoSuchPath(UsageError):
+    code = "no_such_path"
+    happened = "There is no such file or folder"
+    advice = "Check the path."
+
+
+class SlideError(WsiDenoiseError):
+    """The file itself is at fault; trying again changes nothing."""
+
+    code = "slide_error"
+    happened = "The slide cannot be processed"
+    advice = "Scan or export the slide again; the original is untouched."
+
+
+class EmptyFile(SlideError):
+    code = "empty_file"
+    happened = "The file has no content"
+    advice = "Copy it again; a later change of the file queues it by itself."
+
+
+class NotASlide(SlideError):
+    code = "not_a_slide"
+    happened = "The file is not an image that can be read"
+    advice = "Remove it from the inbox, or copy the right file; a later change queues it by itself."
+
+
+class UnsupportedSlide(SlideError):
+    code = "unsupported_slide"
+    happened = "The file is an image of a kind that is not supported"
+    advice = "Export it as a brightfield RGB slide (SVS, NDPI, MRXS, OME-TIFF, DICOM or pyramidal TIFF)."
+
+
+class NotRGB(SlideError):
+    code = "not_rgb"
+    happened = "The image is not 8-bit RGB"
+    advice = "Export it as 8-bit RGB; multiplex and 16-bit images are not supported."
+
+
+class NotBrightfield(SlideError):
+    code = "not_brightfield"
+    happened = "The slide has a dark background and looks like fluorescence"
+    advice = 'The networks are trained on brightfield tissue. Set tissue.mode = "all" to process it nevertheless.'
+
+
+class TruncatedSlide(SlideError):
+    code = "truncated"
+    happened = "The file ends before its image data does"
+    advice = "The copy was cut off: copy it again; a later change of the file queues it by itself."
+
+
+class UnreadableTile(SlideError):
+    code = "unreadable_tile"
+    happened = "A tile of the slide cannot be decoded"
+    advice = "Scan or copy the slide again; the original is untouched."
+
+
+class TooLarge(SlideError):
+    code = "too_large"
+    happened = "The image declares more pixels than the limit allows"
+    advice = "If the size is true, raise limits.megapixels."
+
+
+class NotARegularFile(SlideError):
+    code = "not_a_regular_file"
+    happened = "The path is not a regular file inside the inbox"
+    advice = "Links that leave the inbox, pipes and devices are not followed; copy the slide itself."
+
+
+class BlockKillsWorker(SlideError):
+    code = "block_kills_worker"
+    happened = "A worker process died three times on the same block"
+    advice = "The slide is probably damaged there; scan or copy it again, or raise limits.worker_memory."
+
+
+class SourceError(WsiDenoiseError):
+    """The place the file is in is at fault, not the file."""
+
+    code = "source_error"
+    happened = "The slide could not be read from where it is"
+    advice = "It is tried again by itself."
+    retry = True
+
+
+class SlideVanished(SourceError):
+    code = "slide_vanished"
+    happened = "The file disappeared"
+    advice = "If that was not meant, copy it into the inbox again."
+
+
+class SlideChanged(SourceError):
+    code = "slide_changed"
+    happened = "The file changed while it was being read"
+    advice = "It is read again from the start once it stands still."
+
+
+class SourceUnavailable(SourceError):
+    code = "source_unavailable"
+    happened = "The folder or share cannot be read"
+    advice = "Check that it is mounted and that permissions allow reading; it is tried again by itself."
+
+
+class OutputError(WsiDenoiseError):
+    """The result could not be written."""
+
+    code = "output_error"
+    happened = "The result could not be written"
+    advice = "Check the output folder."
+
+
+class DiskFull(OutputError):
+    code = "disk_full"
+    happened = "There is not enough free disk space"
+    advice = "Free some space; the job goes on by itself."
+    retry = True
+
+
+class OutputExists(OutputError):
+    code = "output_exists"
+    happened = "The output file exists already and is not of this job"
+    advice = "Move it away, or set output.overwrite = true."
+
+
+class OutputUnwritable(OutputError):
+    code = "output_unwritable"
+    happened = "The output folder cannot be written"
+    advice = "Check that it exists and that permissions allow writing; it is tried again by itself."
+    retry = True
+
+
+class VerificationFailed(OutputError):
+    code = "verification_failed"
+    happened = "The written file did not pass its verification and was not published"
+    advice = "Retry the job; if it fails again, check disk and memory of this machine."
+
+
+class ModelError(WsiDenoiseError):
+    """The network's weights or preset are at fault."""
+
+    code = "model_error"
+    happened = "The model cannot be used"
+    advice = "wsi-denoise models lists the presets."
+
+
+class NoSuchPreset(ModelError):
+    code = "no_such_preset"
+    happened = "There is no such preset"
+    advice = "wsi-denoise models lists them."
+
+
+class WeightsDamaged(ModelError):
+    code = "weights_damaged"
+    happened = "The weights do not match the checksum of their model card"
+    advice = "Install the package again."
+
+
+class PresetNotForSlides(ModelError):
+    code = "preset_not_for_slides"
+    happened = "The preset exists to reproduce a published table and must not be used on slides"
+    advice = "Choose another preset, or set model.allow_unsafe = true if you know why."
+
+
+class ClusterError(WsiDenoiseError):
+    """The Dask cluster or the device is at fault."""
+
+    code = "cluster_error"
+    happened = "The cluster failed"
+    advice = "The job is tried again by itself."
+    retry = True
+
+
+class WorkerLost(ClusterError):
+    code = "worker_lost"
+    happened = "A worker process was lost"
+    advice = "The job goes on from its finished blocks by itself."
+
+
+class SchedulerUnreachable(ClusterError):
+    code = "scheduler_unreachable"
+    happened = "The Dask scheduler cannot be reached"
+    advice = "Check compute.scheduler and the network; the job is tried again by itself."
+
+
+class DeviceOutOfMemory(ClusterError):
+    code = "device_out_of_memory"
+    happened = "The device ran out of memory"
+    advice = "The job is tried again with smaller batches."
+
+
+class StoreError(WsiDenoiseError):
+    """The database is at fault."""
+
+    code = "store_error"
+    happened = "The job database failed"
+    advice = "wsi-denoise doctor checks it."
+
+
+class DatabaseBusy(StoreError):
+    code = "database_busy"
+    happened = "The job database is locked by another program"
+    advice = "It is tried again by itself; close programs that keep it open."
+    retry = True
+
+
+class DatabaseOutdated(StoreError):
+    code = "database_outdated"
+    happened = "The job database has another version than this program"
+    advice = "Run wsi-denoise db upgrade."
+
+
+class DatabaseUnreachable(StoreError):
+    code = "database_unreachable"
+    happened = "The job database cannot be opened"
+    advice = "Check jobs.database and permissions; it is tried again by itself."
+    retry = True
+
+
+class JobCancelled(WsiDenoiseError):
+    code = "cancelled"
+    happened = "The job was cancelled"
+    advice = "wsi-denoise retry ID queues it again."
+
+
+class InternalError(WsiDenoiseError):
+    code = "internal_error"
+    happened = "The program made a mistake"
+    advice = "The log has the details; please report it. wsi-denoise retry ID tries again."
+
+
+def every_error() -> Iterator[type[WsiDenoiseError]]:
+    """Yield each error class, base first, in the order of the tree."""
+    pending: list[type[WsiDenoiseError]] = [WsiDenoiseError]
+    while pending:
+        error = pending.pop(0)
+        yield error
+        pending = [*error.__subclasses__(), *pending]

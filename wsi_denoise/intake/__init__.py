@@ -1,0 +1,1 @@
+"""What lies in the watched folders, and what of it is complete."""

@@ -1,0 +1,1 @@
+"""The record of every job: tables, states, and every query."""

@@ -1,0 +1,1 @@
+"""IRUNet, its weights, and running it on pixels."""

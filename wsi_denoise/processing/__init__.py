@@ -1,0 +1,1 @@
+"""One slide through the block pipeline, on a Dask cluster."""

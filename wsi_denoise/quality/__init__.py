@@ -1,0 +1,1 @@
+"""Evidence about a denoised slide without a clean reference."""

@@ -1,0 +1,380 @@
+"""Settings: what they are, where each value came from, and which of them change pixels.
+
+Later wins: defaults, ``wsi-denoise.toml``, ``WSI_DENOISE_SECTION__KEY`` variables, flags. Names are ``section.key``
+everywhere. Relative paths are meant from the working directory, or from the folder of the file given with ``--config``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from wsi_denoise.errors import SettingsInvalid
+
+FILE_NAME = "wsi-denoise.toml"
+PREFIX = "WSI_DENOISE_"
+
+
+class Section(BaseModel):
+    """A group of settings; unknown keys are refused, so that a typo never passes for a setting."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class IntakeSettings(Section):
+    """Which folders are watched, and when a file counts as complete."""
+
+    inbox: list[Path] = Field([Path("inbox")], description="Folders that are watched, with everything below them.")
+    scan_seconds: float = Field(5.0, gt=0, description="Time between two polling scans (the truth; events are a hint).")
+    events: bool = Field(True, description="Listen to file events as well, to react sooner than the next scan.")  # noqa: FBT003
+    settle_seconds: float = Field(
+        10.0, ge=0, description="Size and time of change must stand still for this long before a file is opened."
+    )
+    grace_seconds: float = Field(
+        3600.0,
+        ge=0,
+        description="A file that stands still but does not open is damaged, not being copied, after this long.",
+    )
+    ignore: list[str] = Field(
+        [".*", "*.part", "*.partial", "*.tmp", "*.crdownload", "~$*", "Thumbs.db", "desktop.ini"],
+        description="Patterns of file and folder names that are not looked at.",
+    )
+    quarantine: Path = Field(
+        Path("quarantine"), description="Where the note and the link for a quarantined slide are put."
+    )
+    move: bool = Field(
+        False,  # noqa: FBT003
+        description="Move a quarantined original into the quarantine folder instead of linking to it.",
+    )
+
+
+class OutputSettings(Section):
+    """How the denoised slide is written."""
+
+    folder: Path = Field(Path("denoised"), description="Where denoised slides are written.")
+    compression: Literal["jpeg", "deflate", "zstd"] = Field(
+        "jpeg", description="Codec of the output's tiles. deflate is the portable lossless choice."
+    )
+    quality: int = Field(90, ge=50, le=100, description="JPEG quality. See docs/compression.md for the measured table.")
+    subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = Field(
+        "4:4:4", description="JPEG chroma subsampling. 4:2:0 costs up to 10 dB on stained tissue."
+    )
+    overwrite: bool = Field(
+        False,  # noqa: FBT003
+        description="Replace an output of other settings, after the new one has been verified.",
+    )
+    verify_tiles: int = Field(24, ge=1, description="How many random tiles of a new file are decoded and compared.")
+
+
+class TissueSettings(Section):
+    """Which patches are sent through the network."""
+
+    mode: Literal["auto", "all"] = Field(
+        "auto", description="auto finds tissue on a thumbnail; all sends every patch, fluorescence included."
+    )
+    background: Literal["keep", "denoise", "flatten"] = Field(
+        "keep",
+        description="Patches without tissue: pixels kept as they are, denoised too, or set to the background colour.",
+    )
+    dilate: int = Field(1, ge=0, le=16, description="Patches by which the tissue mask is widened.")
+
+
+class ModelSettings(Section):
+    """Which network is used."""
+
+    preset: str = Field("paper", description="Preset; wsi-denoise models lists them.")
+    allow_unsafe: bool = Field(
+        False,  # noqa: FBT003
+        description="Allow a preset whose card says that it must not be used on slides.",
+    )
+
+
+class ComputeSettings(Section):
+    """What the work runs on."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the network runs.")
+    backend: Literal["auto", "torch", "openvino"] = Field("auto", description="What runs it; OpenVINO only on a CPU.")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="Arithmetic of the network; auto takes half precision where the device has it."
+    )
+    window: int = Field(
+        0, ge=0, le=16, description="Window side in patches; 0 takes the measured default of the device."
+    )
+    batch: int = Field(0, ge=0, le=1024, description="Windows per batch; 0 takes the measured default of the device.")
+    halo: int = Field(
+        48, ge=0, le=256, multiple_of=16, description="Context around a window in pixels; see docs/stitching.md."
+    )
+    workers: int = Field(0, ge=0, description="Worker processes; 0 chooses from the core count.")
+    threads: int = Field(0, ge=0, description="Threads per worker process; 0 chooses from the core count.")
+    in_flight: int = Field(0, ge=0, description="Blocks handed to the cluster at a time; 0 is three per thread.")
+    scheduler: str = Field("", description="Address of a Dask scheduler; empty starts a cluster on this machine.")
+
+
+class JobsSettings(Section):
+    """Where the record is kept, and how work is claimed."""
+
+    database: str = Field("", description="SQLAlchemy URL; empty is SQLite in the state folder.")
+    state: Path = Field(Path(".wsi-denoise"), description="Folder of database, spool, maps and logs.")
+    lease_seconds: float = Field(
+        60.0, gt=0, description="A running job without a heartbeat for this long is taken up again."
+    )
+    heartbeat_seconds: float = Field(5.0, gt=0, description="Time between two heartbeats.")
+    attempts: int = Field(5, ge=1, description="Attempts before a job that could be tried again is failed for good.")
+    retry_seconds: float = Field(30.0, gt=0, description="Wait before the second attempt; doubles each time.")
+
+
+class LimitSettings(Section):
+    """What is refused."""
+
+    megapixels: float = Field(40_000.0, gt=0, description="Largest slide, in millions of pixels at level 0.")
+    open_seconds: float = Field(300.0, gt=0, description="Longest time that opening a slide may take.")
+    worker_memory: str = Field(
+        "auto", description="Memory limit per worker process as Dask writes it: auto, 4GiB, 0 for none."
+    )
+
+
+class DashboardSettings(Section):
+    """The page."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; any but loopback needs dashboard.token.")
+    port: int = Field(8501, ge=0, le=65535, description="Port to listen on.")
+    token: str = Field("", description="Secret that pages and routes ask for; needed off loopback.")
+
+
+class NotifySettings(Section):
+    """Who is told."""
+
+    url: str = Field(
+        "", description="A small JSON is posted here when a job is done, quarantined or failed, or the queue paused."
+    )
+    timeout: float = Field(10.0, gt=0, description="Seconds before a post is given up.")
+
+
+class LogSettings(Section):
+    """What is logged."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    megabytes: float = Field(10.0, gt=0, description="Size at which the log file is rotated.")
+    files: int = Field(5, ge=1, description="How many rotated log files are kept.")
+
+
+class FolderSettings(Section):
+    """A folder under an inbox with a preset of its own."""
+
+    path: Path = Field(description="Folder, relative to the inbox.")
+    preset: str = Field(description="Preset for the slides in it.")
+
+
+class Settings(BaseSettings):
+    """All settings. Frozen; made by :func:`load`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
+    )
+
+    intake: IntakeSettings = IntakeSettings()
+    output: OutputSettings = OutputSettings()
+    tissue: TissueSettings = TissueSettings()
+    model: ModelSettings = ModelSettings()
+    compute: ComputeSettings = ComputeSettings()
+    jobs: JobsSettings = JobsSettings()
+    limits: LimitSettings = LimitSettings()
+    dashboard: DashboardSettings = DashboardSettings()
+    notify: NotifySettings = NotifySettings()
+    log: LogSettings = LogSettings()
+    folders: Annotated[list[FolderSettings], Field(description="Folders with a preset of their own.")] = []
+
+    @classmethod
+    def settings_customise_sources(cls, *_args: Any, **sources: Any) -> tuple[Any, ...]:
+        """Use only what :func:`load` passes: it merges the sources itself, to know where each value came from."""
+        return (sources["init_settings"],)
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL of the job database."""
+        return self.jobs.database or f"sqlite:///{self.jobs.state / 'jobs.sqlite'}"
+
+    def preset_for(self, relative: Path) -> str:
+        """Preset of a slide, by its path relative to the inbox; the deepest matching folder wins."""
+        matching = [folder for folder in self.folders if relative.is_relative_to(folder.path)]
+        return max(matching, key=lambda folder: len(folder.path.parts)).preset if matching else self.model.preset
+
+    def pixel_settings(self) -> dict[str, Any]:
+        """Return the settings that change the output's pixels or name, as ``section.key`` to plain value."""
+        changing = {
+            "output": ("compression", "quality", "subsampling"),
+            "tissue": ("mode", "background", "dilate"),
+            "compute": ("halo",),
+        }
+        values = self.model_dump(mode="json")
+        return {f"{section}.{key}": values[section][key] for section, keys in changing.items() for key in keys}
+
+    def pixel_hash(self) -> str:
+        """Return 16 hexadecimal digits that differ when :meth:`pixel_settings` differ."""
+        return hashlib.sha256(json.dumps(self.pixel_settings(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Settings and the origin of each value.
+
+    Parameters
+    ----------
+    settings : Settings
+    origins : dict of str to str
+        ``section.key`` to ``default``, a file's path, a variable's name, or ``flag``.
+    """
+
+    settings: Settings
+    origins: dict[str, str]
+
+
+def load(
+    config: Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    *,
+    folder: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Loaded:
+    """Merge defaults, file, variables and flags.
+
+    Parameters
+    ----------
+    config : Path, optional
+        Settings file. Without it ``wsi-denoise.toml`` in the working directory is used where it exists.
+    overrides : mapping of str to object, optional
+        Flags, as ``section.key`` to value. Strings are read as TOML values where they are, else as text.
+    folder : Path, optional
+        What relative paths are meant from; the working directory, or the folder of `config`.
+    environ : mapping, optional
+        Instead of the process's environment.
+
+    Raises
+    ------
+    SettingsInvalid
+        For an unreadable file, an unknown name or a value out of range.
+    """
+    base = folder or (config.parent if config else Path.cwd())
+    file = config or base / FILE_NAME
+    merged: dict[str, Any] = {}
+    origins = {name: "default" for name, _ in _fields()}
+    if config or file.is_file():
+        _merge(merged, origins, _read_toml(file), str(file))
+    for variable, tree in _read_environment(os.environ if environ is None else environ):
+        _merge(merged, origins, tree, variable)
+    for name, value in (overrides or {}).items():
+        _merge(merged, origins, _nested(name, _plain(value)), "flag")
+    try:
+        settings = Settings(**merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise SettingsInvalid(f"{name}: {first['msg']} ({origins.get(name, 'unknown name')})") from error
+    return Loaded(_anchored(settings, base.absolute()), origins)
+
+
+def table() -> list[tuple[str, str, str]]:
+    """Return (name, default, description) of every setting, in order, for docs and ``config``."""
+    rows = []
+    for name, field in _fields():
+        default = field.get_default(call_default_factory=True)
+        shown = json.dumps(default if isinstance(default, str | int | float | bool) else _jsonable(default))
+        rows.append((name, shown, field.description or ""))
+    return rows
+
+
+def _fields() -> Iterator[tuple[str, Any]]:
+    for section, field in Settings.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section):
+            for key, inner in kind.model_fields.items():
+                yield f"{section}.{key}", inner
+        else:
+            yield section, field
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_jsonable(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _read_toml(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsInvalid(f"{file} cannot be read ({error})") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsInvalid(f"{file}: {error}") from error
+
+
+class _Environment(EnvSettingsSource):
+    """Variables out of a given mapping, as pydantic-settings reads them (JSON for lists)."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = {key.lower(): value for key, value in environ.items()}
+        super().__init__(Settings)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return self._environ
+
+
+def _read_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for variable in sorted(environ):
+        if not variable.startswith(PREFIX) or "__" not in variable:
+            continue
+        section, _, key = variable.removeprefix(PREFIX).lower().partition("__")
+        try:
+            tree = _Environment({variable: environ[variable]})()
+        except Exception as error:
+            raise SettingsInvalid(f"{variable}: {error}") from error
+        yield variable, tree or {section: {key: environ[variable]}}
+
+
+def _merge(merged: dict[str, Any], origins: dict[str, str], tree: Mapping[str, Any], origin: str) -> None:
+    for section, values in tree.items():
+        if isinstance(values, Mapping):
+            merged.setdefault(section, {}).update(values)
+            origins.update({f"{section}.{key}": origin for key in values})
+        else:
+            merged[section] = values
+            origins[section] = origin
+
+
+def _nested(name: str, value: Any) -> dict[str, Any]:
+    section, dot, key = name.partition(".")
+    if not dot or not key:
+        raise SettingsInvalid(f"{name}: names are section.key")
+    return {section: {key: value}}
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return value
+
+
+def _anchored(settings: Settings, base: Path) -> Settings:
+    """Make every path absolute, so that a worker elsewhere means the same file."""
+    intake = settings.intake
+    return settings.model_copy(
+        update={
+            "intake": intake.model_copy(
+                update={"inbox": [base / path for path in intake.inbox], "quarantine": base / intake.quarantine}
+            ),
+            "output": settings.output.model_copy(update={"folder": base / settings.output.folder}),
+            "jobs": settings.jobs.model_copy(update={"state": base / settings.jobs.state}),
+        }
+    )

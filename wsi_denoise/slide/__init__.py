@@ -1,0 +1,1 @@
+"""Slides: reading, geometry, tissue, and pyramidal TIFFs."""
