@@ -1,0 +1,435 @@
+"""Which files of a folder tree are slides, and which files one slide is made of. No image libraries.
+
+Nothing is passed over in silence: every entry below an inbox is a slide (perhaps with a problem), part of a slide, an
+output of this program, ignored by a pattern of the settings, or "other" with the reason why it is not a slide.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from fnmatch import fnmatch
+from functools import lru_cache
+from pathlib import Path
+
+from wsi_denoise.errors import (
+    NotARegularFile,
+    NotASlide,
+    SlideVanished,
+    SourceUnavailable,
+    UnsupportedSlide,
+    WsiDenoiseError,
+)
+from wsi_denoise.intake.headers import dicom_series, image_format, is_own_output, open_regular, shown
+
+SUFFIXES = (
+    *(".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm", ".qptiff"),
+    *(".jp2", ".j2k", ".png", ".jpg", ".jpeg", ".zarr"),
+)
+"""Suffixes of files (and, for ``.zarr``, folders) that could be slides; everything else is "other"."""
+
+UNSUPPORTED = {
+    ".czi": "Zeiss CZI",
+    ".i2syntax": "Philips iSyntax",
+    ".isyntax": "Philips iSyntax",
+    ".kfb": "KFBIO",
+    ".lif": "Leica LIF",
+    ".nd2": "Nikon ND2",
+    ".sdpc": "Sqray SDPC",
+    ".vsi": "Olympus VSI",
+    ".zvi": "Zeiss ZVI",
+}
+"""Suffixes of slides that no reader here opens: said so at once, instead of ignoring somebody's scan."""
+
+_KEY_FILE_LIMIT = 1 << 20
+_KEYS = ("imagefile", "mapfile", "optimisationfile", "macroimage")
+
+
+class Kind(StrEnum):
+    """What an entry below an inbox is."""
+
+    SLIDE = "slide"  # could be a slide; with a problem, it is known not to be one that can be processed
+    OTHER = "other"  # not a slide; the reason says why
+    OUTPUT = "output"  # made by this program
+    UNREADABLE = "unreadable"  # a folder that cannot be listed: what is below it is unknown, not gone
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a slide's files look like from outside; equal snapshots mean that nothing moved.
+
+    Parameters
+    ----------
+    size_bytes : int
+        Sum over all files of the slide.
+    mtime_ns : int
+        Newest time of change over all files, nanoseconds since 1970.
+    """
+
+    size_bytes: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One entry below an inbox.
+
+    Parameters
+    ----------
+    path : Path
+        The file; for a DICOM series or NGFF, its folder; for MRXS, VMS and VMU, the key file.
+    relative : Path
+        `path`, from its inbox.
+    kind : Kind
+    snapshot : Snapshot
+        Over all files of the slide; zeros for a folder that cannot be read.
+    problem : WsiDenoiseError, optional
+        Why it cannot be processed, where that is known without opening it.
+    reason : str
+        Why it is no slide; empty for slides.
+    """
+
+    path: Path
+    relative: Path
+    kind: Kind
+    snapshot: Snapshot = Snapshot(0, 0)
+    problem: WsiDenoiseError | None = None
+    reason: str = ""
+
+
+def slides_under(inbox: Path, ignore: Sequence[str], *, exclude: Collection[Path] = ()) -> Iterator[Candidate]:
+    """Scan a folder tree, in a fixed order: the files of a folder by name, then its folders by name.
+
+    Parameters
+    ----------
+    inbox : Path
+        Folder to scan. It may itself be a link; links below it are not followed.
+    ignore : sequence of str
+        Patterns of file and folder names that are not looked at.
+    exclude : collection of Path
+        Folders that are not entered: quarantine, outputs, state, another inbox.
+
+    Raises
+    ------
+    SourceUnavailable
+        When `inbox` itself cannot be listed. A folder below it that cannot be is a candidate of kind ``unreadable``.
+    """
+    excluded = frozenset(os.path.realpath(folder) for folder in exclude)
+    root = os.path.realpath(inbox)
+    pending = [inbox]
+    while pending:
+        folder = pending.pop()
+        try:
+            with os.scandir(folder) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+        except OSError as error:
+            problem = SourceUnavailable(f"{shown(folder)} ({error.strerror})")
+            if folder == inbox:
+                raise problem from error
+            if error.errno != errno.ENOENT:
+                yield Candidate(folder, folder.relative_to(inbox), Kind.UNREADABLE, problem=problem)
+            continue
+        wanted = [entry for entry in entries if not any(fnmatch(entry.name, pattern) for pattern in ignore)]
+        found = _Folder(inbox, root, folder, wanted)
+        yield from found.candidates()
+        pending += [path for path in reversed(found.folders) if not excluded or os.path.realpath(path) not in excluded]
+
+
+def slide_files(path: Path) -> tuple[Path, ...]:
+    """Return every regular file that a slide is made of, sorted.
+
+    Parameters
+    ----------
+    path : Path
+        As in :class:`Candidate`: a file, a key file, or the folder of a DICOM series.
+
+    Raises
+    ------
+    SlideVanished
+        When the file, or everything in the folder, is gone.
+    SourceUnavailable
+        When a folder of the slide cannot be listed.
+    """
+    suffix = path.suffix.lower()
+    try:
+        if path.is_dir() and not path.is_symlink():
+            inside = _regular_below(path) if suffix == ".zarr" else _dicom_files(path)
+            if not inside:
+                raise SlideVanished(shown(path))
+            return tuple(sorted(inside))
+        if not os.path.lexists(path):
+            raise SlideVanished(shown(path))
+        if suffix == ".dcm":
+            return tuple(sorted(_same_series(path)))
+        return tuple(sorted([path, *_companions(path)]))
+    except FileNotFoundError as error:
+        raise SlideVanished(shown(path)) from error
+    except OSError as error:
+        raise SourceUnavailable(f"{shown(path)} ({error.strerror})") from error
+
+
+def snapshot(files: Iterable[Path]) -> Snapshot:
+    """Return total size and newest time of change of some files.
+
+    Raises
+    ------
+    SlideVanished
+        When one of them is gone.
+    SourceUnavailable
+        When one of them cannot be looked at.
+    """
+    size, newest = 0, 0
+    for file in files:
+        try:
+            status = file.lstat()
+        except FileNotFoundError as error:
+            raise SlideVanished(shown(file)) from error
+        except OSError as error:
+            raise SourceUnavailable(f"{shown(file)} ({error.strerror})") from error
+        size, newest = size + status.st_size, max(newest, status.st_mtime_ns)
+    return Snapshot(size, newest)
+
+
+class _Folder:
+    """Sorts the entries of one folder into slides, parts of slides, others, and folders still to be scanned."""
+
+    def __init__(self, inbox: Path, root: str, folder: Path, entries: Sequence[os.DirEntry[str]]) -> None:
+        self._inbox, self._root, self._folder, self._entries = inbox, root, folder, entries
+        self._names = {entry.name for entry in entries}
+        self._parts: set[str] = set()  # names in this folder that belong to a slide with another name
+        self.folders: list[Path] = []
+
+    def candidates(self) -> Iterator[Candidate]:
+        if self._is_orphaned_mirax():
+            yield self._other(self._folder, "the folder of a MIRAX slide whose .mrxs file is not there")
+            return
+        try:
+            self._find_parts()
+        except OSError as error:
+            yield self._unreadable(self._folder, error)
+            return
+        dicom: list[Path] = []
+        for entry in self._entries:
+            if entry.name in self._parts:
+                continue
+            path = self._folder / entry.name
+            try:
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode) and path.suffix.lower() != ".zarr":
+                    self.folders.append(path)
+                elif stat.S_ISREG(status.st_mode) and path.suffix.lower() == ".dcm":
+                    dicom.append(path)
+                else:
+                    yield self._candidate(path, status)
+            except (FileNotFoundError, SlideVanished):
+                continue  # gone since the folder was listed; the next scan knows
+            except (OSError, SourceUnavailable) as error:
+                yield self._unreadable(path, error)
+        yield from self._series(dicom)
+
+    def _is_orphaned_mirax(self) -> bool:
+        """Tell whether this is a MIRAX folder that no key file claimed: half a slide, and no slides in it."""
+        slides = any(name.lower().endswith(SUFFIXES) for name in self._names)
+        return "Slidedat.ini" in self._names and self._folder != self._inbox and not slides
+
+    def _find_parts(self) -> None:
+        for entry in self._entries:
+            if Path(entry.name).suffix.lower() in {".mrxs", ".vms", ".vmu"} and entry.is_file(follow_symlinks=False):
+                path = self._folder / entry.name
+                self._parts |= {part.relative_to(self._folder).parts[0] for part in _companions(path)}
+                self._parts |= {path.stem} & self._names if path.suffix.lower() == ".mrxs" else set()
+
+    def _candidate(self, path: Path, status: os.stat_result) -> Candidate:
+        if stat.S_ISLNK(status.st_mode):
+            return self._link(path, status)
+        if stat.S_ISDIR(status.st_mode):
+            return self._slide(path)
+        if stat.S_ISREG(status.st_mode):
+            return self._regular(path, status)
+        return self._problem(path, status, NotARegularFile(f"{shown(path)} is a {_what(status.st_mode)}"))
+
+    def _regular(self, path: Path, status: os.stat_result) -> Candidate:
+        suffix = path.suffix.lower()
+        identity = str(path), status.st_size, status.st_mtime_ns
+        if suffix in UNSUPPORTED:
+            return self._problem(path, status, UnsupportedSlide(f"{UNSUPPORTED[suffix]}, {shown(path.name)}"))
+        if suffix in SUFFIXES:
+            if _cached_own_output(*identity):
+                relative = path.relative_to(self._inbox)
+                return Candidate(path, relative, Kind.OUTPUT, _look(status), reason="made by wsi-denoise")
+            return self._slide(path)
+        format_ = None if path.name == "DICOMDIR" else _cached_format(*identity)
+        if format_ is None:
+            return self._other(path, "not a slide by its name, nor an image by its first bytes", status)
+        detail = f"{shown(path.name)} is {format_} by its first bytes, but not by its name; rename it"
+        return self._problem(path, status, NotASlide(detail))
+
+    def _link(self, path: Path, status: os.stat_result) -> Candidate:
+        target = os.path.realpath(path)
+        inside = os.path.commonpath([self._root, target]) == self._root
+        if inside and os.path.exists(target):  # noqa: PTH110 - a str, as realpath returns it
+            return self._other(path, "a link to something inside the inbox, which is looked at by itself", status)
+        where = "out of the inbox" if not inside else "to nothing"
+        return self._problem(path, status, NotARegularFile(f"{shown(path)} is a link {where}"))
+
+    def _slide(self, path: Path) -> Candidate:
+        problem = None
+        for folder in _own_folders(path):
+            strange = next((inner for inner in _below(folder) if not _is_plain(inner)), None)
+            if strange is not None:
+                problem = NotARegularFile(f"{shown(strange.path)}, a part of the slide")
+        return Candidate(path, path.relative_to(self._inbox), Kind.SLIDE, snapshot(slide_files(path)), problem)
+
+    def _series(self, files: Sequence[Path]) -> Iterator[Candidate]:
+        """Yield one candidate per DICOM series.
+
+        A folder with one series is that slide. Several series in a folder, and files in the inbox itself, are named
+        by the first file of each series.
+        """
+        series: dict[str, list[Path]] = {}
+        for path in files:
+            try:
+                uid = _series_of(path)
+            except OSError:
+                uid = None
+            series.setdefault(uid or f"? {path}", []).append(path)
+        known = [uid for uid in series if not uid.startswith("?")]
+        if files and len(known) <= 1 and self._folder != self._inbox:
+            yield self._one_series(self._folder)
+        else:
+            for group in series.values():
+                yield self._one_series(group[0])
+
+    def _one_series(self, path: Path) -> Candidate:
+        try:
+            return Candidate(path, path.relative_to(self._inbox), Kind.SLIDE, snapshot(slide_files(path)))
+        except (SlideVanished, SourceUnavailable) as error:
+            return self._unreadable(path, error)
+
+    def _unreadable(self, path: Path, error: OSError | WsiDenoiseError) -> Candidate:
+        if isinstance(error, OSError):
+            error = SourceUnavailable(f"{shown(path)} ({error.strerror or error})")
+        return Candidate(path, path.relative_to(self._inbox), Kind.UNREADABLE, problem=error)
+
+    def _other(self, path: Path, reason: str, status: os.stat_result | None = None) -> Candidate:
+        looks = _look(status) if status else Snapshot(0, 0)
+        return Candidate(path, path.relative_to(self._inbox), Kind.OTHER, looks, reason=reason)
+
+    def _problem(self, path: Path, status: os.stat_result, problem: WsiDenoiseError) -> Candidate:
+        return Candidate(path, path.relative_to(self._inbox), Kind.SLIDE, _look(status), problem)
+
+
+def _look(status: os.stat_result) -> Snapshot:
+    return Snapshot(status.st_size, status.st_mtime_ns)
+
+
+def _what(mode: int) -> str:
+    if stat.S_ISFIFO(mode):
+        return "pipe"
+    return "socket" if stat.S_ISSOCK(mode) else "device"
+
+
+def _is_plain(entry: os.DirEntry[str]) -> bool:
+    return entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
+
+
+def _below(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield everything below a folder, without following links."""
+    pending = [str(folder)]
+    while pending:
+        with os.scandir(pending.pop()) as listing:
+            for entry in listing:
+                yield entry
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+
+
+def _regular_below(folder: Path) -> list[Path]:
+    return [Path(entry.path) for entry in _below(folder) if entry.is_file(follow_symlinks=False)]
+
+
+def _own_folders(path: Path) -> list[Path]:
+    """Return the folders that belong to one slide with all they contain."""
+    if path.suffix.lower() == ".mrxs":
+        folder = path.with_suffix("")
+        return [folder] if folder.is_dir() and not folder.is_symlink() else []
+    return [path] if path.suffix.lower() == ".zarr" and path.is_dir() else []
+
+
+def _companions(path: Path) -> list[Path]:
+    """Return the files that belong to a key file, apart from itself; those that have not arrived are left out."""
+    suffix = path.suffix.lower()
+    if suffix == ".mrxs":
+        return [file for folder in _own_folders(path) for file in _regular_below(folder)]
+    if suffix in {".vms", ".vmu"}:
+        status = path.lstat()
+        names = _named_files(str(path), status.st_size, status.st_mtime_ns)
+        return [path.parent / name for name in names if (path.parent / name).is_file()]
+    return []
+
+
+@lru_cache(maxsize=1024)
+def _named_files(path: str, _size: int, _mtime_ns: int) -> tuple[str, ...]:
+    """Return the file names in a Hamamatsu key file (``ImageFile(1,0)=name.jpg``), never one outside its folder."""
+    with open_regular(Path(path)) as file:
+        text = file.read(_KEY_FILE_LIMIT).decode("utf-8", "surrogateescape")
+    names = set()
+    for line in text.splitlines():
+        key, _, value = line.partition("=")
+        name = value.strip()
+        if key.strip().lower().startswith(_KEYS) and name not in {"", ".", ".."} and not set("/\\\0") & set(name):
+            names.add(name)
+    return tuple(sorted(names - {Path(path).name}))
+
+
+def _dicom_files(folder: Path) -> list[Path]:
+    with os.scandir(folder) as listing:
+        return [
+            folder / entry.name
+            for entry in listing
+            if entry.name.lower().endswith(".dcm")
+            and not entry.name.startswith(".")
+            and entry.is_file(follow_symlinks=False)
+        ]
+
+
+def _same_series(path: Path) -> list[Path]:
+    series = _series_of(path)
+    if series is None:
+        return [path]
+    same = [path]
+    for other in _dicom_files(path.parent):
+        try:
+            if other != path and _series_of(other) == series:
+                same.append(other)
+        except OSError:
+            continue  # not readable: it cannot be said to belong here, and is a candidate of its own
+    return same
+
+
+def _series_of(path: Path) -> str | None:
+    status = path.lstat()
+    return _cached_series(str(path), status.st_size, status.st_mtime_ns)
+
+
+# A file is opened once per content, not once per scan: on a share each opening is a round trip.
+@lru_cache(maxsize=65536)
+def _cached_series(path: str, _size: int, _mtime_ns: int) -> str | None:
+    return dicom_series(Path(path))
+
+
+@lru_cache(maxsize=65536)
+def _cached_format(path: str, _size: int, _mtime_ns: int) -> str | None:
+    return image_format(Path(path))
+
+
+@lru_cache(maxsize=65536)
+def _cached_own_output(path: str, _size: int, _mtime_ns: int) -> bool:
+    try:
+        return is_own_output(Path(path))
+    except PermissionError:
+        return False
