@@ -10,7 +10,7 @@
     │   └── NoSuchPath
     ├── SlideError            the file is at fault: the job is quarantined
     │   ├── EmptyFile, NotASlide, UnsupportedSlide, NotRGB, NotBrightfield
-    │   ├── TruncatedSlide, UnreadableTile, TooLarge, NotARegularFile
+    │   ├── TruncatedSlide, UnreadableTile, TooLarge, NotARegularFile, NoPermission
     │   └── BlockKillsWorker
     ├── SourceError           the place the file is in: tried again later
     │   └── SlideVanished, SlideChanged, SourceUnavailable
@@ -167,6 +167,12 @@ class NotARegularFile(SlideError):
     code = "not_a_regular_file"
     happened = "The path is not a regular file inside the inbox"
     advice = "Links that leave the inbox, pipes and devices are not followed; copy the slide itself."
+
+
+class NoPermission(SlideError):
+    code = "no_permission"
+    happened = "The file may not be read by the user that this program runs as"
+    advice = "Give that user permission to read it; it is then queued by itself."
 
 
 class BlockKillsWorker(SlideError):

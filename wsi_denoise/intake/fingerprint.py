@@ -1,0 +1,91 @@
+"""The fingerprint: SHA-256 of a slide's content, so that the same slide is known under any name.
+
+One file: the SHA-256 of its bytes, as ``sha256sum`` prints it. Several files: the SHA-256 of a list with one entry per
+file, sorted by name, each being the file's SHA-256 in hexadecimal, two spaces, its name and a zero byte (as
+``sha256sum -z`` writes it). Names are from the slide's folder, and the stem that a MIRAX slide and its folder share is
+written ``*``: a renamed slide is the same slide.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from wsi_denoise.errors import NotARegularFile, NoPermission, SlideChanged, SlideVanished, SourceUnavailable
+from wsi_denoise.intake.files import Snapshot, slide_files, snapshot
+from wsi_denoise.intake.headers import open_regular, shown
+
+CHUNK = 8 << 20
+"""Bytes read at a time."""
+
+
+class Stopped(Exception):
+    """Reading was given up because `keep_going` said so."""
+
+
+def fingerprint(path: Path, *, expected: Snapshot | None = None, keep_going: Callable[[], bool] = lambda: True) -> str:
+    """Read a whole slide and return its fingerprint.
+
+    Parameters
+    ----------
+    path : Path
+        The slide: a file, a key file, or a folder.
+    expected : Snapshot, optional
+        What the slide must look like, before and after; without it, it must only not change meanwhile.
+    keep_going : callable
+        Asked between two pieces of 8 MB.
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+
+    Raises
+    ------
+    SlideChanged
+        When its size, time of change or list of files is not as expected, or changes while it is read.
+    SlideVanished, SourceUnavailable, NoPermission, NotARegularFile
+        When it cannot be read.
+    Stopped
+        When `keep_going` returned False.
+    """
+    files = slide_files(path)
+    before = snapshot(files)
+    if expected is not None and before != expected:
+        raise SlideChanged(shown(path))
+    sums = [(_name(path, file), _sha256(file, keep_going)) for file in files]
+    if slide_files(path) != files or snapshot(files) != before:
+        raise SlideChanged(shown(path))
+    if len(sums) == 1:
+        return sums[0][1]
+    return hashlib.sha256(b"".join(b"%s  %s\0" % (sha.encode(), name) for name, sha in sorted(sums))).hexdigest()
+
+
+def _name(path: Path, file: Path) -> bytes:
+    if path.suffix.lower() != ".mrxs":
+        folder = path if path.is_dir() else path.parent
+        return os.fsencode(file.relative_to(folder))
+    if file == path:
+        return b"*.mrxs"
+    return b"*/" + os.fsencode(file.relative_to(path.with_suffix("")))
+
+
+def _sha256(file: Path, keep_going: Callable[[], bool]) -> str:
+    digest = hashlib.sha256()
+    try:
+        with open_regular(file) as opened:
+            while piece := opened.read(CHUNK):
+                if not keep_going():
+                    raise Stopped
+                digest.update(piece)
+    except FileNotFoundError as error:
+        raise SlideVanished(shown(file)) from error
+    except PermissionError as error:
+        raise NoPermission(shown(file)) from error
+    except OSError as error:
+        if not file.is_file() or file.is_symlink():
+            raise NotARegularFile(shown(file)) from error
+        raise SourceUnavailable(f"{shown(file)} ({error.strerror})") from error
+    return digest.hexdigest()
