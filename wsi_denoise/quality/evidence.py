@@ -1,0 +1,382 @@
+"""What is measured for one block, how blocks add up to a slide, and the numbers that come out.
+
+``measure`` looks at one block before and after. ``Evidence`` adds up in any order: sums, histograms of integers, and
+small maps per patch. ``Evidence.summary`` gives the metrics that are stored with the job (``docs/metrics.md``) and
+judged by :func:`wsi_denoise.quality.verdict.judge`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_denoise.quality import fidelity, noise, structure
+from wsi_denoise.quality.patchmap import PatchMap
+from wsi_denoise.quality.structure import PATCH, Seam
+
+LAYERS = ("removed_sigma", "lighter", "darker", "low_sigma", "mismatch")
+"""Order of the layers in :attr:`Evidence.maps`; see :class:`wsi_denoise.quality.structure.PatchLayers`."""
+
+_SUMS = (
+    "patches",
+    "tissue_patches",
+    "sse",
+    "samples",
+    "ssim",
+    "cells",
+    "residual_r",
+    "residual_g",
+    "residual_b",
+    "shift_r",
+    "shift_g",
+    "shift_b",
+    "h_before",
+    "h_after",
+    "e_before",
+    "e_after",
+    "lag_x",
+    "lag_y",
+    "lag_square",
+    "lag_count",
+    "edge2_aa",
+    "edge2_ba",
+    "edge2_bb",
+    "edge4_aa",
+    "edge4_ba",
+    "edge4_bb",
+    "line_before",
+    "line_after",
+    "line_samples",
+    "between_before",
+    "between_after",
+    "between_samples",
+    "codec_sse",
+    "codec_samples",
+)
+_AT = {name: index for index, name in enumerate(_SUMS)}
+
+_HISTOGRAMS = {
+    **{
+        f"{place}_wavelet_{when}": (3, noise.WAVELET_BINS)
+        for place in ("tissue", "glass")
+        for when in ("before", "after")
+    },
+    **{f"{place}_flat_{when}": (noise.FLAT_BINS,) for place in ("tissue", "glass") for when in ("before", "after")},
+}
+
+STRUCTURE_DEVIATIONS = 6.0
+"""A local change counts as structure from this many deviations of what noise does to means of 8 px ..."""
+
+STRUCTURE_LEVELS = 12.0
+"""... and this many grey levels (mean of red, green and blue): less is not seen at a nucleus."""
+
+MISMATCH = 0.6
+"""A patch counts as other tissue when its low frequencies differ by this share of their variance."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Measurements of one block or of any set of blocks. ``a + b`` in any order gives the same.
+
+    Parameters
+    ----------
+    sums : ndarray
+        (len(_SUMS),) float64.
+    histograms : dict of str to ndarray
+        int64.
+    maps : dict of (int, int) to ndarray
+        (col, row) of a block's first patch on the slide's lattice to (5, rows, cols) float32, layers as :data:`LAYERS`.
+    seam : Seam
+        Lines between blocks.
+    """
+
+    sums: NDArray[np.float64] = field(default_factory=lambda: np.zeros(len(_SUMS)))
+    histograms: dict[str, NDArray[np.int64]] = field(
+        default_factory=lambda: {name: np.zeros(shape, np.int64) for name, shape in _HISTOGRAMS.items()}
+    )
+    maps: dict[tuple[int, int], NDArray[np.float32]] = field(default_factory=dict)
+    seam: Seam = field(default_factory=Seam)
+
+    def __add__(self, other: Evidence) -> Evidence:
+        return Evidence.merge((self, other))
+
+    @classmethod
+    def merge(cls, parts: Iterable[Evidence]) -> Evidence:
+        """Add up any number of blocks in one pass; quicker than ``+`` for thousands. No parts give an empty one."""
+        total = cls()
+        seam = Seam()
+        for part in parts:
+            np.add(total.sums, part.sums, out=total.sums)
+            for name, counts in part.histograms.items():
+                total.histograms[name] += counts
+            total.maps.update(part.maps)
+            seam += part.seam
+        return replace(total, seam=seam)
+
+    def with_codec(self, sse: float, samples: int) -> Evidence:
+        """Add what the output's compression did: a sum of squared errors over `samples` 8-bit values."""
+        sums = self.sums.copy()
+        sums[_AT["codec_sse"]] += sse
+        sums[_AT["codec_samples"]] += samples
+        return replace(self, sums=sums)
+
+    def with_seam(self, seam: Seam) -> Evidence:
+        """Add lines between blocks, from :func:`wsi_denoise.quality.structure.seam_lines`."""
+        return replace(self, seam=self.seam + seam)
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """Return plain arrays for ``numpy.savez``; keys start with ``evidence_``."""
+        arrays: dict[str, NDArray[Any]] = {"evidence_sums": self.sums}
+        arrays["evidence_seam"] = np.array([self.seam.before, self.seam.after, self.seam.samples, self.seam.worst])
+        arrays.update({f"evidence_histogram_{name}": counts for name, counts in self.histograms.items()})
+        arrays.update({f"evidence_map_{col}_{row}": layers for (col, row), layers in self.maps.items()})
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Evidence:
+        """Undo :meth:`to_arrays`; keys of others in the same file are left alone."""
+        maps = {}
+        for key in arrays:
+            if key.startswith("evidence_map_"):
+                col, row = key.removeprefix("evidence_map_").split("_")
+                maps[int(col), int(row)] = arrays[key]
+        histograms = {name: arrays[f"evidence_histogram_{name}"] for name in _HISTOGRAMS}
+        return cls(arrays["evidence_sums"], histograms, maps, Seam(*(float(v) for v in arrays["evidence_seam"])))
+
+    def patch_map(self, shape: tuple[int, int]) -> PatchMap:
+        """Return the maps of the whole slide; `shape` is (rows, cols) of its lattice."""
+        layers = np.full((len(LAYERS), *shape), np.nan, np.float32)
+        for (col, row), block in self.maps.items():
+            layers[:, row : row + block.shape[1], col : col + block.shape[2]] = block
+        lighter, darker = _deviations(layers)
+        return PatchMap(layers[0], np.where(lighter > darker, -lighter, darker).astype(np.float32))
+
+    def summary(self) -> dict[str, float | None]:
+        """Return the metrics: name to number, None where there was nothing to measure."""
+        sums = dict(zip(_SUMS, (float(value) for value in self.sums), strict=True))
+        metrics: dict[str, float | None] = {
+            "patches": sums["patches"],
+            "tissue_patches": sums["tissue_patches"],
+        }
+        metrics |= self._noise()
+        metrics |= _fidelity(sums)
+        metrics |= _colour(sums)
+        metrics |= _sharpness(sums)
+        metrics |= self._structure()
+        metrics |= _seams(sums, self.seam)
+        metrics["codec_psnr"] = fidelity.psnr(sums["codec_sse"], sums["codec_samples"])
+        return metrics
+
+    def _noise(self) -> dict[str, float | None]:
+        found: dict[str, float | None] = {}
+        for place, prefix in (("tissue", "sigma"), ("glass", "glass_sigma")):
+            for when in ("before", "after"):
+                channels = noise.wavelet_sigma(self.histograms[f"{place}_wavelet_{when}"])
+                found[f"{prefix}_{when}_wavelet"] = None if channels is None else sum(channels) / 3
+                found[f"{prefix}_{when}_flat"] = noise.flat_sigma(self.histograms[f"{place}_flat_{when}"])
+        return found
+
+    def _structure(self) -> dict[str, float | None]:
+        if not self.maps:
+            layers = np.zeros((len(LAYERS), 0), np.float32)
+        else:
+            layers = np.concatenate([block.reshape(len(LAYERS), -1) for block in self.maps.values()], axis=1)
+            layers = layers[:, np.isfinite(layers[0])]
+        if layers.shape[1] == 0:
+            names = ("removed", "added")
+            none = {f"structure_{name}{what}": None for name in names for what in ("", "_patches")}
+            return {**none, "mismatched_patches": None}
+        lighter, darker = _deviations(layers)
+        return {
+            "structure_removed": float(lighter.max()),
+            "structure_removed_patches": float((lighter >= STRUCTURE_DEVIATIONS).sum()),
+            "structure_added": float(darker.max()),
+            "structure_added_patches": float((darker >= STRUCTURE_DEVIATIONS).sum()),
+            "mismatched_patches": float((layers[LAYERS.index("mismatch")] >= MISMATCH).sum()),
+        }
+
+
+def _deviations(layers: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the local changes (lighter, darker) in deviations; 1 deviation is never less than 2 grey levels."""
+    floor = STRUCTURE_LEVELS / STRUCTURE_DEVIATIONS
+    unit = np.fmax(layers[LAYERS.index("low_sigma")], floor)
+    return layers[LAYERS.index("lighter")] / unit, layers[LAYERS.index("darker")] / unit
+
+
+def _ratio(above: float, below: float) -> float | None:
+    return above / below if below > 0 else None
+
+
+def _fidelity(sums: Mapping[str, float]) -> dict[str, float | None]:
+    count, lags = sums["samples"], sums["lag_count"]
+    rms = (sums["sse"] / count) ** 0.5 if count else None
+    found: dict[str, float | None] = {
+        "psnr": fidelity.psnr(sums["sse"], count),
+        "ssim": _ratio(sums["ssim"], sums["cells"]),
+        "residual_rms": rms,
+    }
+    for channel in "rgb":
+        found[f"residual_mean_{channel}"] = _ratio(sums[f"residual_{channel}"], sums["cells"])
+    for axis in "xy":
+        found[f"residual_lag1_{axis}"] = _ratio(sums[f"lag_{axis}"], sums["lag_square"]) if lags else None
+    return found
+
+
+def _colour(sums: Mapping[str, float]) -> dict[str, float | None]:
+    count = sums["cells"]
+    found: dict[str, float | None] = {}
+    shifts = [_ratio(sums[f"shift_{channel}"], count) for channel in "rgb"]
+    found["colour_shift"] = max((abs(shift) for shift in shifts if shift is not None), default=None)
+    for name, stain in (("hematoxylin", "h"), ("eosin", "e")):
+        for when in ("before", "after"):
+            found[f"{name}_{when}"] = _ratio(sums[f"{stain}_{when}"], count)
+    return found
+
+
+def _sharpness(sums: Mapping[str, float]) -> dict[str, float | None]:
+    found: dict[str, float | None] = {}
+    for scale, name in ((2, "fine"), (4, "coarse")):
+        own, cross = sums[f"edge{scale}_aa"], sums[f"edge{scale}_ba"]
+        found[f"sharpness_{name}"] = _ratio(own, cross)
+    own, cross = sums["edge2_aa"], sums["edge2_ba"]
+    found["edge_leak"] = _ratio(cross - own, own)
+    return found
+
+
+def _seams(sums: Mapping[str, float], seam: Seam) -> dict[str, float | None]:
+    between_before = _ratio(sums["between_before"], sums["between_samples"])
+    between_after = _ratio(sums["between_after"], sums["between_samples"])
+    found: dict[str, float | None] = {"seam_patch": None, "seam_block": None, "seam_block_worst": None}
+    if not between_before or not between_after:
+        return found
+    if sums["line_before"] > 0:
+        found["seam_patch"] = (sums["line_after"] / between_after) / (sums["line_before"] / between_before)
+    if seam.before > 0:
+        found["seam_block"] = (seam.after / between_after) / (seam.before / between_before)
+        found["seam_block_worst"] = seam.worst
+    return found
+
+
+def measure(
+    before: NDArray[np.uint8],
+    after: NDArray[np.uint8],
+    tissue: NDArray[np.bool_],
+    *,
+    origin: tuple[int, int] = (0, 0),
+) -> Evidence:
+    """Measure one block.
+
+    Parameters
+    ----------
+    before, after : ndarray
+        (height, width, 3) uint8 RGB: the block without halo as it was read, and as it is written (before compression).
+    tissue : ndarray
+        (rows, cols) bool, one per 96-px patch of the block, the last ones in part. What was denoised.
+    origin : tuple of int
+        (x, y) px of the block on the slide at level 0; multiples of 96.
+
+    Returns
+    -------
+    Evidence
+
+    Raises
+    ------
+    ValueError
+        When shapes do not fit, or the origin is off the lattice.
+    """
+    height, width = before.shape[:2]
+    grid = structure.patch_grid(height, width)
+    if before.shape != after.shape or before.ndim != 3 or before.shape[2] != 3:
+        raise ValueError(f"before {before.shape} and after {after.shape} must both be (height, width, 3)")
+    if tissue.shape != grid:
+        raise ValueError(f"the mask is {tissue.shape}, the block has {grid} patches (rows, cols)")
+    if origin[0] % PATCH or origin[1] % PATCH:
+        raise ValueError(f"the origin {origin} is not on the {PATCH}-px lattice")
+    sums = dict.fromkeys(_SUMS, 0.0)
+    sums["patches"], sums["tissue_patches"] = float(tissue.size), float(tissue.sum())
+    cells = fidelity.cells(before, after)
+    chosen = structure.cell_values(tissue, cells.before.shape)
+    histograms, sigma = _noise_histograms(before, after, cells, tissue, chosen)
+    maps: dict[tuple[int, int], NDArray[np.float32]] = {}
+    if tissue.any():
+        low = structure.low_residual(cells, sigma)
+        _measure_cells(sums, cells, low, chosen)
+        layers = structure.patch_layers(cells, low, grid)
+        stack = np.stack([getattr(layers, name) for name in LAYERS])
+        stack[:, ~tissue] = np.nan
+        maps[origin[0] // PATCH, origin[1] // PATCH] = stack
+        _measure_grey(sums, before, after, chosen)
+    return Evidence(np.array([sums[name] for name in _SUMS]), histograms, maps)
+
+
+def _noise_histograms(
+    before: NDArray[np.uint8],
+    after: NDArray[np.uint8],
+    cells: fidelity.Cells,
+    tissue: NDArray[np.bool_],
+    chosen: NDArray[np.bool_],
+) -> tuple[dict[str, NDArray[np.int64]], float]:
+    """Return the histograms and the input's rough sigma on tissue."""
+    histograms = {name: np.zeros(shape, np.int64) for name, shape in _HISTOGRAMS.items()}
+    rough = 0.0
+    images = (
+        ("before", before, cells.before, cells.before_variance),
+        ("after", after, cells.after, cells.after_variance),
+    )
+    for when, image, mean, variance in images:
+        quads = noise.diagonal(image)
+        per_patch = PATCH // noise.QUAD_STEP
+        on_tissue = np.repeat(np.repeat(tissue, per_patch, axis=0), per_patch, axis=1)
+        on_tissue = on_tissue[: quads.shape[0], : quads.shape[1]]
+        for place, quad_mask, cell_mask in (("tissue", on_tissue, chosen), ("glass", ~on_tissue, ~chosen)):
+            picked = quads if quad_mask.all() else quads[quad_mask]
+            fine = noise.wavelet_histogram(picked)
+            sigmas = noise.wavelet_sigma(fine)
+            level = 0.0 if sigmas is None else sum(sigmas) / 3
+            histograms[f"{place}_wavelet_{when}"] = fine
+            histograms[f"{place}_flat_{when}"] = noise.flat_histogram(mean, variance, cell_mask, level)
+            if (place, when) == ("tissue", "before"):
+                rough = level
+    return histograms, rough
+
+
+def _measure_cells(
+    sums: dict[str, float], cells: fidelity.Cells, low: NDArray[np.float32], chosen: NDArray[np.bool_]
+) -> None:
+    count = float(chosen.sum())
+    if not count:
+        return
+    sums["cells"] = count
+    sums["samples"] = count * fidelity.CELL**2 * 3
+    sums["sse"] = float(cells.residual_square[chosen].sum(dtype=np.float64)) * fidelity.CELL**2
+    sums["ssim"] = float(cells.ssim()[chosen].sum(dtype=np.float64))
+    before, after, forgiven = cells.before[chosen], cells.after[chosen], low[chosen]
+    plain = (before - after).sum(axis=0, dtype=np.float64)
+    shift = forgiven.sum(axis=0, dtype=np.float64)
+    for index, channel in enumerate("rgb"):
+        sums[f"residual_{channel}"] = float(plain[index])
+        sums[f"shift_{channel}"] = float(shift[index])
+    for when, mean in (("before", after + forgiven), ("after", after)):
+        density = structure.stain_density(mean).sum(axis=0, dtype=np.float64)
+        sums[f"h_{when}"], sums[f"e_{when}"] = float(density[0]), float(density[1])
+
+
+def _measure_grey(
+    sums: dict[str, float], before: NDArray[np.uint8], after: NDArray[np.uint8], chosen: NDArray[np.bool_]
+) -> None:
+    residual = before[..., 1].astype(np.int16) - after[..., 1]
+
+    def put(names: str, values: tuple[float, ...]) -> None:
+        sums.update(zip(names.split(), values, strict=True))
+
+    put("lag_x lag_y lag_square lag_count", fidelity.lag_one(residual, chosen))
+    grey_before, grey_after = structure.luma(before), structure.luma(after)
+    for scale in (2, 4):
+        products = structure.gradients(grey_before, grey_after, chosen, scale)
+        put(f"edge{scale}_aa edge{scale}_ba edge{scale}_bb", products)
+    energies = structure.lattice_energy(grey_before, grey_after)
+    put("line_before line_after line_samples between_before between_after between_samples", energies)

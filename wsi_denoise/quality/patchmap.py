@@ -1,0 +1,43 @@
+"""Maps with one value per 96-px patch of the slide, for the viewer's overlay."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class PatchMap:
+    """What was removed, and where it looks like structure.
+
+    Parameters
+    ----------
+    sigma_removed : ndarray
+        (rows, cols) float32, grey levels: root mean square of input minus output. NaN where there is no tissue.
+    structure : ndarray
+        (rows, cols) float32, no unit: largest local change that noise does not explain, in deviations of what noise
+        does there. Negative: the output is lighter (something stained is gone); positive: darker (new). NaN as above.
+    """
+
+    sigma_removed: NDArray[np.float32]
+    structure: NDArray[np.float32]
+
+
+def save(path: Path, patch_map: PatchMap) -> None:
+    """Write a map as npz, whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        np.savez_compressed(file, sigma_removed=patch_map.sigma_removed, structure=patch_map.structure)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+
+
+def load(path: Path) -> PatchMap:
+    """Read what :func:`save` wrote; nothing in the file is executed (no pickle)."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return PatchMap(arrays["sigma_removed"], arrays["structure"])

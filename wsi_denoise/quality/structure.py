@@ -1,0 +1,371 @@
+"""Structure in what was removed or added, colour, sharpness, and seams.
+
+Noise averages out over 8 x 8 px and structure does not: most checks look at means of cells. Where the input is clipped
+at 0 or 255 its mean is off by a known amount (:func:`wsi_denoise.quality.noise.clip_bias`), and that much is forgiven.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_denoise.quality.fidelity import CELL, Cells
+from wsi_denoise.quality.noise import clip_bias
+
+Scalar = TypeVar("Scalar", bound=np.generic)
+
+PATCH = 96
+PATCH_CELLS = PATCH // CELL
+
+SEAM_STEP = 16
+"""Lattice lines are compared with the other multiples of 16 px: the same phase of JPEG blocks and of 4:2:0 chroma."""
+
+WHITE = 256.0
+"""Transmitted light that counts as no stain."""
+
+# Ruifrok and Johnston (2001): optical density of haematoxylin, eosin and DAB in red, green and blue, rows of length 1.
+_STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
+_UNMIX = np.linalg.inv(_STAINS / np.linalg.norm(_STAINS, axis=1, keepdims=True)).astype(np.float32)
+
+
+def low_residual(cells: Cells, sigma: float) -> NDArray[np.float32]:
+    """Return input minus output per cell, with what clipping explains forgiven: (rows, cols, 3) float32 grey levels."""
+    difference = cells.before - cells.after
+    bias = clip_bias(cells.after, sigma)
+    return np.asarray(difference - np.clip(difference, np.minimum(bias, 0), np.maximum(bias, 0)))
+
+
+def stain_density(mean: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return optical density of haematoxylin and eosin.
+
+    Parameters
+    ----------
+    mean : ndarray
+        (..., 3) float32 grey levels in RGB; means of cells, because the logarithm of a noisy pixel is biased.
+
+    Returns
+    -------
+    ndarray
+        (..., 2) float32: H, E.
+    """
+    density = -np.log10((np.clip(mean, 0, 255) + 1) / WHITE)
+    return np.asarray((density @ _UNMIX)[..., :2], np.float32)
+
+
+def patch_grid(height: int, width: int) -> tuple[int, int]:
+    """Return (rows, cols) of the 96-px patches that cover an image, the last ones in part."""
+    return -(-height // PATCH), -(-width // PATCH)
+
+
+def cell_values(patches: NDArray[Scalar], shape: tuple[int, ...]) -> NDArray[Scalar]:
+    """Spread values of patches, (rows, cols), over their cells: `shape` is (cell rows, cell cols)."""
+    spread = np.repeat(np.repeat(patches, PATCH_CELLS, axis=0), PATCH_CELLS, axis=1)
+    return np.asarray(spread[: shape[0], : shape[1]])
+
+
+def by_patch(values: NDArray[np.float32], grid: tuple[int, int], *, fill: float) -> NDArray[np.float32]:
+    """Arrange values of cells by patches.
+
+    Parameters
+    ----------
+    values : ndarray
+        (cell rows, cell cols) float32.
+    grid : tuple of int
+        (rows, cols) of patches.
+    fill : float
+        Put where a patch at the border has no cell.
+
+    Returns
+    -------
+    ndarray
+        (rows, cols, 144) float32.
+    """
+    full = np.full((grid[0] * PATCH_CELLS, grid[1] * PATCH_CELLS), fill, np.float32)
+    rows, cols = min(full.shape[0], values.shape[0]), min(full.shape[1], values.shape[1])
+    full[:rows, :cols] = values[:rows, :cols]
+    split = full.reshape(grid[0], PATCH_CELLS, grid[1], PATCH_CELLS).swapaxes(1, 2)
+    return split.reshape(grid[0], grid[1], PATCH_CELLS * PATCH_CELLS)
+
+
+@dataclass(frozen=True)
+class PatchLayers:
+    """What is kept per 96-px patch, each (rows, cols) float32 in grey levels; NaN where nothing was measured.
+
+    Parameters
+    ----------
+    removed_sigma : ndarray
+        Root mean square of the residual: how much was removed.
+    lighter, darker : ndarray
+        Largest change of a mean of 8 x 8 or 16 x 16 px beyond the patch's own median change: the output lighter than
+        the input (something stained is gone), or darker (something stained is new). Means of 16 x 16 px count double,
+        as noise in them is halved.
+    low_sigma : ndarray
+        Robust deviation of the 8 x 8 means' residual: what noise (white or correlated) and small errors make of it.
+    mismatch : ndarray
+        Variance of the low-frequency residual over that of the low-frequency input: 0 for the same tissue, about 1 or
+        more for other tissue. No unit.
+    """
+
+    removed_sigma: NDArray[np.float32]
+    lighter: NDArray[np.float32]
+    darker: NDArray[np.float32]
+    low_sigma: NDArray[np.float32]
+    mismatch: NDArray[np.float32]
+
+
+MISMATCH_FLOOR = 36.0
+"""Variance (grey levels squared) under which a patch is too plain to tell whether it is the same tissue."""
+
+
+def patch_layers(cells: Cells, residual: NDArray[np.float32], grid: tuple[int, int]) -> PatchLayers:
+    """Measure every patch of a block.
+
+    Parameters
+    ----------
+    cells : Cells
+    residual : ndarray
+        Of :func:`low_residual`, (rows, cols, 3) float32.
+    grid : tuple of int
+        (rows, cols) of patches.
+    """
+    nan = float("nan")
+    empty = by_patch(np.zeros(residual.shape[:2], np.float32), grid, fill=1.0).min(axis=2) > 0
+    grey = residual.mean(axis=2)
+    power = _nanmean(by_patch(cells.residual_square.mean(axis=2), grid, fill=nan), empty)
+    low = by_patch(grey, grid, fill=nan)
+    centre = _nanmedian(low, empty)
+    spread = _nanmedian(np.abs(low - centre[..., None]), empty) / np.float32(0.67449)
+    lowest, highest = _extremes(grey - cell_values(centre, grey.shape), grid)
+    source = by_patch(cells.before.mean(axis=2), grid, fill=nan)
+    plain = _nanvar(source, empty)
+    mismatch = _nanvar(low, empty) / (plain + MISMATCH_FLOOR)
+    layers = (np.sqrt(power), np.maximum(-lowest, 0), np.maximum(highest, 0), spread, mismatch)
+    for layer in layers:
+        layer[empty] = nan
+    return PatchLayers(*(np.asarray(layer, np.float32) for layer in layers))
+
+
+def _extremes(grey: NDArray[np.float32], grid: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Least and greatest residual per patch over 8-px means and (weighted double around zero) sliding 16-px means."""
+    lows, highs = by_patch(grey, grid, fill=np.inf).min(axis=2), by_patch(grey, grid, fill=-np.inf).max(axis=2)
+    if min(grey.shape) >= 2:
+        wide = np.asarray((grey[:-1, :-1] + grey[1:, :-1] + grey[:-1, 1:] + grey[1:, 1:]) / 2, np.float32)
+        lows = np.minimum(lows, by_patch(wide, grid, fill=np.inf).min(axis=2))
+        highs = np.maximum(highs, by_patch(wide, grid, fill=-np.inf).max(axis=2))
+    return lows, highs
+
+
+def _nanmean(values: NDArray[np.float32], empty: NDArray[np.bool_]) -> NDArray[np.float32]:
+    filled = np.where(empty[..., None], np.float32(0), values)
+    return np.asarray(np.nanmean(filled, axis=2), np.float32)
+
+
+def _nanvar(values: NDArray[np.float32], empty: NDArray[np.bool_]) -> NDArray[np.float32]:
+    filled = np.where(empty[..., None], np.float32(0), values)
+    return np.asarray(np.nanvar(filled, axis=2), np.float32)
+
+
+def _nanmedian(values: NDArray[np.float32], empty: NDArray[np.bool_]) -> NDArray[np.float32]:
+    filled = np.where(empty[..., None], np.float32(0), values)
+    if np.isnan(filled).any():
+        return np.asarray(np.nanmedian(filled, axis=2), np.float32)
+    return np.asarray(np.median(filled, axis=2), np.float32)
+
+
+def luma(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return (height, width) uint8 grey of an RGB image."""
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY), np.uint8)
+
+
+def gradients(
+    before: NDArray[np.uint8], after: NDArray[np.uint8], chosen: NDArray[np.bool_], scale: int
+) -> tuple[float, float, float]:
+    """Return sums of gradient products on means of `scale` px.
+
+    Parameters
+    ----------
+    before, after : ndarray
+        (height, width) uint8.
+    chosen : ndarray
+        (height // 8, width // 8) bool: the cells to use.
+    scale : int
+        2 or 4: noise of sigma per pixel is sigma / scale there.
+
+    Returns
+    -------
+    tuple of float
+        Sum of output . output, of input . output, and of input . input. Noise in the input is independent of the
+        output's edges, so the second is free of it: input . output / output . output is 1 for an output that keeps
+        every edge as strong as it is, and more for one that weakened edges.
+    """
+    rows, cols = chosen.shape
+    if rows == 0 or cols == 0 or not chosen.any():
+        return (0.0, 0.0, 0.0)
+    size = (cols * CELL // scale, rows * CELL // scale)
+    full = (slice(0, rows * CELL), slice(0, cols * CELL))
+    b = cv2.resize(before[full].astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    a = cv2.resize(after[full].astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    repeat = CELL // scale
+    weight = np.repeat(np.repeat(chosen, repeat, axis=0), repeat, axis=1).astype(np.float32)
+    sums = np.zeros(3)
+    for axis in (0, 1):
+        gb, ga = np.diff(b, axis=axis), np.diff(a, axis=axis)
+        w = weight[1:] if axis == 0 else weight[:, 1:]
+        ga_w = ga * w
+        sums += (np.vdot(ga_w, ga), np.vdot(ga_w, gb), np.vdot(gb * w, gb))
+    return (float(sums[0]), float(sums[1]), float(sums[2]))
+
+
+def lattice_energy(
+    before: NDArray[np.uint8], after: NDArray[np.uint8]
+) -> tuple[float, float, float, float, float, float]:
+    """Return gradient energy across lines inside a block.
+
+    Parameters
+    ----------
+    before, after : ndarray
+        (height, width) uint8 grey; the block's origin lies on the lattice.
+
+    Returns
+    -------
+    tuple of float
+        On lattice lines (multiples of 96): energy of input, of output, samples; then the same on the other multiples
+        of 16.
+    """
+    sums = np.zeros((2, 3))
+    for turned in (False, True):
+        b, a = (before.T, after.T) if turned else (before, after)
+        lines = np.arange(SEAM_STEP, b.shape[1], SEAM_STEP)
+        if not lines.size:
+            continue
+        energy_b, energy_a = _line_energy(b, lines), _line_energy(a, lines)
+        on = lines % PATCH == 0
+        for row, where in ((0, on), (1, ~on)):
+            sums[row] += (energy_b[where].sum(), energy_a[where].sum(), float(where.sum()) * b.shape[0])
+    flat = sums.ravel()
+    return (float(flat[0]), float(flat[1]), float(flat[2]), float(flat[3]), float(flat[4]), float(flat[5]))
+
+
+def _line_energy(image: NDArray[np.uint8], lines: NDArray[np.int64]) -> NDArray[np.float64]:
+    step = image[:, lines].astype(np.float32) - image[:, lines - 1]
+    return np.asarray(np.einsum("ij,ij->j", step, step), np.float64)
+
+
+@dataclass(frozen=True)
+class Edges:
+    """A block's border pixels, kept with its spool so that lines between blocks can be measured later.
+
+    Parameters
+    ----------
+    before, after : tuple of ndarray
+        Left column, right column (height,), top row, bottom row (width,): uint8 grey.
+    """
+
+    before: tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
+    after: tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
+
+    def to_arrays(self) -> dict[str, NDArray[np.uint8]]:
+        """Return plain arrays, for ``numpy.savez``."""
+        names = ("left", "right", "top", "bottom")
+        return {
+            f"edge_{when}_{name}": strip
+            for when, strips in (("before", self.before), ("after", self.after))
+            for name, strip in zip(names, strips, strict=True)
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.uint8]]) -> Edges:
+        """Undo :meth:`to_arrays`; other keys are left alone."""
+
+        def side(when: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
+            left, right = arrays[f"edge_{when}_left"], arrays[f"edge_{when}_right"]
+            return (left, right, arrays[f"edge_{when}_top"], arrays[f"edge_{when}_bottom"])
+
+        return cls(side("before"), side("after"))
+
+
+def edges(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> Edges:
+    """Keep the border pixels of one block: `before` and `after` are (height, width, 3) uint8."""
+
+    def strips(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
+        left, right = luma(image[:, :1])[:, 0], luma(image[:, -1:])[:, 0]
+        return (left, right, luma(image[:1])[0], luma(image[-1:])[0])
+
+    left, right, top, bottom = strips(before)
+    left_after, right_after, top_after, bottom_after = strips(after)
+    return Edges((left, right, top, bottom), (left_after, right_after, top_after, bottom_after))
+
+
+@dataclass(frozen=True)
+class Seam:
+    """Gradient energy across lines between blocks: sums over `samples` pixels, and of the line with the greatest rise.
+
+    Parameters
+    ----------
+    before, after, samples : float
+    worst : float
+        Root mean square step of the output minus that of the input on the worst single line, grey levels.
+    """
+
+    before: float = 0.0
+    after: float = 0.0
+    samples: float = 0.0
+    worst: float = -255.0
+
+    def __add__(self, other: Seam) -> Seam:
+        return Seam(
+            self.before + other.before,
+            self.after + other.after,
+            self.samples + other.samples,
+            max(self.worst, other.worst),
+        )
+
+
+def block_seam(first: Edges, second: Edges, *, below: bool = False) -> Seam:
+    """Measure the line between two adjacent blocks.
+
+    Parameters
+    ----------
+    first, second : Edges
+        The left and the right block, or with `below` the upper and the lower one.
+    below : bool
+        Whether `second` lies below `first`.
+    """
+    one, two = (3, 2) if below else (1, 0)
+    length = min(first.before[one].size, second.before[two].size)
+    if length == 0:
+        return Seam()
+
+    def energy(end: NDArray[np.uint8], start: NDArray[np.uint8]) -> float:
+        step = end[:length].astype(np.float64) - start[:length]
+        return float(np.dot(step, step))
+
+    before, after = energy(first.before[one], second.before[two]), energy(first.after[one], second.after[two])
+    return Seam(before, after, float(length), (after / length) ** 0.5 - (before / length) ** 0.5)
+
+
+def seam_lines(strips: Mapping[tuple[int, int], Edges], where: Iterable[tuple[int, int]] | None = None) -> Seam:
+    """Add up the lines between all adjacent blocks.
+
+    Parameters
+    ----------
+    strips : mapping
+        (col, row) of a block to its border pixels. Any mapping will do, also one that reads the spool at each look-up.
+    where : iterable of tuple of int, optional
+        (col, row) of the blocks to measure the left and upper line of; all of `strips` by default. Pass the blocks with
+        tissue: where nothing was denoised there is nothing to see.
+    """
+    total = Seam()
+    for col, row in where if where is not None else strips:
+        if (col, row) not in strips:
+            continue
+        if (col - 1, row) in strips:
+            total += block_seam(strips[col - 1, row], strips[col, row])
+        if (col, row - 1) in strips:
+            total += block_seam(strips[col, row - 1], strips[col, row], below=True)
+    return total

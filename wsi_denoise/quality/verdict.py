@@ -1,0 +1,196 @@
+"""From metrics to a verdict with reasons. No arrays here: the dashboard and the command line import it.
+
+Examples
+--------
+>>> judge({"tissue_patches": 0.0}).reasons[0].split(":")[0]
+'no_tissue'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Verdict(StrEnum):
+    """What a slide's evidence amounts to."""
+
+    PASS = "pass"  # noqa: S105 - noise was found and removed, and nothing else was
+    REVIEW = "review"  # a person should look; the reasons say at what
+    NOT_NEEDED = "not_needed"  # there was no noise worth removing
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Limits, chosen on other tissue than the error rates in ``docs/verdict.md`` are reported on.
+
+    Parameters
+    ----------
+    low_noise_wavelet, low_noise_flat : float
+        Grey levels. At or under both, the input has no noise worth removing.
+    noise_left : float
+        Share of the input's sigma that may be left in the output, by the wavelet estimator.
+    noise_left_floor : float
+        Grey levels that may always be left.
+    removed_excess : float
+        Root mean square of what was removed, in units of the input's sigma (the greater estimate).
+    removed_floor : float
+        Grey levels that may always be removed.
+    colour_shift : float
+        Mean change of a channel, grey levels.
+    stain_shift, stain_floor : float
+        Relative change of the mean optical density of H or E; densities under the floor count as the floor.
+    sharpness_fine, sharpness_coarse : float
+        Least share of edge strength kept, on means of 2 and of 4 px.
+    structure : float
+        Local change in deviations of what noise does there.
+    structure_patches : int
+        Patches that must show it.
+    mismatched_patches : int
+        Patches that look like other tissue.
+    seam_patch, seam_block : float
+        Greatest gradient energy on lattice lines and on block lines over that elsewhere, relative to the input.
+    seam_worst : float
+        Grey levels by which the steps across one line between blocks may grow.
+    """
+
+    low_noise_wavelet: float = 2.0
+    low_noise_flat: float = 2.0
+    noise_left: float = 0.6
+    noise_left_floor: float = 2.0
+    removed_excess: float = 1.6
+    removed_floor: float = 4.0
+    colour_shift: float = 2.5
+    stain_shift: float = 0.08
+    stain_floor: float = 0.08
+    sharpness_fine: float = 0.8
+    sharpness_coarse: float = 0.9
+    structure: float = 6.0
+    structure_patches: int = 1
+    mismatched_patches: int = 8
+    seam_patch: float = 1.15
+    seam_block: float = 1.5
+    seam_worst: float = 12.0
+
+
+DEFAULT = Thresholds()
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict and why.
+
+    Parameters
+    ----------
+    verdict : Verdict
+    reasons : tuple of str
+        ``code: sentence.`` each; the codes are stable.
+    """
+
+    verdict: Verdict
+    reasons: tuple[str, ...]
+
+
+def judge(metrics: Mapping[str, float | None], thresholds: Thresholds = DEFAULT) -> Judgement:
+    """Judge a slide by the metrics of :meth:`wsi_denoise.quality.evidence.Evidence.summary`.
+
+    Parameters
+    ----------
+    metrics : mapping of str to float or None
+        Missing and None mean: not measured.
+    thresholds : Thresholds
+
+    Returns
+    -------
+    Judgement
+    """
+    if not metrics.get("tissue_patches"):
+        return Judgement(Verdict.REVIEW, ("no_tissue: no tissue was found, so nothing was denoised or measured.",))
+    if metrics.get("psnr") is None or metrics.get("sigma_before_wavelet") is None:
+        return Judgement(Verdict.REVIEW, ("not_measured: the tissue is too small to be measured.",))
+    against = tuple(_against(metrics, thresholds))
+    if against:
+        return Judgement(Verdict.REVIEW, against)
+    wavelet, flat = _number(metrics, "sigma_before_wavelet"), _number(metrics, "sigma_before_flat")
+    if wavelet <= thresholds.low_noise_wavelet and flat <= thresholds.low_noise_flat:
+        sentence = f"low_noise: the input's noise is {wavelet:.1f} and {flat:.1f} grey levels by two estimates."
+        return Judgement(Verdict.NOT_NEEDED, (sentence,))
+    codec = tuple(_codec(metrics))
+    if codec:
+        return Judgement(Verdict.REVIEW, codec)
+    after = _number(metrics, "sigma_after_wavelet")
+    sentence = f"noise_removed: sigma {wavelet:.1f} before, {after:.1f} after; no structure found in what was removed."
+    return Judgement(Verdict.PASS, (sentence,))
+
+
+def _number(metrics: Mapping[str, float | None], name: str) -> float:
+    return metrics.get(name) or 0.0
+
+
+def _against(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
+    """Yield every reason to look, the gravest first."""
+    mismatched = _number(m, "mismatched_patches")
+    if mismatched >= t.mismatched_patches:
+        yield f"misplaced: {mismatched:.0f} patches show other tissue than the input does at the same place."
+    yield from _seams(m, t)
+    yield from _structure(m, t)
+    yield from _colour(m, t)
+    yield from _sharpness(m, t)
+    yield from _noise(m, t)
+
+
+def _seams(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
+    worst = m.get("seam_block_worst")
+    for name, limit, what in (("seam_patch", t.seam_patch, "patches"), ("seam_block", t.seam_block, "blocks")):
+        value = _number(m, name)
+        if value > limit:
+            yield f"seam: steps on lines between {what} are {value:.2f} times those elsewhere, relative to the input."
+    if worst is not None and worst > t.seam_worst:
+        yield f"seam: one line between blocks has steps {worst:.0f} grey levels greater than the input has."
+
+
+def _structure(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
+    for name, what in (("removed", "is missing from the output"), ("added", "is in the output but not in the input")):
+        count, peak = _number(m, f"structure_{name}_patches"), _number(m, f"structure_{name}")
+        if count >= t.structure_patches and peak >= t.structure:
+            yield f"structure_{name}: something stained {what}, in {count:.0f} patches (up to {peak:.0f} deviations)."
+
+
+def _colour(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
+    shift = _number(m, "colour_shift")
+    stains = []
+    for stain in ("hematoxylin", "eosin"):
+        before, after = m.get(f"{stain}_before"), m.get(f"{stain}_after")
+        if before is not None and after is not None:
+            stains.append((abs(after - before) / max(before, t.stain_floor), stain))
+    change, stain = max(stains, default=(0.0, "stain"))
+    if shift > t.colour_shift or change > t.stain_shift:
+        yield f"colour_shifted: a channel's mean moved by {shift:.1f} grey levels, {stain} by {change:.0%}."
+
+
+def _sharpness(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
+    fine, coarse = m.get("sharpness_fine"), m.get("sharpness_coarse")
+    if fine is None or coarse is None:
+        return
+    if fine < t.sharpness_fine or coarse < t.sharpness_coarse:
+        yield f"blurred: {fine:.0%} of edge strength is kept over 2 px and {coarse:.0%} over 4 px."
+
+
+def _noise(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
+    before, after = _number(m, "sigma_before_wavelet"), _number(m, "sigma_after_wavelet")
+    if after > max(t.noise_left * before, t.noise_left_floor):
+        yield f"noise_left: sigma was {before:.1f} grey levels and still is {after:.1f}."
+    sigma = max(before, _number(m, "sigma_before_flat"))
+    removed = _number(m, "residual_rms")
+    if removed > max(t.removed_excess * sigma, t.removed_floor):
+        yield f"too_much_removed: {removed:.1f} grey levels were changed, and the input's noise is {sigma:.1f}."
+
+
+def _codec(m: Mapping[str, float | None]) -> Iterator[str]:
+    codec, change = m.get("codec_psnr"), m.get("psnr")
+    if codec is not None and change is not None and codec < change:
+        yield (
+            f"compression_loss: output compression lost more than the denoising gained "
+            f"({codec:.1f} dB against a change of {change:.1f} dB)."
+        )
