@@ -278,7 +278,7 @@ class _Folder:
 
     def _slide(self, path: Path) -> Candidate:
         problem = None
-        for folder in _own_folders(path):
+        for folder in companion_folders(path):
             strange = next((inner for inner in _below(folder) if not _is_plain(inner)), None)
             if strange is not None:
                 problem = NotARegularFile(f"{shown(strange.path)}, a part of the slide")
@@ -352,7 +352,7 @@ def _regular_below(folder: Path) -> list[Path]:
     return [Path(entry.path) for entry in _below(folder) if entry.is_file(follow_symlinks=False)]
 
 
-def _own_folders(path: Path) -> list[Path]:
+def companion_folders(path: Path) -> list[Path]:
     """Return the folders that belong to one slide with all they contain."""
     if path.suffix.lower() == ".mrxs":
         folder = path.with_suffix("")
@@ -364,7 +364,7 @@ def _companions(path: Path) -> list[Path]:
     """Return the files that belong to a key file, apart from itself; those that have not arrived are left out."""
     suffix = path.suffix.lower()
     if suffix == ".mrxs":
-        return [file for folder in _own_folders(path) for file in _regular_below(folder)]
+        return [file for folder in companion_folders(path) for file in _regular_below(folder)]
     if suffix in {".vms", ".vmu"}:
         status = path.lstat()
         names = _named_files(str(path), status.st_size, status.st_mtime_ns)

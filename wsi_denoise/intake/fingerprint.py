@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from wsi_denoise.errors import NotARegularFile, NoPermission, SlideChanged, SlideVanished, SourceUnavailable
+from wsi_denoise.errors import NoPermission, NotARegularFile, SlideChanged, SlideVanished, SourceUnavailable
 from wsi_denoise.intake.files import Snapshot, slide_files, snapshot
 from wsi_denoise.intake.headers import open_regular, shown
 
