@@ -1,0 +1,324 @@
+"""What a slide is to the rest of the program: facts, pixels of a region, and a thumbnail.
+
+Nothing heavy is imported here, so that other modules may name :class:`SlideInfo` for free.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import NoReturn, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from wsi_denoise.errors import (
+    NotARegularFile,
+    SlideChanged,
+    SlideVanished,
+    SourceUnavailable,
+    UnreadableTile,
+    WsiDenoiseError,
+)
+
+Pixels = npt.NDArray[np.uint8]
+
+#: Source pixels held at a time while a thumbnail is made of a level.
+STRIP_PIXELS = 16_000_000
+
+_GONE = {errno.ENOENT, errno.ENOTDIR}
+
+
+@dataclass(frozen=True)
+class SlideInfo:
+    """Facts about a slide; nothing of a label, and no vendor property outside this list.
+
+    Parameters
+    ----------
+    path : Path
+        The file, or the folder of a DICOM series or NGFF image.
+    width, height : int
+        Size of level 0 in pixels.
+    mpp : (float, float) or None
+        Micrometres per pixel in x and y; None where the file does not say, or says nonsense.
+    objective_power : float or None
+    levels : tuple of (int, int)
+        (width, height) of each level of the source, largest first.
+    vendor, model : str or None
+        Maker and model of the scanner.
+    serial_hash : str or None
+        First 12 hexadecimal digits of the SHA-256 of the scanner's serial number.
+    scan_week : str or None
+        ISO week of the scan, such as ``2009-W53``.
+    icc_profile : bytes or None
+    background : (int, int, int)
+        RGB of empty glass: what the file states, or an estimate, or white.
+    compression : str or None
+        Codec of the source's pixels, such as ``jpeg`` or ``jpeg2000``.
+    reader : str
+        Library that decodes the pixels: ``tifffile``, ``openslide`` or ``tiatoolbox``.
+    tile : (int, int)
+        (width, height) of the source's tiles at level 0, or of the steps in which it is best read.
+    notes : tuple of str
+        What is odd about the file and what was made of it.
+    """
+
+    path: Path
+    width: int
+    height: int
+    mpp: tuple[float, float] | None = None
+    objective_power: float | None = None
+    levels: tuple[tuple[int, int], ...] = ()
+    vendor: str | None = None
+    model: str | None = None
+    serial_hash: str | None = None
+    scan_week: str | None = None
+    icc_profile: bytes | None = None
+    background: tuple[int, int, int] = (255, 255, 255)
+    compression: str | None = None
+    reader: str = ""
+    tile: tuple[int, int] = (256, 256)
+    notes: tuple[str, ...] = ()
+
+
+class DecodeFailure(Exception):
+    """A region could not be decoded; never leaves the readers.
+
+    Parameters
+    ----------
+    reason : str
+        What the library said.
+    place : (int, int, int), optional
+        Level, x and y (in that level's pixels) of the tile, where the reader knows it.
+    """
+
+    def __init__(self, reason: str, place: tuple[int, int, int] | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason.strip().rstrip(".") or "no reason given"
+        self.place = place
+
+
+class Slide(ABC):
+    """An open slide; a context manager. Threads may share it, processes may not: send the path instead."""
+
+    info: SlideInfo
+
+    def read(self, x: int, y: int, width: int, height: int) -> Pixels:
+        """Return pixels of level 0.
+
+        Parameters
+        ----------
+        x, y : int
+            Upper left corner in pixels of level 0.
+        width, height : int
+            Size in pixels; the region lies within the slide.
+
+        Returns
+        -------
+        uint8 array, (height, width, 3), RGB
+            Transparent areas are composited on the slide's own background colour.
+
+        Raises
+        ------
+        UnreadableTile
+            After a second try on a fresh handle; names level, x and y of the tile.
+        SlideVanished, SlideChanged, SourceUnavailable
+            When the cause is that the file went away, changed, or its place cannot be read.
+        ValueError
+            For a region that is empty or not within the slide.
+        """
+        self._inside(0, x, y, width, height)
+        return self._read_safely(0, x, y, width, height)
+
+    def thumbnail(self, max_side: int) -> Pixels:
+        """Return the whole slide, made small by area means, its longer side at most `max_side` pixels.
+
+        Read from the smallest level that is at least as large, in strips, so that memory stays flat for a slide of
+        one level too.
+
+        Returns
+        -------
+        uint8 array, (height, width, 3), RGB
+        """
+        if max_side < 1:
+            raise ValueError("max_side must be at least 1")
+        width, height = self.info.width, self.info.height
+        scale = min(1.0, max_side / max(width, height))
+        small = (max(1, round(width * scale)), max(1, round(height * scale)))
+        adequate = [index for index, size in enumerate(self.info.levels) if size[0] >= small[0] and size[1] >= small[1]]
+        for level in reversed(adequate[1:]):
+            try:
+                return self._shrunk(level, small)
+            except UnreadableTile:
+                # The result is made of level 0 alone: a smaller level that does not decode is no fault that matters.
+                continue
+        return self._shrunk(0, small)
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what is open; reading afterwards is a mistake."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an open slide is never pickled: send its path and use open_cached")
+
+    @abstractmethod
+    def _read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """Decode a region of a level, in that level's pixels; fit for another try after DecodeFailure."""
+
+    def _inside(self, level: int, x: int, y: int, width: int, height: int) -> None:
+        size = self.info.levels[level]
+        if width < 1 or height < 1 or x < 0 or y < 0 or x + width > size[0] or y + height > size[1]:
+            raise ValueError(
+                f"region x {x}, y {y}, {width} x {height} is not within level {level}, {size[0]} x {size[1]}"
+            )
+
+    def _read_safely(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """Read, and after a failure find out whose fault it is."""
+        for last in (False, True):
+            try:
+                return self._read(level, x, y, width, height)
+            except DecodeFailure as failure:
+                self._still_there()
+                if last:
+                    raise self._unreadable(failure, level, x, y, width, height) from failure
+            except OSError as error:
+                raise from_os_error(error, self.info.path) from error
+        raise AssertionError  # the loop returns or raises
+
+    def _unreadable(
+        self, failure: DecodeFailure, level: int, x: int, y: int, width: int, height: int
+    ) -> UnreadableTile:
+        """Narrow a failed region down to the first tile of it that fails."""
+        if failure.place is not None:
+            return unreadable(failure.place, failure.reason)
+        step_x, step_y = self.info.tile
+        for top, left in self._tiles(x, y, width, height, step_x, step_y):
+            x0, y0 = max(left, x), max(top, y)
+            x1, y1 = min(left + step_x, x + width), min(top + step_y, y + height)
+            try:
+                self._read(level, x0, y0, x1 - x0, y1 - y0)
+            except DecodeFailure as found:
+                return unreadable(found.place or (level, left, top), found.reason)
+        return unreadable((level, x, y), failure.reason)
+
+    @staticmethod
+    def _tiles(x: int, y: int, width: int, height: int, step_x: int, step_y: int) -> Iterator[tuple[int, int]]:
+        for top in range(y - y % step_y, y + height, step_y):
+            for left in range(x - x % step_x, x + width, step_x):
+                yield top, left
+
+    def _still_there(self) -> None:
+        """Raise what is wrong with the file's place, if that is the reason for a failure."""
+        stat_source(self.info.path)
+
+    def _shrunk(self, level: int, size: tuple[int, int]) -> Pixels:
+        """Return a level made small to `size` (width, height) by area means, read in strips."""
+        from PIL import Image  # noqa: PLC0415
+
+        width, height = self.info.levels[level]
+        if size == (width, height):
+            return self._read_safely(level, 0, 0, width, height)
+        result = np.empty((size[1], size[0], 3), np.uint8)
+        per_row, per_column = height / size[1], width / size[0]
+        rows = max(1, int(STRIP_PIXELS / (width * per_row)))
+        # A single row of the result can need more than the budget: then the strip is cut into columns too.
+        columns = size[0] if rows > 1 else max(1, int(STRIP_PIXELS / (per_column * (per_row + 1))))
+        for top in range(0, size[1], rows):
+            bottom = min(top + rows, size[1])
+            for left in range(0, size[0], columns):
+                right = min(left + columns, size[0])
+                x0, y0 = int(left * per_column), int(top * per_row)
+                x1, y1 = min(width, _ceil(right * per_column)), min(height, _ceil(bottom * per_row))
+                strip = self._read_safely(level, x0, y0, x1 - x0, y1 - y0)
+                box = (
+                    left * per_column - x0,
+                    top * per_row - y0,
+                    min(right * per_column - x0, x1 - x0),
+                    min(bottom * per_row - y0, y1 - y0),
+                )
+                small = Image.fromarray(strip).resize((right - left, bottom - top), Image.Resampling.BOX, box=box)
+                result[top:bottom, left:right] = np.asarray(small)
+        return result
+
+
+def _ceil(value: float) -> int:
+    # Products of float steps may land a hair above the integer that is meant.
+    return int(-(-(value - 1e-9) // 1))
+
+
+def unreadable(place: tuple[int, int, int], reason: str) -> UnreadableTile:
+    """Return the error for a tile at `place` (level, x, y)."""
+    return UnreadableTile(f"level {place[0]}, x {place[1]}, y {place[2]} ({reason})")
+
+
+def from_os_error(error: OSError, path: Path) -> WsiDenoiseError:
+    """Return what an operating system's error means for a slide: gone, or its place cannot be read."""
+    if error.errno in _GONE:
+        return SlideVanished(path.name)
+    return SourceUnavailable(f"{path.name}: {error.strerror or error}")
+
+
+def stat_source(path: Path) -> os.stat_result:
+    """Return the stat of a slide's file or folder.
+
+    Raises
+    ------
+    SlideVanished, SourceUnavailable
+    NotARegularFile
+        For a pipe, socket or device, which must not even be opened.
+    """
+    try:
+        found = path.stat()
+    except ValueError as error:  # an embedded null byte
+        raise SlideVanished(repr(path.name)) from error
+    except OSError as error:
+        raise from_os_error(error, path) from error
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise NotARegularFile(path.name)
+    return found
+
+
+def check_unchanged(path: Path, size: int, mtime_ns: int) -> None:
+    """Raise SlideChanged when the file is not the one that was opened."""
+    found = stat_source(path)
+    if (found.st_size, found.st_mtime_ns) != (size, mtime_ns):
+        raise SlideChanged(path.name)
+
+
+def composite(rgb: Pixels, alpha: Pixels, background: tuple[int, int, int], *, premultiplied: bool = False) -> Pixels:
+    """Lay RGB with transparency on a colour.
+
+    Parameters
+    ----------
+    rgb : uint8 array, (height, width, 3)
+    alpha : uint8 array, (height, width)
+        255 is opaque.
+    background : (int, int, int)
+    premultiplied : bool
+        Whether `rgb` has been multiplied by alpha already.
+
+    Returns
+    -------
+    uint8 array, (height, width, 3)
+    """
+    if alpha.size == 0 or int(alpha.min()) == 255:
+        return np.ascontiguousarray(rgb)
+    weight = alpha[..., None].astype(np.uint16)
+    front = rgb.astype(np.uint32) * (255 if premultiplied else weight)
+    behind = np.array(background, np.uint16) * (255 - weight)
+    mixed: Pixels = np.minimum((front + behind + 127) // 255, 255).astype(np.uint8)
+    return mixed

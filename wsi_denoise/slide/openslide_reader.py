@@ -1,0 +1,134 @@
+"""Slides through OpenSlide: SVS, NDPI, MRXS, SCN, BIF, VMS, Philips, DICOM, and whatever else it opens.
+
+tiatoolbox reads these through OpenSlide as well; it is bypassed here because it lays transparent areas on white, takes
+some pyramidal TIFFs for a picture held in memory whole, fails on DICOM without a Manufacturer, and costs seconds and a
+gigabyte to import in every worker.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsi_denoise.slide import metadata
+from wsi_denoise.slide.base import DecodeFailure, Pixels, Slide, SlideInfo, composite
+
+
+def open_handle(path: Path) -> Any:
+    """Return an ``openslide.OpenSlide``, or None for what it does not know.
+
+    Raises
+    ------
+    DecodeFailure
+        When it knows the format and cannot open the file.
+    """
+    import openslide  # noqa: PLC0415
+
+    try:
+        return openslide.OpenSlide(path)
+    except openslide.OpenSlideUnsupportedFormatError:
+        return None
+    except openslide.OpenSlideError as error:
+        raise DecodeFailure(str(error)) from error
+
+
+def info_from(handle: Any, path: Path) -> SlideInfo:
+    """Return the facts that OpenSlide gives, from its properties on the allow-list.
+
+    Raises
+    ------
+    DecodeFailure
+    """
+    import openslide  # noqa: PLC0415
+
+    try:
+        properties: Mapping[str, str] = dict(handle.properties)
+        levels = tuple((int(width), int(height)) for width, height in handle.level_dimensions)
+        profile = openslide.lowlevel.read_icc_profile(handle._osr)  # noqa: SLF001 - the public way re-encodes it
+    except openslide.OpenSlideError as error:
+        raise DecodeFailure(str(error)) from error
+    mpp, notes = metadata.believed_mpp(
+        metadata.number(properties.get("openslide.mpp-x")), metadata.number(properties.get("openslide.mpp-y"))
+    )
+    vendor = properties.get("openslide.vendor")
+    tile = tuple(int(properties.get(f"openslide.level[0].tile-{side}", 0) or 0) for side in ("width", "height"))
+    return SlideInfo(
+        path=path,
+        width=levels[0][0],
+        height=levels[0][1],
+        mpp=mpp,
+        objective_power=metadata.number(properties.get("openslide.objective-power")),
+        levels=levels,
+        vendor=metadata.first(properties, metadata.MAKER_KEYS) or vendor,
+        model=metadata.first(properties, metadata.MODEL_KEYS),
+        serial_hash=metadata.serial_hash(metadata.first(properties, metadata.SERIAL_KEYS)),
+        scan_week=metadata.scan_week(metadata.first(properties, metadata.DATE_KEYS)),
+        icc_profile=bytes(profile) if profile else None,
+        background=stated_background(properties) or (255, 255, 255),
+        reader="openslide",
+        tile=(tile[0], tile[1]) if min(tile) >= 16 and max(tile) <= 1024 else (256, 256),
+        notes=notes,
+    )
+
+
+def stated_background(properties: Mapping[str, str]) -> tuple[int, int, int] | None:
+    """Return the background colour that the file itself states, or None."""
+    text = properties.get("openslide.background-color", "")
+    try:
+        return (int(text[0:2], 16), int(text[2:4], 16), int(text[4:6], 16)) if len(text) == 6 else None
+    except ValueError:
+        return None
+
+
+class OpenSlideSlide(Slide):
+    """A slide read by OpenSlide.
+
+    Parameters
+    ----------
+    handle : openslide.OpenSlide
+    info : SlideInfo
+    file : Path
+        What OpenSlide opens: `info.path`, or one file of its folder.
+    """
+
+    def __init__(self, handle: Any, info: SlideInfo, file: Path) -> None:
+        self.info = info
+        self._file = file
+        self._handle = handle
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        """Close the handle."""
+        with self._lock:
+            handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.close()
+
+    def _read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        import openslide  # noqa: PLC0415
+
+        handle = self._fresh()
+        # read_region wants the corner in pixels of level 0, whatever the level.
+        size, full = self.info.levels[level], self.info.levels[0]
+        corner = (x, y) if level == 0 else (round(x * full[0] / size[0]), round(y * full[1] / size[1]))
+        try:
+            region = np.asarray(handle.read_region(corner, level, (width, height)))
+        except openslide.OpenSlideError as error:
+            # After one error every call on that handle fails. It is not closed: another thread may be using it.
+            with self._lock:
+                if self._handle is handle:
+                    self._handle = None
+            raise DecodeFailure(str(error)) from error
+        return composite(region[..., :3], region[..., 3], self.info.background)
+
+    def _fresh(self) -> Any:
+        with self._lock:
+            if self._handle is None:
+                self._handle = open_handle(self._file)
+                if self._handle is None:
+                    raise DecodeFailure("the file is no longer recognised")
+            return self._handle

@@ -1,0 +1,371 @@
+"""Opening slides, whatever they are: which library reads what, and what is refused for which reason.
+
+A file is stat'ed, then its own tables are checked, and only then a library sees it. The order of the libraries is
+tifffile for plain TIFFs, OpenSlide for scanners' formats and DICOM, and tiatoolbox for the rest; ``docs/formats.md``
+has the table.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from wsi_denoise.errors import (
+    EmptyFile,
+    NotASlide,
+    SlideError,
+    SourceError,
+    TooLarge,
+    UnsupportedSlide,
+    WsiDenoiseError,
+)
+from wsi_denoise.slide import openslide_reader, tiff_check, tiff_reader
+from wsi_denoise.slide.base import DecodeFailure, Pixels, Slide, SlideInfo, from_os_error, stat_source
+
+__all__ = ["Slide", "SlideInfo", "open_cached", "open_slide", "probe"]
+
+MAX_MEGAPIXELS = 40_000.0
+#: Open slides kept per process by :func:`open_cached`.
+CACHED_SLIDES = 4
+#: Mean difference in grey levels up to which two decoders of a tile agree.
+DECODER_TOLERANCE = 1.0
+#: Vendors in OpenSlide's words whose levels are plain TIFF images in plain coordinates.
+_PLAIN_VENDORS = {"aperio", "generic-tiff"}
+
+_PICTURES = (
+    (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
+    (b"\xff\xd8\xff", "a JPEG picture"),
+    (b"GIF8", "a GIF picture"),
+    (b"BM", "a BMP picture"),
+    (b"%PDF", "a PDF document"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+)
+_JPEG2000 = (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
+
+
+def open_slide(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> Slide:
+    """Open a slide.
+
+    Parameters
+    ----------
+    path : Path or str
+        A file, or the folder of a DICOM series or NGFF image. Of a DICOM series any single file does as well.
+    max_megapixels : float
+        More declared pixels than this at level 0, in millions, are refused before anything is allocated.
+
+    Returns
+    -------
+    Slide
+        A context manager.
+
+    Raises
+    ------
+    EmptyFile, NotASlide, UnsupportedSlide, NotRGB, TruncatedSlide, TooLarge, NotARegularFile
+        The file is at fault.
+    SlideVanished, SourceUnavailable
+        The place is.
+    """
+    path = Path(path)
+    status = stat_source(path)
+    try:
+        if path.is_dir():
+            return _open_folder(path, max_megapixels)
+        if status.st_size == 0:
+            raise EmptyFile(path.name)
+        with path.open("rb") as file:
+            head = file.read(4096)
+        if tiff_check.is_tiff(head):
+            return _open_tiff(path, max_megapixels)
+        return _open_other(path, head, max_megapixels)
+    except OSError as error:
+        raise from_os_error(error, path) from error
+
+
+def probe(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> SlideInfo:
+    """Open a slide, read what is written last, and return its facts: then it is complete.
+
+    Raises
+    ------
+    SlideError, SourceError
+        As :func:`open_slide`; UnreadableTile for a slide whose end is missing.
+    """
+    with open_slide(path, max_megapixels=max_megapixels) as slide:
+        info = slide.info
+        width, height = min(info.tile[0], info.width), min(info.tile[1], info.height)
+        slide.read(info.width - width, info.height - height, width, height)
+        if isinstance(slide, tiff_reader.TiffSlide):
+            slide.read_last()
+        return info
+
+
+class _OpenSlides:
+    """The slides that this process has open, most recently used last."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.slides: OrderedDict[tuple[object, ...], Slide] = OrderedDict()
+
+    def get(self, path: Path, max_megapixels: float) -> Slide:
+        key = (str(path), *_state(path))
+        with self.lock:
+            slide = self.slides.get(key)
+            if slide is None:
+                slide = open_slide(path, max_megapixels=max_megapixels)
+                for old in [other for other in self.slides if other[0] == key[0]]:
+                    del self.slides[old]
+                self.slides[key] = slide
+            self.slides.move_to_end(key)
+            # Dropped, not closed: another thread may be reading. The last reference closes it.
+            while len(self.slides) > CACHED_SLIDES:
+                self.slides.popitem(last=False)
+            return slide
+
+
+_open_slides = _OpenSlides()
+
+
+def _forget() -> None:
+    global _open_slides  # noqa: PLW0603
+    _open_slides = _OpenSlides()
+
+
+# Handles do not survive a fork: parent and child would share file positions and library state.
+os.register_at_fork(after_in_child=_forget)
+
+
+def open_cached(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> Slide:
+    """Return an open slide of this process, opening it if it is not open or has changed.
+
+    The four used last stay open. The slide is shared by threads and must not be closed by the caller.
+    Raises as :func:`open_slide`.
+    """
+    return _open_slides.get(Path(path), max_megapixels)
+
+
+def _state(path: Path) -> tuple[object, ...]:
+    """Return what changes when a slide's content does."""
+    status = stat_source(path)
+    if not path.is_dir():
+        return status.st_size, status.st_mtime_ns
+    try:
+        files = sorted((each.name, each.stat().st_size, each.stat().st_mtime_ns) for each in path.iterdir())
+    except OSError as error:
+        raise from_os_error(error, path) from error
+    return tuple(files)
+
+
+def _open_tiff(path: Path, max_megapixels: float) -> Slide:
+    facts = tiff_check.check_tiff(path, max_megapixels)
+    tiff_check.check_rgb(facts)
+    refusal = ""
+    try:
+        handle = openslide_reader.open_handle(path)
+    except DecodeFailure as failure:
+        handle, refusal = None, failure.reason
+    if handle is None:
+        return _open_plain_tiff(path, facts, refusal)
+    try:
+        info = openslide_reader.info_from(handle, path)
+        vendor = handle.properties.get("openslide.vendor")
+    except DecodeFailure as failure:
+        raise UnsupportedSlide(failure.reason) from failure
+    info = replace(info, compression=facts.main.codec, icc_profile=info.icc_profile or facts.main.icc_profile)
+    _check_size(info, max_megapixels)
+    slow = openslide_reader.OpenSlideSlide(handle, info, path)
+    levels = tiff_reader.levels_as(facts, info.levels) if vendor in _PLAIN_VENDORS else None
+    if tiff_reader.is_ome(facts.main) and not tiff_reader.readable(facts.main):
+        # OpenSlide sees level 0 of an OME-TIFF and none of its XML.
+        levels = tiff_reader.levels_of(facts)
+        info = tiff_reader.info_from(facts, path, levels)
+    if levels is None or any((level.counts == 0).any() for level in levels):
+        # Tiles left out are OpenSlide's business: it knows what each vendor means by them.
+        return _with_background(slow)
+    tile = levels[0].segment
+    info = replace(info, reader="tifffile", tile=tile if max(tile) <= 4096 else (256, 256))
+    fast = tiff_reader.TiffSlide(info, levels)
+    if not _agree(fast, slow):
+        fast.close()
+        return _with_background(slow)
+    slow.close()
+    return _with_background(fast)
+
+
+def _open_plain_tiff(path: Path, facts: tiff_check.TiffFacts, refusal: str) -> Slide:
+    """Open a TIFF that OpenSlide does not: strips, OME-TIFF, and the like."""
+    reason = tiff_reader.readable(facts.main)
+    if reason:
+        raise UnsupportedSlide(reason + (f"; OpenSlide says: {refusal}" if refusal else ""))
+    levels = tiff_reader.levels_of(facts)
+    info = tiff_reader.info_from(facts, path, levels)
+    tile = levels[0].segment
+    info = replace(info, tile=tile if max(tile) <= 4096 else (256, 256))
+    return _with_background(tiff_reader.TiffSlide(info, levels))
+
+
+def _open_folder(path: Path, max_megapixels: float) -> Slide:
+    files = sorted(each for each in path.iterdir() if each.is_file())
+    dicom = [each for each in files if _is_dicom(each)]
+    if dicom:
+        return _open_dicom(path, dicom, max_megapixels)
+    if any(each.name in (".zattrs", ".zgroup", "zarr.json") for each in files):
+        return _open_toolbox(path, max_megapixels)
+    raise NotASlide(f"the folder {path.name} holds neither DICOM files nor an NGFF image")
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def _open_dicom(path: Path, files: list[Path], max_megapixels: float) -> Slide:
+    """Open a DICOM series by whichever of its files OpenSlide takes; it finds the others of the series itself."""
+    refusals = []
+    for file in files:
+        if file.stat().st_size == 0:
+            raise EmptyFile(file.name)
+        try:
+            handle = openslide_reader.open_handle(file)
+        except DecodeFailure as failure:
+            refusals.append(failure.reason)
+            continue
+        if handle is None:
+            refusals.append("not a whole-slide image")
+            continue
+        try:
+            info = replace(openslide_reader.info_from(handle, path), compression=_dicom_codec(file))
+        except DecodeFailure as failure:
+            raise UnsupportedSlide(failure.reason) from failure
+        _check_size(info, max_megapixels)
+        return _with_background(openslide_reader.OpenSlideSlide(handle, info, file))
+    raise UnsupportedSlide(f"DICOM: {refusals[0]}")
+
+
+def _open_other(path: Path, head: bytes, max_megapixels: float) -> Slide:
+    if head[128:132] == b"DICM":
+        return _open_dicom(path, [path], max_megapixels)
+    for magic, kind in _PICTURES:
+        if head.startswith(magic) and not _openslide_knows(path):
+            raise UnsupportedSlide(f"it is {kind}")
+    if head.startswith(_JPEG2000):
+        return _open_toolbox(path, max_megapixels)
+    try:
+        handle = openslide_reader.open_handle(path)
+    except DecodeFailure as failure:
+        raise UnsupportedSlide(failure.reason) from failure
+    if handle is None:
+        if not any(head):
+            raise NotASlide("it starts with zeros: it was not copied, or not to its end")
+        raise NotASlide("no reader knows its content")
+    try:
+        info = openslide_reader.info_from(handle, path)
+    except DecodeFailure as failure:
+        raise UnsupportedSlide(failure.reason) from failure
+    _check_size(info, max_megapixels)
+    return _with_background(openslide_reader.OpenSlideSlide(handle, info, path))
+
+
+def _openslide_knows(path: Path) -> bool:
+    # A MIRAX index can be a JPEG's neighbour, but its own file is text; only a vendor's detection decides.
+    import openslide  # noqa: PLC0415
+
+    return openslide.OpenSlide.detect_format(path) is not None
+
+
+def _open_toolbox(path: Path, max_megapixels: float) -> Slide:
+    from wsi_denoise.slide import toolbox_reader  # noqa: PLC0415
+
+    slide = toolbox_reader.open_toolbox(path)
+    _check_size(slide.info, max_megapixels)
+    return _with_background(slide)
+
+
+def _check_size(info: SlideInfo, max_megapixels: float) -> None:
+    if info.width * info.height > max_megapixels * 1e6:
+        raise TooLarge(f"{info.width:,} x {info.height:,} px; limits.megapixels is {max_megapixels:g}")
+
+
+def _agree(fast: Slide, slow: Slide) -> bool:
+    """Whether two readers of one file give the same pixels in its middle."""
+    info = slow.info
+    width, height = min(256, info.width), min(256, info.height)
+    region = ((info.width - width) // 2, (info.height - height) // 2, width, height)
+    results: list[Pixels | None] = []
+    for slide in (fast, slow):
+        try:
+            results.append(slide.read(*region))
+        except SourceError:
+            raise
+        except SlideError:
+            results.append(None)
+    if results[0] is None or results[1] is None:
+        # A damaged tile in both says nothing against either; in one, the other is the better reader.
+        return results[1] is None
+    difference = np.abs(results[0].astype(np.int16) - results[1])
+    return bool(difference.mean() <= DECODER_TOLERANCE)
+
+
+def _with_background(slide: Slide) -> Slide:
+    """Fill in the colour of empty glass where the file does not state it."""
+    if slide.info.background == (255, 255, 255):
+        slide.info = replace(slide.info, background=_glass_colour(slide))
+    return slide
+
+
+def _glass_colour(slide: Slide) -> tuple[int, int, int]:
+    """Return the most frequent bright colour of 25 spots on the smallest level, white where nothing is bright."""
+    level = len(slide.info.levels) - 1
+    width, height = slide.info.levels[level]
+    side = 32
+    spots = []
+    for step in range(25):
+        x = max(0, min((width - side) * (step % 5) // 4, width - 1))
+        y = max(0, min((height - side) * (step // 5) // 4, height - 1))
+        try:
+            spots.append(
+                slide._read(level, x, y, min(side, width - x), min(side, height - y)).reshape(-1, 3)  # noqa: SLF001
+            )
+        except (DecodeFailure, WsiDenoiseError, OSError):
+            continue  # damage is reported when it is read in earnest
+    if not spots:
+        return (255, 255, 255)
+    pixels = np.concatenate(spots)
+    bright = pixels[(pixels.min(axis=1) >= 200)]
+    if len(bright) < 0.01 * len(pixels):
+        return (255, 255, 255)
+    bins = np.bincount((bright // 8).astype(np.int64) @ np.array([1024, 32, 1]), minlength=32768)
+    found = int(bins.argmax())
+    chosen = bright[(bright // 8).astype(np.int64) @ np.array([1024, 32, 1]) == found]
+    red, green, blue = (int(value) for value in np.median(chosen, axis=0))
+    return red, green, blue
+
+
+def _dicom_codec(file: Path) -> str | None:
+    """Return the codec that a DICOM file's transfer syntax names, from the start of the file."""
+    with file.open("rb") as opened:
+        head = opened.read(4096)
+    # The file's meta group is always explicit little endian: tag (0002,0010), type UI, two bytes of length.
+    at = head.find(b"\x02\x00\x10\x00UI", 132)
+    if at < 0:
+        return None
+    length = int.from_bytes(head[at + 6 : at + 8], "little")
+    uid = head[at + 8 : at + 8 + length].decode("ascii", "replace").rstrip("\0 ")
+    codecs = {
+        "1.2.840.10008.1.2.4.50": "jpeg",
+        "1.2.840.10008.1.2.4.51": "jpeg",
+        "1.2.840.10008.1.2.4.57": "lossless jpeg",
+        "1.2.840.10008.1.2.4.70": "lossless jpeg",
+        "1.2.840.10008.1.2.4.80": "jpeg-ls",
+        "1.2.840.10008.1.2.4.81": "jpeg-ls",
+        "1.2.840.10008.1.2.4.90": "jpeg2000",
+        "1.2.840.10008.1.2.4.91": "jpeg2000",
+        "1.2.840.10008.1.2.5": "rle",
+    }
+    if uid.startswith("1.2.840.10008.1.2.4.") or uid in codecs:
+        return codecs.get(uid, "other")
+    return "none"

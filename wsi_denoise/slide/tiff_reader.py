@@ -1,0 +1,333 @@
+"""Tiles and strips of the TIFF family, decoded one by one with tifffile and imagecodecs.
+
+Six times as fast as OpenSlide on a JPEG SVS, and able to read what OpenSlide refuses: strips, and OME-TIFF with its
+levels in sub-directories. Where OpenSlide opens the file too, a tile is compared when the slide is opened, and its
+reader is used instead if they do not agree.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsi_denoise.errors import UnsupportedSlide
+from wsi_denoise.slide import metadata, tiff_check
+from wsi_denoise.slide.base import (
+    DecodeFailure,
+    Pixels,
+    Slide,
+    SlideInfo,
+    check_unchanged,
+    composite,
+    from_os_error,
+)
+from wsi_denoise.slide.tiff_check import Directory, TiffFacts
+
+#: Bytes of decoded tiles kept per slide: neighbouring regions share their edge tiles.
+CACHE_BYTES = 32 << 20
+#: A tile or strip that is larger when decoded is refused: it must be held in memory whole.
+MAX_SEGMENT_BYTES = 512 << 20
+#: 33003 (Aperio's YCbCr JPEG 2000) is left to OpenSlide, which converts the colours.
+CODECS = frozenset({1, 5, 7, 8, 32946, 32773, 33005, 34712, 50000})
+
+
+def readable(directory: Directory) -> str:
+    """Return why a directory cannot be read here, or an empty text if it can."""
+    width, height = directory.segment
+    reason = ""
+    if directory.compression not in CODECS:
+        reason = f"its tiles are compressed with {directory.codec}"
+    elif directory.planar:
+        reason = "red, green and blue are stored apart"
+    elif set(directory.bits) != {8} or directory.samples not in (3, 4) or directory.photometric not in (2, 6):
+        reason = "it is not 8-bit RGB"
+    elif directory.photometric == 6 and directory.compression != 7:
+        reason = "it is YCbCr and not JPEG"
+    elif width < 1 or height < 1:
+        reason = f"its tiles are declared as {width} x {height} px"
+    elif width * height * directory.samples > MAX_SEGMENT_BYTES and not _is_direct(directory):
+        reason = f"a single tile or strip of it has {width:,} x {height:,} px"
+    elif min(len(directory.offsets), len(directory.counts)) < directory.grid[0] * directory.grid[1]:
+        reason = "its table of tiles is shorter than its size asks for"
+    return reason
+
+
+def _is_direct(directory: Directory) -> bool:
+    """Whether rows can be read from the file as they are."""
+    return not directory.is_tiled and directory.compression == 1 and directory.predictor == 1
+
+
+def levels_of(facts: TiffFacts) -> list[Directory]:
+    """Return the levels of a TIFF that OpenSlide does not describe: main image, then its smaller versions."""
+    main = facts.main
+    chosen = [main]
+    for directory in facts.directories[1:]:
+        below = len(directory.path) == 2 and directory.path[0] == 0
+        width, height = directory.size
+        last = chosen[-1].size
+        if not (below or (len(directory.path) == 1 and directory.reduced)) or readable(directory):
+            continue
+        # A label or macro image has another shape: one pixel of rounding is what separates levels.
+        scale = main.size[0] / max(1, width)
+        if 0 < width < last[0] and 0 < height <= last[1] and abs(main.size[1] / scale - height) <= 2:
+            chosen.append(directory)
+    return chosen
+
+
+def levels_as(facts: TiffFacts, sizes: tuple[tuple[int, int], ...]) -> list[Directory] | None:
+    """Return the tiled directories that are OpenSlide's levels of the given (width, height), or None."""
+    chosen: list[Directory] = []
+    for size in sizes:
+        match = [each for each in facts.directories if each.size == size and each.is_tiled and not readable(each)]
+        if not match:
+            return None
+        chosen.append(match[0])
+    return chosen
+
+
+def info_from(facts: TiffFacts, path: Path, levels: list[Directory]) -> SlideInfo:
+    """Return the facts of a TIFF that OpenSlide does not describe."""
+    main = facts.main
+    description = main.text(tiff_check.DESCRIPTION)
+    mpp: tuple[float | None, float | None] = main.mpp or (None, None)
+    objective, date = None, None
+    if is_ome(main):
+        ome = metadata.ome_facts(description)
+        x, y = ome["mpp_x"], ome["mpp_y"]
+        if isinstance(x, float) or isinstance(y, float):
+            mpp = (x if isinstance(x, float) else None, y if isinstance(y, float) else None)
+        objective = metadata.number(ome["objective"])
+        date = str(ome["date"]) if ome["date"] else None
+    believed, notes = metadata.believed_mpp(*mpp)
+    width, height = main.size
+    return SlideInfo(
+        path=path,
+        width=width,
+        height=height,
+        mpp=believed,
+        objective_power=objective,
+        levels=tuple(directory.size for directory in levels),
+        vendor=metadata.first({"make": main.text(tiff_check.MAKE)}, ("make",)),
+        model=metadata.first({"model": main.text(tiff_check.MODEL)}, ("model",)),
+        scan_week=metadata.scan_week(date),
+        icc_profile=main.icc_profile,
+        compression=main.codec,
+        reader="tifffile",
+        notes=notes,
+    )
+
+
+def is_ome(directory: Directory) -> bool:
+    """Whether the description is OME-XML."""
+    text = directory.text(tiff_check.DESCRIPTION)
+    return "<OME" in text[:2000] or "openmicroscopy.org" in text[:2000]
+
+
+@dataclass(frozen=True)
+class _Level:
+    """A directory with what tifffile needs to decode its segments."""
+
+    directory: Directory
+    page: Any
+    tables: bytes | None
+
+
+class TiffSlide(Slide):
+    """A TIFF read tile by tile.
+
+    Parameters
+    ----------
+    info : SlideInfo
+        Its levels are those of `levels`.
+    levels : list of Directory
+        Each one :func:`readable`.
+
+    Raises
+    ------
+    UnsupportedSlide
+        When tifffile does not agree with our own reading of the directories.
+    """
+
+    def __init__(self, info: SlideInfo, levels: list[Directory]) -> None:
+        self.info = info
+        self._lock = threading.Lock()
+        self._cache: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
+        self._cached = 0
+        try:
+            self._file: int | None = os.open(info.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        except OSError as error:
+            raise from_os_error(error, info.path) from error
+        status = os.fstat(self._file)
+        self._status = (status.st_size, status.st_mtime_ns)
+        try:
+            self._levels = _pages(info.path, levels)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            file, self._file = self._file, None
+            self._cache.clear()
+            self._cached = 0
+        if file is not None:
+            os.close(file)
+
+    def __del__(self) -> None:
+        # Evicted from the cache of open slides while another thread may still read: closed when the last one lets go.
+        if getattr(self, "_file", None) is not None:
+            self.close()
+
+    def read_last(self) -> None:
+        """Decode the tile that lies last in the file: what a copier writes last.
+
+        Raises
+        ------
+        UnreadableTile
+        """
+        level, x, y = self._last()
+        self._read_safely(level, x, y, 1, 1)
+
+    def _last(self) -> tuple[int, int, int]:
+        """Return (level, x, y) of the tile with the highest offset."""
+        places = []
+        for index, level in enumerate(self._levels):
+            directory = level.directory
+            columns, rows = directory.grid
+            number = int(np.argmax(directory.offsets[: columns * rows]))
+            row, column = divmod(number, columns)
+            places.append(
+                (int(directory.offsets[number]), (index, column * directory.segment[0], row * directory.segment[1]))
+            )
+        return max(places)[1]
+
+    def _still_there(self) -> None:
+        check_unchanged(self.info.path, *self._status)
+
+    def _read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        directory = self._levels[level].directory
+        result = np.empty((height, width, 3), np.uint8)
+        if _is_direct(directory):
+            self._read_rows(level, x, y, result)
+            return result
+        step_x, step_y = directory.segment
+        columns = directory.grid[0]
+        for top, left in self._tiles(x, y, width, height, step_x, step_y):
+            tile = self._segment(level, top // step_y * columns + left // step_x)
+            x0, y0 = max(left, x), max(top, y)
+            x1, y1 = min(left + step_x, x + width), min(top + step_y, y + height)
+            result[y0 - y : y1 - y, x0 - x : x1 - x] = tile[y0 - top : y1 - top, x0 - left : x1 - left]
+        return result
+
+    def _read_rows(self, level: int, x: int, y: int, result: Pixels) -> None:
+        """Fill `result` from strips that are stored as they are, without reading whole strips."""
+        directory = self._levels[level].directory
+        row_bytes = directory.size[0] * directory.samples
+        offsets, counts = directory.offsets, directory.counts
+        row, end = y, y + result.shape[0]
+        while row < end:
+            strip, within = divmod(row, directory.segment[1])
+            rows = min(directory.segment[1] - within, end - row)
+            if int(counts[strip]) < (within + rows) * row_bytes:
+                raise DecodeFailure("the strip has too few bytes", (level, 0, strip * directory.segment[1]))
+            raw = self._bytes(int(offsets[strip]) + within * row_bytes, rows * row_bytes)
+            pixels = np.frombuffer(raw, np.uint8).reshape(rows, directory.size[0], directory.samples)
+            result[row - y : row - y + rows] = self._rgb(directory, pixels[:, x : x + result.shape[1]])
+            row += rows
+
+    def _segment(self, level: int, number: int) -> Pixels:
+        """Return a decoded tile or strip, (height, width, 3), from the cache where it is."""
+        key = (level, number)
+        with self._lock:
+            found = self._cache.get(key)
+            if found is not None:
+                self._cache.move_to_end(key)
+                return found
+        pixels = self._decode(level, number)
+        with self._lock:
+            if key not in self._cache:
+                self._cache[key] = pixels
+                self._cached += pixels.nbytes
+            while self._cached > CACHE_BYTES and len(self._cache) > 1:
+                self._cached -= self._cache.popitem(last=False)[1].nbytes
+        return pixels
+
+    def _decode(self, level: int, number: int) -> Pixels:
+        source = self._levels[level]
+        directory = source.directory
+        columns, _ = directory.grid
+        step_x, step_y = directory.segment
+        row, column = divmod(number, columns)
+        place = (level, column * step_x, row * step_y)
+        width = min(step_x, directory.size[0] - place[1])
+        height = min(step_y, directory.size[1] - place[2])
+        count = int(directory.counts[number])
+        if count == 0:
+            return np.broadcast_to(np.array(self.info.background, np.uint8), (height, width, 3))
+        data = self._bytes(int(directory.offsets[number]), count)
+        try:
+            decoded = source.page.decode(data, number, jpegtables=source.tables)[0]
+        except Exception as error:  # codecs raise classes of their own, one per library
+            raise DecodeFailure(str(error) or type(error).__name__, place) from error
+        if decoded is None:
+            raise DecodeFailure("the tile is empty", place)
+        pixels: Pixels = np.asarray(decoded)
+        if pixels.ndim > 3:  # tifffile puts the plane and the depth first
+            pixels = pixels.reshape(*pixels.shape[-3:])
+        if (
+            pixels.dtype != np.uint8
+            or pixels.ndim != 3
+            or pixels.shape[0] < height
+            or pixels.shape[1] < width
+            or pixels.shape[2] < 3
+        ):
+            raise DecodeFailure(f"the tile has {pixels.shape[1]} x {pixels.shape[0]} px, not {width} x {height}", place)
+        return self._rgb(directory, pixels[:height, :width])
+
+    def _rgb(self, directory: Directory, pixels: Pixels) -> Pixels:
+        """Return three samples of each pixel, transparent ones on the background."""
+        if directory.samples == 4 and pixels.shape[2] == 4 and directory.extra_sample in (1, 2):
+            return composite(
+                pixels[..., :3], pixels[..., 3], self.info.background, premultiplied=directory.extra_sample == 1
+            )
+        return np.ascontiguousarray(pixels[..., :3])
+
+    def _bytes(self, offset: int, count: int) -> bytes:
+        if self._file is None:
+            raise ValueError("the slide is closed")
+        data = os.pread(self._file, count, offset)
+        while len(data) < count:
+            more = os.pread(self._file, count - len(data), offset + len(data))
+            if not more:
+                raise DecodeFailure("the file ends within the tile")
+            data += more
+        return data
+
+
+def _pages(path: Path, levels: list[Directory]) -> list[_Level]:
+    """Return tifffile's page for each level."""
+    import tifffile  # noqa: PLC0415
+
+    found = []
+    try:
+        with tifffile.TiffFile(path, is_ome=False, is_mmstack=False) as tiff:
+            for directory in levels:
+                page = tiff.pages[directory.path[0]]
+                for below in directory.path[1:]:
+                    page = page.pages[below]
+                found.append(_Level(directory, page, page.jpegtables))
+    except OSError as error:
+        raise from_os_error(error, path) from error
+    except Exception as error:  # tifffile raises what the damage happens to trigger
+        raise UnsupportedSlide(f"its directories cannot be read ({error})") from error
+    for level in found:
+        if (level.page.imagewidth, level.page.imagelength) != level.directory.size or not callable(level.page.decode):
+            raise UnsupportedSlide("two libraries read its directories differently")
+    return found
