@@ -135,6 +135,7 @@ class _Level:
 
     directory: Directory
     page: Any
+    decode: Any
     tables: bytes | None
 
 
@@ -273,7 +274,7 @@ class TiffSlide(Slide):
             return np.broadcast_to(np.array(self.info.background, np.uint8), (height, width, 3))
         data = self._bytes(int(directory.offsets[number]), count)
         try:
-            decoded = source.page.decode(data, number, jpegtables=source.tables)[0]
+            decoded = source.decode(data, number, jpegtables=source.tables)[0]
         except Exception as error:  # codecs raise classes of their own, one per library
             raise DecodeFailure(str(error) or type(error).__name__, place) from error
         if decoded is None:
@@ -322,12 +323,13 @@ def _pages(path: Path, levels: list[Directory]) -> list[_Level]:
                 page = tiff.pages[directory.path[0]]
                 for below in directory.path[1:]:
                     page = page.pages[below]
-                found.append(_Level(directory, page, page.jpegtables))
+                # The decoder looks at the first tile: it is made while the file is open.
+                found.append(_Level(directory, page, page.decode, page.jpegtables))
     except OSError as error:
         raise from_os_error(error, path) from error
     except Exception as error:  # tifffile raises what the damage happens to trigger
         raise UnsupportedSlide(f"its directories cannot be read ({error})") from error
     for level in found:
-        if (level.page.imagewidth, level.page.imagelength) != level.directory.size or not callable(level.page.decode):
+        if (level.page.imagewidth, level.page.imagelength) != level.directory.size:
             raise UnsupportedSlide("two libraries read its directories differently")
     return found
