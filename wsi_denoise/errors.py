@@ -21,7 +21,7 @@
     ├── ClusterError
     │   └── WorkerLost, SchedulerUnreachable, DeviceOutOfMemory (all tried again)
     ├── StoreError
-    │   └── DatabaseBusy (tried again), DatabaseOutdated, DatabaseUnreachable
+    │   └── DatabaseBusy (tried again), DatabaseOutdated, DatabaseUnreachable, LeaseLost
     ├── JobCancelled          somebody asked for it
     └── InternalError         our own mistake
 
@@ -321,6 +321,12 @@ class DatabaseUnreachable(StoreError):
     happened = "The job database cannot be opened"
     advice = "Check jobs.database and permissions; it is tried again by itself."
     retry = True
+
+
+class LeaseLost(StoreError):
+    code = "lease_lost"
+    happened = "Another daemon has taken over the job"
+    advice = "Nothing is lost: that one goes on from the finished blocks."
 
 
 class JobCancelled(WsiDenoiseError):

@@ -1,0 +1,299 @@
+"""Every question about jobs; nothing here changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from os import PathLike, fspath
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
+
+from wsi_denoise.errors import NoSuchJob, UsageError
+from wsi_denoise.jobs.database import Database
+from wsi_denoise.jobs.models import AttemptRow, DaemonRow, EventRow, JobRow, MetricRow, PauseRow, SlideRow
+from wsi_denoise.jobs.states import JobState
+from wsi_denoise.jobs.values import Attempt, DaemonInfo, Event, Job, JobPage, JobQuery, KnownFile
+
+_CHUNK = 500  # values in one IN (...): well below every database's limit on parameters
+
+_SORTS: dict[str, InstrumentedAttribute[Any]] = {
+    "created": JobRow.created,
+    "started": JobRow.started,
+    "finished": JobRow.finished,
+    "id": JobRow.id,
+    "slide": SlideRow.path,
+    "size": SlideRow.size_bytes,
+    "priority": JobRow.priority,
+    "state": JobRow.state,
+}
+
+
+class History(Database):
+    """What is asked of the store, by page, command line and daemon."""
+
+    def job(self, job_id: int) -> Job:
+        """Return one job.
+
+        Raises
+        ------
+        NoSuchJob
+        """
+        with self.reading() as session:
+            row = session.get(JobRow, job_id)
+            if row is None:
+                raise NoSuchJob(str(job_id))
+            return value(session, row)
+
+    def jobs(self, query: JobQuery | None = None) -> JobPage:
+        """Return the jobs that match, and how many there are without limit and offset.
+
+        Raises
+        ------
+        UsageError
+            For a sort that does not exist.
+        """
+        query = query or JobQuery()
+        key = query.sort.removeprefix("-")
+        if key not in _SORTS:
+            raise UsageError(f"jobs cannot be sorted by {key}; {', '.join(_SORTS)} can")
+        descending = query.sort.startswith("-")
+        by = _SORTS[key].desc().nulls_last() if descending else _SORTS[key].asc().nulls_last()
+        where = list(_where(query))
+        counted = select(func.count()).select_from(JobRow)
+        if query.slide:
+            counted = counted.join(JobRow.slide)
+        page = (
+            select(JobRow)
+            .join(JobRow.slide)
+            .where(*where)
+            .order_by(by, JobRow.id.desc())
+            .limit(query.limit)
+            .offset(query.offset)
+        )
+        with self.reading() as session:
+            total = session.scalar(counted.where(*where)) or 0
+            return JobPage(values(session, session.scalars(page).all()), total)
+
+    def events(self, job_id: int | None = None, *, limit: int | None = None) -> list[Event]:
+        """Return a job's events, oldest first; without a job, those of every job, the queue and the daemons.
+
+        Parameters
+        ----------
+        job_id : int or None
+        limit : int or None
+            Only the newest so many.
+
+        Raises
+        ------
+        NoSuchJob
+        """
+        newest = select(EventRow).order_by(EventRow.id.desc()).limit(limit)
+        with self.reading() as session:
+            if job_id is not None:
+                _require(session, job_id)
+                newest = newest.where(EventRow.job_id == job_id)
+            return [
+                Event(
+                    id=row.id,
+                    job_id=row.job_id,
+                    time=row.time,
+                    origin=row.origin,
+                    kind=row.kind,
+                    message=row.message,
+                    data=row.data,
+                )
+                for row in reversed(session.scalars(newest).all())
+            ]
+
+    def attempts(self, job_id: int) -> list[Attempt]:
+        """Return a job's attempts, oldest first.
+
+        Raises
+        ------
+        NoSuchJob
+        """
+        with self.reading() as session:
+            _require(session, job_id)
+            rows = session.scalars(select(AttemptRow).where(AttemptRow.job_id == job_id).order_by(AttemptRow.number))
+            return [
+                Attempt(
+                    number=row.number,
+                    daemon=row.daemon_id,
+                    started=row.started,
+                    ended=row.ended,
+                    outcome=row.outcome,
+                    error_code=row.error_code,
+                    error=row.error,
+                    blocks_done=row.blocks_done,
+                    blocks_resumed=row.blocks_resumed,
+                )
+                for row in rows
+            ]
+
+    def count_by_state(self) -> dict[JobState, int]:
+        """Return how many jobs there are in each state, zero included."""
+        with self.reading() as session:
+            rows = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state))
+            counts: dict[JobState, int] = {row[0]: row[1] for row in rows}
+        return {state: counts.get(state, 0) for state in JobState}
+
+    def known(self, paths: Iterable[str | PathLike[str]] | None = None) -> dict[str, KnownFile]:
+        """Return the newest job of each path, for the scan.
+
+        Parameters
+        ----------
+        paths : iterable of path, optional
+            Only these; without it every path that ever had a job.
+        """
+        newest = select(func.max(JobRow.id)).join(JobRow.slide).group_by(SlideRow.path)
+        columns = select(SlideRow.path, JobRow.id, JobRow.state, SlideRow.size_bytes, SlideRow.mtime_ns).join_from(
+            JobRow, SlideRow
+        )
+        parts = [newest]
+        if paths is not None:
+            wanted = [fspath(path) for path in paths]
+            parts = [newest.where(SlideRow.path.in_(part)) for part in _chunks(wanted)]
+        with self.reading() as session:
+            return {
+                row[0]: KnownFile(*row[1:])
+                for part in parts
+                for row in session.execute(columns.where(JobRow.id.in_(part)))
+            }
+
+    def paused(self) -> str | None:
+        """Return why the queue is paused, or None when it is not."""
+        with self.reading() as session:
+            row = session.scalar(select(PauseRow).order_by(PauseRow.since))
+            return None if row is None else row.reason or f"paused by {row.origin}"
+
+    def cancel_requested(self, job_id: int) -> bool:
+        """Return whether a person wants a running job to stop."""
+        with self.reading() as session:
+            return bool(session.scalar(select(JobRow.cancel_requested).where(JobRow.id == job_id)))
+
+    def daemons(self, *, stopped: bool = False) -> list[DaemonInfo]:
+        """Return the daemons, newest first; those that said goodbye only when asked for."""
+        query = select(DaemonRow).order_by(DaemonRow.id.desc())
+        if not stopped:
+            query = query.where(DaemonRow.stopped.is_(None))
+        held = select(JobRow.daemon_id, JobRow.id).where(JobRow.state == JobState.RUNNING).order_by(JobRow.id)
+        with self.reading() as session:
+            jobs: dict[int | None, list[int]] = {}
+            for daemon, job in session.execute(held):
+                jobs.setdefault(daemon, []).append(job)
+            return [
+                DaemonInfo(
+                    id=row.id,
+                    host=row.host,
+                    pid=row.pid,
+                    version=row.version,
+                    device=row.device,
+                    started=row.started,
+                    heartbeat=row.heartbeat,
+                    stopped=row.stopped,
+                    jobs=jobs.get(row.id, []),
+                    facts=row.facts,
+                )
+                for row in session.scalars(query)
+            ]
+
+
+def value(session: Session, row: JobRow) -> Job:
+    """Return the value of one row, as it is in the database."""
+    session.flush()
+    session.refresh(row)
+    session.refresh(row.slide)
+    return values(session, [row])[0]
+
+
+def values(session: Session, rows: Sequence[JobRow]) -> list[Job]:
+    """Return the values of rows, with their metrics, in the same order."""
+    metrics: dict[int, dict[str, float | None]] = {row.id: {} for row in rows}
+    for part in _chunks(list(metrics)):
+        wanted = select(MetricRow.job_id, MetricRow.key, MetricRow.value).where(MetricRow.job_id.in_(part))
+        for job, key, figure in session.execute(wanted.order_by(MetricRow.key)):
+            metrics[job][key] = figure
+    return [_value(row, metrics[row.id]) for row in rows]
+
+
+def _value(row: JobRow, metrics: dict[str, float | None]) -> Job:
+    slide = row.slide
+    done = 1.0 if row.state is JobState.DONE else row.blocks_done / row.blocks_total if row.blocks_total else 0.0
+    return Job(
+        id=row.id,
+        slide=slide.path,
+        relative=slide.relative,
+        state=row.state,
+        verdict=row.verdict,
+        reasons=row.reasons,
+        preset=row.preset,
+        priority=row.priority,
+        progress=min(done, 1.0),
+        blocks_done=row.blocks_done,
+        blocks_total=row.blocks_total,
+        blocks_resumed=row.blocks_resumed,
+        rate=row.rate,
+        seconds_left=row.seconds_left,
+        created=row.created,
+        started=row.started,
+        finished=row.finished,
+        next_try=row.next_try,
+        output=row.output,
+        output_sha256=row.output_sha256,
+        maps=row.maps,
+        attempts=row.attempts,
+        error_code=row.error_code,
+        error=row.error,
+        metrics=metrics,
+        fingerprint=slide.fingerprint,
+        size_bytes=slide.size_bytes,
+        mtime_ns=slide.mtime_ns,
+        width=slide.width,
+        height=slide.height,
+        mpp=None if slide.mpp_x is None or slide.mpp_y is None else (slide.mpp_x, slide.mpp_y),
+        facts=slide.facts,
+        settings=row.settings,
+        settings_hash=row.settings_hash,
+        model_checksum=row.model_checksum,
+        origin=row.origin,
+        duplicate_of=row.duplicate_of,
+        region=_region(row.region),
+        provenance=row.provenance,
+        daemon=row.daemon_id,
+        cancel_requested=row.cancel_requested,
+    )
+
+
+def _region(text: str | None) -> tuple[int, int, int, int] | None:
+    if text is None:
+        return None
+    x, y, width, height = map(int, text.split(","))
+    return x, y, width, height
+
+
+def _where(query: JobQuery) -> Iterator[ColumnElement[bool]]:
+    if query.states:
+        yield JobRow.state.in_(list(query.states))
+    if query.since is not None:
+        yield JobRow.created >= query.since
+    if query.until is not None:
+        yield JobRow.created < query.until
+    if query.slide:
+        yield SlideRow.path.icontains(query.slide, autoescape=True)
+    if query.verdict is not None:
+        yield JobRow.verdict == query.verdict
+    if query.preset is not None:
+        yield JobRow.preset == query.preset
+    if query.error_code is not None:
+        yield JobRow.error_code == query.error_code
+
+
+def _require(session: Session, job_id: int) -> None:
+    if session.scalar(select(JobRow.id).where(JobRow.id == job_id)) is None:
+        raise NoSuchJob(str(job_id))
+
+
+def _chunks(items: list[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(items), _CHUNK):
+        yield items[start : start + _CHUNK]

@@ -1,0 +1,171 @@
+"""The one way to change a job, and the record of it.
+
+Nothing else writes to the database than this module and those built on it (work.py, store.py). What is only measured
+while work goes on (a file that still grows, blocks done, heartbeats) changes no state and leaves no event.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from wsi_denoise.errors import JobCancelled, LeaseLost, NoSuchJob, WsiDenoiseError
+from wsi_denoise.jobs import states
+from wsi_denoise.jobs.history import History, value
+from wsi_denoise.jobs.models import AttemptRow, EventRow, JobRow, SlideRow
+from wsi_denoise.jobs.states import OVER, JobState
+from wsi_denoise.jobs.values import Job, iso
+
+
+def utc_now() -> datetime:
+    """Return the time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+class Record(History):
+    """Moves a job from state to state, checked, with an event.
+
+    Parameters
+    ----------
+    url : str
+        SQLAlchemy URL of an SQLite file or a PostgreSQL database.
+    clock : callable, optional
+        Gives the time; the machine's by default.
+    """
+
+    def __init__(self, url: str, *, clock: Callable[[], datetime] = utc_now) -> None:
+        super().__init__(url)
+        self._clock = clock
+
+    def _give_back(self, session: Session, row: JobRow, origin: str, kind: str, reason: str) -> Job:
+        if row.cancel_requested:
+            return self._move(session, row, JobState.CANCELLED, origin, reason, error=JobCancelled())
+        return self._move(session, row, JobState.QUEUED, origin, reason, kind=kind)
+
+    def _move(
+        self,
+        session: Session,
+        row: JobRow,
+        new: JobState,
+        origin: str,
+        message: str,
+        *,
+        kind: str = "",
+        error: WsiDenoiseError | None = None,
+        next_try: datetime | None = None,
+        **data: Any,
+    ) -> Job:
+        old = row.state
+        states.check(old, new)
+        kind = kind or new.value
+        if old is JobState.RUNNING:
+            self._close_attempt(session, row, kind, error)
+        row.state = new
+        row.daemon_id = row.lease_until = row.seconds_left = None
+        row.next_try = next_try
+        row.cancel_requested = False
+        row.finished = self._clock() if new in OVER else None
+        row.error_code, row.error = (error.code, str(error)) if error is not None else (None, None)
+        if error is not None:
+            data["error_code"] = error.code
+        if next_try is not None:
+            data["next_try"] = iso(next_try)
+        self._record(session, row, origin, kind, message, **{"from": old, "to": new}, **data)
+        return value(session, row)
+
+    def _close_attempt(
+        self, session: Session, row: JobRow, outcome: str, error: WsiDenoiseError | None
+    ) -> AttemptRow | None:
+        attempt = open_attempt(session, row)
+        if attempt is not None:
+            attempt.ended, attempt.outcome = self._clock(), outcome
+            if error is not None:
+                attempt.error_code, attempt.error = error.code, str(error)
+        return attempt
+
+    def _record(self, session: Session, row: JobRow | None, origin: str, kind: str, message: str, **data: Any) -> None:
+        session.add(
+            EventRow(
+                job_id=None if row is None else row.id,
+                time=self._clock(),
+                origin=origin,
+                kind=kind,
+                message=message,
+                data=data,
+            )
+        )
+
+
+def row_of(session: Session, job_id: int) -> JobRow:
+    """Return a job's row, locked until the transaction ends; NoSuchJob without one."""
+    row = session.get(JobRow, job_id, with_for_update={"of": JobRow})
+    if row is None:
+        raise NoSuchJob(str(job_id))
+    return row
+
+
+def held(session: Session, job_id: int, daemon_id: int) -> JobRow:
+    """Return the row of a running job whose lease this daemon holds; LeaseLost otherwise."""
+    row = row_of(session, job_id)
+    if row.state is not JobState.RUNNING or row.daemon_id != daemon_id:
+        raise LeaseLost(f"job {job_id} is {row.state}, daemon {daemon_id} does not hold it")
+    return row
+
+
+def guard(row: JobRow, origin: str) -> None:
+    """Refuse what a daemon says about a running job that another one has taken over."""
+    if row.state is JobState.RUNNING and origin.startswith("daemon:") and origin != f"daemon:{row.daemon_id}":
+        raise LeaseLost(f"job {row.id} is held by daemon {row.daemon_id}, not by {origin}")
+
+
+def open_attempt(session: Session, row: JobRow) -> AttemptRow | None:
+    """Return the attempt that is under way."""
+    return session.scalar(select(AttemptRow).where(AttemptRow.job_id == row.id, AttemptRow.ended.is_(None)))
+
+
+def same_key(row: JobRow) -> tuple[str | None, str, str, str | None]:
+    """Return what makes two jobs the same work: fingerprint, settings' hash, preset, region."""
+    return row.slide.fingerprint, row.settings_hash, row.preset, row.region
+
+
+def same_work(session: Session, row: JobRow, among: Sequence[JobState]) -> JobRow | None:
+    """Return the oldest other job of the same work in one of these states."""
+    fingerprint, settings_hash, preset, region = same_key(row)
+    if fingerprint is None:
+        return None
+    same = (
+        select(JobRow)
+        .join(JobRow.slide)
+        .where(
+            SlideRow.fingerprint == fingerprint,
+            JobRow.settings_hash == settings_hash,
+            JobRow.preset == preset,
+            JobRow.region.is_not_distinct_from(region),
+            JobRow.state.in_(among),
+            JobRow.id != row.id,
+        )
+        .order_by(JobRow.id)
+        .limit(1)
+    )
+    return session.scalar(same)
+
+
+def newer_job(session: Session, row: JobRow) -> int | None:
+    """Return the newest job of the same path, if that is a newer one than this."""
+    newest = select(func.max(JobRow.id)).join(JobRow.slide).where(SlideRow.path == row.slide.path, JobRow.id > row.id)
+    return session.scalar(newest)
+
+
+def region_text(region: tuple[int, int, int, int] | None) -> str | None:
+    """Return a region (x, y, width, height) as it is kept."""
+    return None if region is None else ",".join(map(str, region))
+
+
+def finite(figure: float | None) -> float | None:
+    """Return a figure, or None for NaN and infinity, which no JSON can say."""
+    return figure if figure is not None and math.isfinite(figure) else None

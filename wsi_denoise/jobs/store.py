@@ -1,0 +1,276 @@
+"""The store: every change of a job, by intake, daemon or person. Each is checked and leaves an event."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from os import PathLike, fspath
+from typing import Any
+
+from sqlalchemy import delete, or_, select
+
+from wsi_denoise.errors import JobCancelled, TransitionRefused, WsiDenoiseError
+from wsi_denoise.jobs import states
+from wsi_denoise.jobs.history import value
+from wsi_denoise.jobs.models import JobRow, PauseRow, SlideRow
+from wsi_denoise.jobs.record import guard, newer_job, region_text, row_of, same_key, same_work
+from wsi_denoise.jobs.states import OVER, JobState
+from wsi_denoise.jobs.values import Job
+from wsi_denoise.jobs.work import Work
+
+_SAME_WORK = (JobState.QUEUED, JobState.RUNNING, JobState.DONE)
+
+
+class JobStore(Work):
+    """The record of every job, and the queue.
+
+    Questions are in history.py, what a daemon does with its jobs in work.py; here is what intake and people do.
+
+    Parameters
+    ----------
+    url : str
+        SQLAlchemy URL of an SQLite file or a PostgreSQL database.
+    clock : callable, optional
+        Gives the time; the machine's by default.
+
+    Notes
+    -----
+    Every method may raise DatabaseBusy, DatabaseOutdated, DatabaseUnreachable or DiskFull; a change either happened
+    whole or not at all. A method that gets a job's number may raise NoSuchJob. An `origin` names who asks for the
+    change: ``daemon:3``, ``person:cli``. What a daemon asks for while another holds the lease raises LeaseLost.
+    """
+
+    def see(
+        self,
+        path: str | PathLike[str],
+        relative: str | PathLike[str],
+        *,
+        size_bytes: int,
+        mtime_ns: int,
+        preset: str,
+        origin: str,
+        priority: int = 0,
+    ) -> Job:
+        """Return the settling job of a file; makes one where there is none.
+
+        A path has at most one settling job, however many daemons look at it.
+        """
+        with self.writing(lock=f"path {fspath(path)}") as session:
+            settling = (
+                select(JobRow)
+                .join(JobRow.slide)
+                .where(SlideRow.path == fspath(path), JobRow.state == JobState.SETTLING)
+            )
+            row = session.scalar(settling)
+            if row is not None:
+                row.slide.size_bytes, row.slide.mtime_ns = size_bytes, mtime_ns
+                return value(session, row)
+            row = JobRow(
+                slide=SlideRow(path=fspath(path), relative=fspath(relative), size_bytes=size_bytes, mtime_ns=mtime_ns),
+                state=JobState.SETTLING,
+                preset=preset,
+                priority=priority,
+                origin=origin,
+                created=self._clock(),
+            )
+            session.add(row)
+            session.flush()
+            self._record(session, row, origin, "seen", f"{size_bytes} bytes", to=JobState.SETTLING)
+            return value(session, row)
+
+    def update_seen(self, job_id: int, size_bytes: int, mtime_ns: int) -> None:
+        """Note that a settling file is still changing. No event: a slow copy would leave thousands.
+
+        Raises
+        ------
+        TransitionRefused
+            When the job has settled already.
+        """
+        with self.writing() as session:
+            row = row_of(session, job_id)
+            if row.state is not JobState.SETTLING:
+                raise TransitionRefused(f"job {job_id} is {row.state} and no longer settling")
+            row.slide.size_bytes, row.slide.mtime_ns = size_bytes, mtime_ns
+
+    def forget(self, job_id: int, reason: str, *, origin: str = "intake") -> Job:
+        """Cancel a settling job whose file went away.
+
+        Raises
+        ------
+        TransitionRefused
+            When the job has settled already.
+        """
+        with self.writing() as session:
+            row = row_of(session, job_id)
+            if row.state is not JobState.SETTLING:
+                raise TransitionRefused(f"job {job_id} is {row.state} and no longer settling")
+            return self._move(session, row, JobState.CANCELLED, origin, reason, error=JobCancelled(reason))
+
+    def queue(
+        self,
+        job_id: int,
+        *,
+        fingerprint: str,
+        settings: Mapping[str, Any],
+        settings_hash: str,
+        preset: str,
+        origin: str,
+        region: tuple[int, int, int, int] | None = None,
+    ) -> Job:
+        """Queue a settled job, or mark it as a duplicate.
+
+        It is a duplicate when a job with the same fingerprint, settings' hash, preset and region is queued, running
+        or done. A job that another daemon has queued meanwhile, with the same content and settings, is returned as
+        it is.
+
+        Raises
+        ------
+        TransitionRefused
+            When the job is not settling.
+        """
+        with self.writing(lock=f"content {fingerprint}") as session:
+            row = row_of(session, job_id)
+            wanted = (fingerprint, settings_hash, preset, region_text(region))
+            if row.state is not JobState.SETTLING and wanted == same_key(row):
+                return value(session, row)
+            states.check(row.state, JobState.QUEUED)
+            if row.state is not JobState.SETTLING:
+                raise TransitionRefused(f"job {job_id} is {row.state} and no longer settling")
+            row.slide.fingerprint = fingerprint
+            row.settings, row.settings_hash = dict(settings), settings_hash
+            row.preset, row.region = preset, region_text(region)
+            first = same_work(session, row, _SAME_WORK)
+            if first is not None:
+                row.duplicate_of = first.id
+                message = f"same content and settings as job {first.id}"
+                return self._move(session, row, JobState.DUPLICATE, origin, message, duplicate_of=first.id)
+            return self._move(session, row, JobState.QUEUED, origin, "complete", fingerprint=fingerprint)
+
+    def quarantine(self, job_id: int, error: WsiDenoiseError, origin: str) -> Job:
+        """End a job because the file is at fault."""
+        return self._end(job_id, JobState.QUARANTINED, error, origin)
+
+    def fail(self, job_id: int, error: WsiDenoiseError, origin: str) -> Job:
+        """End a job that will not be tried again by itself."""
+        return self._end(job_id, JobState.FAILED, error, origin)
+
+    def settle_again(self, job_id: int, error: WsiDenoiseError, origin: str) -> Job:
+        """Send a queued or running job back to settling, because its file changed after it was fingerprinted.
+
+        If intake has made a newer job of the file already, that one stands for the new content, and this one is
+        cancelled.
+
+        Raises
+        ------
+        TransitionRefused
+            When the job is neither queued nor running.
+        """
+        path = self.job(job_id).slide
+        with self.writing(lock=f"path {path}") as session:
+            row = row_of(session, job_id)
+            guard(row, origin)
+            states.check(row.state, JobState.SETTLING)
+            if row.state in OVER:
+                raise TransitionRefused(f"job {job_id} is {row.state}")
+            newer = newer_job(session, row)
+            if newer is not None:
+                message = f"job {newer} stands for the file's new content"
+                return self._move(session, row, JobState.CANCELLED, origin, message, error=error)
+            row.slide.fingerprint = None
+            row.blocks_done = row.blocks_total = row.blocks_resumed = 0
+            return self._move(session, row, JobState.SETTLING, origin, str(error), error=error)
+
+    def _end(self, job_id: int, new: JobState, error: WsiDenoiseError, origin: str) -> Job:
+        with self.writing() as session:
+            row = row_of(session, job_id)
+            guard(row, origin)
+            return self._move(session, row, new, origin, str(error), error=error)
+
+    def cancel(self, job_id: int, origin: str) -> Job:
+        """Cancel a job. A running one is asked to stop: its daemon sees :meth:`cancel_requested`.
+
+        Raises
+        ------
+        TransitionRefused
+            When the job is over.
+        """
+        now = self._clock()
+        with self.writing() as session:
+            row = row_of(session, job_id)
+            states.check(row.state, JobState.CANCELLED)
+            if row.state is JobState.RUNNING and row.lease_until is not None and row.lease_until >= now:
+                if not row.cancel_requested:
+                    row.cancel_requested = True
+                    self._record(session, row, origin, "cancel_requested", f"daemon {row.daemon_id} is asked to stop")
+                return value(session, row)
+            return self._move(session, row, JobState.CANCELLED, origin, "cancelled", error=JobCancelled())
+
+    def retry(self, job_id: int, origin: str) -> Job:
+        """Queue a job again that is over but not done, or try a waiting one at once.
+
+        Without a fingerprint (it never settled) it goes back to settling.
+
+        Raises
+        ------
+        TransitionRefused
+            When the job is settling, running or done, or another job does the same work at the moment.
+        """
+        known = self.job(job_id)
+        lock = f"content {known.fingerprint}" if known.fingerprint else f"path {known.slide}"
+        with self.writing(lock=lock) as session:
+            row = row_of(session, job_id)
+            if row.state is JobState.QUEUED and row.next_try is not None:
+                row.next_try = None
+                self._record(session, row, origin, "retry", "tried now and not later")
+                return value(session, row)
+            new = JobState.QUEUED if row.slide.fingerprint else JobState.SETTLING
+            states.check(row.state, new)
+            if row.state not in OVER:
+                raise TransitionRefused(f"job {job_id} is {row.state}")
+            newer = newer_job(session, row)
+            if new is JobState.SETTLING and newer is not None:
+                raise TransitionRefused(f"job {newer} is a newer one of the same file")
+            other = same_work(session, row, (JobState.QUEUED, JobState.RUNNING))
+            if other is not None:
+                raise TransitionRefused(f"job {other.id} is {other.state} with the same content and settings")
+            row.attempts, row.duplicate_of, row.started = 0, None, None
+            row.blocks_done = row.blocks_resumed = row.blocks_total = 0
+            return self._move(session, row, new, origin, "tried again", kind="retry")
+
+    def set_priority(self, job_id: int, priority: int, origin: str) -> Job:
+        """Change a job's place in the queue; higher is earlier.
+
+        Raises
+        ------
+        TransitionRefused
+            When the job is over.
+        """
+        with self.writing() as session:
+            row = row_of(session, job_id)
+            if row.state in OVER:
+                raise TransitionRefused(f"job {job_id} is {row.state}")
+            old, row.priority = row.priority, priority
+            if old != priority:
+                self._record(session, row, origin, "priority", f"{old} to {priority}", old=old, new=priority)
+            return value(session, row)
+
+    def pause(self, origin: str, reason: str = "") -> bool:
+        """Let nothing be claimed; running jobs go on. Returns whether this origin had not paused it yet."""
+        with self.writing(lock="queue") as session:
+            row = session.get(PauseRow, origin)
+            if row is not None and row.reason == reason:
+                return False
+            session.merge(PauseRow(origin=origin, reason=reason, since=self._clock()))
+            self._record(session, None, origin, "paused", reason or "queue paused")
+            return row is None
+
+    def resume(self, origin: str) -> bool:
+        """Lift pauses: a person every one, a daemon only those of daemons. Returns whether there was any."""
+        kind = origin.partition(":")[0]
+        with self.writing(lock="queue") as session:
+            lifted = delete(PauseRow).returning(PauseRow.origin)
+            if kind != "person":
+                lifted = lifted.where(or_(PauseRow.origin == origin, PauseRow.origin.startswith(f"{kind}:")))
+            origins = list(session.scalars(lifted))
+            if origins:
+                self._record(session, None, origin, "resumed", "queue resumed", lifted=sorted(origins))
+            return bool(origins)
