@@ -300,7 +300,7 @@ def measure(
     sums["patches"], sums["tissue_patches"] = float(tissue.size), float(tissue.sum())
     cells = fidelity.cells(before, after)
     chosen = structure.cell_values(tissue, cells.before.shape)
-    histograms, sigma = _noise_histograms(before, after, cells, tissue, chosen)
+    histograms, sigma = _noise_histograms(before, after, tissue, chosen)
     maps: dict[tuple[int, int], NDArray[np.float32]] = {}
     if tissue.any():
         low = structure.low_residual(cells, sigma)
@@ -316,18 +316,13 @@ def measure(
 def _noise_histograms(
     before: NDArray[np.uint8],
     after: NDArray[np.uint8],
-    cells: fidelity.Cells,
     tissue: NDArray[np.bool_],
     chosen: NDArray[np.bool_],
 ) -> tuple[dict[str, NDArray[np.int64]], float]:
     """Return the histograms and the input's rough sigma on tissue."""
     histograms = {name: np.zeros(shape, np.int64) for name, shape in _HISTOGRAMS.items()}
     rough = 0.0
-    images = (
-        ("before", before, cells.before, cells.before_variance),
-        ("after", after, cells.after, cells.after_variance),
-    )
-    for when, image, mean, variance in images:
+    for when, image in (("before", before), ("after", after)):
         quads = noise.diagonal(image)
         per_patch = PATCH // noise.QUAD_STEP
         on_tissue = np.repeat(np.repeat(tissue, per_patch, axis=0), per_patch, axis=1)
@@ -338,7 +333,7 @@ def _noise_histograms(
             sigmas = noise.wavelet_sigma(fine)
             level = 0.0 if sigmas is None else sum(sigmas) / 3
             histograms[f"{place}_wavelet_{when}"] = fine
-            histograms[f"{place}_flat_{when}"] = noise.flat_histogram(mean, variance, cell_mask, level)
+            histograms[f"{place}_flat_{when}"] = noise.flat_histogram(image, cell_mask, level)
             if (place, when) == ("tissue", "before"):
                 rough = level
     return histograms, rough

@@ -55,8 +55,8 @@ class Thresholds:
         Grey levels by which the steps across one line between blocks may grow.
     """
 
-    low_noise_wavelet: float = 2.0
-    low_noise_flat: float = 2.0
+    low_noise_wavelet: float = 3.3
+    low_noise_flat: float = 4.5
     noise_left: float = 0.6
     noise_left_floor: float = 2.0
     removed_excess: float = 1.6
