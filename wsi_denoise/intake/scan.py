@@ -1,0 +1,132 @@
+"""One scan of every inbox: what is there, and of which places nothing can be said."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wsi_denoise.errors import SlideVanished, SourceError, SourceUnavailable
+from wsi_denoise.intake.files import Candidate, Kind, Snapshot, slide_files, slides_under
+from wsi_denoise.intake.headers import shown
+from wsi_denoise.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Scan:
+    """What one scan of all inboxes found.
+
+    Parameters
+    ----------
+    slides : dict of str to Candidate
+        By path.
+    readable : list of Path
+        Inboxes that could be listed.
+    unreadable : list of Path
+        Folders and files below them that could not be looked at.
+    others : list of Candidate
+        Entries that are no slides (``other``, ``output``, ``unreadable``), the first time they are seen.
+    unavailable : list of SourceUnavailable
+        Inboxes that could not be listed.
+    """
+
+    slides: dict[str, Candidate] = field(default_factory=dict)
+    readable: list[Path] = field(default_factory=list)
+    unreadable: list[Path] = field(default_factory=list)
+    others: list[Candidate] = field(default_factory=list)
+    unavailable: list[SourceUnavailable] = field(default_factory=list)
+
+    def covers(self, path: Path) -> bool:
+        """Tell whether the scan would have found `path`, were it there."""
+        return any(path.is_relative_to(inbox) for inbox in self.readable) and not any(
+            path.is_relative_to(place) for place in self.unreadable
+        )
+
+
+class Scanner:
+    """Scans the inboxes of the settings, and remembers what it has already told."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._intake = settings.intake
+        self._exclude = [
+            *(settings.intake.quarantine, settings.output.folder, settings.jobs.state),
+            *settings.intake.inbox,
+        ]
+        self._told: set[tuple[str, str, Snapshot]] = set()
+        self._gone: set[Path] = set()
+
+    def scan(self) -> Scan:
+        """List every inbox. One that cannot be listed is among `unavailable`: its slides are not gone."""
+        scan = Scan()
+        told = set()
+        for inbox in self._intake.inbox:
+            try:
+                found = list(self._inbox(inbox))
+            except SourceUnavailable as error:
+                scan.unavailable.append(error)
+                if inbox not in self._gone:
+                    _log.warning("%s", error)
+                self._gone.add(inbox)
+                continue
+            if inbox in self._gone:
+                _log.info("the inbox %s can be read again", shown(inbox))
+            self._gone.discard(inbox)
+            scan.readable.append(inbox)
+            for candidate in found:
+                if candidate.kind is Kind.SLIDE:
+                    scan.slides[str(candidate.path)] = candidate
+                else:
+                    told.add(self._tell(candidate, scan))
+        self._told = told
+        return scan
+
+    def _inbox(self, inbox: Path) -> Iterator[Candidate]:
+        real = os.path.realpath(inbox)
+        exclude = [folder for folder in self._exclude if os.path.realpath(folder) != real]
+        return slides_under(inbox, self._intake.ignore, exclude=exclude)
+
+    def _tell(self, candidate: Candidate, scan: Scan) -> tuple[str, str, Snapshot]:
+        if candidate.kind is Kind.UNREADABLE:
+            scan.unreadable.append(candidate.path)
+        reason = candidate.reason or str(candidate.problem)
+        mark = (str(candidate.path), reason, candidate.snapshot)
+        if mark not in self._told:
+            scan.others.append(candidate)
+            _log.info("not a slide: %s: %s", shown(candidate.relative), reason)
+        return mark
+
+
+def is_gone(path: Path) -> bool:
+    """Tell whether nothing of a slide is left; not when that cannot be said."""
+    try:
+        slide_files(path)
+    except SlideVanished:
+        return True
+    except SourceError:
+        return False
+    return False
+
+
+def unreadable_file(path: Path) -> Path | None:
+    """Return a file of a slide that this program may not read, or None.
+
+    Raises
+    ------
+    SlideVanished, SourceUnavailable
+        As :func:`~wsi_denoise.intake.files.slide_files`.
+    """
+    return next((file for file in slide_files(path) if not os.access(file, os.R_OK, effective_ids=True)), None)
+
+
+def device(folder: Path) -> int:
+    """Return the number of the file system that a folder, or what is left of its path, is on."""
+    for place in (folder, *folder.parents):
+        try:
+            return place.stat().st_dev
+        except OSError:
+            continue
+    return 0

@@ -1,0 +1,456 @@
+"""How we listen: a polling scan as the truth, brought into line with the store. File events only make it sooner.
+
+What counts as complete is decided in settling.py, what is a slide in files.py; here files, store and clock meet. All
+that matters is in the store; what a watcher itself remembers may be lost at any instant and only costs time.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from wsi_denoise.errors import (
+    EmptyFile,
+    LeaseLost,
+    NoPermission,
+    NoSuchJob,
+    OutputUnwritable,
+    SlideChanged,
+    SlideError,
+    SlideVanished,
+    SourceError,
+    SourceUnavailable,
+    TransitionRefused,
+    WsiDenoiseError,
+)
+from wsi_denoise.intake.files import Candidate, slide_files, snapshot
+from wsi_denoise.intake.fingerprint import Stopped, fingerprint
+from wsi_denoise.intake.headers import shown
+from wsi_denoise.intake.hints import Hints
+from wsi_denoise.intake.quarantine import Quarantine
+from wsi_denoise.intake.scan import Scan, Scanner, device, is_gone, unreadable_file
+from wsi_denoise.intake.settling import Decision, Rules, Settling, Step
+from wsi_denoise.jobs.states import JobState
+from wsi_denoise.jobs.store import JobStore
+from wsi_denoise.jobs.values import JobQuery, KnownFile
+from wsi_denoise.settings import Settings
+
+Probe = Callable[[Path], WsiDenoiseError | None]
+"""Opens a slide and reads its last tile, in another process; returns what is wrong with it, or None."""
+
+FULL_SECONDS = 300.0
+"""Between two looks at every path in the store; the others only ask for the paths that the scan found."""
+
+_PLACE_CODES = frozenset((SlideVanished.code, SlideChanged.code, SourceUnavailable.code))
+
+BUSY_SECONDS = 30.0
+"""After so long in one look no further file is probed or fingerprinted: what vanished or arrived is seen in between."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A file that is not complete yet.
+
+    Parameters
+    ----------
+    job_id : int
+    path : Path
+    decision : Decision
+        ``wait`` or ``grace``; its `until` is on the clock of :meth:`Watcher.look`.
+    """
+
+    job_id: int
+    path: Path
+    decision: Decision
+
+
+@dataclass
+class Report:
+    """What one look found and did. Lists hold job numbers unless said otherwise.
+
+    Parameters
+    ----------
+    slides : int
+        Slides below the inboxes, whatever their state.
+    seen, queued, duplicates, quarantined, forgotten
+        Jobs that became so in this look.
+    waiting : list of Waiting
+        Files that are not complete yet, or do not open yet.
+    others : list of Candidate
+        Entries that are no slides, the first time they are seen: ``other``, ``output`` and ``unreadable``.
+    unavailable : list of SourceUnavailable
+        Inboxes that cannot be read now.
+    unfinished : bool
+        There is more to do at once: do not wait before the next look.
+    """
+
+    slides: int = 0
+    seen: list[int] = field(default_factory=list)
+    queued: list[int] = field(default_factory=list)
+    duplicates: list[int] = field(default_factory=list)
+    quarantined: list[int] = field(default_factory=list)
+    forgotten: list[int] = field(default_factory=list)
+    waiting: list[Waiting] = field(default_factory=list)
+    others: list[Candidate] = field(default_factory=list)
+    unavailable: list[SourceUnavailable] = field(default_factory=list)
+    unfinished: bool = False
+
+
+@dataclass
+class _Watch:
+    """A settling file."""
+
+    candidate: Candidate
+    job_id: int
+    settling: Settling
+    device: int  # the file system its folder is on: another one means that a share was mounted or unmounted
+
+
+class Watcher:
+    """Brings what lies in the inboxes into the store.
+
+    Parameters
+    ----------
+    settings : Settings
+        Of them ``intake``, and the presets and pixel settings that a job is queued with.
+    store : JobStore
+    probe : callable
+        See :data:`Probe`. What it raises ends the look.
+    origin : str
+        Who is named in events: ``daemon:3``.
+    """
+
+    def __init__(self, settings: Settings, store: JobStore, *, probe: Probe, origin: str) -> None:
+        intake = settings.intake
+        self._settings, self._store, self._probe, self._origin = settings, store, probe, origin
+        self._rules = Rules(intake.settle_seconds, intake.grace_seconds)
+        self._scanner = Scanner(settings)
+        self.quarantine = Quarantine(intake.quarantine, move=intake.move)
+        self._hints = Hints(events=intake.events)
+        self._closed = False
+        self._watches: dict[str, _Watch] = {}
+        self._before: dict[str, JobState] = {}  # of the slides of the previous look
+        self._absent: dict[str, int] = {}  # settling files that are there but no slides: in how many looks
+        self._lost: set[str] = set()  # slides that disappeared while their job was queued or running
+        self._replaced: dict[str, int] = {}  # running jobs whose slide has changed, by its path
+        self._kept: set[int] = set()  # duplicates that will always be
+        self._no_permission: set[int] = set()  # quarantined jobs
+        self._full: float | None = None
+
+    def look(self, now: float | None = None) -> Report:
+        """Scan once, and do what is due.
+
+        Parameters
+        ----------
+        now : float, optional
+            Seconds on a monotonic clock; that of the machine by default.
+
+        Raises
+        ------
+        StoreError
+            When the database fails. Nothing is lost: the next look starts from what is there.
+        """
+        now = time.monotonic() if now is None else now
+        scan = self._scanner.scan()
+        self._hints.listen(scan.readable)
+        report = Report(slides=len(scan.slides), others=scan.others, unavailable=scan.unavailable)
+        known = self._store.known(scan.slides)
+        full = self._full is None or not 0 <= now - self._full < FULL_SECONDS
+        everything = self._store.known() if full else {}
+        if full:
+            query = JobQuery(states=(JobState.QUARANTINED,), error_code=NoPermission.code, limit=None)
+            self._no_permission = {job.id for job in self._store.jobs(query).jobs}
+        self._miss(scan, everything, report)
+        orphans = self._orphans(known) if full or self._lost else set()
+        for path, candidate in scan.slides.items():
+            self._meet(path, candidate, known.get(path), now, report, again=path in orphans)
+        self._advance(now, report)
+        if full:
+            self._full = now
+        return report
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep until a file event, :meth:`wake` or :meth:`close`; at most `seconds`. Tell whether one came."""
+        return self._hints.wait(seconds)
+
+    def wake(self) -> None:
+        """End a wait now, from any thread."""
+        self._hints.wake()
+
+    def close(self) -> None:
+        """Stop listening, and let a look that is under way end soon. From any thread."""
+        self._closed = True
+        self._hints.close()
+
+    # -- files that are there
+
+    def _meet(
+        self, path: str, candidate: Candidate, known: KnownFile | None, now: float, report: Report, *, again: bool
+    ) -> None:
+        """Bring one slide that was found into line with its newest job."""
+        came = path not in self._before
+        if known is None:
+            self._see(path, candidate, now, report)
+        elif known.state is JobState.SETTLING:
+            self._before[path] = known.state
+            self._settle(path, candidate, known, now)
+        elif (known.size_bytes, known.mtime_ns) != (candidate.snapshot.size_bytes, candidate.snapshot.mtime_ns):
+            self._changed(path, candidate, known, now, report)
+        elif again or (came and self._was_gone(known)) or self._may_be_read_now(candidate, known):
+            self._see(path, candidate, now, report)
+        else:
+            self._watches.pop(path, None)
+            if self._before.get(path) is JobState.QUARANTINED and known.state is not JobState.QUARANTINED:
+                self.quarantine.release(candidate.path, candidate.relative)  # a person tried it again
+            self._before[path] = known.state
+
+    def _see(self, path: str, candidate: Candidate, now: float, report: Report) -> None:
+        job = self._store.see(
+            path,
+            str(candidate.relative),
+            size_bytes=candidate.snapshot.size_bytes,
+            mtime_ns=candidate.snapshot.mtime_ns,
+            preset=self._settings.preset_for(candidate.relative),
+            origin=self._origin,
+        )
+        self._before[path] = JobState.SETTLING
+        self._watch(path, candidate, job.id, now)
+        report.seen.append(job.id)
+        _log.info("job %d: seen %s", job.id, shown(candidate.relative))
+
+    def _watch(self, path: str, candidate: Candidate, job_id: int, now: float) -> None:
+        settling = Settling.first(self._rules, candidate.snapshot, now)
+        self._watches[path] = _Watch(candidate, job_id, settling, device(candidate.path.parent))
+
+    def _settle(self, path: str, candidate: Candidate, known: KnownFile, now: float) -> None:
+        watch = self._watches.get(path)
+        if watch is None or watch.job_id != known.job_id:
+            self._watch(path, candidate, known.job_id, now)
+        else:
+            watch.settling = watch.settling.look(candidate.snapshot, now)
+            watch.candidate = candidate
+        if (known.size_bytes, known.mtime_ns) != (candidate.snapshot.size_bytes, candidate.snapshot.mtime_ns):
+            with self._unless_over(path):
+                self._store.update_seen(known.job_id, candidate.snapshot.size_bytes, candidate.snapshot.mtime_ns)
+
+    def _changed(self, path: str, candidate: Candidate, known: KnownFile, now: float, report: Report) -> None:
+        """Let a known name settle again: it has new content, or was only touched, as the fingerprint will tell."""
+        if known.state is not JobState.QUEUED:
+            if known.state is JobState.RUNNING:
+                self._replaced[path] = known.job_id
+            self._see(path, candidate, now, report)
+            return
+        with self._unless_over(path):
+            self._store.settle_again(known.job_id, SlideChanged(shown(path)), self._origin)
+            self._before[path] = JobState.SETTLING
+            self._watch(path, candidate, known.job_id, now)
+            self._store.update_seen(known.job_id, candidate.snapshot.size_bytes, candidate.snapshot.mtime_ns)
+
+    def _was_gone(self, known: KnownFile) -> bool:
+        """Tell whether a job ended only because its file was not there: which it is now."""
+        if known.state is JobState.FAILED:
+            return self._store.job(known.job_id).error_code == SlideVanished.code
+        return known.state is JobState.CANCELLED and not self._cancelled_by_person(known.job_id)
+
+    def _may_be_read_now(self, candidate: Candidate, known: KnownFile) -> bool:
+        # Permission changes neither size nor time of change.
+        if known.state is not JobState.QUARANTINED or known.job_id not in self._no_permission:
+            return False
+        return candidate.problem is None and unreadable_file(candidate.path) is None
+
+    def _orphans(self, known: dict[str, KnownFile]) -> set[str]:
+        """Return the duplicates of jobs that will not be done, because their own file was taken away or replaced."""
+        return {
+            path
+            for path, file in known.items()
+            if file.state is JobState.DUPLICATE and file.job_id not in self._kept and self._is_orphan(file.job_id)
+        }
+
+    def _is_orphan(self, job_id: int) -> bool:
+        try:
+            first = self._store.job(self._store.job(job_id).duplicate_of or 0)
+        except NoSuchJob:
+            return False
+        if first.state in {JobState.DONE, JobState.QUARANTINED}:
+            self._kept.add(job_id)
+            return False
+        if first.state is JobState.FAILED:
+            return first.error_code in _PLACE_CODES
+        if first.state is JobState.CANCELLED:
+            return not self._cancelled_by_person(first.id)
+        return first.slide in self._lost
+
+    def _cancelled_by_person(self, job_id: int) -> bool:
+        ends = [
+            event
+            for event in self._store.events(job_id)
+            if event.kind == "cancel_requested" or event.data.get("to") == JobState.CANCELLED
+        ]
+        return any(event.origin.startswith("person:") for event in ends[-2:])
+
+    # -- files that are not there
+
+    def _miss(self, scan: Scan, everything: dict[str, KnownFile], report: Report) -> None:
+        """Forget settling files that are gone; of what cannot be looked at now, forget nothing."""
+        missing = {path: watch.job_id for path, watch in self._watches.items() if path not in scan.slides}
+        for path, file in everything.items():
+            if file.state is JobState.SETTLING and path not in scan.slides:
+                missing[path] = file.job_id
+        self._absent = {path: count for path, count in self._absent.items() if path in missing}
+        for path, job_id in missing.items():
+            if scan.covers(Path(path)):
+                self._miss_one(path, job_id, report)
+        before = {**{path: file.state for path, file in everything.items()}, **self._before}
+        for path, state in before.items():
+            if path not in scan.slides and scan.covers(Path(path)):
+                self._before.pop(path, None)
+                if state in {JobState.QUEUED, JobState.RUNNING} and is_gone(Path(path)):
+                    self._lost.add(path)
+                elif state is JobState.QUARANTINED and not self._settings.intake.move:
+                    self._release(path)
+        self._lost -= set(scan.slides)
+
+    def _miss_one(self, path: str, job_id: int, report: Report) -> None:
+        watch = self._watches.get(path)
+        if watch is not None and device(watch.candidate.path.parent) != watch.device:
+            _log.warning("job %d: its folder is on another file system now; not forgotten", job_id)
+            return
+        reason = "the file disappeared before it was complete"
+        if not is_gone(Path(path)):
+            # A folder that changes while it is listed can miss an entry: twice is not by chance.
+            self._absent[path] = self._absent.get(path, 0) + 1
+            if self._absent[path] < 2:
+                return
+            reason = "it is now a part of another slide, or ignored"
+        with self._unless_over(path):
+            self._store.forget(job_id, reason, origin=self._origin)
+            report.forgotten.append(job_id)
+            _log.info("job %d: %s", job_id, reason)
+        self._watches.pop(path, None)
+
+    def _release(self, path: str) -> None:
+        inboxes = [inbox for inbox in self._settings.intake.inbox if Path(path).is_relative_to(inbox)]
+        if inboxes and is_gone(Path(path)):
+            self.quarantine.release(Path(path), Path(path).relative_to(inboxes[-1]))
+
+    # -- files that stand still
+
+    def _advance(self, now: float, report: Report) -> None:
+        started = time.monotonic()
+        for path, watch in sorted(self._watches.items(), key=lambda item: item[1].settling.since):
+            if self._closed or time.monotonic() - started > BUSY_SECONDS:
+                report.unfinished = True
+                return
+            with self._unless_over(path):
+                self._advance_one(path, watch, now, report)
+
+    def _advance_one(self, path: str, watch: _Watch, now: float, report: Report) -> None:
+        decision = watch.settling.decide()
+        if decision.step is Step.PROBE:
+            watch.settling = watch.settling.probe(self._examine(watch.candidate), now)
+            decision = watch.settling.decide()
+        if decision.step is Step.READY:
+            try:
+                self._ready(path, watch, now, report)
+            except Stopped:
+                report.unfinished = True
+            except (SlideChanged, SlideVanished):
+                watch.settling = Settling.first(self._rules, watch.candidate.snapshot, now)
+            except (SlideError, SourceError) as error:
+                watch.settling = watch.settling.probe(error, now)
+            if path not in self._watches:
+                return
+            decision = watch.settling.decide()
+        if decision.step is Step.DAMAGED and decision.error is not None:
+            self._damaged(path, watch, decision.error, report)
+        elif decision.step in {Step.WAIT, Step.GRACE}:
+            if decision.step is Step.GRACE:
+                _log.debug("job %d: does not open yet: %s", watch.job_id, decision.error)
+            report.waiting.append(Waiting(watch.job_id, watch.candidate.path, decision))
+
+    def _examine(self, candidate: Candidate) -> WsiDenoiseError | None:
+        """Return what keeps a file that stands still from being processed, or None."""
+        if candidate.problem is not None:
+            return candidate.problem
+        try:
+            if snapshot(slide_files(candidate.path)) != candidate.snapshot:
+                return SlideChanged(shown(candidate.path))
+            refused = unreadable_file(candidate.path)
+        except SourceError as error:
+            return error
+        if refused is not None:
+            return NoPermission(shown(refused))
+        if candidate.snapshot.size_bytes == 0:
+            return EmptyFile(shown(candidate.path.name))
+        return self._probe(candidate.path)
+
+    def _ready(self, path: str, watch: _Watch, now: float, report: Report) -> None:
+        candidate, snapshot_ = watch.candidate, watch.candidate.snapshot
+        content = fingerprint(candidate.path, expected=snapshot_, keep_going=lambda: not self._closed)
+        if self._is_being_stopped(path, content):
+            report.waiting.append(Waiting(watch.job_id, candidate.path, Decision(Step.WAIT, until=now)))
+            return
+        job = self._store.queue(
+            watch.job_id,
+            fingerprint=content,
+            settings=self._settings.pixel_settings(),
+            settings_hash=self._settings.pixel_hash(),
+            preset=self._settings.preset_for(candidate.relative),
+            origin=self._origin,
+        )
+        del self._watches[path]
+        self._before[path] = job.state
+        (report.duplicates if job.state is JobState.DUPLICATE else report.queued).append(job.id)
+        _log.info("job %d: %s", job.id, job.state)
+        self.quarantine.release(candidate.path, candidate.relative)
+
+    def _is_being_stopped(self, path: str, content: str) -> bool:
+        """Cancel jobs that this content replaces; tell whether one of them still has to stop.
+
+        A job of the same content whose file is gone (renamed, or moved within the inbox) would make this one its
+        duplicate and then fail. A running job of what this file held before has nothing left to read.
+        """
+        for file in self._store.known(self._lost).values() if self._lost else ():
+            if (
+                file.state in {JobState.QUEUED, JobState.RUNNING}
+                and self._store.job(file.job_id).fingerprint == content
+            ):
+                if self._store.cancel(file.job_id, self._origin).state is JobState.RUNNING:
+                    return True
+                _log.info("job %d: its file was moved", file.job_id)
+        old = self._replaced.pop(path, None)
+        if old is not None:
+            job = self._store.job(old)
+            if job.state in {JobState.QUEUED, JobState.RUNNING} and job.fingerprint != content:
+                self._store.cancel(old, self._origin)
+        return False
+
+    @contextmanager
+    def _unless_over(self, path: str) -> Iterator[None]:
+        """Take it calmly that another daemon or a person has decided about the job meanwhile; the next look sees it."""
+        try:
+            yield
+        except (TransitionRefused, LeaseLost, NoSuchJob) as error:
+            self._watches.pop(path, None)
+            _log.debug("%s", error)
+
+    def _damaged(self, path: str, watch: _Watch, error: WsiDenoiseError, report: Report) -> None:
+        candidate = watch.candidate
+        self._store.quarantine(watch.job_id, error, self._origin)
+        del self._watches[path]
+        self._before[path] = JobState.QUARANTINED
+        if error.code == NoPermission.code:
+            self._no_permission.add(watch.job_id)
+        report.quarantined.append(watch.job_id)
+        _log.warning("job %d: quarantined (%s)", watch.job_id, error.code)
+        try:
+            self.quarantine.put(candidate.path, candidate.relative, error, job_id=watch.job_id, time=datetime.now(UTC))
+        except OutputUnwritable as failure:
+            _log.warning("job %d: %s", watch.job_id, failure)
