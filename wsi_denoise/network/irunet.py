@@ -9,13 +9,13 @@
               ┆             └─ + ─ up1 dec1
               └┄┄┄┄ (+) ┄ up0 dec0 ─ tail ─ output
 
-Skips are additions after the decoder's inception block, at 1/4 and 1/2 resolution. The skip at 1/8 is left out, as in the
-authors' code. The dotted one at full resolution is not in the paper: it is an option, costs no parameter, and is off
-unless asked for.
+Skips are additions after the decoder's inception block, at 1/4 and 1/2 resolution. The skip at 1/8 is left out, as in
+the authors' code. The dotted one at full resolution is not in the paper: it is an option, costs no parameter, and is
+off unless asked for.
 
 Convolutions of stride 2 with a 3x3 kernel pad on the right and at the bottom only (TensorFlow's "same"), so that the
-network is bound to the lattice of 16 pixels: shift the input by 16 and the output shifts along, shift it by 1 and it does
-not quite.
+network is bound to the lattice of 16 pixels: shift the input by 16 and the output shifts along, shift it by 1 and it
+does not quite.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class IRUNet(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Draw the weights: He's rule, and for a residual network a tail of zeros, so that it starts as the identity."""
+        """Draw the weights by He's rule; a residual network's tail is zero, so that it starts as the identity."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")

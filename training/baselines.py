@@ -1,0 +1,192 @@
+"""What the network is compared with, on the same pixels.
+
+Classical methods from scikit-image are told the sigma, and their one free number is chosen on ``pcam-kaggle/val``
+(:func:`tuned`). The networks are anchors trained by others: they are read from the shared folder where it has them, and
+are neither shipped nor trained here. Every method takes and gives (batch, height, width, 3) uint8.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from skimage import restoration
+from torch import Tensor
+from torch.nn import functional
+
+from wsi_denoise.network.irunet import IRUNet
+
+Batch = npt.NDArray[np.uint8]
+Method = Callable[[Batch, float], Batch]
+"""Takes noisy images and the sigma in grey levels; a blind method does not look at the sigma."""
+
+GRIDS: dict[str, tuple[float, ...]] = {
+    "non-local means": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+    "wavelet BayesShrink": (0.6, 0.8, 1.0, 1.2, 1.5),
+    "total variation": (0.3, 0.45, 0.6, 0.8, 1.0, 1.3),
+}
+"""Values that are tried on the validation patches: h over sigma; sigma told over sigma; weight over sigma."""
+
+
+def classical(name: str, factor: float) -> Method:
+    """Return a classical method with its free number.
+
+    Parameters
+    ----------
+    name : str
+        A key of `GRIDS`.
+    factor : float
+        The free number, in units of sigma.
+    """
+
+    def one(image: npt.NDArray[np.float64], sigma: float) -> npt.NDArray[np.float64]:
+        if name == "non-local means":
+            found = restoration.denoise_nl_means(
+                image, patch_size=5, patch_distance=6, h=factor * sigma, sigma=sigma, fast_mode=True, channel_axis=2
+            )
+        elif name == "wavelet BayesShrink":
+            with warnings.catch_warnings():
+                # A flat patch has nothing to estimate a threshold from; the division that warns is handled there.
+                warnings.simplefilter("ignore", RuntimeWarning)
+                found = restoration.denoise_wavelet(
+                    image, sigma=factor * sigma, method="BayesShrink", convert2ycbcr=True, channel_axis=2
+                )
+        elif name == "total variation":
+            found = restoration.denoise_tv_chambolle(image, weight=factor * sigma, channel_axis=2)
+        else:
+            raise ValueError(f"no such method: {name}")
+        return np.asarray(found)
+
+    def method(noisy: Batch, sigma: float) -> Batch:
+        if sigma <= 0:
+            return noisy
+        return _bytes(np.stack([one(image / 255.0, sigma / 255.0) for image in noisy]))
+
+    return method
+
+
+def tuned(name: str, clean: Batch, corrupt: Callable[[Batch, float], Batch], sigmas: Sequence[float]) -> Method:
+    """Choose a classical method's free number for each sigma by the mean PSNR on validation patches.
+
+    Parameters
+    ----------
+    name : str
+    clean : (batch, height, width, 3) uint8
+        Validation patches.
+    corrupt : callable
+        Takes clean patches and a sigma.
+    sigmas : sequence of float
+        For another sigma the nearest one's number is used.
+    """
+    chosen: dict[float, float] = {}
+    for sigma in (sigma for sigma in sigmas if sigma > 0):
+        noisy = corrupt(clean, sigma)
+        found = {factor: float(np.mean(_psnr(classical(name, factor)(noisy, sigma), clean))) for factor in GRIDS[name]}
+        chosen[sigma] = max(found, key=lambda factor: found[factor])
+
+    def method(noisy: Batch, sigma: float) -> Batch:
+        nearest = min(chosen, key=lambda known: abs(known - sigma))
+        return classical(name, chosen[nearest])(noisy, sigma)
+
+    return method
+
+
+def network(module: torch.nn.Module, *, batch: int = 16) -> Method:
+    """Return a blind method that runs a network on whole images, fp32."""
+    module.eval()
+
+    def method(noisy: Batch, sigma: float) -> Batch:  # noqa: ARG001 - blind
+        with torch.inference_mode():
+            parts = [module(_tensor(noisy[at : at + batch])) for at in range(0, len(noisy), batch)]
+        return _images(torch.cat(parts))
+
+    return method
+
+
+def anchors(reference: Path) -> dict[str, Method]:
+    """Return the networks that others trained, by name; those whose weights are in the folder."""
+    found: dict[str, Method] = {}
+    makers: dict[str, Callable[[list[Tensor]], Method]] = {
+        "dncnn_color_blind": _dncnn,
+        "ffdnet_color": _ffdnet,
+        "fdncnn_clip_color": _fdncnn,
+    }
+    names = {
+        "dncnn_color_blind": "DnCNN colour, blind",
+        "ffdnet_color": "FFDNet colour, told sigma",
+        "fdncnn_clip_color": "FDnCNN-Clip colour, told sigma",
+    }
+    for file, make in makers.items():
+        path = reference / "pretrained" / f"{file}.npz"
+        if path.is_file():
+            with np.load(path) as arrays:
+                layers = [
+                    torch.from_numpy(arrays[f"{kind}{n}"]) for n in range(len(arrays.files) // 2) for kind in "wb"
+                ]
+            found[names[file]] = make(layers)
+    authors = reference / "irunet_authors_weights.npz"
+    if authors.is_file():
+        with np.load(authors) as arrays:
+            weights = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+        net = IRUNet(16)
+        net.load_state_dict(weights)
+        found["authors' weights (fixed map)"] = network(net)
+    return found
+
+
+def _stack(x: Tensor, layers: list[Tensor]) -> Tensor:
+    for index in range(0, len(layers), 2):
+        x = functional.conv2d(x, layers[index], layers[index + 1], padding=1)
+        if index < len(layers) - 2:
+            x = functional.relu(x)
+    return x
+
+
+def _dncnn(layers: list[Tensor]) -> Method:
+    return _each(lambda x, _sigma: x - _stack(x, layers))
+
+
+def _fdncnn(layers: list[Tensor]) -> Method:
+    return _each(lambda x, sigma: _stack(torch.cat([x, torch.full_like(x[:, :1], sigma / 255.0)], dim=1), layers))
+
+
+def _ffdnet(layers: list[Tensor]) -> Method:
+    def run(x: Tensor, sigma: float) -> Tensor:
+        # FFDNet works on 2 x 2 blocks: odd sides are continued by one pixel.
+        height, width = x.shape[-2:]
+        even = functional.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
+        small = functional.pixel_unshuffle(even, 2)
+        told = torch.cat([small, torch.full_like(small[:, :1], sigma / 255.0)], dim=1)
+        return functional.pixel_shuffle(_stack(told, layers), 2)[..., :height, :width]
+
+    return _each(run)
+
+
+def _each(run: Callable[[Tensor, float], Tensor]) -> Method:
+    def method(noisy: Batch, sigma: float) -> Batch:
+        with torch.inference_mode():
+            parts = [run(_tensor(noisy[at : at + 4]), sigma) for at in range(0, len(noisy), 4)]
+        return _images(torch.cat(parts))
+
+    return method
+
+
+def _tensor(images: Batch) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 255.0
+
+
+def _images(batch: Tensor) -> Batch:
+    return _bytes(batch.permute(0, 2, 3, 1).numpy())
+
+
+def _bytes(images: npt.NDArray[np.floating]) -> Batch:
+    return np.asarray(np.rint(np.clip(images, 0.0, 1.0) * 255.0), dtype=np.uint8)
+
+
+def _psnr(found: Batch, clean: Batch) -> npt.NDArray[np.float64]:
+    square = ((found.astype(np.float64) - clean) ** 2).mean(axis=(1, 2, 3))
+    return np.asarray(10.0 * np.log10(255.0**2 / np.maximum(square, 1e-5)))

@@ -1,0 +1,120 @@
+"""Checkpoints of a training run: tensors as safetensors, everything else as JSON. No pickle.
+
+A checkpoint is two files that belong together, ``NAME.safetensors`` and ``NAME.json``; the second names the checksum of
+the first, and each is written beside its place and renamed, so that a run killed while saving can still be resumed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+
+class CheckpointDamagedError(RuntimeError):
+    """The two files of a checkpoint do not belong together."""
+
+
+class Averaged:
+    """Exponential moving average of a network's parameters.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    decay : float
+        Share of the old average kept per step, once warm: step n (from 0) uses ``min(decay, (1 + n) / (10 + n))``.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.steps = 0
+        self.weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Take one step of the network into the average."""
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        self.steps += 1
+        for name, value in network.state_dict().items():
+            self.weights[name].lerp_(value, 1.0 - decay)
+
+
+def save(
+    path: Path, network: nn.Module, average: Averaged, optimizer: torch.optim.Optimizer, state: dict[str, Any]
+) -> None:
+    """Write a checkpoint.
+
+    Parameters
+    ----------
+    path : Path
+        Without suffix.
+    state : dict
+        Plain JSON: step, elapsed seconds, samples, configuration.
+    """
+    tensors = {f"network/{name}": value for name, value in network.state_dict().items()}
+    tensors |= {f"average/{name}": value for name, value in average.weights.items()}
+    names = [name for name, _ in network.named_parameters()]
+    for index, moments in optimizer.state_dict()["state"].items():
+        for kind, value in moments.items():
+            tensors[f"optimizer/{kind}/{names[index]}"] = torch.as_tensor(value)
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".safetensors.part")
+    save_file(tensors, temporary)
+    record = {**state, "average_steps": average.steps, "sha256": _sha256(temporary)}
+    note = path.with_suffix(".json.part")
+    note.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    os.replace(temporary, path.with_suffix(".safetensors"))  # noqa: PTH105 - atomic, and says so
+    os.replace(note, path.with_suffix(".json"))  # noqa: PTH105
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a checkpoint's tensors and state.
+
+    Raises
+    ------
+    CheckpointDamagedError
+        If the tensors are not those that the JSON file speaks of.
+    """
+    state = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    file = path.with_suffix(".safetensors")
+    if _sha256(file) != state["sha256"]:
+        raise CheckpointDamagedError(f"{file} is not what {path.with_suffix('.json').name} describes")
+    return load_file(file), state
+
+
+def restore(path: Path, network: nn.Module, average: Averaged, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """Put a checkpoint back into a run, and return its state."""
+    tensors, state = read(path)
+    network.load_state_dict(_part(tensors, "network/"))
+    average.weights = _part(tensors, "average/")
+    average.steps = state["average_steps"]
+    inner = optimizer.state_dict()
+    names = [name for name, _ in network.named_parameters()]
+    inner["state"] = {
+        index: {kind: tensors[f"optimizer/{kind}/{name}"] for kind in ("step", "exp_avg", "exp_avg_sq")}
+        for index, name in enumerate(names)
+        if f"optimizer/exp_avg/{name}" in tensors
+    }
+    optimizer.load_state_dict(inner)
+    return state
+
+
+def averaged_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read the averaged weights, which are what ships, and the state."""
+    tensors, state = read(path)
+    return _part(tensors, "average/"), state
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,272 @@
+"""Clean patches: where they come from, and what is done to them before noise is added.
+
+The clean truth has to be free of noise and of JPEG, and to look like any slide. So: sources whose compression shows are
+made smaller first, smooth ones stand in for 40x scans, sharp ones for undersampled 10x ones, and everything is turned,
+flipped, rescaled and recoloured. Evaluation images are listed in :mod:`training.evaluate` and never drawn here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import PIL.Image
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Image = npt.NDArray[np.uint8]
+SUFFIXES = frozenset({".webp", ".tif", ".tiff", ".png", ".jpg", ".jpeg"})
+
+
+@dataclass(frozen=True)
+class Source:
+    """A set of images that may be trained on.
+
+    Parameters
+    ----------
+    name, licence : str
+        As they stand in the model card.
+    files : tuple of Path
+    weight : float
+        How often it is drawn from, relative to the other sources.
+    native : float
+        Share of crops taken pixel by pixel; the others are rescaled.
+    scales : (float, float)
+        Range of the scale, drawn on a logarithmic axis; below 1 makes smaller. A source that shows JPEG stays
+        at 0.5 and below.
+    recolour : float
+        Share of crops whose colours are changed.
+    again : float
+        Share of the rescaled crops that are enlarged 1 to 3 times afterwards, as smooth as a 40x scan.
+    """
+
+    name: str
+    licence: str
+    files: tuple[Path, ...]
+    weight: float
+    native: float
+    scales: tuple[float, float]
+    recolour: float
+    again: float = 0.0
+
+
+def shared_folder() -> Path:
+    """Return the folder that holds ``data`` and ``reference``: ``WSI_DENOISE_SHARED``, or ``../shared``."""
+    return Path(os.environ.get("WSI_DENOISE_SHARED", "../shared"))
+
+
+def images_in(folder: Path) -> tuple[Path, ...]:
+    """List the images directly in a folder, sorted by name."""
+    return tuple(sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES))
+
+
+def kather_split(files: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Split the Kather textures into (train, test).
+
+    Odd positions by name (counted from 0) are test. Even ones are trained on, but for those cut from the same
+    slide region as a test file (``..._CRC-Prim-HE-06_005.tif_Row_...``): they are used for neither.
+    """
+    files = sorted(files)
+    region = {file: file.name.split("_", 1)[1].split(".tif")[0] for file in files}
+    test = tuple(files[1::2])
+    seen = {region[file] for file in test}
+    return tuple(file for file in files[0::2] if region[file] not in seen), test
+
+
+def default_sources(shared: Path) -> tuple[Source, ...]:
+    """Return what the shipped presets are trained on.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the shared data is not there.
+    """
+    patches = shared / "data" / "patches"
+    pcam = (*images_in(patches / "pcam-kaggle" / "train"), *images_in(patches / "pcam-kaggle" / "extra"))
+    kather, _ = kather_split(images_in(patches / "kather-crc-20x"))
+    photographs = importlib.resources.files("skimage") / "data"
+    photos = tuple(Path(str(photographs / name)) for name in ("astronaut.png", "chelsea.png", "coffee.png"))
+    camelyon = images_in(patches / "camelyon16-fda-256")
+    return (
+        Source("pcam-kaggle/train+extra, native", "CC0-1.0", pcam, 0.30, 1.0, (1.0, 1.0), 0.25),
+        Source("pcam-kaggle/train+extra, rescaled", "CC0-1.0", pcam, 0.24, 0.0, (0.8, 3.0), 0.7),
+        Source("kather-crc-20x, even positions", "CC-BY-4.0", kather, 0.14, 0.4, (0.6, 2.5), 0.75),
+        Source("camelyon16-fda-256, made smaller", "CC0-1.0", camelyon, 0.18, 0.0, (0.25, 0.5), 0.6, again=0.5),
+        Source("bbbc038-he", "CC0-1.0", images_in(patches / "bbbc038-he"), 0.05, 0.3, (0.25, 1.0), 0.8),
+        Source("scikit-image photographs", "CC0-1.0 / public domain", photos, 0.04, 0.0, (0.2, 0.6), 0.5, again=0.3),
+    )
+
+
+FLAT_SHARE = 0.05
+"""Share of crops that are made: glass, constant colours and soft ramps, in which nothing may be invented."""
+
+
+def load(path: Path) -> Image:
+    """Read an image as (height, width, 3) uint8 RGB."""
+    with PIL.Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def digest(files: Iterable[Path]) -> str:
+    """Return the SHA-256 over the files' names and bytes, in the order given."""
+    total = hashlib.sha256()
+    for file in files:
+        total.update(file.name.encode())
+        total.update(file.read_bytes())
+    return total.hexdigest()
+
+
+class Bank:
+    """All training images in memory, and the drawing of crops from them.
+
+    Parameters
+    ----------
+    sources : sequence of Source
+    flat : float
+        Share of made-up flat crops.
+
+    Notes
+    -----
+    A draw depends on its generator only, so that a run that is interrupted and resumed sees the same crops.
+    """
+
+    def __init__(self, sources: Sequence[Source], *, flat: float = FLAT_SHARE) -> None:
+        if not any(source.files for source in sources):
+            raise FileNotFoundError("there is nothing to train on: no source has a file")
+        self.sources = [source for source in sources if source.files]
+        self.flat = flat
+        weights = np.array([source.weight for source in self.sources])
+        self._shares = weights / weights.sum()
+        cache = {path: load(path) for source in self.sources for path in source.files}
+        self._images = [[cache[path] for path in source.files] for source in self.sources]
+
+    def draw(self, count: int, side: int, rng: np.random.Generator) -> Tensor:
+        """Draw clean crops.
+
+        Parameters
+        ----------
+        count, side : int
+            How many, and their width and height in pixels.
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        Tensor
+            (count, 3, side, side) float32 in [0, 1], every value a multiple of 1/255.
+        """
+        crops = torch.empty(count, 3, side, side)
+        recolour = np.zeros(count, dtype=bool)
+        for index in range(count):
+            if rng.random() < self.flat:
+                crops[index] = flat_crop(side, rng)
+                continue
+            which = int(rng.choice(len(self.sources), p=self._shares))
+            source, images = self.sources[which], self._images[which]
+            crops[index] = crop(images[int(rng.integers(len(images)))], side, source, rng)
+            recolour[index] = rng.random() < source.recolour
+        crops = turned(crops, rng)
+        if recolour.any():
+            chosen = torch.from_numpy(recolour)
+            crops[chosen] = recoloured(crops[chosen], rng)
+        return (crops.clamp_(0.0, 1.0) * 255.0).round_() / 255.0
+
+
+def crop(image: Image, side: int, source: Source, rng: np.random.Generator) -> Tensor:
+    """Cut one crop out of an image, rescaled as its source says.
+
+    Returns
+    -------
+    Tensor
+        (3, side, side) float32 in [0, 1].
+    """
+    shortest = min(image.shape[:2])
+    if rng.random() < source.native and shortest >= side:
+        return _cut(image, side, rng)
+    low, high = np.log(source.scales)
+    scale = float(np.exp(rng.uniform(low, high)))
+    enlarge = float(rng.uniform(1.0, 3.0)) if rng.random() < source.again else 1.0
+    middle = min(side, max(8, round(side / enlarge)))
+    wanted = round(middle / scale)
+    if wanted > shortest:
+        # The image is too small for this scale: take all of it, and keep its own limit by enlarging afterwards.
+        wanted = shortest
+        middle = min(middle, max(8, round(wanted * source.scales[1])))
+    piece = resized(_cut(image, wanted, rng), middle, rng)
+    return piece if middle == side else resized(piece, side, rng)
+
+
+def _cut(image: Image, side: int, rng: np.random.Generator) -> Tensor:
+    top = int(rng.integers(image.shape[0] - side + 1))
+    left = int(rng.integers(image.shape[1] - side + 1))
+    piece = np.ascontiguousarray(image[top : top + side, left : left + side].transpose(2, 0, 1))
+    return torch.from_numpy(piece).float() / 255.0
+
+
+def resized(piece: Tensor, side: int, rng: np.random.Generator) -> Tensor:
+    """Resize a square (3, n, n) piece to (3, side, side); mostly bicubic, sometimes softer."""
+    if piece.shape[-1] == side:
+        return piece
+    mode = "bicubic" if rng.random() < 0.75 else "bilinear"
+    smaller = side < piece.shape[-1]
+    resized_piece = functional.interpolate(piece[None], size=(side, side), mode=mode, antialias=smaller)
+    return resized_piece[0].clamp_(0.0, 1.0)
+
+
+def turned(crops: Tensor, rng: np.random.Generator) -> Tensor:
+    """Flip and turn by right angles, each half of the batch in its own way."""
+    parts = []
+    for part in crops.chunk(4):
+        flips = [axis for axis in (2, 3) if rng.random() < 0.5]
+        parts.append(torch.rot90(part.flip(flips) if flips else part, int(rng.integers(4)), (2, 3)))
+    return torch.cat(parts).contiguous()
+
+
+def recoloured(crops: Tensor, rng: np.random.Generator) -> Tensor:
+    """Change the colours as other stains, scanners and lamps would.
+
+    In optical density: a 3 x 3 matrix near the identity (stain mixing) and a factor per channel (stain strength); now
+    and then the channels are shuffled, so that no one hue is learned. Then a white point and a gamma.
+
+    Parameters
+    ----------
+    crops : Tensor
+        (batch, 3, height, width) in [0, 1].
+    """
+    count = crops.shape[0]
+    mixing = np.eye(3)[None] + rng.normal(0.0, 0.12, (count, 3, 3))
+    for index in range(count):
+        if rng.random() < 0.3:
+            mixing[index] = mixing[index][rng.permutation(3)]
+    mixing *= np.exp(rng.uniform(-0.6, 0.4, (count, 1, 1)) + rng.normal(0.0, 0.15, (count, 3, 1)))
+    density = -torch.log(crops.clamp(min=2.0 / 255.0))
+    mixed = torch.einsum("nij,njhw->nihw", torch.from_numpy(mixing).float(), density)
+    white = torch.from_numpy(rng.uniform(0.82, 1.03, (count, 1, 1, 1)) * rng.normal(1.0, 0.02, (count, 3, 1, 1)))
+    gamma = torch.from_numpy(np.exp(rng.normal(0.0, 0.12, (count, 1, 1, 1))))
+    changed: Tensor = (torch.exp(-mixed).clamp(0.0, 1.0) ** gamma) * white
+    return changed.float().clamp_(0.0, 1.0)
+
+
+def flat_crop(side: int, rng: np.random.Generator) -> Tensor:
+    """Make a crop without structure: one colour, or a soft ramp between two that are close.
+
+    Half of them have the near-white of glass.
+    """
+    colour = rng.uniform(0.8, 1.0, 3) if rng.random() < 0.5 else rng.uniform(0.0, 1.0, 3)
+    if rng.random() < 0.3:
+        colour[:] = colour.mean()
+    flat = torch.from_numpy(colour).float()[:, None, None].expand(3, side, side)
+    if rng.random() < 0.5:
+        return flat.clone()
+    change = torch.from_numpy(rng.normal(0.0, 0.06, 3)).float()[:, None, None]
+    angle = float(rng.uniform(0.0, 2.0 * math.pi))
+    axis = torch.linspace(-1.0, 1.0, side)
+    ramp = math.cos(angle) * axis[None, :] + math.sin(angle) * axis[:, None]
+    return (flat + change * ramp).clamp(0.0, 1.0)

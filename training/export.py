@@ -1,0 +1,123 @@
+"""Make a preset of a run: ``python -m training.export RUN --name paper --purpose "..."``.
+
+Writes the averaged weights and the model card. The measured table is that of ``--table``, the JSON that
+:mod:`training.evaluate` wrote, where every row has to be of these very weights; without it the card has none.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+from training import checkpoint
+from training.data import FLAT_SHARE
+from training.train import CHECKPOINT
+from wsi_denoise.network import weights
+
+FOLDER = Path(__file__).resolve().parent.parent / "wsi_denoise" / "weights"
+PURPOSES = {
+    "paper": "The paper's network (16 filters), trained blind on fresh white noise of sigma 0 to 50. For H&E slides.",
+    "reproduce-paper": "The paper's network and its fixed noise map, to reproduce the paper's table. Not for slides.",
+}
+
+
+def card_of(run: Path, name: str, purpose: str) -> weights.ModelCard:
+    """Return the card of a run's weights; checksum and parameters are filled in by :func:`weights.save`."""
+    _, state = checkpoint.averaged_weights(run / CHECKPOINT)
+    record = json.loads((run / "run.json").read_text("utf-8"))
+    configuration: dict[str, Any] = state["configuration"]
+    made_up = weights.TrainedOn(
+        f"flat fields and soft ramps, made up ({FLAT_SHARE:.0%} of the crops)", "none needed", 0
+    )
+    return weights.ModelCard(
+        name=name,
+        purpose=purpose,
+        architecture=weights.ARCHITECTURE,
+        filters=configuration["filters"],
+        residual=configuration["residual"],
+        full_skip=configuration["full_skip"],
+        parameters=0,
+        protocol=configuration["protocol"],
+        trained_on=(*(weights.TrainedOn(**source) for source in record["sources"]), made_up),
+        samples_seen=state["samples"],
+        training={
+            "steps": state["step"],
+            "minutes": round(state["elapsed"] / 60.0, 1),
+            "finished": state["progress"] >= 1.0,
+            **{key: configuration[key] for key in ("seed", "rate", "polish", "decay", "pixels", "bf16")},
+            "machine": record.get("machine", "2 cores of an AMD EPYC (Zen 4), shared; no GPU"),
+        },
+        measured=(),
+        sha256="",
+        licence="MIT",
+        not_for_slides=configuration["protocol"] == "fixed-map",
+        created=dt.datetime.now(dt.UTC).date().isoformat(),
+    )
+
+
+def export(run: Path, name: str, purpose: str, folder: Path = FOLDER) -> weights.ModelCard:
+    """Write the preset's two files and return its card."""
+    averaged, _ = checkpoint.averaged_weights(run / CHECKPOINT)
+    return weights.save(averaged, card_of(run, name, purpose), folder)
+
+
+def measure(name: str, table: Path, folder: Path = FOLDER) -> weights.ModelCard:
+    """Put a measured table into a preset's card.
+
+    Parameters
+    ----------
+    table : Path
+        JSON of :mod:`training.evaluate`; its ``sha256`` has to be that of the weights.
+
+    Raises
+    ------
+    ValueError
+        If the table was measured with other weights.
+    """
+    known = weights.card(name, folder)
+    found = json.loads(table.read_text("utf-8"))
+    if found["sha256"] != known.sha256:
+        raise ValueError(f"{table} was measured with weights {found['sha256'][:12]}, {name} has {known.sha256[:12]}")
+    rows = [row for row in found["rows"] if row["method"] == name]
+    reference = {key_of(row): row for row in found["rows"] if row["method"] == "noisy input"}
+    measured = []
+    for row in rows:
+        noisy = reference[key_of(row)]
+        same = {key: row[key] for key in ("source", "images", "seeds", "protocol", "sigma", "ssim")}
+        interval = {key: row[key] for key in ("psnr", "psnr_low", "psnr_high")}
+        measured.append({**same, **interval, "noisy_psnr": noisy["psnr"], "noisy_ssim": noisy["ssim"]})
+    values = known.to_json() | {"measured": measured}
+    complete = weights.ModelCard.from_json(values)
+    (folder / f"{name}.json").write_text(json.dumps(complete.to_json(), indent=2) + "\n", "utf-8")
+    return complete
+
+
+def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what says that two rows were measured on the same pixels."""
+    return row["source"], row["protocol"], row["sigma"], row["images"], row["seeds"]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Export as the command line says."""
+    options = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
+    options.add_argument("run", type=Path, nargs="?", help="folder of a run; left out, only the table is put in")
+    options.add_argument("--name", required=True, help="name of the preset")
+    options.add_argument("--purpose", help="for whom it is, in a sentence")
+    options.add_argument("--table", type=Path, help="measured table, as training.evaluate writes it")
+    options.add_argument("--folder", type=Path, default=FOLDER, help="where the preset is written")
+    given = options.parse_args(arguments)
+    if given.run:
+        purpose = given.purpose or PURPOSES.get(given.name)
+        if not purpose:
+            options.error(f"--purpose is needed for {given.name}")
+        known = export(given.run, given.name, purpose, given.folder)
+        print(f"{known.name}: {known.parameters} parameters, {known.samples_seen} samples, {known.sha256}")
+    if given.table:
+        print(f"{given.name}: {len(measure(given.name, given.table, given.folder).measured)} measured rows")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,272 @@
+"""Presets: the weights that ship, and the model card beside each.
+
+A preset is two files in the package's ``weights`` folder: ``NAME.safetensors`` and ``NAME.json``. The card names the
+SHA-256 of the weights, which is checked at every load. Cards are read without torch, so that ``wsi-denoise models``
+answers at once; pickles are never read.
+
+Examples
+--------
+>>> [card.name for card in presets()]
+['paper']
+>>> card("paper").parameters
+123379
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.resources
+import json
+import re
+from dataclasses import dataclass
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsi_denoise.errors import NoSuchPreset, WeightsDamaged
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wsi_denoise.network.irunet import IRUNet
+
+ARCHITECTURE = "IRUNet"
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]*")
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """A source of training patches.
+
+    Parameters
+    ----------
+    name, licence : str
+    files : int
+        How many images.
+    sha256 : str
+        Over their names and bytes, in order; empty for patches that are made up.
+    """
+
+    name: str
+    licence: str
+    files: int
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One row of a measured table.
+
+    Parameters
+    ----------
+    source : str
+        The images, which the network was not trained on.
+    images, seeds : int
+        How many images, and how many draws of noise on each.
+    protocol : str
+        ``fresh`` or ``fixed-map``.
+    sigma : float
+        Strength of the noise in grey levels.
+    psnr, psnr_low, psnr_high : float
+        Mean PSNR over RGB in dB, and its 95 % bootstrap interval over the images.
+    ssim : float
+        Mean SSIM.
+    noisy_psnr, noisy_ssim : float
+        The same of the noisy input.
+    """
+
+    source: str
+    images: int
+    seeds: int
+    protocol: str
+    sigma: float
+    psnr: float
+    psnr_low: float
+    psnr_high: float
+    ssim: float
+    noisy_psnr: float
+    noisy_ssim: float
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What is known about a preset.
+
+    Parameters
+    ----------
+    name : str
+        Lower-case letters, digits and hyphens.
+    purpose : str
+        For whom it is, in a sentence.
+    architecture : str
+    filters, residual, full_skip
+        As in :class:`wsi_denoise.network.irunet.IRUNet`.
+    parameters : int
+    protocol : str
+        Noise protocol of the training: ``fresh`` or ``fixed-map``.
+    trained_on : tuple of TrainedOn
+    samples_seen : int
+        Crops seen in training.
+    training : dict
+        How it was trained, in plain values: steps, seed, loss, machine.
+    measured : tuple of Measured
+    sha256 : str
+        Of the ``.safetensors`` file.
+    licence : str
+    not_for_slides : bool
+        True for a preset that only reproduces a published table.
+    created : str
+        Date, ISO 8601.
+    """
+
+    name: str
+    purpose: str
+    architecture: str
+    filters: int
+    residual: bool
+    full_skip: bool
+    parameters: int
+    protocol: str
+    trained_on: tuple[TrainedOn, ...]
+    samples_seen: int
+    training: dict[str, Any]
+    measured: tuple[Measured, ...]
+    sha256: str
+    licence: str
+    not_for_slides: bool
+    created: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the card as plain JSON values."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> ModelCard:
+        """Make a card of what :meth:`to_json` gave.
+
+        Raises
+        ------
+        WeightsDamaged
+            If a field is missing, unknown or not of its kind.
+        """
+        try:
+            nested = {
+                "trained_on": tuple(TrainedOn(**source) for source in values["trained_on"]),
+                "measured": tuple(Measured(**row) for row in values["measured"]),
+            }
+            return cls(**{**values, **nested})
+        except (KeyError, TypeError) as error:
+            raise WeightsDamaged(f"the model card cannot be read ({error})") from error
+
+
+def folder() -> Traversable:
+    """Return the folder of the presets, inside the package."""
+    return importlib.resources.files("wsi_denoise") / "weights"
+
+
+def presets(where: Traversable | None = None) -> list[ModelCard]:
+    """Return the cards of all presets, by name. Reads JSON only.
+
+    Parameters
+    ----------
+    where : folder, optional
+        Instead of the package's own.
+    """
+    place = where or folder()
+    if not place.is_dir():
+        return []
+    names = sorted(file.name.removesuffix(".json") for file in place.iterdir() if file.name.endswith(".json"))
+    return [card(name, place) for name in names]
+
+
+def card(preset: str, where: Traversable | None = None) -> ModelCard:
+    """Return the card of a preset. Reads JSON only.
+
+    Raises
+    ------
+    NoSuchPreset
+        If there is none of that name.
+    WeightsDamaged
+        If the card cannot be read.
+    """
+    file = (where or folder()) / f"{preset}.json"
+    # The name comes from a command line or a settings file: it must not lead out of the folder.
+    if not _NAME.fullmatch(preset) or not file.is_file():
+        raise NoSuchPreset(preset)
+    try:
+        values = json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise WeightsDamaged(f"the model card of {preset} is not JSON ({error})") from error
+    return ModelCard.from_json(values)
+
+
+def load(preset: str, where: Traversable | None = None) -> IRUNet:
+    """Return the network of a preset with its weights, on the CPU, in eval mode.
+
+    Raises
+    ------
+    NoSuchPreset
+        If there is none of that name.
+    WeightsDamaged
+        If the weights are missing, differ from the card's checksum, or do not fit the architecture.
+    """
+    import safetensors.torch  # noqa: PLC0415 - cards are read without torch
+
+    from wsi_denoise.network.irunet import IRUNet  # noqa: PLC0415
+
+    place = where or folder()
+    known = card(preset, place)
+    try:
+        data = (place / f"{preset}.safetensors").read_bytes()
+    except OSError as error:
+        raise WeightsDamaged(f"{preset}.safetensors cannot be read ({error})") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != known.sha256:
+        raise WeightsDamaged(f"{preset}.safetensors has {found[:12]}, its card says {known.sha256[:12]}")
+    network = IRUNet(known.filters, residual=known.residual, full_skip=known.full_skip)
+    try:
+        network.load_state_dict(safetensors.torch.load(data))
+    except (RuntimeError, safetensors.SafetensorError) as error:
+        raise WeightsDamaged(f"{preset}.safetensors does not fit {known.architecture} of {known.filters}") from error
+    return network.eval()
+
+
+def save(weights: dict[str, Tensor], known: ModelCard, where: Path) -> ModelCard:
+    """Write a preset's two files, and return its card with checksum and number of parameters filled in.
+
+    Parameters
+    ----------
+    weights : dict of str to Tensor
+        State of an IRUNet; written as float32.
+    known : ModelCard
+        Its ``sha256`` and ``parameters`` are replaced.
+    where : Path
+        Folder.
+
+    Raises
+    ------
+    ValueError
+        For a name that is not lower-case letters, digits and hyphens.
+    """
+    import safetensors.torch  # noqa: PLC0415
+
+    if not _NAME.fullmatch(known.name):
+        raise ValueError(f"not a preset's name: {known.name!r}")
+    data = safetensors.torch.save({name: value.detach().cpu().float().contiguous() for name, value in weights.items()})
+    complete = dataclasses.replace(
+        known,
+        sha256=hashlib.sha256(data).hexdigest(),
+        parameters=sum(value.numel() for value in weights.values()),
+    )
+    where.mkdir(parents=True, exist_ok=True)
+    # Weights first: a card never speaks of weights that are not there.
+    for name, content in (
+        (f"{known.name}.safetensors", data),
+        (f"{known.name}.json", (json.dumps(complete.to_json(), indent=2) + "\n").encode()),
+    ):
+        temporary = where / f"{name}.part"
+        temporary.write_bytes(content)
+        temporary.replace(where / name)
+    return complete
