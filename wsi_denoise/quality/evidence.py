@@ -8,7 +8,7 @@ judged by :func:`wsi_denoise.quality.verdict.judge`.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -48,12 +48,11 @@ _SUMS = (
     "edge4_aa",
     "edge4_ba",
     "edge4_bb",
-    "line_before",
-    "line_after",
-    "line_samples",
-    "between_before",
-    "between_after",
-    "between_samples",
+    "on_before",
+    "on_after",
+    "off_before",
+    "off_after",
+    "scatter",
     "codec_sse",
     "codec_samples",
 )
@@ -131,7 +130,7 @@ class Evidence:
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """Return plain arrays for ``numpy.savez``; keys start with ``evidence_``."""
         arrays: dict[str, NDArray[Any]] = {"evidence_sums": self.sums}
-        arrays["evidence_seam"] = np.array([self.seam.before, self.seam.after, self.seam.samples, self.seam.worst])
+        arrays["evidence_seam"] = np.array(astuple(self.seam))
         arrays.update({f"evidence_histogram_{name}": counts for name, counts in self.histograms.items()})
         arrays.update({f"evidence_map_{col}_{row}": layers for (col, row), layers in self.maps.items()})
         return arrays
@@ -248,15 +247,16 @@ def _sharpness(sums: Mapping[str, float]) -> dict[str, float | None]:
 
 
 def _seams(sums: Mapping[str, float], seam: Seam) -> dict[str, float | None]:
-    between_before = _ratio(sums["between_before"], sums["between_samples"])
-    between_after = _ratio(sums["between_after"], sums["between_samples"])
-    found: dict[str, float | None] = {"seam_patch": None, "seam_block": None, "seam_block_worst": None}
-    if not between_before or not between_after:
+    names = ("seam_patch", "seam_patch_error", "seam_block", "seam_block_error", "seam_block_worst")
+    found: dict[str, float | None] = dict.fromkeys(names)
+    if min(sums[name] for name in ("on_before", "on_after", "off_before", "off_after")) <= 0:
         return found
-    if sums["line_before"] > 0:
-        found["seam_patch"] = (sums["line_after"] / between_after) / (sums["line_before"] / between_before)
-    if seam.before > 0:
-        found["seam_block"] = (seam.after / between_after) / (seam.before / between_before)
+    relative = sums["off_after"] / sums["off_before"]
+    found["seam_patch"] = sums["on_after"] / sums["on_before"] / relative
+    found["seam_patch_error"] = sums["scatter"] ** 0.5 / sums["off_after"]
+    if seam.before > 0 and seam.after > 0:
+        found["seam_block"] = seam.after / seam.before / relative
+        found["seam_block_error"] = seam.scatter**0.5 / seam.after
         found["seam_block_worst"] = seam.worst
     return found
 
@@ -373,5 +373,6 @@ def _measure_grey(
     for scale in (2, 4):
         products = structure.gradients(grey_before, grey_after, chosen, scale)
         put(f"edge{scale}_aa edge{scale}_ba edge{scale}_bb", products)
-    energies = structure.lattice_energy(grey_before, grey_after)
-    put("line_before line_after line_samples between_before between_after between_samples", energies)
+    lines = structure.lattice_lines(grey_before, grey_after)
+    for name in ("on_before", "on_after", "off_before", "off_after", "scatter"):
+        sums[name] = getattr(lines, name)

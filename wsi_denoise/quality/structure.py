@@ -23,7 +23,7 @@ PATCH = 96
 PATCH_CELLS = PATCH // CELL
 
 SEAM_STEP = 16
-"""Lattice lines are compared with the other multiples of 16 px: the same phase of JPEG blocks and of 4:2:0 chroma."""
+"""Lattice lines are compared with those 16 px beside them: the same phase of JPEG blocks and of 4:2:0 chroma."""
 
 WHITE = 256.0
 """Transmitted light that counts as no stain."""
@@ -221,39 +221,49 @@ def gradients(
     return (float(sums[0]), float(sums[1]), float(sums[2]))
 
 
-def lattice_energy(
-    before: NDArray[np.uint8], after: NDArray[np.uint8]
-) -> tuple[float, float, float, float, float, float]:
-    """Return gradient energy across lines inside a block.
+@dataclass(frozen=True)
+class LatticeLines:
+    """Gradient energy across the patch lines inside a block and across the lines 16 px to either side of them.
+
+    Sums over pieces of one patch's side, grey levels squared per pixel times 96.
 
     Parameters
     ----------
-    before, after : ndarray
-        (height, width) uint8 grey; the block's origin lies on the lattice.
-
-    Returns
-    -------
-    tuple of float
-        On lattice lines (multiples of 96): energy of input, of output, samples; then the same on the other multiples
-        of 16.
+    on_before, on_after : float
+        On the lattice (multiples of 96), input and output.
+    off_before, off_after : float
+        Beside it: mean of the two neighbours of each line.
+    scatter : float
+        Sum over pieces of (on_after - off_after) squared: how sure the sums are.
     """
-    sums = np.zeros((2, 3))
+
+    on_before: float = 0.0
+    on_after: float = 0.0
+    off_before: float = 0.0
+    off_after: float = 0.0
+    scatter: float = 0.0
+
+
+def lattice_lines(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> LatticeLines:
+    """Measure the patch lines of a block; `before`, `after`: (height, width) uint8 grey, origin on the lattice."""
+    sums = np.zeros(5)
     for turned in (False, True):
         b, a = (before.T, after.T) if turned else (before, after)
-        lines = np.arange(SEAM_STEP, b.shape[1], SEAM_STEP)
-        if not lines.size:
+        lines = np.arange(PATCH, b.shape[1] - SEAM_STEP, PATCH)
+        if not lines.size or not b.shape[0]:
             continue
-        energy_b, energy_a = _line_energy(b, lines), _line_energy(a, lines)
-        on = lines % PATCH == 0
-        for row, where in ((0, on), (1, ~on)):
-            sums[row] += (energy_b[where].sum(), energy_a[where].sum(), float(where.sum()) * b.shape[0])
-    flat = sums.ravel()
-    return (float(flat[0]), float(flat[1]), float(flat[2]), float(flat[3]), float(flat[4]), float(flat[5]))
+        on_b, on_a = _step_energy(b, lines), _step_energy(a, lines)
+        off_b = (_step_energy(b, lines - SEAM_STEP) + _step_energy(b, lines + SEAM_STEP)) / 2
+        off_a = (_step_energy(a, lines - SEAM_STEP) + _step_energy(a, lines + SEAM_STEP)) / 2
+        sums += (on_b.sum(), on_a.sum(), off_b.sum(), off_a.sum(), np.square(on_a - off_a).sum())
+    return LatticeLines(*(float(value) for value in sums))
 
 
-def _line_energy(image: NDArray[np.uint8], lines: NDArray[np.int64]) -> NDArray[np.float64]:
+def _step_energy(image: NDArray[np.uint8], lines: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Sum the squared steps across columns, in pieces of 96 rows: (pieces, lines)."""
     step = image[:, lines].astype(np.float32) - image[:, lines - 1]
-    return np.asarray(np.einsum("ij,ij->j", step, step), np.float64)
+    pieces = np.arange(0, image.shape[0], PATCH)
+    return np.asarray(np.add.reduceat(step * step, pieces, axis=0), np.float64)
 
 
 @dataclass(frozen=True)
@@ -308,6 +318,8 @@ class Seam:
     Parameters
     ----------
     before, after, samples : float
+    scatter : float
+        Sum over lines of the output's energy squared: how sure the sums are.
     worst : float
         Root mean square step of the output minus that of the input on the worst single line, grey levels.
     """
@@ -315,6 +327,7 @@ class Seam:
     before: float = 0.0
     after: float = 0.0
     samples: float = 0.0
+    scatter: float = 0.0
     worst: float = -255.0
 
     def __add__(self, other: Seam) -> Seam:
@@ -322,6 +335,7 @@ class Seam:
             self.before + other.before,
             self.after + other.after,
             self.samples + other.samples,
+            self.scatter + other.scatter,
             max(self.worst, other.worst),
         )
 
@@ -346,7 +360,8 @@ def block_seam(first: Edges, second: Edges, *, below: bool = False) -> Seam:
         return float(np.dot(step, step))
 
     before, after = energy(first.before[one], second.before[two]), energy(first.after[one], second.after[two])
-    return Seam(before, after, float(length), (after / length) ** 0.5 - (before / length) ** 0.5)
+    worst = (after / length) ** 0.5 - (before / length) ** 0.5
+    return Seam(before, after, float(length), after**2, worst)
 
 
 def seam_lines(strips: Mapping[tuple[int, int], Edges], where: Iterable[tuple[int, int]] | None = None) -> Seam:

@@ -51,6 +51,8 @@ class Thresholds:
         Patches that look like other tissue.
     seam_patch, seam_block : float
         Greatest gradient energy on lattice lines and on block lines over that elsewhere, relative to the input.
+    seam_errors : float
+        Standard errors by which those must be exceeded: a small slide has few lines.
     seam_worst : float
         Grey levels by which the steps across one line between blocks may grow.
     """
@@ -69,8 +71,9 @@ class Thresholds:
     structure: float = 6.0
     structure_patches: int = 1
     mismatched_patches: int = 8
-    seam_patch: float = 1.15
-    seam_block: float = 1.5
+    seam_patch: float = 1.05
+    seam_block: float = 1.2
+    seam_errors: float = 3.0
     seam_worst: float = 12.0
 
 
@@ -144,7 +147,7 @@ def _seams(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
     worst = m.get("seam_block_worst")
     for name, limit, what in (("seam_patch", t.seam_patch, "patches"), ("seam_block", t.seam_block, "blocks")):
         value = _number(m, name)
-        if value > limit:
+        if value - t.seam_errors * _number(m, f"{name}_error") > limit:
             yield f"seam: steps on lines between {what} are {value:.2f} times those elsewhere, relative to the input."
     if worst is not None and worst > t.seam_worst:
         yield f"seam: one line between blocks has steps {worst:.0f} grey levels greater than the input has."
