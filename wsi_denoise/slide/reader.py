@@ -7,6 +7,7 @@ has the table.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import OrderedDict
@@ -26,6 +27,7 @@ from wsi_denoise.errors import (
 )
 from wsi_denoise.slide import openslide_reader, tiff_check, tiff_reader
 from wsi_denoise.slide.base import DecodeFailure, Pixels, Slide, SlideInfo, from_os_error, stat_source
+from wsi_denoise.slide.glass import find_glass
 
 __all__ = ["Slide", "SlideInfo", "open_cached", "open_slide", "probe"]
 
@@ -318,31 +320,22 @@ def _with_background(slide: Slide) -> Slide:
 
 
 def _glass_colour(slide: Slide) -> tuple[int, int, int]:
-    """Return the most frequent bright colour of 25 spots on the smallest level, white where nothing is bright."""
-    level = len(slide.info.levels) - 1
-    width, height = slide.info.levels[level]
+    """Return the colour of glass on 25 spots of the smallest level that can be read, white where there is none."""
     side = 32
-    spots = []
-    for step in range(25):
-        x = max(0, min((width - side) * (step % 5) // 4, width - 1))
-        y = max(0, min((height - side) * (step // 5) // 4, height - 1))
-        try:
-            spots.append(
-                slide._read(level, x, y, min(side, width - x), min(side, height - y)).reshape(-1, 3)  # noqa: SLF001
-            )
-        except (DecodeFailure, WsiDenoiseError, OSError):
-            continue  # damage is reported when it is read in earnest
-    if not spots:
-        return (255, 255, 255)
-    pixels = np.concatenate(spots)
-    bright = pixels[(pixels.min(axis=1) >= 200)]
-    if len(bright) < 0.01 * len(pixels):
-        return (255, 255, 255)
-    bins = np.bincount((bright // 8).astype(np.int64) @ np.array([1024, 32, 1]), minlength=32768)
-    found = int(bins.argmax())
-    chosen = bright[(bright // 8).astype(np.int64) @ np.array([1024, 32, 1]) == found]
-    red, green, blue = (int(value) for value in np.median(chosen, axis=0))
-    return red, green, blue
+    for level in reversed(range(len(slide.info.levels))):
+        width, height = slide.info.levels[level]
+        spots = []
+        for step in range(25):
+            x = max(0, (width - side) * (step % 5) // 4)
+            y = max(0, (height - side) * (step // 5) // 4)
+            # Damage is reported when the place is read in earnest.
+            with contextlib.suppress(DecodeFailure, WsiDenoiseError, OSError):
+                spot = slide._read(level, x, y, min(side, width - x), min(side, height - y))  # noqa: SLF001
+                spots.append(spot.reshape(-1, 3))
+        if spots:
+            glass = find_glass(np.concatenate(spots))
+            return glass.colour if glass else (255, 255, 255)
+    return (255, 255, 255)
 
 
 def _dicom_codec(file: Path) -> str | None:
