@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import sqlite3
@@ -97,7 +98,10 @@ class Database:
         with self._said(), Session(self._writer, expire_on_commit=False) as session:
             self._begin(session)
             if lock and self.file is None:  # SQLite's only writer needs no other lock
-                session.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:key, 0))"), {"key": lock})
+                # Hashed here and not there: a path may hold what no text column takes.
+                digest = hashlib.sha256(lock.encode("utf-8", "surrogateescape")).digest()
+                key = int.from_bytes(digest[:8], signed=True)
+                session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
             yield session
             session.commit()
 

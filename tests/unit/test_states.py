@@ -1,0 +1,72 @@
+"""States, transitions and the retry formula."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsi_denoise.errors import TransitionRefused
+from wsi_denoise.jobs.states import ALLOWED, OVER, RETRY_LONGEST, JobState, check, retry_at
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def test_every_state_says_what_may_follow():
+    assert set(ALLOWED) == set(JobState)
+    with pytest.raises(TypeError):
+        ALLOWED[JobState.DONE] = frozenset({JobState.QUEUED})
+
+
+def test_states_are_the_words_of_the_design():
+    words = "settling queued running done failed quarantined cancelled duplicate"
+    assert [state.value for state in JobState] == words.split()
+
+
+@given(st.sampled_from(JobState), st.sampled_from(JobState))
+def test_check_agrees_with_the_table(old, new):
+    if new in ALLOWED[old]:
+        check(old, new)
+    else:
+        with pytest.raises(TransitionRefused, match=f"{old} cannot become {new}"):
+            check(old, new)
+
+
+def test_nothing_follows_itself():
+    assert all(state not in following for state, following in ALLOWED.items())
+
+
+def test_done_is_for_good():
+    assert not ALLOWED[JobState.DONE]
+
+
+def test_every_state_can_be_reached_and_every_job_can_end():
+    reached, todo = set(), [JobState.SETTLING]
+    while todo:
+        state = todo.pop()
+        if state not in reached:
+            reached.add(state)
+            todo += ALLOWED[state]
+    assert reached == set(JobState)
+    assert all(following & OVER for state, following in ALLOWED.items() if state not in OVER)
+
+
+def test_work_starts_from_the_queue_only():
+    assert [state for state in JobState if JobState.RUNNING in ALLOWED[state]] == [JobState.QUEUED]
+    assert [state for state in JobState if JobState.DONE in ALLOWED[state]] == [JobState.RUNNING]
+
+
+def test_waits_double():
+    waits = [(retry_at(attempt, 30, NOW) - NOW).total_seconds() for attempt in range(1, 6)]
+    assert waits == [30, 60, 120, 240, 480]
+
+
+@given(st.integers(0, 10**9), st.floats(0.001, 1e6))
+def test_waits_never_shrink_and_end(attempt, base):
+    this, later = retry_at(attempt, base, NOW), retry_at(attempt + 1, base, NOW)
+    assert NOW < this <= later <= NOW + RETRY_LONGEST
+    assert later.tzinfo is UTC
+
+
+def test_a_long_wait_is_an_hour():
+    assert retry_at(50, 30, NOW) - NOW == timedelta(hours=1)
