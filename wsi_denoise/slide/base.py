@@ -32,6 +32,11 @@ Pixels = npt.NDArray[np.uint8]
 #: Source pixels held at a time while a thumbnail is made of a level.
 STRIP_PIXELS = 16_000_000
 
+#: Side of the boxes of level 0, in pixels, on which a smaller level is compared with it.
+SPOT = 256
+#: Grey levels by which the mean colour of a smaller level may differ from that of level 0.
+LEVEL_TOLERANCE = 12.0
+
 _GONE = {errno.ENOENT, errno.ENOTDIR}
 
 
@@ -153,12 +158,43 @@ class Slide(ABC):
         small = (max(1, round(width * scale)), max(1, round(height * scale)))
         adequate = [index for index, size in enumerate(self.info.levels) if size[0] >= small[0] and size[1] >= small[1]]
         for level in reversed(adequate[1:]):
+            if not self.level_is_true(level):
+                continue
             try:
                 return self._shrunk(level, small)
             except UnreadableTile:
-                # The result is made of level 0 alone: a smaller level that does not decode is no fault that matters.
+                # Outputs are made of level 0 alone: a smaller level that does not decode is no fault that matters.
                 continue
         return self._shrunk(0, small)
+
+    def level_is_true(self, level: int) -> bool:
+        """Whether a smaller level can be read and shows what level 0 shows, on nine spots.
+
+        There are files whose smaller levels have wrong colours or do not decode; nobody notices who looks at level 0.
+        """
+        if level == 0:
+            return True
+        full = self.info.levels[0]
+        differences = []
+        for step in range(9):
+            centre = (1 + 2 * (step % 3)) / 6, (1 + 2 * (step // 3)) / 6
+            try:
+                means = [self._mean_at(index, centre, (SPOT / full[0], SPOT / full[1])) for index in (0, level)]
+            except (DecodeFailure, OSError):
+                return False
+            differences.append(means[0] - means[1])
+        return bool(np.abs(np.mean(differences, axis=0)).max() <= LEVEL_TOLERANCE)
+
+    def _mean_at(self, level: int, centre: tuple[float, float], share: tuple[float, float]) -> npt.NDArray[np.float64]:
+        """Return the mean colour of a box given in shares of the slide, at a level."""
+        starts, sizes = [], []
+        for middle, part, full in zip(centre, share, self.info.levels[level], strict=True):
+            size = min(full, max(1, round(part * full)))
+            starts.append(min(max(0, round(middle * full - size / 2)), full - size))
+            sizes.append(size)
+        pixels = self._read(level, starts[0], starts[1], sizes[0], sizes[1])
+        mean: npt.NDArray[np.float64] = pixels.mean(axis=(0, 1), dtype=np.float64)
+        return mean
 
     @abstractmethod
     def close(self) -> None:

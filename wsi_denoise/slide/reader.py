@@ -323,6 +323,8 @@ def _glass_colour(slide: Slide) -> tuple[int, int, int]:
     """Return the colour of glass on 25 spots of the smallest level that can be read, white where there is none."""
     side = 32
     for level in reversed(range(len(slide.info.levels))):
+        if not slide.level_is_true(level):
+            continue
         width, height = slide.info.levels[level]
         spots = []
         for step in range(25):
