@@ -23,6 +23,7 @@ from wsi_denoise.errors import (
     SlideChanged,
     SlideVanished,
     SourceUnavailable,
+    TruncatedSlide,
     UnreadableTile,
     WsiDenoiseError,
 )
@@ -131,7 +132,7 @@ class Slide(ABC):
 
         Raises
         ------
-        UnreadableTile
+        UnreadableTile, TruncatedSlide
             After a second try on a fresh handle; names level, x and y of the tile.
         SlideVanished, SlideChanged, SourceUnavailable
             When the cause is that the file went away, changed, or its place cannot be read.
@@ -230,9 +231,11 @@ class Slide(ABC):
             except DecodeFailure as failure:
                 self._still_there()
                 if last:
-                    raise self._unreadable(failure, level, x, y, width, height) from failure
-            except OSError as error:
-                raise from_os_error(error, self.info.path) from error
+                    error = self._unreadable(failure, level, x, y, width, height)
+                    # libdicom's words for a file that was cut off.
+                    raise (TruncatedSlide(error.detail) if "end of filehandle" in error.detail else error) from failure
+            except OSError as trouble:
+                raise from_os_error(trouble, self.info.path) from trouble
         raise AssertionError  # the loop returns or raises
 
     def _unreadable(

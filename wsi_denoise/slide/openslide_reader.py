@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from wsi_denoise.slide import metadata
-from wsi_denoise.slide.base import DecodeFailure, Pixels, Slide, SlideInfo, composite
+from wsi_denoise.slide.base import DecodeFailure, Pixels, Slide, SlideInfo, check_unchanged, composite, stat_source
 
 
 def open_handle(path: Path) -> Any:
@@ -100,6 +100,8 @@ class OpenSlideSlide(Slide):
         self._file = file
         self._handle = handle
         self._lock = threading.Lock()
+        status = stat_source(file)
+        self._status = (status.st_size, status.st_mtime_ns)
 
     def close(self) -> None:
         """Close the handle."""
@@ -107,6 +109,9 @@ class OpenSlideSlide(Slide):
             handle, self._handle = self._handle, None
         if handle is not None:
             handle.close()
+
+    def _still_there(self) -> None:
+        check_unchanged(self._file, *self._status)
 
     def _read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         import openslide  # noqa: PLC0415

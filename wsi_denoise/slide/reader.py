@@ -25,7 +25,7 @@ from wsi_denoise.errors import (
     UnsupportedSlide,
     WsiDenoiseError,
 )
-from wsi_denoise.slide import openslide_reader, tiff_check, tiff_reader
+from wsi_denoise.slide import dicom_check, openslide_reader, tiff_check, tiff_reader
 from wsi_denoise.slide.base import DecodeFailure, Pixels, Slide, SlideInfo, from_os_error, stat_source
 from wsi_denoise.slide.glass import find_glass
 
@@ -36,6 +36,8 @@ MAX_MEGAPIXELS = 40_000.0
 CACHED_SLIDES = 4
 #: Mean difference in grey levels up to which two decoders of a tile agree.
 DECODER_TOLERANCE = 1.0
+#: Brightest channel below which the typical pixel is that of a dark background.
+DARK = 50
 #: Vendors in OpenSlide's words whose levels are plain TIFF images in plain coordinates.
 _PLAIN_VENDORS = {"aperio", "generic-tiff"}
 
@@ -82,7 +84,7 @@ def open_slide(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> S
             raise EmptyFile(path.name)
         with path.open("rb") as file:
             head = file.read(4096)
-        if tiff_check.is_tiff(head):
+        if tiff_check.is_tiff(head) and not _is_huge_ndpi(path, head, status.st_size):
             return _open_tiff(path, max_megapixels)
         return _open_other(path, head, max_megapixels)
     except OSError as error:
@@ -200,6 +202,8 @@ def _open_tiff(path: Path, max_megapixels: float) -> Slide:
 
 def _open_plain_tiff(path: Path, facts: tiff_check.TiffFacts, refusal: str) -> Slide:
     """Open a TIFF that OpenSlide does not: strips, OME-TIFF, and the like."""
+    if facts.is_ndpi:
+        raise UnsupportedSlide(f"it is a Hamamatsu NDPI and damaged; OpenSlide says: {refusal or 'not recognised'}")
     reason = tiff_reader.readable(facts.main)
     if reason:
         raise UnsupportedSlide(reason + (f"; OpenSlide says: {refusal}" if refusal else ""))
@@ -222,34 +226,33 @@ def _open_folder(path: Path, max_megapixels: float) -> Slide:
 
 def _is_dicom(path: Path) -> bool:
     with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        return dicom_check.is_dicom(file.read(132))
 
 
 def _open_dicom(path: Path, files: list[Path], max_megapixels: float) -> Slide:
     """Open a DICOM series by whichever of its files OpenSlide takes; it finds the others of the series itself."""
-    refusals = []
+    refusals: list[tuple[Path, str]] = []
     for file in files:
-        if file.stat().st_size == 0:
-            raise EmptyFile(file.name)
         try:
             handle = openslide_reader.open_handle(file)
         except DecodeFailure as failure:
-            refusals.append(failure.reason)
+            refusals.append((file, failure.reason))
             continue
         if handle is None:
-            refusals.append("not a whole-slide image")
+            refusals.append((file, "OpenSlide does not recognise it"))
             continue
         try:
-            info = replace(openslide_reader.info_from(handle, path), compression=_dicom_codec(file))
+            info = replace(openslide_reader.info_from(handle, path), compression=dicom_check.codec(file))
         except DecodeFailure as failure:
-            raise UnsupportedSlide(failure.reason) from failure
+            raise UnsupportedSlide(f"DICOM: {failure.reason}") from failure
         _check_size(info, max_megapixels)
         return _with_background(openslide_reader.OpenSlideSlide(handle, info, file))
-    raise UnsupportedSlide(f"DICOM: {refusals[0]}")
+    file, reason = refusals[0]
+    raise dicom_check.refusal(file, reason)
 
 
 def _open_other(path: Path, head: bytes, max_megapixels: float) -> Slide:
-    if head[128:132] == b"DICM":
+    if dicom_check.is_dicom(head):
         return _open_dicom(path, [path], max_megapixels)
     for magic, kind in _PICTURES:
         if head.startswith(magic) and not _openslide_knows(path):
@@ -270,6 +273,11 @@ def _open_other(path: Path, head: bytes, max_megapixels: float) -> Slide:
         raise UnsupportedSlide(failure.reason) from failure
     _check_size(info, max_megapixels)
     return _with_background(openslide_reader.OpenSlideSlide(handle, info, path))
+
+
+def _is_huge_ndpi(path: Path, head: bytes, size: int) -> bool:
+    """Whether a file is in Hamamatsu's own 64-bit variant of TIFF, which only OpenSlide reads."""
+    return size >= 2**32 and head[2:3] == b"*" and path.suffix.lower() == ".ndpi"
 
 
 def _openslide_knows(path: Path) -> bool:
@@ -320,7 +328,10 @@ def _with_background(slide: Slide) -> Slide:
 
 
 def _glass_colour(slide: Slide) -> tuple[int, int, int]:
-    """Return the colour of glass on 25 spots of the smallest level that can be read, white where there is none."""
+    """Return the colour of glass on 25 spots of the smallest level that can be read.
+
+    White where there is none, and the typical colour of a slide that is dark (fluorescence).
+    """
     side = 32
     for level in reversed(range(len(slide.info.levels))):
         if not slide.level_is_true(level):
@@ -335,32 +346,10 @@ def _glass_colour(slide: Slide) -> tuple[int, int, int]:
                 spot = slide._read(level, x, y, min(side, width - x), min(side, height - y))  # noqa: SLF001
                 spots.append(spot.reshape(-1, 3))
         if spots:
-            glass = find_glass(np.concatenate(spots))
+            pixels = np.concatenate(spots)
+            glass = find_glass(pixels)
+            if glass is None and np.median(pixels.max(axis=1)) < DARK:
+                red, green, blue = (int(value) for value in np.median(pixels, axis=0))
+                return red, green, blue
             return glass.colour if glass else (255, 255, 255)
     return (255, 255, 255)
-
-
-def _dicom_codec(file: Path) -> str | None:
-    """Return the codec that a DICOM file's transfer syntax names, from the start of the file."""
-    with file.open("rb") as opened:
-        head = opened.read(4096)
-    # The file's meta group is always explicit little endian: tag (0002,0010), type UI, two bytes of length.
-    at = head.find(b"\x02\x00\x10\x00UI", 132)
-    if at < 0:
-        return None
-    length = int.from_bytes(head[at + 6 : at + 8], "little")
-    uid = head[at + 8 : at + 8 + length].decode("ascii", "replace").rstrip("\0 ")
-    codecs = {
-        "1.2.840.10008.1.2.4.50": "jpeg",
-        "1.2.840.10008.1.2.4.51": "jpeg",
-        "1.2.840.10008.1.2.4.57": "lossless jpeg",
-        "1.2.840.10008.1.2.4.70": "lossless jpeg",
-        "1.2.840.10008.1.2.4.80": "jpeg-ls",
-        "1.2.840.10008.1.2.4.81": "jpeg-ls",
-        "1.2.840.10008.1.2.4.90": "jpeg2000",
-        "1.2.840.10008.1.2.4.91": "jpeg2000",
-        "1.2.840.10008.1.2.5": "rle",
-    }
-    if uid.startswith("1.2.840.10008.1.2.4.") or uid in codecs:
-        return codecs.get(uid, "other")
-    return "none"

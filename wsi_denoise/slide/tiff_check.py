@@ -330,10 +330,12 @@ class _Parser:
         for start in range(0, count * item, item):
             entry = table[start : start + item]
             tag = self._unpack("H", entry[:2])
-            if tag in _WANTED:
-                value = self._value(tag, entry)
-                if value is not None:
-                    tags[tag] = value
+            if tag not in _WANTED:
+                self._note_reach(entry)
+                continue
+            value = self._value(tag, entry)
+            if value is not None:
+                tags[tag] = value
         directory = Directory(path, tags)
         self._reach(directory)
         return directory, self._unpack("Q" if self.big else "I", table[-link:])
@@ -352,6 +354,14 @@ class _Parser:
             exact = int(offsets[:present][used].max()) + int(counts[:present][used].max()) if top > 2**62 else 0
             reach = exact or int((offsets[:present][used] + counts[:present][used]).max())
             self.needed = max(self.needed, reach)
+
+    def _note_reach(self, entry: bytes) -> None:
+        """Note up to which byte a tag goes whose value is of no interest: a file may end within it."""
+        each = _TYPE_BYTES.get(self._unpack("H", entry[2:4]), 0)
+        count = self._unpack("Q" if self.big else "I", entry[4 : 12 if self.big else 8])
+        inline = entry[12:20] if self.big else entry[8:12]
+        if len(inline) < count * each <= MAX_PROFILE:
+            self.needed = max(self.needed, self._unpack("Q" if self.big else "I", inline) + count * each)
 
     def _value(self, tag: int, entry: bytes) -> object:
         kind = self._unpack("H", entry[2:4])

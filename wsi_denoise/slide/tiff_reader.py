@@ -7,6 +7,7 @@ reader is used instead if they do not agree.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections import OrderedDict
@@ -127,6 +128,42 @@ def is_ome(directory: Directory) -> bool:
     """Whether the description is OME-XML."""
     text = directory.text(tiff_check.DESCRIPTION)
     return "<OME" in text[:2000] or "openmicroscopy.org" in text[:2000]
+
+
+def coded_fault(data: bytes, directory: Directory) -> str:
+    """Return what is wrong with an encoded tile, as far as its first and last bytes show; empty if nothing is.
+
+    Decoders fill up a tile that was cut off with grey and say nothing, and believe any size that its header declares.
+    """
+    if directory.codec not in ("jpeg", "jpeg2000"):
+        return ""
+    if data.rfind(b"\xff\xd9") < 0:
+        return "its data ends too early" if data.strip(b"\0") else "its data is all zeros"
+    size = _jpeg_size(data) if directory.codec == "jpeg" else _jpeg2000_size(data)
+    width, height = directory.segment
+    if size is not None and size[0] * size[1] > 4 * max(width * height, 4096):
+        return f"its data declares {size[0]:,} x {size[1]:,} px, the directory {width:,} x {height:,}"
+    return ""
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """Return the (width, height) of a JPEG's frame header, or None where there is none."""
+    at = 2
+    while at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
+def _jpeg2000_size(data: bytes) -> tuple[int, int] | None:
+    """Return the (width, height) of a JPEG 2000 codestream's size marker, or None where there is none."""
+    at = data.find(b"\xff\x4f\xff\x51")
+    if at < 0 or at + 24 > len(data):
+        return None
+    right, bottom, left, top = (int.from_bytes(data[at + 8 + 4 * i : at + 12 + 4 * i], "big") for i in range(4))
+    return max(0, right - left), max(0, bottom - top)
 
 
 @dataclass(frozen=True)
@@ -273,8 +310,13 @@ class TiffSlide(Slide):
         if count == 0:
             return np.broadcast_to(np.array(self.info.background, np.uint8), (height, width, 3))
         data = self._bytes(int(directory.offsets[number]), count)
+        reason = coded_fault(data, directory)
+        if reason:
+            raise DecodeFailure(reason, place)
         try:
             decoded = source.decode(data, number, jpegtables=source.tables)[0]
+        except MemoryError:
+            raise  # the machine's fault, not the tile's: what a tile may ask for has been limited
         except Exception as error:  # codecs raise classes of their own, one per library
             raise DecodeFailure(str(error) or type(error).__name__, place) from error
         if decoded is None:
@@ -316,6 +358,8 @@ def _pages(path: Path, levels: list[Directory]) -> list[_Level]:
     """Return tifffile's page for each level."""
     import tifffile  # noqa: PLC0415
 
+    # It logs an error for each odd tag; what matters of that has been reported by tiff_check already.
+    logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     found = []
     try:
         with tifffile.TiffFile(path, is_ome=False, is_mmstack=False) as tiff:
