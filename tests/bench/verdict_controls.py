@@ -5,7 +5,8 @@
 
 Kinds: ``denoised`` (fresh noise, denoised) must pass; ``clean`` must be not_needed; ``blurred``, ``pasted``,
 ``erased``, ``colour`` and ``swapped`` (a denoised image, damaged) and ``untouched`` (noise left in) must be sent to
-review for the right reason. Prints a Markdown table with Wilson's 95 % intervals; ``--save`` keeps every control's metrics as JSON lines.
+review for the right reason. Prints a Markdown table with Wilson's 95 % intervals; ``--save`` keeps every control's
+metrics as JSON lines.
 """
 
 # ruff: noqa: T201 - a program that prints a table

@@ -135,7 +135,7 @@ def patch_layers(cells: Cells, residual: NDArray[np.float32], grid: tuple[int, i
     """
     nan = float("nan")
     empty = by_patch(np.zeros(residual.shape[:2], np.float32), grid, fill=1.0).min(axis=2) > 0
-    grey = residual.mean(axis=2)
+    grey = _without_gain(residual.mean(axis=2), ((cells.before + cells.after) / 2).mean(axis=2))
     power = _nanmean(by_patch(cells.residual_square.mean(axis=2), grid, fill=nan), empty)
     low = by_patch(grey, grid, fill=nan)
     centre = _nanmedian(low, empty)
@@ -148,6 +148,20 @@ def patch_layers(cells: Cells, residual: NDArray[np.float32], grid: tuple[int, i
     for layer in layers:
         layer[empty] = nan
     return PatchLayers(*(np.asarray(layer, np.float32) for layer in layers))
+
+
+GAIN = 0.3
+"""Largest share of a block's contrast that is laid to a change of colour and not to structure."""
+
+
+def _without_gain(grey: NDArray[np.float32], level: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Take a change of contrast out of the residual: stain that is paler everywhere is colour, not missing nuclei."""
+    if grey.size < 2:
+        return grey
+    centred = level - level.mean()
+    power = float(np.vdot(centred, centred))
+    slope = float(np.vdot(centred, grey)) / power if power > 0 else 0.0
+    return np.asarray(grey - np.float32(np.clip(slope, -GAIN, GAIN)) * centred, np.float32)
 
 
 def _extremes(grey: NDArray[np.float32], grid: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

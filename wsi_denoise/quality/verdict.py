@@ -29,10 +29,10 @@ class Thresholds:
     ----------
     low_noise_wavelet, low_noise_flat : float
         Grey levels. At or under both, the input has no noise worth removing.
+    no_noise_wavelet, no_noise_flat : float
+        Grey levels. The same for a finely textured slide whose smooth cells are all but free of noise.
     noise_left : float
-        Share of the input's sigma that may be left in the output, by the wavelet estimator.
-    noise_left_floor : float
-        Grey levels that may always be left.
+        Share of the input's sigma that may be left in the output, by either estimate.
     removed_excess : float
         Root mean square of what was removed, in units of the input's sigma (the greater estimate).
     removed_floor : float
@@ -59,16 +59,17 @@ class Thresholds:
 
     low_noise_wavelet: float = 3.3
     low_noise_flat: float = 4.5
+    no_noise_wavelet: float = 6.5
+    no_noise_flat: float = 2.0
     noise_left: float = 0.6
-    noise_left_floor: float = 2.0
     removed_excess: float = 1.6
-    removed_floor: float = 4.0
+    removed_floor: float = 8.0
     colour_shift: float = 2.5
     stain_shift: float = 0.08
     stain_floor: float = 0.08
-    sharpness_fine: float = 0.8
-    sharpness_coarse: float = 0.9
-    structure: float = 6.0
+    sharpness_fine: float = 0.7
+    sharpness_coarse: float = 0.88
+    structure: float = 8.0
     structure_patches: int = 1
     mismatched_patches: int = 8
     seam_patch: float = 1.05
@@ -116,7 +117,7 @@ def judge(metrics: Mapping[str, float | None], thresholds: Thresholds = DEFAULT)
     if against:
         return Judgement(Verdict.REVIEW, against)
     wavelet, flat = _number(metrics, "sigma_before_wavelet"), _number(metrics, "sigma_before_flat")
-    if wavelet <= thresholds.low_noise_wavelet and flat <= thresholds.low_noise_flat:
+    if _low_noise(metrics, thresholds):
         sentence = f"low_noise: the input's noise is {wavelet:.1f} and {flat:.1f} grey levels by two estimates."
         return Judgement(Verdict.NOT_NEEDED, (sentence,))
     codec = tuple(_codec(metrics))
@@ -127,6 +128,20 @@ def judge(metrics: Mapping[str, float | None], thresholds: Thresholds = DEFAULT)
     return Judgement(Verdict.PASS, (sentence,))
 
 
+def _low_noise(m: Mapping[str, float | None], t: Thresholds) -> bool:
+    """Say whether the input has no noise worth removing.
+
+    Texture makes either estimate too high, each in its way; so both must be low. A flat-area estimate that is lower
+    still settles it alone: noise would be in the smooth cells as well.
+    """
+    wavelet, flat = _number(m, "sigma_before_wavelet"), m.get("sigma_before_flat")
+    if flat is None:
+        return wavelet <= t.low_noise_wavelet
+    return (wavelet <= t.low_noise_wavelet and flat <= t.low_noise_flat) or (
+        wavelet <= t.no_noise_wavelet and flat <= t.no_noise_flat
+    )
+
+
 def _number(metrics: Mapping[str, float | None], name: str) -> float:
     return metrics.get(name) or 0.0
 
@@ -135,7 +150,10 @@ def _against(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
     """Yield every reason to look, the gravest first."""
     mismatched = _number(m, "mismatched_patches")
     if mismatched >= t.mismatched_patches:
+        # Other tissue also differs in structure, colour and sharpness; saying so would only hide the cause.
         yield f"misplaced: {mismatched:.0f} patches show other tissue than the input does at the same place."
+        yield from _seams(m, t)
+        return
     yield from _seams(m, t)
     yield from _structure(m, t)
     yield from _colour(m, t)
@@ -181,11 +199,15 @@ def _sharpness(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
 
 
 def _noise(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
-    before, after = _number(m, "sigma_before_wavelet"), _number(m, "sigma_after_wavelet")
-    if after > max(t.noise_left * before, t.noise_left_floor):
-        yield f"noise_left: sigma was {before:.1f} grey levels and still is {after:.1f}."
-    sigma = max(before, _number(m, "sigma_before_flat"))
+    wavelet, flat = _number(m, "sigma_before_wavelet"), _number(m, "sigma_before_flat")
     removed = _number(m, "residual_rms")
+    left = [
+        _number(m, f"sigma_after_{name}") / before for name, before in (("wavelet", wavelet), ("flat", flat)) if before
+    ]
+    if left and not _low_noise(m, t) and min(left) > t.noise_left and removed < t.noise_left * wavelet:
+        after = _number(m, "sigma_after_wavelet")
+        yield f"noise_left: sigma was {wavelet:.1f} grey levels and still is {after:.1f}."
+    sigma = max(wavelet, flat)
     if removed > max(t.removed_excess * sigma, t.removed_floor):
         yield f"too_much_removed: {removed:.1f} grey levels were changed, and the input's noise is {sigma:.1f}."
 
