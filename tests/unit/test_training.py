@@ -1,0 +1,231 @@
+"""Training: crops, schedule, averaging, checkpoints that continue, and a loss that falls."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from training import checkpoint, data, evaluate, export
+from training.train import Configuration, Run, learning_rate, loss_of, parser
+from wsi_denoise.network import weights
+from wsi_denoise.network.irunet import IRUNet
+
+SMALL = Configuration(filters=4, steps=40, pixels=8, bf16=False, device="cpu", rate=4e-3, polish=0.0)
+
+
+@pytest.fixture
+def folder_of_tissue(tmp_path, tissue_image) -> Path:
+    folder = tmp_path / "tissue"
+    folder.mkdir()
+    for n, top in enumerate((0, 50, 100)):
+        Image.fromarray(tissue_image[top : top + 150, top : top + 150]).save(folder / f"{n}.png")
+    return folder
+
+
+@pytest.fixture
+def source(folder_of_tissue) -> data.Source:
+    return data.Source("tissue", "CC0-1.0", data.images_in(folder_of_tissue), 1.0, 0.5, (0.5, 2.0), 0.5, again=0.3)
+
+
+@pytest.fixture
+def bank(source) -> data.Bank:
+    return data.Bank([source])
+
+
+@pytest.mark.parametrize("side", [64, 96, 128, 192])
+def test_crops_have_the_size_asked_for_even_beyond_the_image(bank, side):
+    crops = bank.draw(12, side, np.random.default_rng(1))
+    assert crops.shape == (12, 3, side, side)
+    assert float(crops.min()) >= 0
+    assert float(crops.max()) <= 1
+    assert float((crops * 255 - (crops * 255).round()).abs().max()) < 1e-4
+
+
+def test_crops_follow_their_generator(bank):
+    first, same, other = (bank.draw(4, 64, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
+
+
+def test_native_crops_are_the_images_own_pixels(source):
+    native = dataclasses.replace(source, native=1.0, recolour=0.0)
+    image = data.load(native.files[0])
+    crop = data.crop(image, 64, native, np.random.default_rng(3))
+    found = (crop * 255).round().byte().permute(1, 2, 0).numpy()
+    windows = np.lib.stride_tricks.sliding_window_view(image, (64, 64, 3))[:, :, 0]
+    assert (windows == found).all(axis=(2, 3, 4)).any()
+
+
+def test_rescaling_spans_smooth_and_sharp(source):
+    def detail(crop: torch.Tensor) -> float:
+        return float(crop.diff(dim=-1).abs().mean() / (crop.std() + 1e-6))
+
+    sharp = dataclasses.replace(source, native=0.0, scales=(0.5, 0.6), again=0.0)
+    smooth = dataclasses.replace(source, native=0.0, scales=(2.5, 3.0), again=0.0)
+    image = data.load(source.files[0])
+    rng = np.random.default_rng(4)
+    means = [np.mean([detail(data.crop(image, 64, one, rng)) for _ in range(10)]) for one in (sharp, smooth)]
+    assert means[0] > 2 * means[1]
+
+
+def test_recolouring_changes_colours_and_keeps_the_structure(bank):
+    crops = bank.draw(16, 64, np.random.default_rng(5))
+    changed = data.recoloured(crops, np.random.default_rng(6))
+    assert float((changed.mean((2, 3)) - crops.mean((2, 3))).abs().mean()) > 0.02
+    grey, other = (x.mean(1).flatten(1) for x in (crops, changed))
+    textured = grey.std(1) > 0.05
+    correlation = [np.corrcoef(a, b)[0, 1] for a, b in zip(grey[textured], other[textured], strict=True)]
+    assert np.median(correlation) > 0.8
+
+
+def test_flat_crops_are_flat():
+    rng = np.random.default_rng(7)
+    for _ in range(50):
+        crop = data.flat_crop(64, rng)
+        assert float(crop.diff(dim=-1).abs().max()) < 0.02
+        assert float(crop.diff(dim=-2).abs().max()) < 0.02
+
+
+def test_a_bank_without_files_says_so():
+    with pytest.raises(FileNotFoundError, match="nothing to train on"):
+        data.Bank([data.Source("none", "CC0-1.0", (), 1.0, 1.0, (1.0, 1.0), 0.0)])
+
+
+def test_kather_files_of_a_test_files_region_are_used_for_neither():
+    names = ["A_HE-01_005.tif_Row_1", "B_HE-02_001.tif_Row_1", "C_HE-02_001.tif_Row_9", "D_HE-03.tif_Row_1"]
+    train, test = data.kather_split([Path(name) for name in names])
+    assert [file.name[0] for file in train] == ["A"]
+    assert [file.name[0] for file in test] == ["B", "D"]
+
+
+@pytest.mark.shared
+def test_nothing_that_is_evaluated_is_trained_on(shared: Path):
+    trained = {file for source in data.default_sources(shared) for file in source.files}
+    pixels = {data.load(file).tobytes() for file in trained}
+    _, kather = data.kather_split(data.images_in(shared / "data" / "patches" / "kather-crc-20x"))
+    assert not trained & set(kather)
+    assert not any(part in str(file) for file in trained for part in ("monuseg", "author-pairs", "/val/", "/test/"))
+    for source in ("pcam-kaggle/val", "pcam-kaggle/test", "irunet-author-pairs"):
+        assert not any(image.tobytes() in pixels for image in evaluate.SOURCES[source](shared / "data" / "patches"))
+
+
+def test_learning_rate_rises_and_comes_down():
+    rates = [learning_rate(progress, 1e-3) for progress in (0.0, 0.01, 0.02, 0.5, 0.9, 1.0)]
+    assert rates[0] < rates[1] < rates[2] == pytest.approx(1e-3)
+    assert rates[2] > rates[3] > rates[4] > rates[5]
+    assert rates[5] == pytest.approx(1e-6)
+
+
+def test_time_brings_the_schedule_to_its_end(tmp_path, bank):
+    run = Run(tmp_path / "run", dataclasses.replace(SMALL, minutes=1.0), bank)
+    run.elapsed = 45.0
+    assert run.progress == pytest.approx(0.75)
+    run.step = 40
+    assert run.progress == 1.0
+    run.batches.close()
+
+
+def test_loss_counts_the_same_relative_error_alike_at_every_sigma():
+    clean = torch.full((1, 3, 8, 8), 0.5)
+    weak = loss_of(clean + 0.01, clean, torch.tensor([0.0]), 0.0)
+    strong = loss_of(clean + 0.06, clean, torch.tensor([50.0]), 0.0)
+    assert float(weak) == pytest.approx(float(strong), rel=1e-3)
+
+
+@pytest.mark.parametrize("polish", [0.0, 0.5, 1.0])
+def test_loss_is_least_at_the_truth(polish):
+    clean, sigma = torch.rand(2, 3, 8, 8), torch.tensor([10.0, 40.0])
+    at, near = (loss_of(clean + shift, clean, sigma, polish) for shift in (0.0, 0.01))
+    assert float(at) < float(near)
+
+
+def test_average_follows_the_network_slowly():
+    network = IRUNet(2)
+    average = checkpoint.Averaged(network, 0.9)
+    average.steps = 1000
+    before = average.weights["tail.bias"].clone()
+    network.tail.bias.data.add_(1.0)
+    average.update(network)
+    assert torch.allclose(average.weights["tail.bias"], before + 0.1)
+
+
+def test_twenty_steps_reduce_the_loss(tmp_path, bank):
+    # Direct output: a residual network starts as the identity, a plateau that twenty steps do not leave.
+    run = Run(tmp_path / "run", dataclasses.replace(SMALL, filters=8, pixels=16, residual=False), bank)
+    unseen = [run.batches.make(step) for step in range(1000, 1004)]
+
+    def loss() -> float:
+        with torch.inference_mode():
+            return float(np.mean([loss_of(run.network(noisy), clean, sigma, 0.0) for noisy, clean, sigma in unseen]))
+
+    before = loss()
+    for _ in range(20):
+        run.advance()
+    run.batches.close()
+    assert loss() < 0.9 * before
+
+
+def test_a_resumed_run_continues_as_if_never_interrupted(tmp_path, bank):
+    whole = Run(tmp_path / "whole", SMALL, bank)
+    for _ in range(8):
+        whole.advance()
+    first = Run(tmp_path / "cut", SMALL, bank)
+    for _ in range(4):
+        first.advance()
+    first.save()
+    second = Run(tmp_path / "cut", SMALL, bank)
+    assert (second.step, second.samples) == (4, first.samples)
+    for _ in range(4):
+        second.advance()
+    for run in (whole, first, second):
+        run.batches.close()
+    assert second.samples == whole.samples
+    for name, value in whole.network.state_dict().items():
+        assert torch.allclose(value, second.network.state_dict()[name], atol=1e-6), name
+        assert torch.allclose(whole.average.weights[name], second.average.weights[name], atol=1e-6), name
+    assert not torch.allclose(whole.network.head.weight, first.network.head.weight, atol=1e-6)
+
+
+def test_a_checkpoint_of_two_saves_is_refused(tmp_path, bank):
+    run = Run(tmp_path / "run", SMALL, bank)
+    run.save()
+    note = (tmp_path / "run" / "checkpoint.json").read_text()
+    run.advance()
+    run.save()
+    run.batches.close()
+    (tmp_path / "run" / "checkpoint.json").write_text(note)
+    with pytest.raises(checkpoint.CheckpointDamagedError):
+        checkpoint.read(tmp_path / "run" / "checkpoint")
+
+
+def test_a_run_becomes_a_preset_and_its_table_has_to_be_of_its_weights(tmp_path, bank):
+    run = Run(tmp_path / "run", SMALL, bank)
+    run.advance()
+    run.save()
+    run.batches.close()
+    record = {"sources": [{"name": "tissue", "licence": "CC0-1.0", "files": 3, "sha256": "0"}]}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(record))
+    card = export.export(tmp_path / "run", "small", "For this test.", tmp_path / "presets")
+    assert card.samples_seen == run.samples
+    loaded = weights.load("small", tmp_path / "presets")
+    assert torch.equal(loaded.head.weight, run.average.weights["head.weight"])
+
+    row = dict(zip(("source", "protocol", "sigma", "images", "seeds"), ("a", "fresh", 25.0, 2, 1), strict=True))
+    figures = {"psnr": 30.0, "psnr_low": 29.0, "psnr_high": 31.0, "ssim": 0.9}
+    rows = [{**row, **figures, "method": method} for method in ("noisy input", "small")]
+    table = tmp_path / "table.json"
+    table.write_text(json.dumps({"sha256": card.sha256, "rows": rows}))
+    assert len(export.measure("small", table, tmp_path / "presets").measured) == 1
+    assert weights.card("small", tmp_path / "presets").measured[0].noisy_psnr == 30.0
+    table.write_text(json.dumps({"sha256": "0" * 64, "rows": rows}))
+    with pytest.raises(ValueError, match="was measured with weights 000000"):
+        export.measure("small", table, tmp_path / "presets")
+
+
+def test_every_choice_of_a_run_is_an_option():
+    given = parser().parse_args(["--out", "x", "--filters", "32", "--no-residual", "--minutes", "5"])
+    assert (given.filters, given.residual, given.minutes, given.full_skip) == (32, False, 5.0, True)
