@@ -336,6 +336,9 @@ class _Parser:
             value = self._value(tag, entry)
             if value is not None:
                 tags[tag] = value
+        if NDPI_VERSION in tags:
+            # Hamamatsu's directories go on: four more bytes of the link, then the upper half of each value.
+            self.needed = max(self.needed, end + 4 + 4 * count)
         directory = Directory(path, tags)
         self._reach(directory)
         return directory, self._unpack("Q" if self.big else "I", table[-link:])

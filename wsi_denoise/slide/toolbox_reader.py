@@ -123,7 +123,7 @@ def open_toolbox(path: Path) -> Slide:
             width=sizes[0][0],
             height=sizes[0][1],
             mpp=mpp,
-            objective_power=metadata.number(info.objective_power),
+            objective_power=None,  # tiatoolbox guesses one from the resolution where the file states none
             levels=sizes,
             reader="tiatoolbox",
             notes=notes,
