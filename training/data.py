@@ -105,6 +105,20 @@ def default_sources(shared: Path) -> tuple[Source, ...]:
     )
 
 
+def folder_source(folder: Path) -> Source:
+    """Return a source of one's own clean images; they are taken as they are and rescaled by 0.5 to 2.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no image directly in the folder.
+    """
+    files = images_in(folder)
+    if not files:
+        raise FileNotFoundError(f"no image in {folder}")
+    return Source(str(folder), "not stated", files, 1.0, 0.5, (0.5, 2.0), 0.6)
+
+
 FLAT_SHARE = 0.05
 """Share of crops that are made: glass, constant colours and soft ramps, in which nothing may be invented."""
 

@@ -306,6 +306,9 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog="python -m training.train", description=__doc__)
     options.add_argument("--out", type=Path, required=True, help="folder of the run; an interrupted run goes on")
     options.add_argument("--shared", type=Path, default=data.shared_folder(), help="folder with data/ and reference/")
+    options.add_argument(
+        "--images", type=Path, action="append", help="train on the clean images in this folder instead; may be repeated"
+    )
     options.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves it to torch")
     for name, value in asdict(defaults).items():
         flag = f"--{name.replace('_', '-')}"
@@ -324,7 +327,8 @@ def main(arguments: list[str] | None = None) -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     configuration = Configuration(**{name: getattr(given, name) for name in asdict(Configuration())})
-    sources = data.default_sources(given.shared)
+    own = [data.folder_source(folder) for folder in given.images or ()]
+    sources = own or data.default_sources(given.shared)
     given.out.mkdir(parents=True, exist_ok=True)
     record = {
         "configuration": asdict(configuration),
@@ -334,7 +338,8 @@ def main(arguments: list[str] | None = None) -> None:
         ],
     }
     (given.out / "run.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    run = Run(given.out, configuration, data.Bank(sources), validation_check(given.shared))
+    check = validation_check(given.shared) if (given.shared / "data").is_dir() else None
+    run = Run(given.out, configuration, data.Bank(sources), check)
     print(f"step {run.step} of {configuration.steps}, on {run.device}", flush=True)
     run.train()
 

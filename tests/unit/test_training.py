@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from training import checkpoint, data, evaluate, export
+from training import checkpoint, data, evaluate, export, train
 from training.train import Configuration, Run, learning_rate, loss_of, parser
 from wsi_denoise.network import weights
 from wsi_denoise.network.irunet import IRUNet
@@ -93,6 +93,22 @@ def test_flat_crops_are_flat():
 def test_a_bank_without_files_says_so():
     with pytest.raises(FileNotFoundError, match="nothing to train on"):
         data.Bank([data.Source("none", "CC0-1.0", (), 1.0, 1.0, (1.0, 1.0), 0.0)])
+
+
+def test_a_folder_of_images_trains_from_the_command_line(folder_of_tissue, tmp_path):
+    out = tmp_path / "run"
+    options = ["--filters", "2", "--steps", "3", "--pixels", "4", "--no-bf16", "--device", "cpu"]
+    train.main(["--out", str(out), "--images", str(folder_of_tissue), "--shared", str(tmp_path), *options])
+    assert checkpoint.read(out / "checkpoint")[1]["step"] == 3
+    assert json.loads((out / "run.json").read_text())["sources"][0]["files"] == 3
+    rows = (out / "curve.csv").read_text().splitlines()
+    assert rows[0].startswith("step,samples,minutes")
+    assert rows[1].startswith("3,")
+
+
+def test_a_folder_without_images_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no image"):
+        data.folder_source(tmp_path)
 
 
 def test_kather_files_of_a_test_files_region_are_used_for_neither():
