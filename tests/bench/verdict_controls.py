@@ -269,7 +269,7 @@ def controls(images: list[tuple[str, Pixels]], count: int, denoise: Denoise, see
         good = denoise(noisy, clean)
         said = f"sigma {sigma:.1f}"
         yield Control("denoised", name, noisy, good, said)
-        width = float(rng.uniform(1.5, 3.0))
+        width = float(rng.uniform(1.2, 3.0))
         yield Control("blurred", name, noisy, cv2.GaussianBlur(good, (0, 0), width), f"{said}, blur {width:.2f}")
         pasted, number = paste_nuclei(good, tissue, rng)
         if number:

@@ -74,7 +74,7 @@ STRUCTURE_LEVELS = 12.0
 """... and this many grey levels (mean of red, green and blue): less is not seen at a nucleus."""
 
 MISMATCH = 0.6
-"""A patch counts as other tissue when its low frequencies differ by this share of their variance."""
+"""A patch counts as other tissue from this value of :attr:`PatchLayers.mismatch` on."""
 
 
 @dataclass(frozen=True)

@@ -107,8 +107,8 @@ class PatchLayers:
     low_sigma : ndarray
         Robust deviation of the 8 x 8 means' residual: what noise (white or correlated) and small errors make of it.
     mismatch : ndarray
-        Variance of the low-frequency residual over that of the low-frequency input: 0 for the same tissue, about 1 or
-        more for other tissue. No unit.
+        1 - covariance of input and output (means of 8 x 8 px) over the lesser of their variances: 0 for the same
+        tissue, also where a part of it is missing or new; about 1 for other tissue. No unit.
     """
 
     removed_sigma: NDArray[np.float32]
@@ -141,13 +141,21 @@ def patch_layers(cells: Cells, residual: NDArray[np.float32], grid: tuple[int, i
     centre = _nanmedian(low, empty)
     spread = _nanmedian(np.abs(low - centre[..., None]), empty) / np.float32(0.67449)
     lowest, highest = _extremes(grey - cell_values(centre, grey.shape), grid)
-    source = by_patch(cells.before.mean(axis=2), grid, fill=nan)
-    plain = _nanvar(source, empty)
-    mismatch = _nanvar(low, empty) / (plain + MISMATCH_FLOOR)
+    mismatch = _mismatch(cells, grid, empty)
     layers = (np.sqrt(power), np.maximum(-lowest, 0), np.maximum(highest, 0), spread, mismatch)
     for layer in layers:
         layer[empty] = nan
     return PatchLayers(*(np.asarray(layer, np.float32) for layer in layers))
+
+
+def _mismatch(cells: Cells, grid: tuple[int, int], empty: NDArray[np.bool_]) -> NDArray[np.float32]:
+    nan = float("nan")
+    before = by_patch(cells.before.mean(axis=2), grid, fill=nan)
+    after = by_patch(cells.after.mean(axis=2), grid, fill=nan)
+    lesser = np.minimum(_nanvar(before, empty), _nanvar(after, empty))
+    both = (_nanvar(before + after, empty) - _nanvar(before - after, empty)) / 4
+    plain = lesser < MISMATCH_FLOOR
+    return np.where(plain, np.float32(0), 1 - both / np.where(plain, np.float32(1), lesser)).astype(np.float32)
 
 
 GAIN = 0.3
@@ -158,10 +166,18 @@ def _without_gain(grey: NDArray[np.float32], level: NDArray[np.float32]) -> NDAr
     """Take a change of contrast out of the residual: stain that is paler everywhere is colour, not missing nuclei."""
     if grey.size < 2:
         return grey
-    centred = level - level.mean()
-    power = float(np.vdot(centred, centred))
-    slope = float(np.vdot(centred, grey)) / power if power > 0 else 0.0
-    return np.asarray(grey - np.float32(np.clip(slope, -GAIN, GAIN)) * centred, np.float32)
+    x, y = level.ravel() - level.mean(), grey.ravel()
+    weight = np.ones_like(x)
+    slope = offset = 0.0
+    for _ in range(4):  # least absolute deviations, so that a few cells with missing or new structure do not tilt it
+        total = float(weight.sum())
+        offset_x, offset_y = float(np.vdot(weight, x)) / total, float(np.vdot(weight, y)) / total
+        spread = weight * (x - offset_x)
+        power = float(np.vdot(spread, x - offset_x))
+        slope = float(np.vdot(spread, y - offset_y)) / power if power > 0 else 0.0
+        offset = offset_y - slope * offset_x
+        weight = 1 / np.maximum(np.abs(y - offset - slope * x), 0.5)
+    return np.asarray(grey - np.float32(np.clip(slope, -GAIN, GAIN)) * x.reshape(grey.shape), np.float32)
 
 
 def _extremes(grey: NDArray[np.float32], grid: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

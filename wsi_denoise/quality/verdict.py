@@ -64,14 +64,14 @@ class Thresholds:
     noise_left: float = 0.6
     removed_excess: float = 1.6
     removed_floor: float = 8.0
-    colour_shift: float = 2.5
+    colour_shift: float = 3.5
     stain_shift: float = 0.08
     stain_floor: float = 0.08
     sharpness_fine: float = 0.7
     sharpness_coarse: float = 0.88
     structure: float = 8.0
     structure_patches: int = 1
-    mismatched_patches: int = 8
+    mismatched_patches: int = 4
     seam_patch: float = 1.05
     seam_block: float = 1.2
     seam_errors: float = 3.0
@@ -155,9 +155,9 @@ def _against(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
         yield from _seams(m, t)
         return
     yield from _seams(m, t)
-    yield from _structure(m, t)
-    yield from _colour(m, t)
     yield from _sharpness(m, t)
+    yield from _colour(m, t)
+    yield from _structure(m, t)
     yield from _noise(m, t)
 
 
