@@ -134,6 +134,22 @@ class IRUNet(nn.Module):
         ValueError
             For sides that are not multiples of 16.
         """
+        last = self.last(x)
+        if not self.residual:
+            return torch.sigmoid(last)
+        output = x + last
+        return output if self.training else output.clamp(0.0, 1.0)
+
+    def last(self, x: Tensor) -> Tensor:
+        """Return what the last convolution gives: the input of the sigmoid, or the correction of a residual network.
+
+        A residual network can so be run in half precision and its correction be added to the exact input.
+
+        Raises
+        ------
+        ValueError
+            For sides that are not multiples of 16.
+        """
         if x.shape[-1] % STRIDE or x.shape[-2] % STRIDE:
             raise ValueError(f"sides must be multiples of {STRIDE}, not (height, width) {tuple(x.shape[-2:])}")
         at = self.get_submodule
@@ -151,7 +167,4 @@ class IRUNet(nn.Module):
             if stage in {1, 2}:
                 feature = feature + encoded[stage]
         last: Tensor = self.tail(feature)
-        if not self.residual:
-            return torch.sigmoid(last)
-        output = x + last
-        return output if self.training else output.clamp(0.0, 1.0)
+        return last

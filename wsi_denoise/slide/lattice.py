@@ -1,0 +1,193 @@
+"""Geometry of a slide: patches, blocks, windows, halos, levels and tiles. Pure arithmetic, no pixels.
+
+Everything is worked out in one dimension first (:class:`Span`) and combined by a product. Coordinates are level-0
+pixels unless a name says otherwise. Sizes are (width, height); grid shapes are (rows, columns), as arrays are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+PATCH = 96
+BLOCK_PATCHES = 16
+BLOCK = PATCH * BLOCK_PATCHES
+TILE = 256
+STRIDE = 16
+
+
+@dataclass(frozen=True, order=True)
+class Span:
+    """A half-open interval of pixels ``[start, stop)`` along one axis."""
+
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    def grown(self, margin: int) -> Span:
+        """Return the span with `margin` pixels more on both sides; it may leave the slide."""
+        return Span(self.start - margin, self.stop + margin)
+
+    def clipped(self, length: int) -> Span:
+        """Return the part inside ``[0, length)``."""
+        return Span(max(0, self.start), min(length, self.stop))
+
+
+@dataclass(frozen=True, order=True)
+class Region:
+    """A rectangle of level-0 pixels: rows ``y`` and columns ``x``."""
+
+    y: Span
+    x: Span
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return len(self.x), len(self.y)
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """(x, y) of the upper left pixel."""
+        return self.x.start, self.y.start
+
+    def grown(self, margin: int) -> Region:
+        """Return the region with `margin` pixels more on every side; it may leave the slide."""
+        return Region(self.y.grown(margin), self.x.grown(margin))
+
+
+@dataclass(frozen=True, order=True)
+class BlockIndex:
+    """A block's place in the grid of blocks; its name in spool, progress and errors."""
+
+    row: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.row:05d}-{self.column:05d}"
+
+
+def divide(length: int, step: int) -> tuple[Span, ...]:
+    """Cut ``[0, length)`` into spans of `step` pixels; the last one may be shorter."""
+    if length < 1 or step < 1:
+        raise ValueError(f"length {length} and step {step} must be at least 1")
+    return tuple(Span(start, min(start + step, length)) for start in range(0, length, step))
+
+
+def count(length: int, step: int) -> int:
+    """Return how many spans :func:`divide` gives."""
+    return -(-length // step)
+
+
+def round_up(length: int, step: int) -> int:
+    """Return the least multiple of `step` that is not below `length`."""
+    return count(length, step) * step
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """The patches and blocks of a slide of (width, height) pixels."""
+
+    width: int
+    height: int
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise ValueError(f"a slide of {self.width} x {self.height} px has no pixels")
+
+    @property
+    def patch_shape(self) -> tuple[int, int]:
+        """(rows, columns) of patches; those at the right and lower edge may be partial."""
+        return count(self.height, PATCH), count(self.width, PATCH)
+
+    @property
+    def block_shape(self) -> tuple[int, int]:
+        """(rows, columns) of blocks."""
+        return count(self.height, BLOCK), count(self.width, BLOCK)
+
+    def blocks(self) -> Iterator[BlockIndex]:
+        """Yield every block in raster order."""
+        rows, columns = self.block_shape
+        for row in range(rows):
+            for column in range(columns):
+                yield BlockIndex(row, column)
+
+    def region(self, block: BlockIndex) -> Region:
+        """Return the pixels of a block that lie on the slide."""
+        return Region(
+            Span(block.row * BLOCK, min((block.row + 1) * BLOCK, self.height)),
+            Span(block.column * BLOCK, min((block.column + 1) * BLOCK, self.width)),
+        )
+
+    def patches(self, block: BlockIndex) -> tuple[slice, slice]:
+        """Return the (rows, columns) slices of a block in an array of :attr:`patch_shape`."""
+        rows, columns = self.patch_shape
+        return (
+            slice(block.row * BLOCK_PATCHES, min((block.row + 1) * BLOCK_PATCHES, rows)),
+            slice(block.column * BLOCK_PATCHES, min((block.column + 1) * BLOCK_PATCHES, columns)),
+        )
+
+
+def windows(region: Region, patches: int) -> Iterator[Region]:
+    """Cut a block's region into windows of ``patches`` x ``patches`` patches, aligned to the block's origin.
+
+    The windows cover the region rounded up to whole patches: every window has a side that is a multiple of 96 px, since
+    the network needs multiples of 16 and the devices need few shapes. What lies beyond the slide is mirrored content
+    that is cut off afterwards.
+    """
+    side = patches * PATCH
+    for y in range(region.y.start, region.y.stop, side):
+        for x in range(region.x.start, region.x.stop, side):
+            yield Region(Span(y, y + side), Span(x, x + side))
+
+
+def mirror(start: int, stop: int, length: int) -> NDArray[np.intp]:
+    """Return the indices that mirror ``[start, stop)`` into ``[0, length)``, without repeating the edge pixel.
+
+    Folding works for any distance from the slide and any length from 1 on (``numpy.pad`` modes and PyTorch's reflect
+    stop at one fold): the period is ``2 * (length - 1)``.
+    """
+    if length < 1:
+        raise ValueError("nothing to mirror")
+    indices = np.arange(start, stop, dtype=np.intp)
+    if length == 1:
+        return np.zeros_like(indices)
+    period = 2 * (length - 1)
+    folded = np.mod(indices, period)
+    result: NDArray[np.intp] = np.minimum(folded, period - folded)
+    return result
+
+
+def level_sizes(width: int, height: int) -> tuple[tuple[int, int], ...]:
+    """Return the (width, height) of each level, halved as ``(n + 1) // 2`` until a level fits into one tile."""
+    sizes = [(width, height)]
+    while max(sizes[-1]) > TILE:
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    return tuple(sizes)
+
+
+def tile_shape(width: int, height: int) -> tuple[int, int]:
+    """Return the (rows, columns) of tiles of a level of (width, height) pixels."""
+    return count(height, TILE), count(width, TILE)
+
+
+def halve(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the 2 x 2 means, rounded half up; an odd last row or column is repeated.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (height, width, 3)
+
+    Returns
+    -------
+    ndarray of uint8, shape ((height + 1) // 2, (width + 1) // 2, 3)
+    """
+    height, width = pixels.shape[:2]
+    if height % 2 or width % 2:
+        pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    rows = pixels[0::2].astype(np.uint16) + pixels[1::2]
+    return ((rows[:, 0::2] + rows[:, 1::2] + 2) >> 2).astype(np.uint8)
