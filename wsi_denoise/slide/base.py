@@ -10,7 +10,7 @@ import os
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import NoReturn, Self
@@ -196,6 +196,10 @@ class Slide(ABC):
         pixels = self._read(level, starts[0], starts[1], sizes[0], sizes[1])
         mean: npt.NDArray[np.float64] = pixels.mean(axis=(0, 1), dtype=np.float64)
         return mean
+
+    def set_background(self, colour: tuple[int, int, int]) -> None:
+        """Change the colour behind transparent areas; only while nobody else has the slide."""
+        self.info = replace(self.info, background=colour)
 
     @abstractmethod
     def close(self) -> None:

@@ -323,7 +323,7 @@ def _agree(fast: Slide, slow: Slide) -> bool:
 def _with_background(slide: Slide) -> Slide:
     """Fill in the colour of empty glass where the file does not state it."""
     if slide.info.background == (255, 255, 255):
-        slide.info = replace(slide.info, background=_glass_colour(slide))
+        slide.set_background(_glass_colour(slide))
     return slide
 
 

@@ -20,6 +20,8 @@ from wsi_denoise.errors import NotASlide, NotRGB, TooLarge, TruncatedSlide, Unsu
 MAX_DIRECTORIES = 2_000
 MAX_ENTRIES = 2_000
 MAX_SEGMENTS = 16_000_000
+#: A tile or strip that is larger when decoded is refused: it must be held in memory whole.
+MAX_SEGMENT_BYTES = 512 << 20
 MAX_TEXT = 1 << 20
 MAX_PROFILE = 16 << 20
 
@@ -48,8 +50,8 @@ CODECS = {
     34925: "lzma", 50000: "zstd", 50001: "webp", 50002: "jpeg xl", 22610: "jpeg xr", 34934: "jpeg xr", 2: "ccitt rle",
     3: "ccitt group 3", 4: "ccitt group 4", 34661: "jbig",
 }  # fmt: skip
-#: Of those, what is decoded here.
-SUPPORTED = frozenset({1, 5, 7, 8, 32946, 32773, 33003, 33005, 34712, 50000})
+#: Of those, the ones that code black and white only.
+_BILEVEL = {2, 3, 4, 34661}
 _PHOTOMETRIC = {0: "grey", 1: "grey", 3: "palette", 4: "mask", 5: "CMYK", 8: "CIELab", 9: "ICCLab", 32803: "CFA"}
 
 
@@ -256,6 +258,12 @@ def check_rgb(facts: TiffFacts) -> None:
         raise NotRGB(f"{main.samples} sample{'s' * (main.samples != 1)} per pixel, {kind}{maker}")
     if main.compression not in CODECS:
         raise UnsupportedSlide(f"its tiles are compressed with codec {main.compression}, which is not known")
+    if main.compression in _BILEVEL:
+        raise UnsupportedSlide(f"its tiles are compressed with {main.codec}, which has no colours")
+    for directory in facts.directories:
+        width, height = directory.segment
+        if directory.is_tiled and not 0 < width * height * directory.samples <= MAX_SEGMENT_BYTES:
+            raise UnsupportedSlide(f"a single tile of it is declared as {width:,} x {height:,} px")
 
 
 class _Parser:

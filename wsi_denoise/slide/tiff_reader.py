@@ -32,8 +32,6 @@ from wsi_denoise.slide.tiff_check import Directory, TiffFacts
 
 #: Bytes of decoded tiles kept per slide: neighbouring regions share their edge tiles.
 CACHE_BYTES = 32 << 20
-#: A tile or strip that is larger when decoded is refused: it must be held in memory whole.
-MAX_SEGMENT_BYTES = 512 << 20
 #: 33003 (Aperio's YCbCr JPEG 2000) is left to OpenSlide, which converts the colours.
 CODECS = frozenset({1, 5, 7, 8, 32946, 32773, 33005, 34712, 50000})
 
@@ -52,7 +50,7 @@ def readable(directory: Directory) -> str:
         reason = "it is YCbCr and not JPEG"
     elif width < 1 or height < 1:
         reason = f"its tiles are declared as {width} x {height} px"
-    elif width * height * directory.samples > MAX_SEGMENT_BYTES and not _is_direct(directory):
+    elif width * height * directory.samples > tiff_check.MAX_SEGMENT_BYTES and not _is_direct(directory):
         reason = f"a single tile or strip of it has {width:,} x {height:,} px"
     elif min(len(directory.offsets), len(directory.counts)) < directory.grid[0] * directory.grid[1]:
         reason = "its table of tiles is shorter than its size asks for"
@@ -208,6 +206,14 @@ class TiffSlide(Slide):
         except BaseException:
             self.close()
             raise
+
+    def set_background(self, colour: tuple[int, int, int]) -> None:
+        """Change the colour behind transparent areas."""
+        super().set_background(colour)
+        with self._lock:
+            # Decoded tiles have been laid on the old one.
+            self._cache.clear()
+            self._cached = 0
 
     def close(self) -> None:
         """Close the file."""

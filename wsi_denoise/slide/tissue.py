@@ -16,8 +16,8 @@ import numpy.typing as npt
 from wsi_denoise.errors import NotBrightfield
 from wsi_denoise.slide.base import Pixels
 from wsi_denoise.slide.glass import find_glass
+from wsi_denoise.slide.lattice import PATCH
 
-PATCH = 96
 #: Below this many patches a mask saves nothing and everything is tissue.
 LEAST_PATCHES = 64
 #: Pixels of the thumbnail along a patch: 24 x 24 px are averaged, so that noise of sigma 25 is left with sigma 1.
