@@ -1,0 +1,85 @@
+"""Codecs of the output's tiles: what a worker does to pixels, and the TIFF tags that say so.
+
+JPEG tiles are YCbCr, with photometric and subsampling tags to match. Written as RGB JPEG with photometric RGB they read
+right in tifffile and grossly wrong in OpenSlide. See docs/tiff.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_denoise.slide.lattice import TILE
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How tiles are compressed.
+
+    Parameters
+    ----------
+    compression : str
+        ``jpeg``, ``deflate`` or ``zstd``.
+    quality : int
+        Of JPEG, 50 to 100.
+    subsampling : str
+        Of JPEG's chroma: ``4:4:4``, ``4:2:2`` or ``4:2:0``.
+    """
+
+    compression: Literal["jpeg", "deflate", "zstd"] = "jpeg"
+    quality: int = 90
+    subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:4:4"
+
+    @property
+    def lossless(self) -> bool:
+        """Whether decoding gives the same pixels."""
+        return self.compression != "jpeg"
+
+    def encode(self, tile: Pixels) -> bytes:
+        """Encode one tile, (256, 256, 3) uint8."""
+        if self.compression == "jpeg":
+            chroma = self.subsampling.replace(":", "")
+            return bytes(
+                imagecodecs.jpeg8_encode(
+                    tile, level=self.quality, subsampling=chroma, colorspace="RGB", outcolorspace="YCBCR"
+                )
+            )
+        differences = imagecodecs.delta_encode(tile, axis=-2).tobytes()
+        if self.compression == "deflate":
+            return bytes(imagecodecs.zlib_encode(differences, level=6))
+        return bytes(imagecodecs.zstd_encode(differences, level=9))
+
+    def decode(self, data: bytes) -> Pixels:
+        """Undo :meth:`encode`, as far as the codec can."""
+        if self.compression == "jpeg":
+            return np.asarray(imagecodecs.jpeg8_decode(data), np.uint8)
+        inflate = imagecodecs.zlib_decode if self.compression == "deflate" else imagecodecs.zstd_decode
+        differences = np.frombuffer(inflate(data), np.uint8).reshape(TILE, TILE, 3)
+        return np.asarray(imagecodecs.delta_decode(differences, axis=-2), np.uint8)
+
+    def tags(self) -> dict[str, Any]:
+        """Return what tifffile is told so that the tags fit the tiles."""
+        if self.compression == "jpeg":
+            horizontal = 1 if self.subsampling == "4:4:4" else 2
+            vertical = 2 if self.subsampling == "4:2:0" else 1
+            return {"compression": "jpeg", "photometric": "ycbcr", "subsampling": (horizontal, vertical)}
+        code = {"deflate": "adobe_deflate", "zstd": "zstd"}[self.compression]
+        return {"compression": code, "photometric": "rgb", "predictor": 2}
+
+
+def cut(pixels: Pixels, row: int, column: int) -> Pixels:
+    """Return one whole tile, (256, 256, 3), of (height, width, 3) pixels.
+
+    What lies beyond the pixels repeats the last row and column: a hard edge would ring in a JPEG.
+    """
+    part = pixels[row * TILE : (row + 1) * TILE, column * TILE : (column + 1) * TILE]
+    height, width = part.shape[:2]
+    if (height, width) == (TILE, TILE):
+        return np.ascontiguousarray(part)
+    return np.pad(part, ((0, TILE - height), (0, TILE - width), (0, 0)), mode="edge")

@@ -1,0 +1,40 @@
+"""What a derived slide says about itself in its ImageDescription."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from wsi_denoise import NOTICE, __version__
+
+PREFIX = "wsi-denoise "
+
+
+def describe(facts: Mapping[str, Any]) -> str:
+    """Return an ASCII ImageDescription: one line for people, one of JSON for programs.
+
+    Parameters
+    ----------
+    facts : mapping
+        Plain values: source fingerprint, preset, model checksum, settings, numerics, time.
+    """
+    return f"{PREFIX}{__version__} | {NOTICE}\n{json.dumps({'notice': NOTICE, **facts}, sort_keys=True)}"
+
+
+def parse(description: str) -> dict[str, Any] | None:
+    """Undo :func:`describe`; None for a description of somebody else."""
+    first, _, second = description.partition("\n")
+    if not first.startswith(PREFIX):
+        return None
+    try:
+        facts = json.loads(second)
+    except ValueError:
+        return None
+    return facts if isinstance(facts, dict) else None
+
+
+def same_work(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two files were made from the same content by the same model and settings."""
+    keys = ("fingerprint", "preset", "model_sha256", "settings", "region")
+    return all(one.get(key) == other.get(key) for key in keys)

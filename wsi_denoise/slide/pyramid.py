@@ -1,0 +1,200 @@
+"""Writing a pyramidal TIFF from tiles that are encoded already.
+
+Memory stays flat whatever the slide's size: level 0 and 1 are byte copies of what the workers encoded, and the levels
+above are made from level 2 by bands of rows (:class:`Bands`). The layout is a generic tiled BigTIFF with the levels as
+top-level pages that are flagged as reduced, and the resolution on each of them: OpenSlide, QuPath, ASAP and tiatoolbox
+read all of it. OpenSlide sees only level 0 of an OME-TIFF with SubIFDs. See docs/tiff.md.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
+
+import numpy as np
+import tifffile
+
+from wsi_denoise import __version__
+from wsi_denoise.slide.encoding import Encoding, Pixels, cut
+from wsi_denoise.slide.lattice import TILE, halve, tile_shape
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of a pyramid.
+
+    Parameters
+    ----------
+    size : (int, int)
+        (width, height) in pixels.
+    tiles : iterable of bytes
+        Encoded tiles in raster order; read once.
+    """
+
+    size: tuple[int, int]
+    tiles: Iterable[bytes]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about itself.
+
+    Parameters
+    ----------
+    description : str
+        ImageDescription of level 0; ASCII.
+    mpp : (float, float) or None
+        Micrometres per pixel in x and y. None writes no resolution: none is invented.
+    icc_profile : bytes or None
+    """
+
+    description: str
+    mpp: tuple[float, float] | None = None
+    icc_profile: bytes | None = None
+
+
+def write_pyramid(path: Path, levels: Sequence[Level], encoding: Encoding, header: Header) -> None:
+    """Write a file, and bring it to the disk before returning.
+
+    Parameters
+    ----------
+    path : Path
+        A partial name: the file is not complete before this returns.
+    levels : sequence of Level
+        Largest first.
+    encoding : Encoding
+        What the tiles were encoded with.
+    header : Header
+
+    Raises
+    ------
+    OSError
+        As the file system gives it.
+    ValueError
+        When a level has too few or too many tiles.
+    """
+    full = levels[0].size
+    with path.open("wb") as file:
+        with tifffile.TiffWriter(file, bigtiff=True) as tiff:
+            for number, level in enumerate(levels):
+                width, height = level.size
+                rows, columns = tile_shape(width, height)
+                resolution = None
+                if header.mpp:
+                    # The true scale of a level, not a power of two: its size was rounded up.
+                    resolution = (1e4 / header.mpp[0] * width / full[0], 1e4 / header.mpp[1] * height / full[1])
+                tiff.write(
+                    _counted(level.tiles, rows * columns, number),
+                    shape=(height, width, 3),
+                    dtype=np.uint8,
+                    tile=(TILE, TILE),
+                    subfiletype=1 if number else 0,
+                    description=header.description if not number else None,
+                    metadata=None,
+                    software=f"wsi-denoise {__version__}" if not number else False,
+                    resolution=resolution,
+                    resolutionunit="centimeter" if resolution else "none",
+                    iccprofile=header.icc_profile,
+                    **encoding.tags(),
+                )
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _counted(tiles: Iterable[bytes], expected: int, level: int) -> Iterator[bytes]:
+    given = 0
+    for given, tile in enumerate(tiles, 1):
+        if given <= expected:
+            yield tile
+    if given != expected:
+        raise ValueError(f"level {level} has {given} tiles and needs {expected}")
+
+
+class Bands:
+    """Makes a level and those above it from rows of pixels that come from the top.
+
+    Each level keeps the rows that do not fill a row of tiles yet, at most 255 of them, and passes pairs of rows,
+    halved, to the next. Encoded tiles wait in temporary files, since a TIFF is written one level after the other: together they
+    are a twelfth of level 0.
+
+    Parameters
+    ----------
+    sizes : sequence of (int, int)
+        (width, height) of the levels, the one that is fed first.
+    encoding : Encoding
+    folder : Path
+        Where the temporary files are.
+    """
+
+    def __init__(self, sizes: Sequence[tuple[int, int]], encoding: Encoding, folder: Path) -> None:
+        self._size = sizes[0]
+        self._encoding = encoding
+        self._file: IO[bytes] = TemporaryFile(dir=folder)  # noqa: SIM115 - closed by close()
+        self._lengths: list[int] = []
+        self._rows: list[Pixels] = []
+        self._odd: list[Pixels] = []
+        self._seen = 0
+        self._above = Bands(sizes[1:], encoding, folder) if len(sizes) > 1 else None
+
+    def feed(self, rows: Pixels) -> None:
+        """Take the next rows, (any height, width of the level, 3) uint8."""
+        width, height = self._size
+        if rows.shape[1:] != (width, 3) or self._seen + len(rows) > height:
+            raise ValueError(f"rows of shape {rows.shape} after row {self._seen} of a level of {width} x {height}")
+        self._seen += len(rows)
+        last = self._seen == height
+        self._rows = _kept([*self._rows, rows], TILE, self._encode_row, last=last)
+        if self._above:
+            self._odd = _kept([*self._odd, rows], 2, None, last=last, sink=self._pass_up)
+
+    def _encode_row(self, band: Pixels) -> None:
+        for column in range(tile_shape(*self._size)[1]):
+            tile = self._encoding.encode(cut(band, 0, column))
+            self._file.write(tile)
+            self._lengths.append(len(tile))
+
+    def _pass_up(self, rows: Pixels) -> None:
+        assert self._above is not None
+        self._above.feed(halve(rows))
+
+    def levels(self) -> Iterator[Level]:
+        """Yield the finished levels, the one that was fed first."""
+        if self._seen != self._size[1]:
+            raise ValueError(f"only {self._seen} of {self._size[1]} rows were fed")
+        yield Level(self._size, self._tiles())
+        if self._above:
+            yield from self._above.levels()
+
+    def _tiles(self) -> Iterator[bytes]:
+        self._file.seek(0)
+        for length in self._lengths:
+            yield self._file.read(length)
+
+    def close(self) -> None:
+        """Remove the temporary files."""
+        self._file.close()
+        if self._above:
+            self._above.close()
+
+
+def _kept(
+    pieces: list[Pixels],
+    step: int,
+    each: Callable[[Pixels], None] | None,
+    *,
+    last: bool,
+    sink: Callable[[Pixels], None] | None = None,
+) -> list[Pixels]:
+    """Hand on as many rows as make whole steps, and return the others; the last call hands on all."""
+    rows = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
+    whole = len(rows) if last else len(rows) // step * step
+    if sink is not None and whole:
+        sink(rows[:whole])
+    if each is not None:
+        for start in range(0, whole, step):
+            each(rows[start : min(start + step, whole)])
+    return [np.array(rows[whole:])] if whole < len(rows) else []
