@@ -87,7 +87,9 @@ def dicom(path: Path, series: str, *, nested: bool = False, syntax: str = "1.2.8
         reference.SeriesInstanceUID = "9.9.9"
         inner.ReferencedSeriesSequence = [reference]
         dataset.ReferencedStudySequence = [inner]
-        dataset["ReferencedStudySequence"].is_undefined_length = True
+        for outer, keyword in ((dataset, "ReferencedStudySequence"), (inner, "ReferencedSeriesSequence")):
+            outer[keyword].is_undefined_length = True
+            outer[keyword].value[0].is_undefined_length_sequence_item = True
     dataset.StudyInstanceUID = "1.2.3"
     dataset.SeriesInstanceUID = series
     dataset.file_meta = FileMetaDataset()
@@ -469,6 +471,12 @@ def test_garbage_in_a_dicom_header_never_raises(rest: bytes) -> None:
 @pytest.mark.parametrize("offset", [0, 4, 2**31, 2**32 - 1])
 def test_a_first_directory_anywhere_is_bounded(tmp_path: Path, offset: int) -> None:
     path = write(tmp_path / "a.tif", struct.pack("<2sHI", b"II", 42, offset) + b"\xff" * 200)
+    assert is_own_output(path) is False
+
+
+@pytest.mark.parametrize("offset", [2**62, 2**63 - 1, 2**64 - 1])
+def test_a_first_directory_beyond_every_file_is_bounded(tmp_path: Path, offset: int) -> None:
+    path = write(tmp_path / "a.tif", struct.pack("<2sHHHQ", b"II", 43, 8, 0, offset) + b"\xff" * 200)
     assert is_own_output(path) is False
 
 

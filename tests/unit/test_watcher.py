@@ -834,6 +834,19 @@ def test_nothing_is_lost_when_the_database_fails_in_the_middle(lab: Lab, monkeyp
     assert list(lab.states().values()) == [["queued"]] * 3
 
 
+def test_a_file_that_another_daemon_forgot_and_saw_again_is_watched_under_its_new_job(lab: Lab) -> None:
+    path = lab.write("a.svs")
+    (job,) = lab.look().seen
+    known = lab.store.known()[str(path)]
+    lab.store.forget(job, "gone", origin="daemon:2")
+    lab.store.see(
+        path, "a.svs", size_bytes=known.size_bytes, mtime_ns=known.mtime_ns, preset="paper", origin="daemon:2"
+    )
+    lab.look(1)
+    lab.look(SETTLE)
+    assert lab.states() == {"a.svs": ["cancelled", "queued"]}
+
+
 def test_a_restart_while_settling_goes_on_with_the_same_job(lab: Lab) -> None:
     lab.write("a.svs")
     lab.look()
