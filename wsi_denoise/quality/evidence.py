@@ -305,7 +305,7 @@ def measure(
     if tissue.any():
         low = structure.low_residual(cells, sigma)
         _measure_cells(sums, cells, low, chosen)
-        layers = structure.patch_layers(cells, low, grid)
+        layers = structure.patch_layers(cells, low, grid, chosen)
         stack = np.stack([getattr(layers, name) for name in LAYERS])
         stack[:, ~tissue] = np.nan
         maps[origin[0] // PATCH, origin[1] // PATCH] = stack

@@ -122,7 +122,9 @@ MISMATCH_FLOOR = 36.0
 """Variance (grey levels squared) under which a patch is too plain to tell whether it is the same tissue."""
 
 
-def patch_layers(cells: Cells, residual: NDArray[np.float32], grid: tuple[int, int]) -> PatchLayers:
+def patch_layers(
+    cells: Cells, residual: NDArray[np.float32], grid: tuple[int, int], chosen: NDArray[np.bool_]
+) -> PatchLayers:
     """Measure every patch of a block.
 
     Parameters
@@ -132,10 +134,12 @@ def patch_layers(cells: Cells, residual: NDArray[np.float32], grid: tuple[int, i
         Of :func:`low_residual`, (rows, cols, 3) float32.
     grid : tuple of int
         (rows, cols) of patches.
+    chosen : ndarray
+        (cell rows, cell cols) bool: tissue. What is outside changes nothing inside.
     """
     nan = float("nan")
     empty = by_patch(np.zeros(residual.shape[:2], np.float32), grid, fill=1.0).min(axis=2) > 0
-    grey = _without_gain(residual.mean(axis=2), ((cells.before + cells.after) / 2).mean(axis=2))
+    grey = _without_gain(residual.mean(axis=2), ((cells.before + cells.after) / 2).mean(axis=2), chosen)
     power = _nanmean(by_patch(cells.residual_square.mean(axis=2), grid, fill=nan), empty)
     low = by_patch(grey, grid, fill=nan)
     centre = _nanmedian(low, empty)
@@ -162,11 +166,13 @@ GAIN = 0.3
 """Largest share of a block's contrast that is laid to a change of colour and not to structure."""
 
 
-def _without_gain(grey: NDArray[np.float32], level: NDArray[np.float32]) -> NDArray[np.float32]:
+def _without_gain(
+    grey: NDArray[np.float32], level: NDArray[np.float32], chosen: NDArray[np.bool_]
+) -> NDArray[np.float32]:
     """Take a change of contrast out of the residual: stain that is paler everywhere is colour, not missing nuclei."""
-    if grey.size < 2:
+    x, y = level[chosen], grey[chosen]
+    if not x.size:
         return grey
-    x, y = level.ravel() - level.mean(), grey.ravel()
     weight = np.ones_like(x)
     slope = offset = 0.0
     for _ in range(4):  # least absolute deviations, so that a few cells with missing or new structure do not tilt it
@@ -176,8 +182,9 @@ def _without_gain(grey: NDArray[np.float32], level: NDArray[np.float32]) -> NDAr
         power = float(np.vdot(spread, x - offset_x))
         slope = float(np.vdot(spread, y - offset_y)) / power if power > 0 else 0.0
         offset = offset_y - slope * offset_x
-        weight = 1 / np.maximum(np.abs(y - offset - slope * x), 0.5)
-    return np.asarray(grey - np.float32(np.clip(slope, -GAIN, GAIN)) * x.reshape(grey.shape), np.float32)
+        weight = np.asarray(1 / np.maximum(np.abs(y - offset - slope * x), 0.5), np.float32)
+    rest = grey - np.float32(np.clip(slope, -GAIN, GAIN)) * (level - np.float32(x.mean()))
+    return np.where(chosen, rest, np.float32(0)).astype(np.float32)
 
 
 def _extremes(grey: NDArray[np.float32], grid: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -71,7 +71,7 @@ class Thresholds:
     sharpness_coarse: float = 0.88
     structure: float = 8.0
     structure_patches: int = 1
-    mismatched_patches: int = 4
+    mismatched_patches: int = 3
     seam_patch: float = 1.05
     seam_block: float = 1.2
     seam_errors: float = 3.0
