@@ -118,8 +118,8 @@ class Bands:
     """Makes a level and those above it from rows of pixels that come from the top.
 
     Each level keeps the rows that do not fill a row of tiles yet, at most 255 of them, and passes pairs of rows,
-    halved, to the next. Encoded tiles wait in temporary files, since a TIFF is written one level after the other: together they
-    are a twelfth of level 0.
+    halved, to the next. Encoded tiles wait in temporary files, since a TIFF is written one level after the other:
+    together they are a twelfth of level 0.
 
     Parameters
     ----------

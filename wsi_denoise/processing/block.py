@@ -1,0 +1,312 @@
+"""What one Dask task does: read a block and its halo, denoise, crop, measure, halve, encode, spool.
+
+No pixels travel: a task gets a path and coordinates, and what it leaves is a file in the spool.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_denoise.network.denoiser import Denoiser, Plan
+from wsi_denoise.processing.spool import BlockProduct, Spool
+from wsi_denoise.quality import evidence, fidelity, structure
+from wsi_denoise.slide.encoding import Encoding, Pixels, cut
+from wsi_denoise.slide.lattice import (
+    PATCH,
+    STRIDE,
+    TILE,
+    BlockIndex,
+    Lattice,
+    Region,
+    count,
+    halve,
+    mirror,
+    windows,
+)
+
+Read = Callable[[int, int, int, int], Pixels]
+"""Reads (x, y, width, height) of level 0 inside the slide, (height, width, 3) uint8."""
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class SlideWork:
+    """What is the same for all blocks of a slide.
+
+    Parameters
+    ----------
+    path : Path
+    width, height : int
+        Size of level 0, or of the region, in pixels.
+    offset : (int, int)
+        (x, y) of the region's origin on the slide; (0, 0) for a whole slide.
+    preset : str
+    plan : Plan
+    halo : int
+        Pixels, a multiple of 16.
+    background : str
+        What becomes of patches without tissue: ``keep``, ``denoise`` or ``flatten``.
+    glass : (int, int, int)
+        RGB that ``flatten`` sets.
+    encoding : Encoding
+    spool : Path
+        Folder of the finished blocks.
+    max_megapixels : float
+        Limit when the slide is opened.
+    """
+
+    path: Path
+    width: int
+    height: int
+    offset: tuple[int, int]
+    preset: str
+    plan: Plan
+    halo: int
+    background: str
+    glass: tuple[int, int, int]
+    encoding: Encoding
+    spool: Path
+    max_megapixels: float
+
+    @property
+    def lattice(self) -> Lattice:
+        """The patches and blocks."""
+        return Lattice(self.width, self.height)
+
+
+@dataclass(frozen=True)
+class BlockReport:
+    """What a finished block tells: coordinates and times, no pixels.
+
+    Parameters
+    ----------
+    block : BlockIndex
+    pixels, tissue_pixels : int
+        Of level 0: in the block, and in patches that went through the network.
+    spooled : int
+        Bytes of the block's file.
+    seconds : dict of str to float
+        Time on the clock for ``read``, ``network``, ``measure`` and ``encode``.
+    """
+
+    block: BlockIndex
+    pixels: int
+    tissue_pixels: int
+    spooled: int
+    seconds: dict[str, float]
+
+
+def run_block(work: SlideWork, block: BlockIndex, tissue: Mask, read: Read, denoiser: Denoiser) -> BlockReport:
+    """Do one block from reading to the spool.
+
+    Parameters
+    ----------
+    work : SlideWork
+    block : BlockIndex
+    tissue : ndarray of bool
+        (rows, columns) of the block's patches that hold tissue.
+    read : callable
+        See :data:`Read`.
+    denoiser : Denoiser
+
+    Raises
+    ------
+    SlideError
+        What reading raises.
+    OSError
+        When the spool cannot be written.
+    """
+    region = work.lattice.region(block)
+    chosen = np.ones_like(tissue) if work.background == "denoise" else tissue
+    clock = _Clock()
+    padded = read_mirrored(read, _around(region, work), work)
+    clock.lap("read")
+    before, after = denoise_region(padded, region, chosen, work.halo, work.plan.window, work.plan.batch, denoiser)
+    if work.background == "flatten":
+        _flatten(after, tissue, work.glass)
+    clock.lap("network")
+    measured = evidence.measure(before, after, chosen, origin=region.origin)
+    borders = structure.edges(before, after)
+    clock.lap("measure")
+    tiles, reduced, sse, samples = encode(after, work.encoding)
+    measured = measured.with_codec(sse, samples)
+    product = BlockProduct(tiles, reduced, {**measured.to_arrays(), **borders.to_arrays()})
+    spooled = Spool(work.spool).write(block, product)
+    clock.lap("encode")
+    kept = sum(height * width for height, width in _patch_sizes(region, chosen))
+    return BlockReport(block, before.shape[0] * before.shape[1], kept, spooled, clock.seconds)
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = now - self._last
+        self._last = now
+
+
+def _around(region: Region, work: SlideWork) -> Region:
+    """Return the block in whole windows, and its halo."""
+    side = work.plan.window * PATCH
+    width, height = (count(length, side) * side for length in region.size)
+    x, y = region.origin
+    return Region(
+        type(region.y)(y - work.halo, y + height + work.halo), type(region.x)(x - work.halo, x + width + work.halo)
+    )
+
+
+def read_mirrored(read: Read, wanted: Region, work: SlideWork) -> Pixels:
+    """Read a region that may reach beyond the slide; there its pixels are mirrored.
+
+    Parameters
+    ----------
+    read : callable
+    wanted : Region
+    work : SlideWork
+
+    Returns
+    -------
+    ndarray
+        (height, width, 3) uint8 of the size of `wanted`.
+    """
+    rows = mirror(wanted.y.start, wanted.y.stop, work.height)
+    columns = mirror(wanted.x.start, wanted.x.stop, work.width)
+    top, left = int(rows.min()), int(columns.min())
+    height, width = int(rows.max()) - top + 1, int(columns.max()) - left + 1
+    pixels = read(left + work.offset[0], top + work.offset[1], width, height)
+    if (width, height) == wanted.size:
+        return pixels
+    return np.ascontiguousarray(pixels[(rows - top)[:, None], (columns - left)[None, :]])
+
+
+def denoise_region(
+    padded: Pixels, region: Region, chosen: Mask, halo: int, window: int, batch: int, denoiser: Denoiser
+) -> tuple[Pixels, Pixels]:
+    """Denoise the chosen patches of a region.
+
+    Origins lie on multiples of 96 and halos are multiples of 16: the network's stride is 16, and a window off that
+    lattice gives other pixels whatever its halo.
+
+    Parameters
+    ----------
+    padded : ndarray
+        (height, width, 3) uint8: the region rounded up to whole windows, with `halo` around it.
+    region : Region
+        What is kept.
+    chosen : ndarray of bool
+        (rows, columns) of patches that are replaced.
+    halo, window, batch : int
+        Pixels, patches, windows.
+    denoiser : Denoiser
+
+    Returns
+    -------
+    before, after : ndarray
+        (height, width, 3) uint8 of the region.
+    """
+    if halo % STRIDE or region.x.start % PATCH or region.y.start % PATCH:
+        raise ValueError(f"region {region} with a halo of {halo} px is off the lattice")
+    width, height = region.size
+    before = padded[halo : halo + height, halo : halo + width]
+    after = before.copy()
+    for group in _grouped(_windows_with(chosen, region, window), batch):
+        side = window * PATCH + 2 * halo
+        stack = np.empty((batch, side, side, 3), np.uint8)
+        for number, part in enumerate(group):
+            y, x = part.y.start - region.y.start, part.x.start - region.x.start
+            stack[number] = padded[y : y + side, x : x + side]
+        # Few shapes: a last batch that is not full repeats a window instead of having a shape of its own.
+        stack[len(group) :] = stack[0]
+        inner = denoiser.denoise(stack)[:, halo : side - halo, halo : side - halo]
+        for number, part in enumerate(group):
+            _put(after, inner[number], part, region, chosen)
+    return before, after
+
+
+def _windows_with(chosen: Mask, region: Region, window: int) -> Iterator[Region]:
+    for part in windows(region, window):
+        row, column = _patch_of(part, region)
+        if chosen[row : row + window, column : column + window].any():
+            yield part
+
+
+def _grouped(parts: Iterator[Region], size: int) -> Iterator[list[Region]]:
+    group: list[Region] = []
+    for part in parts:
+        group.append(part)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _patch_of(part: Region, region: Region) -> tuple[int, int]:
+    return (part.y.start - region.y.start) // PATCH, (part.x.start - region.x.start) // PATCH
+
+
+def _put(after: Pixels, inner: Pixels, part: Region, region: Region, chosen: Mask) -> None:
+    """Copy the chosen patches of a denoised window into the block."""
+    first_row, first_column = _patch_of(part, region)
+    height, width = after.shape[:2]
+    bottom, right = min(part.y.stop - region.y.start, height), min(part.x.stop - region.x.start, width)
+    top, left = part.y.start - region.y.start, part.x.start - region.x.start
+    rows, columns = count(bottom - top, PATCH), count(right - left, PATCH)
+    of_window = chosen[first_row : first_row + rows, first_column : first_column + columns]
+    if of_window.all():
+        after[top:bottom, left:right] = inner[: bottom - top, : right - left]
+        return
+    for row, column in zip(*np.nonzero(of_window), strict=True):
+        y, x = int(row) * PATCH, int(column) * PATCH
+        y_stop, x_stop = min(y + PATCH, bottom - top), min(x + PATCH, right - left)
+        after[top + y : top + y_stop, left + x : left + x_stop] = inner[y:y_stop, x:x_stop]
+
+
+def _flatten(after: Pixels, tissue: Mask, glass: tuple[int, int, int]) -> None:
+    for row, column in zip(*np.nonzero(~tissue), strict=True):
+        after[row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH] = glass
+
+
+def _patch_sizes(region: Region, chosen: Mask) -> Iterator[tuple[int, int]]:
+    width, height = region.size
+    for row, column in zip(*np.nonzero(chosen), strict=True):
+        yield min(PATCH, height - int(row) * PATCH), min(PATCH, width - int(column) * PATCH)
+
+
+def encode(after: Pixels, encoding: Encoding) -> tuple[dict[tuple[int, int, int], bytes], Pixels, float, int]:
+    """Encode a block's tiles at level 0 and 1, and halve it to level 2.
+
+    Returns
+    -------
+    tiles : dict
+        (level, row, column) to bytes.
+    reduced : ndarray
+        (height, width, 3) uint8 of level 2.
+    sse, samples : float, int
+        Squared error of the codec at level 0 over 8-bit values: what the compression of the output costs.
+    """
+    tiles: dict[tuple[int, int, int], bytes] = {}
+    sse, samples = 0.0, 0
+    half = halve(after)
+    for level, pixels in enumerate((after, half)):
+        height, width = pixels.shape[:2]
+        for row in range(count(height, TILE)):
+            for column in range(count(width, TILE)):
+                tile = cut(pixels, row, column)
+                data = tiles[level, row, column] = encoding.encode(tile)
+                if level or encoding.lossless:
+                    continue
+                inside = (slice(0, height - row * TILE), slice(0, width - column * TILE))
+                error, values = fidelity.squared_error(tile[inside], encoding.decode(data)[inside])
+                sse, samples = sse + error, samples + values
+    return tiles, halve(half), sse, samples

@@ -1,0 +1,159 @@
+"""The spool: one file per finished block, so that a restarted slide goes on where it was.
+
+A file is a plain ZIP archive without compression, written under a partial name and renamed: its checksums tell a
+damaged one, and tiles are read one by one. The folder's name is a hash of everything that changes a pixel, so that
+numerics are never mixed within a slide.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_denoise.slide.encoding import Pixels
+from wsi_denoise.slide.lattice import BlockIndex
+
+SUFFIX = ".block"
+_DAMAGE = (OSError, zipfile.BadZipFile, KeyError, ValueError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class BlockProduct:
+    """What one block contributes to the slide.
+
+    Parameters
+    ----------
+    tiles : mapping of (int, int, int) to bytes
+        (level, row, column) to an encoded tile, for levels 0 and 1; row and column count within the block.
+    reduced : ndarray
+        (height, width, 3) uint8 of the block at level 2.
+    arrays : mapping of str to ndarray
+        Evidence and border pixels.
+    """
+
+    tiles: Mapping[tuple[int, int, int], bytes]
+    reduced: Pixels
+    arrays: Mapping[str, NDArray[Any]]
+
+
+class SpooledBlock:
+    """A block's file, open for reading."""
+
+    def __init__(self, archive: zipfile.ZipFile) -> None:
+        self._archive = archive
+
+    def tile(self, level: int, row: int, column: int) -> bytes:
+        """Return an encoded tile by its place within the block."""
+        return self._archive.read(f"{level}/{row}/{column}")
+
+    def reduced(self) -> Pixels:
+        """Return the block at level 2, (height, width, 3) uint8."""
+        return np.asarray(imagecodecs.png_decode(self._archive.read("reduced.png")), np.uint8)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return evidence and border pixels; nothing is unpickled."""
+        with np.load(io.BytesIO(self._archive.read("evidence.npz")), allow_pickle=False) as stored:
+            return dict(stored)
+
+
+class Spool:
+    """The finished blocks of one slide under one set of numerics.
+
+    Parameters
+    ----------
+    folder : Path
+        From :func:`folder_name`; made when the first block is written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _file(self, block: BlockIndex) -> Path:
+        return self.folder / f"{block}{SUFFIX}"
+
+    def write(self, block: BlockIndex, product: BlockProduct) -> int:
+        """Write a block's file, whole or not at all, and return its size in bytes."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        evidence = io.BytesIO()
+        np.savez(evidence, **product.arrays)  # type: ignore[arg-type]
+        part = self.folder / f".{block}.{os.getpid()}.part"
+        try:
+            with part.open("wb") as file:
+                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                    for (level, row, column), tile in product.tiles.items():
+                        archive.writestr(f"{level}/{row}/{column}", tile)
+                    archive.writestr("reduced.png", imagecodecs.png_encode(product.reduced, level=1))
+                    archive.writestr("evidence.npz", evidence.getvalue())
+                file.flush()
+                os.fsync(file.fileno())
+                size = file.tell()
+            part.replace(self._file(block))
+        finally:
+            part.unlink(missing_ok=True)
+        return size
+
+    def finished(self) -> set[BlockIndex]:
+        """Return the blocks that have a file that opens; a damaged one is removed, so that it is done again."""
+        found = set()
+        for file in self.folder.glob(f"*{SUFFIX}") if self.folder.is_dir() else ():
+            row, _, column = file.stem.partition("-")
+            try:
+                with zipfile.ZipFile(file):
+                    found.add(BlockIndex(int(row), int(column)))
+            except _DAMAGE:
+                file.unlink(missing_ok=True)
+        return found
+
+    @contextmanager
+    def open(self, block: BlockIndex) -> Iterator[SpooledBlock]:
+        """Open a block's file.
+
+        Raises
+        ------
+        OSError, zipfile.BadZipFile
+            When it is gone or damaged; damage within it shows when it is read.
+        """
+        with zipfile.ZipFile(self._file(block)) as archive:
+            yield SpooledBlock(archive)
+
+    def is_sound(self, block: BlockIndex) -> bool:
+        """Read a block's file whole, and tell whether every checksum in it fits."""
+        try:
+            with zipfile.ZipFile(self._file(block)) as archive:
+                return archive.testzip() is None
+        except _DAMAGE:
+            return False
+
+    def discard(self, block: BlockIndex) -> None:
+        """Remove a block's file, so that the block is done again."""
+        self._file(block).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the folder: the slide is published, or nobody wants it any more."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def folder_name(fingerprint: str, key: Mapping[str, Any]) -> str:
+    """Return the spool folder's name: the slide, and a hash of what changes its pixels.
+
+    Parameters
+    ----------
+    fingerprint : str
+        SHA-256 of the source.
+    key : mapping
+        Plain values: model checksum, pixel settings, numerics, version, region.
+    """
+    return f"{fingerprint[:20]}-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]}"

@@ -1,0 +1,252 @@
+"""Proof that a written TIFF is what was meant, by reading it with two libraries that did not write it.
+
+Before a file gets its final name: sizes, levels and resolution in OpenSlide and in tifffile, encoded tiles byte for
+byte, and random tiles decoded by both and compared with what was meant. Later, ``wsi-denoise verify`` proves that a
+file is what the store says, and that the original is unchanged.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from wsi_denoise.errors import VerificationFailed
+from wsi_denoise.slide import provenance
+from wsi_denoise.slide.lattice import TILE, halve, level_sizes, tile_shape
+
+if TYPE_CHECKING:
+    from wsi_denoise.slide.encoding import Pixels
+
+MPP_TOLERANCE = 1e-3
+"""Relative; resolution tags are rational numbers, and a level's size is rounded."""
+
+LOSSY_TOLERANCE = 4.0
+"""Grey levels by which the 4 x 4 means of a JPEG tile may differ from what was meant, on average over the tile. JPEG
+keeps means: quality 50 was measured at 1.3; a swapped tile, channel or colour space is at 15 and more."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a file must be.
+
+    Parameters
+    ----------
+    width, height : int
+    mpp : (float, float) or None
+        None: the file must state none.
+    icc_profile : bytes or None
+    lossless : bool
+    tile : callable
+        (row, column) of level 0 to the encoded bytes.
+    reduced : callable
+        (row, column) of a level-0 tile to what it is at level 2 before compression, (up to 64, up to 64, 3) uint8.
+    """
+
+    width: int
+    height: int
+    mpp: tuple[float, float] | None
+    icc_profile: bytes | None
+    lossless: bool
+    tile: Callable[[int, int], bytes]
+    reduced: Callable[[int, int], Pixels]
+
+
+def check_written(path: Path, expected: Expected, *, tiles: int, seed: int = 0) -> str:
+    """Check a file that was just written, and return its SHA-256.
+
+    Parameters
+    ----------
+    path : Path
+    expected : Expected
+    tiles : int
+        How many random tiles of level 0 are decoded; all of them when there are fewer. The corners are always among.
+    seed : int
+
+    Raises
+    ------
+    VerificationFailed
+        Naming the first thing that is not as it was meant.
+    """
+    sizes = level_sizes(expected.width, expected.height)
+    try:
+        _check_tifffile(path, expected, sizes)
+        places = list(_places(sizes[0], tiles, seed))
+        _check_tiles(path, expected, places)
+    except VerificationFailed:
+        raise
+    except Exception as error:
+        raise VerificationFailed(f"the file cannot be read back ({type(error).__name__}: {error})") from error
+    return sha256(path)
+
+
+def _require(*, holds: bool, what: str) -> None:
+    if not holds:
+        raise VerificationFailed(what)
+
+
+def _check_tifffile(path: Path, expected: Expected, sizes: tuple[tuple[int, int], ...]) -> None:
+    import tifffile  # noqa: PLC0415 - the command line answers without it
+
+    with tifffile.TiffFile(path) as tiff:
+        found = tuple((page.shape[1], page.shape[0]) for page in tiff.pages)
+        _require(holds=found == sizes, what=f"tifffile finds levels {found} instead of {sizes}")
+        first = tiff.pages.first
+        icc = first.tags.get(34675)
+        _require(
+            holds=(bytes(icc.value) if icc else None) == expected.icc_profile,
+            what="the ICC profile is not the source's",
+        )
+        _require(holds=provenance.parse(first.description) is not None, what="the provenance cannot be read")
+        for page in tiff.pages:
+            _require(holds=all(offset > 0 for offset in page.dataoffsets), what="a tile was not written")
+            end = max(offset + length for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True))
+            _require(holds=end <= path.stat().st_size, what="a tile lies beyond the end of the file")
+
+
+def _check_tiles(path: Path, expected: Expected, places: list[tuple[int, int]]) -> None:
+    import openslide  # noqa: PLC0415
+    import tifffile  # noqa: PLC0415
+
+    sizes = level_sizes(expected.width, expected.height)
+    columns = tile_shape(*sizes[0])[1]
+    with openslide.OpenSlide(path) as slide, tifffile.TiffFile(path) as tiff, path.open("rb") as file:
+        _require(holds=tuple(slide.level_dimensions) == sizes, what=f"OpenSlide finds levels {slide.level_dimensions}")
+        _check_mpp(slide, expected.mpp)
+        page: Any = tiff.pages.first
+        for row, column in places:
+            where = f"the tile in row {row}, column {column}"
+            index = row * columns + column
+            file.seek(page.dataoffsets[index])
+            raw = file.read(page.databytecounts[index])
+            _require(holds=raw == expected.tile(row, column), what=f"{where} is not the one that was encoded")
+            width = min(TILE, expected.width - column * TILE)
+            height = min(TILE, expected.height - row * TILE)
+            decoded = np.asarray(page.decode(raw, index)[0], np.uint8).reshape(TILE, TILE, 3)[:height, :width]
+            seen = np.asarray(slide.read_region((column * TILE, row * TILE), 0, (width, height)))[..., :3]
+            tolerance = 0.0 if expected.lossless else LOSSY_TOLERANCE
+            for reader, pixels in (("tifffile", decoded), ("OpenSlide", seen)):
+                meant = expected.reduced(row, column).astype(np.int16)
+                error = float(np.abs(halve(halve(np.ascontiguousarray(pixels))).astype(np.int16) - meant).mean())
+                _require(holds=error <= tolerance, what=f"{reader} reads {where} wrong, by {error:.1f} grey levels")
+        for level in range(1, slide.level_count):
+            slide.read_region((0, 0), level, (min(TILE, sizes[level][0]), min(TILE, sizes[level][1])))
+
+
+def _check_mpp(slide: Any, expected: tuple[float, float] | None) -> None:
+    stated = tuple(slide.properties.get(f"openslide.mpp-{axis}") for axis in "xy")
+    if expected is None:
+        _require(holds=stated == (None, None), what=f"a resolution of {stated} was invented")
+        return
+    for axis, text, mpp in zip("xy", stated, expected, strict=True):
+        close = text is not None and abs(float(text) / mpp - 1) <= MPP_TOLERANCE
+        _require(holds=close, what=f"OpenSlide reads an mpp of {text} in {axis} instead of {mpp:g}")
+
+
+def _places(size: tuple[int, int], number: int, seed: int) -> Iterator[tuple[int, int]]:
+    rows, columns = tile_shape(*size)
+    corners = {(0, 0), (0, columns - 1), (rows - 1, 0), (rows - 1, columns - 1)}
+    yield from sorted(corners)
+    chance = random.Random(seed)
+    wanted = min(number, rows * columns) - len(corners)
+    seen = set(corners)
+    while wanted > 0:
+        place = chance.randrange(rows), chance.randrange(columns)
+        if place not in seen:
+            seen.add(place)
+            wanted -= 1
+            yield place
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass
+class Verification:
+    """What ``wsi-denoise verify`` found.
+
+    Parameters
+    ----------
+    ok : bool
+    checks : list of (str, bool, str)
+        Name, whether it holds, and a sentence.
+    """
+
+    ok: bool = True
+    checks: list[tuple[str, bool, str]] = field(default_factory=list)
+
+    def add(self, name: str, text: str, *, holds: bool) -> None:
+        """Note one check."""
+        self.checks.append((name, holds, text))
+        self.ok = self.ok and holds
+
+
+class Record(Protocol):
+    """What the store knows of an output; a job has all of it."""
+
+    @property
+    def id(self) -> int: ...  # noqa: D102
+    @property
+    def slide(self) -> str: ...  # noqa: D102
+    @property
+    def fingerprint(self) -> str | None: ...  # noqa: D102
+    @property
+    def output_sha256(self) -> str | None: ...  # noqa: D102
+    @property
+    def model_checksum(self) -> str | None: ...  # noqa: D102
+    @property
+    def settings(self) -> dict[str, Any]: ...  # noqa: D102
+
+
+def verify_file(path: Path, job: Record | None, *, source_fingerprint: Callable[[Path], str]) -> Verification:
+    """Compare a published TIFF with the store, and the original with its fingerprint.
+
+    Parameters
+    ----------
+    path : Path
+    job : Record or None
+        The job whose output it should be.
+    source_fingerprint : callable
+        Gives the fingerprint of a slide's path, or raises WsiDenoiseError or OSError.
+    """
+    import tifffile  # noqa: PLC0415
+
+    result = Verification()
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            facts = provenance.parse(tiff.pages.first.description)
+            levels = [(page.shape[1], page.shape[0]) for page in tiff.pages]
+    except Exception as error:  # noqa: BLE001 - any file may be given
+        result.add("readable", f"the file is no readable TIFF ({error})", holds=False)
+        return result
+    result.add("readable", f"a TIFF with levels {levels}", holds=True)
+    result.add("provenance", "made by wsi-denoise" if facts else "not made by wsi-denoise", holds=facts is not None)
+    result.add(
+        "job", f"output of job {job.id}" if job else "the store knows no job of this output", holds=job is not None
+    )
+    if job is None or facts is None:
+        return result
+    digest = sha256(path)
+    same = digest == job.output_sha256
+    result.add("checksum", f"SHA-256 {digest[:16]}… is {'as' if same else 'not as'} the store says", holds=same)
+    model = facts.get("model_sha256") == job.model_checksum
+    result.add("model", f"model {facts.get('preset')} is {'as' if model else 'not as'} the store says", holds=model)
+    settings = facts.get("settings") == job.settings
+    result.add("settings", f"the settings are {'as' if settings else 'not as'} the store says", holds=settings)
+    try:
+        found = source_fingerprint(Path(job.slide))
+        unchanged = found == job.fingerprint == facts.get("fingerprint")
+        result.add(
+            "original", f"the original is {'unchanged' if unchanged else 'another than was denoised'}", holds=unchanged
+        )
+    except Exception as error:  # noqa: BLE001 - whatever keeps us from reading it is said
+        result.add("original", f"the original cannot be read ({error})", holds=False)
+    return result
