@@ -22,6 +22,7 @@ from wsi_denoise.errors import (
     SourceUnavailable,
     TruncatedSlide,
     UnsupportedSlide,
+    WorkerLost,
     WsiDenoiseError,
 )
 from wsi_denoise.intake import hints, scan, watcher
@@ -606,6 +607,16 @@ def test_unsupported_is_quarantined_at_once(lab: Lab) -> None:
     lab.write("a.svs")
     lab.faults["a.svs"] = UnsupportedSlide()
     assert lab.settle().quarantined
+
+
+@pytest.mark.parametrize("error", [TruncatedSlide(), SourceUnavailable(), WorkerLost()])
+def test_a_probe_that_raises_is_one_that_fails(lab: Lab, error: WsiDenoiseError) -> None:
+    def raises(path: Path) -> None:
+        raise error
+
+    lab.write("a.svs")
+    lab.watcher._probe = raises
+    assert lab.settle().waiting[0].decision.error is error
 
 
 def test_a_change_of_a_quarantined_file_is_a_new_job_and_the_note_goes(lab: Lab) -> None:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from wsi_denoise.errors import (
+    ClusterError,
     EmptyFile,
     LeaseLost,
     NoPermission,
@@ -41,7 +42,10 @@ from wsi_denoise.jobs.values import JobQuery, KnownFile
 from wsi_denoise.settings import Settings
 
 Probe = Callable[[Path], WsiDenoiseError | None]
-"""Opens a slide and reads its last tile, in another process; returns what is wrong with it, or None."""
+"""Opens a slide and reads its last tile, in another process; returns what is wrong with it, or None.
+
+A SlideError, SourceError or ClusterError that it raises counts as returned.
+"""
 
 FULL_SECONDS = 300.0
 """Between two looks at every path in the store; the others only ask for the paths that the scan found."""
@@ -122,7 +126,7 @@ class Watcher:
         Of them ``intake``, and the presets and pixel settings that a job is queued with.
     store : JobStore
     probe : callable
-        See :data:`Probe`. What it raises ends the look.
+        See :data:`Probe`. Whatever else it raises ends the look.
     origin : str
         Who is named in events: ``daemon:3``.
     """
@@ -170,6 +174,9 @@ class Watcher:
         self._miss(scan, everything, report)
         orphans = self._orphans(known) if full or self._lost else set()
         for path, candidate in scan.slides.items():
+            if self._closed:
+                report.unfinished = True
+                return report
             self._meet(path, candidate, known.get(path), now, report, again=path in orphans)
         self._advance(now, report)
         if full:
@@ -377,19 +384,10 @@ class Watcher:
 
     def _examine(self, candidate: Candidate) -> WsiDenoiseError | None:
         """Return what keeps a file that stands still from being processed, or None."""
-        if candidate.problem is not None:
-            return candidate.problem
         try:
-            if snapshot(slide_files(candidate.path)) != candidate.snapshot:
-                return SlideChanged(shown(candidate.path))
-            refused = unreadable_file(candidate.path)
-        except SourceError as error:
+            return _outside_fault(candidate) or self._probe(candidate.path)
+        except (SlideError, SourceError, ClusterError) as error:
             return error
-        if refused is not None:
-            return NoPermission(shown(refused))
-        if candidate.snapshot.size_bytes == 0:
-            return EmptyFile(shown(candidate.path.name))
-        return self._probe(candidate.path)
 
     def _ready(self, path: str, watch: _Watch, now: float, report: Report) -> None:
         candidate, snapshot_ = watch.candidate, watch.candidate.snapshot
@@ -454,3 +452,15 @@ class Watcher:
             self.quarantine.put(candidate.path, candidate.relative, error, job_id=watch.job_id, time=datetime.now(UTC))
         except OutputUnwritable as failure:
             _log.warning("job %d: %s", watch.job_id, failure)
+
+
+def _outside_fault(candidate: Candidate) -> WsiDenoiseError | None:
+    """Return what is wrong with a file as far as that can be told without opening it."""
+    if candidate.problem is not None:
+        return candidate.problem
+    if snapshot(slide_files(candidate.path)) != candidate.snapshot:
+        return SlideChanged(shown(candidate.path))
+    refused = unreadable_file(candidate.path)
+    if refused is not None:
+        return NoPermission(shown(refused))
+    return None if candidate.snapshot.size_bytes else EmptyFile(shown(candidate.path.name))
