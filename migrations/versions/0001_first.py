@@ -93,7 +93,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_jobs"),
         sqlite_autoincrement=True,
     )
-    op.create_index("ix_jobs_claim", "jobs", ["state", sa.text("priority DESC"), "created"])
+    op.create_index("ix_jobs_claim", "jobs", ["state", "priority", "created"])
     op.create_index("ix_jobs_created", "jobs", ["created"])
     op.create_index("ix_jobs_daemon_id", "jobs", ["daemon_id"])
     op.create_index("ix_jobs_error_code", "jobs", ["error_code", "created"])

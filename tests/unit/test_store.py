@@ -245,6 +245,14 @@ def test_a_retry_waits_for_its_time(store, daemon, clock):
     assert store.attempts(job.id)[0].error_code == "disk_full"
 
 
+def test_only_a_running_job_is_tried_later(store, clock):
+    jobs = [seen(store, "a"), queued(store, "b"), store.fail(queued(store, "c").id, WorkerLost(), "daemon:1")]
+    for job in jobs:
+        with pytest.raises(TransitionRefused):
+            store.retry_later(job.id, WorkerLost(), clock(), "daemon:1")
+        assert store.job(job.id).state is job.state
+
+
 def test_nothing_is_claimed_while_paused(store, daemon):
     queued(store)
     assert store.paused() is None

@@ -13,7 +13,7 @@ from sqlalchemy import and_, delete, exists, func, or_, select, update
 from sqlalchemy.orm import aliased
 
 from wsi_denoise import __version__
-from wsi_denoise.errors import JobCancelled, WsiDenoiseError
+from wsi_denoise.errors import JobCancelled, TransitionRefused, WsiDenoiseError
 from wsi_denoise.jobs.history import value
 from wsi_denoise.jobs.models import AttemptRow, DaemonRow, JobRow, MetricRow, PauseRow
 from wsi_denoise.jobs.record import Record, finite, guard, held, open_attempt, row_of
@@ -215,10 +215,20 @@ class Work(Record):
             return self._move(session, row, JobState.DONE, f"daemon:{daemon_id}", f"verdict {verdict}", verdict=verdict)
 
     def retry_later(self, job_id: int, error: WsiDenoiseError, next_try: datetime, origin: str) -> Job:
-        """Queue a running job again, not before a time (:func:`wsi_denoise.jobs.states.retry_at`)."""
+        """Queue a running job again, not before a time (:func:`wsi_denoise.jobs.states.retry_at`).
+
+        Raises
+        ------
+        TransitionRefused
+            When the job is not running. What is over is queued again by a person's ``retry`` only, which
+            looks whether another job does the same work.
+        LeaseLost
+        """
         with self.writing() as session:
             row = row_of(session, job_id)
             guard(row, origin)
+            if row.state is not JobState.RUNNING:
+                raise TransitionRefused(f"job {job_id} is {row.state} and not running")
             if row.cancel_requested:
                 return self._move(session, row, JobState.CANCELLED, origin, str(error), error=JobCancelled())
             return self._move(

@@ -1,0 +1,206 @@
+"""Whatever is asked of the store in whatever order: only allowed transitions, each with its event."""
+
+import os
+import shutil
+import tempfile
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+
+from wsi_denoise.errors import DiskFull, LeaseLost, NotASlide, SlideChanged, TransitionRefused, WorkerLost
+from wsi_denoise.jobs.states import ALLOWED, OVER, JobState
+from wsi_denoise.jobs.store import JobStore
+
+PATHS = st.sampled_from(["/inbox/a.svs", "/inbox/b.svs", "/inbox/c.svs"])
+CONTENTS = st.sampled_from(["x", "y"])
+DAEMONS = st.integers(1, 2)
+JOBS = st.integers(1, 8)
+ORIGINS = st.sampled_from(["daemon:1", "daemon:2", "person:cli"])
+
+_template: list[Path] = []
+
+
+def template() -> Path:
+    """An upgraded, empty database: migrating for each example would be most of the time."""
+    if not _template:
+        file = Path(tempfile.mkdtemp(prefix="wsi-denoise-test-")) / "jobs.sqlite"
+        store = JobStore(f"sqlite:///{file}")
+        store.upgrade()
+        store.close()
+        _template.append(file)
+    return _template[0]
+
+
+def teardown_module():
+    if _template:
+        shutil.rmtree(_template.pop().parent)
+
+
+class Machine(RuleBasedStateMachine):
+    leases = Bundle("leases")
+
+    def __init__(self):
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="wsi-denoise-test-"))
+        shutil.copy(template(), self.folder / "jobs.sqlite")
+        self.now = datetime(2026, 1, 1, tzinfo=UTC)
+        self.store = JobStore(f"sqlite:///{self.folder / 'jobs.sqlite'}", clock=lambda: self.now)
+
+    @initialize()
+    def register(self):
+        assert [self.store.register_daemon(), self.store.register_daemon()] == [1, 2]
+
+    def teardown(self):
+        self.store.close()
+        shutil.rmtree(self.folder)
+
+    def attempt(self, call, *arguments, **named):
+        """Ask; what is refused must have changed nothing."""
+        before = self.everything()
+        try:
+            return call(*arguments, **named)
+        except (TransitionRefused, LeaseLost):
+            assert self.everything() == before
+            return None
+
+    def everything(self):
+        return self.store.jobs().jobs, self.store.events()
+
+    def some(self, job):
+        """A number between 1 and 8 as one of the jobs there are; None when there is none."""
+        count = self.store.jobs().total
+        return (job - 1) % count + 1 if count else None
+
+    @rule(seconds=st.sampled_from([1, 30, 61]))
+    def wait(self, seconds):
+        self.now += timedelta(seconds=seconds)
+
+    @rule(path=PATHS, size=st.integers(1, 3))
+    def see(self, path, size):
+        job = self.store.see(path, path[7:], size_bytes=size, mtime_ns=size, preset="paper", origin="daemon:1")
+        assert job.state is JobState.SETTLING
+
+    @rule(path=PATHS, content=CONTENTS, preset=st.sampled_from(["paper", "scanner"]))
+    def see_and_queue(self, path, content, preset):
+        job = self.store.see(path, path[7:], size_bytes=1, mtime_ns=1, preset=preset, origin="daemon:1")
+        self.store.queue(job.id, fingerprint=content, settings={}, settings_hash="s", preset=preset, origin="daemon:1")
+
+    @rule(job=JOBS, content=CONTENTS)
+    def queue(self, job, content):
+        if job := self.some(job):
+            given = {"fingerprint": content, "settings": {}, "settings_hash": "s", "preset": "paper"}
+            self.attempt(self.store.queue, job, **given, origin="daemon:2")
+
+    @rule(job=JOBS, call=st.sampled_from(["forget", "update_seen"]))
+    def settle(self, job, call):
+        if job := self.some(job):
+            self.attempt(getattr(self.store, call), job, *(["gone"] if call == "forget" else [5, 5]))
+
+    @rule(target=leases, daemon=DAEMONS)
+    def claim(self, daemon):
+        job = self.store.claim(daemon, 60)
+        if job is None:
+            return (daemon, 1)
+        assert self.store.paused() is None
+        assert (job.state, job.daemon) == (JobState.RUNNING, daemon)
+        return (daemon, job.id)
+
+    @rule(lease=leases, seconds=st.sampled_from([0, 60]))
+    def heartbeat(self, lease, seconds):
+        daemon, job = lease
+        if self.store.jobs().total:
+            found = self.store.job(job)
+            held = found.state is JobState.RUNNING and found.daemon == daemon
+            assert self.store.heartbeat(daemon, job, seconds) == held
+
+    @rule(lease=leases, call=st.sampled_from(["progress", "set_slide_facts", "cancelled", "release"]))
+    def work(self, lease, call):
+        daemon, job = lease
+        arguments = {"progress": [daemon, 1, 4], "set_slide_facts": [9, 9, None], "cancelled": [daemon]}
+        if self.some(job):
+            self.attempt(getattr(self.store, call), job, *arguments.get(call, [daemon, "shutdown"]))
+
+    @rule(lease=consumes(leases))
+    def finish(self, lease):
+        daemon, job = lease
+        if self.some(job):
+            given = {"verdict": "pass", "reasons": [], "metrics": {"a": 1.0}, "output": "/o", "output_sha256": "0"}
+            self.attempt(self.store.finish, job, daemon, **given)
+
+    @rule(job=JOBS, origin=ORIGINS, call=st.sampled_from(["quarantine", "fail", "settle_again", "retry_later"]))
+    def end(self, job, origin, call):
+        errors = {"quarantine": NotASlide(), "fail": WorkerLost(), "settle_again": SlideChanged()}
+        if job := self.some(job):
+            later = [DiskFull(), self.now + timedelta(seconds=30)] if call == "retry_later" else [errors[call]]
+            self.attempt(getattr(self.store, call), job, *later, origin)
+
+    @rule(job=JOBS, call=st.sampled_from(["cancel", "retry"]))
+    def person(self, job, call):
+        if job := self.some(job):
+            self.attempt(getattr(self.store, call), job, "person:cli")
+
+    @rule(job=JOBS, priority=st.integers(-2, 2))
+    def set_priority(self, job, priority):
+        if job := self.some(job):
+            self.attempt(self.store.set_priority, job, priority, "person:cli")
+
+    @rule(origin=ORIGINS, call=st.sampled_from(["pause", "resume"]))
+    def queue_as_a_whole(self, origin, call):
+        getattr(self.store, call)(origin)
+
+    @rule(daemon=DAEMONS)
+    def stop(self, daemon):
+        self.store.stop_daemon(daemon)
+
+    @invariant()
+    def every_change_is_allowed_and_recorded(self):
+        changes = [event for event in self.store.events() if "to" in event.data]
+        for job in self.store.jobs().jobs:
+            state = None
+            for event in changes:
+                if event.job_id != job.id:
+                    continue
+                old, new = event.data.get("from"), event.data["to"]
+                assert old == state, "a change between these two events was not recorded"
+                assert state is None or JobState(new) in ALLOWED[JobState(old)]
+                state = new
+            assert job.state == state, "the last change was not recorded"
+
+    @invariant()
+    def what_a_state_means(self):
+        for job in self.store.jobs().jobs:
+            running = job.state is JobState.RUNNING
+            attempts = self.store.attempts(job.id)
+            assert (job.daemon is not None) == running
+            assert sum(attempt.ended is None for attempt in attempts) == running
+            assert (job.finished is not None) == (job.state in OVER)
+            assert running or not job.cancel_requested
+            assert job.next_try is None or job.state is JobState.QUEUED
+            assert (job.duplicate_of is not None) == (job.state is JobState.DUPLICATE)
+            assert 0 <= job.attempts <= len(attempts)
+            assert job.fingerprint or job.state not in {JobState.QUEUED, JobState.RUNNING, JobState.DONE}
+
+    @invariant()
+    def the_same_work_is_not_done_twice(self):
+        under_way = [job for job in self.store.jobs().jobs if job.state in {JobState.QUEUED, JobState.RUNNING}]
+        assert len({(job.fingerprint, job.preset) for job in under_way}) == len(under_way)
+
+    @invariant()
+    def a_path_settles_once(self):
+        settling = [job.slide for job in self.store.jobs().jobs if job.state is JobState.SETTLING]
+        assert len(set(settling)) == len(settling)
+        known = self.store.known()
+        assert all(known[path].state is JobState.SETTLING for path in settling), "the scan would not see it"
+
+
+# WSI_DENOISE_TEST_EXAMPLES=500 takes minutes, and such a run has found what 25 did not.
+Machine.TestCase.settings = settings(
+    max_examples=int(os.environ.get("WSI_DENOISE_TEST_EXAMPLES", "25")),
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+TestMachine = Machine.TestCase

@@ -1,0 +1,275 @@
+"""Several processes and threads on one database, and a database that is busy, full, damaged or not there."""
+
+import json
+import multiprocessing
+import os
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from wsi_denoise.errors import DatabaseBusy, DatabaseOutdated, DatabaseUnreachable, DiskFull, SettingsInvalid
+from wsi_denoise.jobs import database
+from wsi_denoise.jobs.states import JobState
+from wsi_denoise.jobs.store import JobStore
+from wsi_denoise.jobs.values import JobQuery
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def file(tmp_path):
+    return tmp_path / "state" / "jobs.sqlite"
+
+
+@pytest.fixture
+def store(file):
+    store = JobStore(f"sqlite:///{file}")
+    store.upgrade()
+    yield store
+    store.close()
+
+
+def queued(store, count):
+    for number in range(count):
+        job = store.see(f"/in/{number}", str(number), size_bytes=1, mtime_ns=1, preset="p", origin="test")
+        store.queue(job.id, fingerprint=str(number), settings={}, settings_hash="s", preset="p", origin="test")
+
+
+def claim_all(url, start, results):
+    """Claim and finish until nothing is left (runs in a process of its own)."""
+    store = JobStore(url)
+    daemon = store.register_daemon()
+    start.wait(60)
+    claimed = []
+    while job := store.claim(daemon, 600):
+        claimed.append(job.id)
+        store.progress(job.id, daemon, 1, 1)
+        store.finish(
+            job.id, daemon, verdict="pass", reasons=[], metrics={"a": 1.0}, output="/o", output_sha256="0" * 64
+        )
+    results.put(claimed)
+    store.close()
+
+
+def test_four_processes_claim_each_of_200_jobs_exactly_once(store, file, monkeypatch):
+    queued(store, 200)
+    # A spawned process finds this file by its module's name, which pytest has not put on the path.
+    monkeypatch.setitem(sys.modules, "test_store_processes", sys.modules[__name__])
+    monkeypatch.setattr(claim_all, "__module__", "test_store_processes")
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    spawn = multiprocessing.get_context("spawn")
+    start, results = spawn.Barrier(4), spawn.Queue()
+    processes = [spawn.Process(target=claim_all, args=(f"sqlite:///{file}", start, results)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    claimed = [results.get(timeout=120) for _ in processes]
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert sorted(job for part in claimed for job in part) == list(range(1, 201))
+    assert sum(bool(part) for part in claimed) > 1, "one process did everything: nothing was tested"
+    assert store.count_by_state()[JobState.DONE] == 200
+    assert all(len(store.attempts(job)) == 1 for job in range(1, 201))
+    kinds = [event.kind for event in store.events() if event.job_id is not None]
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == dict.fromkeys(("seen", "queued", "running", "done"), 200)
+
+
+def test_threads_share_a_store(store):
+    queued(store, 30)
+    daemon = store.register_daemon()
+    claimed, failed = [], []
+
+    def work():
+        try:
+            while job := store.claim(daemon, 600):
+                claimed.append(job.id)
+                assert store.heartbeat(daemon, job.id, 600)
+        except Exception as error:  # noqa: BLE001
+            failed.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failed
+    assert sorted(claimed) == list(range(1, 31))
+
+
+def test_several_programs_may_upgrade_at_once(file):
+    code = f"from wsi_denoise.jobs.store import JobStore; s = JobStore('sqlite:///{file}'); s.upgrade(); s.check()"
+    programs = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        for _ in range(3)
+    ]
+    for program in programs:
+        said, _ = program.communicate(timeout=60)
+        assert (program.returncode, said) == (0, b"")
+
+
+def test_readers_do_not_wait_for_a_writer(store):
+    store.see("/in/a", "a", size_bytes=1, mtime_ns=1, preset="p", origin="test")
+    with store.writing():  # holds SQLite's only write lock
+        began = time.monotonic()
+        assert store.jobs().total == 1
+        assert store.known()
+        assert store.claim(1, 60) is None, "there is nothing to claim, and asking needs no lock"
+        assert time.monotonic() - began < 1
+
+
+def test_a_reader_cannot_write(store):
+    with pytest.raises(DatabaseUnreachable, match="readonly"), store.reading() as session:
+        session.connection().exec_driver_sql("DELETE FROM jobs")
+
+
+def test_a_short_lock_only_delays(store, file):
+    queued(store, 1)
+    other = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    timer = threading.Timer(0.5, other.execute, ["ROLLBACK"])
+    timer.start()
+    try:
+        assert store.set_priority(1, 3, "test").priority == 3
+    finally:
+        timer.join()
+        other.close()
+
+
+def test_a_long_lock_is_said(file, monkeypatch):
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(database, "BUSY_WAITS", (0.01, 0.01))
+    store = JobStore(f"sqlite:///{file}")
+    store.upgrade()
+    queued(store, 1)
+    other = sqlite3.connect(file, isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(DatabaseBusy, match="locked"):
+            store.set_priority(1, 3, "test")
+        assert store.job(1).priority == 0
+        other.execute("ROLLBACK")
+        assert store.set_priority(1, 3, "test").priority == 3
+    finally:
+        other.close()
+        store.close()
+
+
+def test_a_full_disk_loses_nothing(store):
+    queued(store, 1)
+    before = store.job(1), store.events(1)
+    with store.writing() as session:
+        # No page more than there are: the next one is SQLite's own "database or disk is full".
+        session.connection().exec_driver_sql("PRAGMA max_page_count = 1")
+    with pytest.raises(DiskFull, match="full"):
+        store.set_slide_facts(1, 7, 7, None, {"long": "x" * 1_000_000})
+    assert (store.job(1), store.events(1)) == before
+    with store.writing() as session:
+        session.connection().exec_driver_sql("PRAGMA max_page_count = 100000")
+    store.set_slide_facts(1, 7, 7, None, {"long": "x" * 1_000_000})
+    assert store.job(1).width == 7
+
+
+def test_an_exception_rolls_everything_back(store):
+    queued(store, 1)
+    before = store.events()
+
+    class Stop(Exception):
+        pass
+
+    def interrupted():
+        with store.writing() as session:
+            session.connection().exec_driver_sql("DELETE FROM events")
+            raise Stop
+
+    with pytest.raises(Stop):
+        interrupted()
+    assert store.events() == before
+
+
+def test_reading_does_not_make_a_file(tmp_path):
+    store = JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
+    with pytest.raises(DatabaseOutdated, match="there is no"):
+        store.check()
+    with pytest.raises(DatabaseUnreachable):
+        store.jobs()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_file_is_said(tmp_path):
+    file = tmp_path / "jobs.sqlite"
+    file.write_bytes(os.urandom(8192))
+    store = JobStore(f"sqlite:///{file}")
+    for call in (store.check, store.upgrade, store.jobs, store.register_daemon):
+        with pytest.raises(DatabaseUnreachable, match="not a database"):
+            call()
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "state").write_text("a file")
+    with pytest.raises(DatabaseUnreachable, match="cannot be made"):
+        JobStore(f"sqlite:///{tmp_path / 'state' / 'jobs.sqlite'}").upgrade()
+
+
+def test_an_empty_database_is_outdated(tmp_path):
+    file = tmp_path / "jobs.sqlite"
+    sqlite3.connect(file).close()
+    file.touch()
+    store = JobStore(f"sqlite:///{file}")
+    with pytest.raises(DatabaseOutdated):
+        store.check()
+    with pytest.raises(DatabaseOutdated):
+        store.jobs()
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "mysql://localhost/jobs", "sqlite://", "sqlite:///:memory:"])
+def test_other_databases_are_refused(url):
+    with pytest.raises(SettingsInvalid, match=r"jobs\.database"):
+        JobStore(url)
+
+
+def test_a_server_that_does_not_answer():
+    pytest.importorskip("psycopg", reason="the extra postgres is not installed")
+    store = JobStore("postgresql://lab:secret@127.0.0.1:1/jobs")
+    for call in (store.check, store.upgrade, store.jobs, store.register_daemon):
+        with pytest.raises(DatabaseUnreachable) as caught:
+            call()
+        assert "secret" not in str(caught.value)
+
+
+def test_a_database_from_elsewhere_on_the_path(tmp_path, monkeypatch):
+    """Names with %, ? and # are paths, not parts of a URL; relative paths are meant from where the store was made."""
+    monkeypatch.chdir(tmp_path)
+    store = JobStore("sqlite:///100% of ours#1/jobs.sqlite")
+    monkeypatch.chdir("/")
+    store.upgrade()
+    assert (tmp_path / "100% of ours#1" / "jobs.sqlite").is_file()
+    assert store.jobs(JobQuery()).total == 0
+    store.close()
+
+
+def test_the_store_is_durable_and_checks_references(store, file):
+    with store.writing() as session:
+        asked = {
+            name: session.connection().exec_driver_sql(f"PRAGMA {name}").scalar()
+            for name in ("journal_mode", "foreign_keys", "synchronous", "busy_timeout")
+        }
+    assert asked == {"journal_mode": "wal", "foreign_keys": 1, "synchronous": 2, "busy_timeout": 5000}
+
+
+def test_importing_the_store_imports_nothing_heavy():
+    code = """
+        import sys
+        import wsi_denoise.jobs.store
+        heavy = {"alembic", "torch", "dask", "distributed", "tiatoolbox", "openslide", "numpy", "tifffile", "psycopg"}
+        import json; print(json.dumps(sorted(heavy & set(sys.modules))))
+    """
+    said = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert json.loads(said.stdout) == []
