@@ -119,8 +119,8 @@ def test_levels_of_a_pyramid_serve_the_thumbnail_and_nothing_else(tmp_path):
     with open_slide(path) as slide:
         assert slide.info.levels == ((512, 512), (256, 256))
         assert slide.info.mpp == (0.5, 0.5)
-        assert slide.thumbnail(256).mean() == 196
-        assert slide.thumbnail(300).mean() == 200
+        assert slide.thumbnail(80).mean() == 196
+        assert slide.thumbnail(100).mean() == 200
         assert slide.read(0, 0, 512, 512).mean() == 200
 
 

@@ -33,6 +33,8 @@ Pixels = npt.NDArray[np.uint8]
 #: Source pixels held at a time while a thumbnail is made of a level.
 STRIP_PIXELS = 16_000_000
 
+#: How many pixels of a level are averaged along each side of a thumbnail's pixel, at least, if it is not level 0.
+OVERSAMPLING = 3
 #: Side of the boxes of level 0, in pixels, on which a smaller level is compared with it.
 SPOT = 256
 #: Grey levels by which the mean colour of a smaller level may differ from that of level 0.
@@ -145,8 +147,9 @@ class Slide(ABC):
     def thumbnail(self, max_side: int) -> Pixels:
         """Return the whole slide, made small by area means, its longer side at most `max_side` pixels.
 
-        Read from the smallest level that is at least as large, in strips, so that memory stays flat for a slide of
-        one level too.
+        Read in strips, so that memory stays flat for a slide of one level too, and from the smallest level that is
+        three times as large: there are files whose levels were made by leaving pixels out, and without averaging
+        their noise would pass into the thumbnail as it is.
 
         Returns
         -------
@@ -157,7 +160,10 @@ class Slide(ABC):
         width, height = self.info.width, self.info.height
         scale = min(1.0, max_side / max(width, height))
         small = (max(1, round(width * scale)), max(1, round(height * scale)))
-        adequate = [index for index, size in enumerate(self.info.levels) if size[0] >= small[0] and size[1] >= small[1]]
+        wanted = (OVERSAMPLING * small[0], OVERSAMPLING * small[1])
+        adequate = [
+            index for index, size in enumerate(self.info.levels) if size[0] >= wanted[0] and size[1] >= wanted[1]
+        ]
         for level in reversed(adequate[1:]):
             if not self.level_is_true(level):
                 continue
