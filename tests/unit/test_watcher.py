@@ -26,7 +26,8 @@ from wsi_denoise.errors import (
     WsiDenoiseError,
 )
 from wsi_denoise.intake import hints, scan, watcher
-from wsi_denoise.intake.watcher import Report, Watcher
+from wsi_denoise.intake.report import Report
+from wsi_denoise.intake.watcher import Watcher
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job, JobQuery

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from wsi_denoise.intake.fingerprint import Stopped, fingerprint
 from wsi_denoise.intake.headers import shown
 from wsi_denoise.intake.hints import Hints
 from wsi_denoise.intake.quarantine import Quarantine
+from wsi_denoise.intake.report import Report, Waiting
 from wsi_denoise.intake.scan import Scan, Scanner, device, is_gone, unreadable_file
 from wsi_denoise.intake.settling import Decision, Rules, Settling, Step
 from wsi_denoise.jobs.states import JobState
@@ -56,55 +57,6 @@ BUSY_SECONDS = 30.0
 """After so long in one look no further file is probed or fingerprinted: what vanished or arrived is seen in between."""
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A file that is not complete yet.
-
-    Parameters
-    ----------
-    job_id : int
-    path : Path
-    decision : Decision
-        ``wait`` or ``grace``; its `until` is on the clock of :meth:`Watcher.look`.
-    """
-
-    job_id: int
-    path: Path
-    decision: Decision
-
-
-@dataclass
-class Report:
-    """What one look found and did. Lists hold job numbers unless said otherwise.
-
-    Parameters
-    ----------
-    slides : int
-        Slides below the inboxes, whatever their state.
-    seen, queued, duplicates, quarantined, forgotten
-        Jobs that became so in this look.
-    waiting : list of Waiting
-        Files that are not complete yet, or do not open yet.
-    others : list of Candidate
-        Entries that are no slides, the first time they are seen: ``other``, ``output`` and ``unreadable``.
-    unavailable : list of SourceUnavailable
-        Inboxes that cannot be read now.
-    unfinished : bool
-        There is more to do at once: do not wait before the next look.
-    """
-
-    slides: int = 0
-    seen: list[int] = field(default_factory=list)
-    queued: list[int] = field(default_factory=list)
-    duplicates: list[int] = field(default_factory=list)
-    quarantined: list[int] = field(default_factory=list)
-    forgotten: list[int] = field(default_factory=list)
-    waiting: list[Waiting] = field(default_factory=list)
-    others: list[Candidate] = field(default_factory=list)
-    unavailable: list[SourceUnavailable] = field(default_factory=list)
-    unfinished: bool = False
 
 
 @dataclass
