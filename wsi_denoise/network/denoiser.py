@@ -12,9 +12,8 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,52 +23,16 @@ from torch import Tensor, nn
 from wsi_denoise.errors import DeviceOutOfMemory, SettingsInvalid
 from wsi_denoise.network import weights as presets
 from wsi_denoise.network.irunet import IRUNet
+from wsi_denoise.network.plan import Backend, Plan, Precision
 from wsi_denoise.settings import ComputeSettings
 
 Pixels = NDArray[np.uint8]
-Backend = Literal["torch", "openvino"]
-Precision = Literal["fp32", "bf16", "fp16"]
 
 CPU_WINDOW, CUDA_WINDOW = 4, 16
 """Measured default window sides in patches (docs/performance.md): a CPU's cache likes small ones, a GPU large ones."""
 
 CUDA_BATCH = 2
 _SHAPES = 6
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How the network is run; equal plans give equal pixels.
-
-    Parameters
-    ----------
-    device : str
-        ``cpu`` or ``cuda``.
-    backend : str
-        ``torch`` or ``openvino``.
-    precision : str
-        ``fp32``, ``bf16`` or ``fp16``.
-    window : int
-        Side of a window in patches, without halo.
-    batch : int
-        Windows per batch.
-    """
-
-    device: str
-    backend: Backend
-    precision: Precision
-    window: int
-    batch: int
-
-    @property
-    def numerics(self) -> str:
-        """What must not be mixed within a slide."""
-        return f"{self.device}-{self.backend}-{self.precision}-w{self.window}"
-
-    def __str__(self) -> str:
-        return (
-            f"{self.device}, {self.backend}, {self.precision}, windows of {self.window} patches, {self.batch} a batch"
-        )
 
 
 def choose(compute: ComputeSettings) -> Plan:

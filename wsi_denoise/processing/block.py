@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
-from wsi_denoise.network.denoiser import Denoiser, Plan
+from wsi_denoise.network.denoiser import Denoiser
 from wsi_denoise.processing.spool import BlockProduct, Spool
+from wsi_denoise.processing.values import BlockReport, Mask, SlideWork
 from wsi_denoise.quality import evidence, fidelity, structure
 from wsi_denoise.slide.encoding import Encoding, Pixels, cut
 from wsi_denoise.slide.lattice import (
@@ -22,7 +20,6 @@ from wsi_denoise.slide.lattice import (
     STRIDE,
     TILE,
     BlockIndex,
-    Lattice,
     Region,
     count,
     halve,
@@ -32,75 +29,6 @@ from wsi_denoise.slide.lattice import (
 
 Read = Callable[[int, int, int, int], Pixels]
 """Reads (x, y, width, height) of level 0 inside the slide, (height, width, 3) uint8."""
-
-Mask = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class SlideWork:
-    """What is the same for all blocks of a slide.
-
-    Parameters
-    ----------
-    path : Path
-    width, height : int
-        Size of level 0, or of the region, in pixels.
-    offset : (int, int)
-        (x, y) of the region's origin on the slide; (0, 0) for a whole slide.
-    preset : str
-    plan : Plan
-    halo : int
-        Pixels, a multiple of 16.
-    background : str
-        What becomes of patches without tissue: ``keep``, ``denoise`` or ``flatten``.
-    glass : (int, int, int)
-        RGB that ``flatten`` sets.
-    encoding : Encoding
-    spool : Path
-        Folder of the finished blocks.
-    max_megapixels : float
-        Limit when the slide is opened.
-    """
-
-    path: Path
-    width: int
-    height: int
-    offset: tuple[int, int]
-    preset: str
-    plan: Plan
-    halo: int
-    background: str
-    glass: tuple[int, int, int]
-    encoding: Encoding
-    spool: Path
-    max_megapixels: float
-
-    @property
-    def lattice(self) -> Lattice:
-        """The patches and blocks."""
-        return Lattice(self.width, self.height)
-
-
-@dataclass(frozen=True)
-class BlockReport:
-    """What a finished block tells: coordinates and times, no pixels.
-
-    Parameters
-    ----------
-    block : BlockIndex
-    pixels, tissue_pixels : int
-        Of level 0: in the block, and in patches that went through the network.
-    spooled : int
-        Bytes of the block's file.
-    seconds : dict of str to float
-        Time on the clock for ``read``, ``network``, ``measure`` and ``encode``.
-    """
-
-    block: BlockIndex
-    pixels: int
-    tissue_pixels: int
-    spooled: int
-    seconds: dict[str, float]
 
 
 def run_block(work: SlideWork, block: BlockIndex, tissue: Mask, read: Read, denoiser: Denoiser) -> BlockReport:

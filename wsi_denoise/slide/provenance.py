@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from wsi_denoise import NOTICE, __version__
@@ -38,3 +39,14 @@ def same_work(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Whether two files were made from the same content by the same model and settings."""
     keys = ("fingerprint", "preset", "model_sha256", "settings", "region")
     return all(one.get(key) == other.get(key) for key in keys)
+
+
+def of_file(path: Path) -> dict[str, Any] | None:
+    """Return the provenance in a TIFF, or None for any other file."""
+    import tifffile  # noqa: PLC0415 - the pure part above is used without it
+
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            return parse(str(tiff.pages.first.description))
+    except (OSError, ValueError, IndexError, KeyError, tifffile.TiffFileError):
+        return None

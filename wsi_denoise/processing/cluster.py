@@ -1,0 +1,119 @@
+"""The Dask cluster: worker processes on this machine by default, or any scheduler by address."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import dask
+from distributed import Client, LocalCluster
+from distributed.comm import CommClosedError
+
+from wsi_denoise.errors import SchedulerUnreachable
+from wsi_denoise.settings import ComputeSettings, Settings
+
+_log = logging.getLogger(__name__)
+
+MOST_PROCESSES = 4
+"""A worker process costs about 1 GB (torch and tiatoolbox): beyond this many, processes get more threads instead."""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A client, and what it leads to.
+
+    Parameters
+    ----------
+    client : distributed.Client
+    threads : int
+        Threads per worker process that a task's network may assume.
+    description : str
+        One line for people.
+    """
+
+    client: Any
+    threads: int
+    description: str
+
+    def slots(self) -> int:
+        """Return how many tasks run at a time now; workers come and go."""
+        threads: dict[str, int] = self.client.nthreads()
+        return max(1, sum(threads.values()))
+
+    def call(self, function: Callable[..., Any], *args: Any, priority: int = 0) -> Any:
+        """Submit a call that is never served from a cache: files change under the same path."""
+        return self.client.submit(function, *args, pure=False, priority=priority)
+
+
+def shape(compute: ComputeSettings, cores: int | None = None) -> tuple[int, int]:
+    """Return (processes, threads per process) for a cluster on this machine."""
+    cores = cores or len(os.sched_getaffinity(0))
+    processes = compute.workers or min(cores, MOST_PROCESSES)
+    return processes, compute.threads or max(1, cores // processes)
+
+
+@contextmanager
+def connect(settings: Settings) -> Iterator[Cluster]:
+    """Start worker processes on this machine, or connect to a scheduler.
+
+    Raises
+    ------
+    SchedulerUnreachable
+    """
+    address = settings.compute.scheduler
+    dask.config.set(
+        {
+            # A worker that dies takes down what it held at once: the suspects are then run alone (slide.py).
+            "distributed.scheduler.allowed-failures": 0,
+            "distributed.worker.daemon": False,
+            "distributed.comm.timeouts.connect": "20s",
+            "distributed.logging.distributed": "warning",
+            # Usage of the disk is bounded by the spool; dask's own spilling would hide a task that needs too much.
+            "distributed.worker.memory.spill": False,
+            "distributed.worker.memory.target": False,
+        }
+    )
+    if address:
+        _warn_if_open(address)
+        try:
+            client = Client(address, timeout=20, set_as_default=False)
+        except (OSError, TimeoutError, CommClosedError, ValueError) as error:
+            raise SchedulerUnreachable(f"{address} ({error})") from error
+        with client:
+            yield Cluster(client, settings.compute.threads or 1, f"Dask scheduler at {address}")
+        return
+    processes, threads = shape(settings.compute)
+    folder = settings.jobs.state / "workers"
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        _local(processes, threads, settings.limits.worker_memory, folder) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        yield Cluster(client, 1, f"{processes} worker processes with {threads} threads each on this machine")
+
+
+def _local(processes: int, threads: int, memory: str, folder: Path) -> Any:
+    return LocalCluster(
+        n_workers=processes,
+        threads_per_worker=threads,
+        processes=True,
+        memory_limit=None if memory == "0" else memory,
+        # Dask's own dashboard listens on all addresses by default.
+        dashboard_address=None,
+        host="127.0.0.1",
+        local_directory=str(folder),
+        silence_logs=logging.ERROR,
+    )
+
+
+def _warn_if_open(address: str) -> None:
+    # A scheduler runs whatever it is sent: off loopback it belongs behind TLS or in a private network.
+    parts = urlsplit(address)
+    if parts.scheme != "tls" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
+        _log.warning("the scheduler at %s is reached without TLS: keep it in a private network", address)

@@ -1,0 +1,356 @@
+"""What runs in worker processes: probe, plan, block, assemble, verify.
+
+Everything that opens an untrusted slide happens here, in processes that may die without taking the daemon along. Tasks
+take and give plain values; an error is one of ours, or a mistake of ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsi_denoise.errors import DiskFull, OutputUnwritable, WsiDenoiseError
+from wsi_denoise.network import denoiser as network
+from wsi_denoise.network import weights
+from wsi_denoise.processing.block import run_block
+from wsi_denoise.processing.spool import Spool, SpooledBlock, folder_name
+from wsi_denoise.processing.values import BlockLost, BlockReport, Mask, SlidePlan, SlideWork
+from wsi_denoise.quality import patchmap, structure
+from wsi_denoise.quality.evidence import Evidence
+from wsi_denoise.quality.structure import Edges
+from wsi_denoise.settings import Settings
+from wsi_denoise.slide import provenance, reader, tissue
+from wsi_denoise.slide.base import SlideInfo
+from wsi_denoise.slide.encoding import Encoding, Pixels
+from wsi_denoise.slide.lattice import BLOCK, TILE, BlockIndex, Lattice, level_sizes, tile_shape
+from wsi_denoise.slide.pyramid import Bands, Header, Level, write_pyramid
+from wsi_denoise.slide.verify import Expected, check_written
+
+_log = logging.getLogger(__name__)
+
+TILES_PER_BLOCK = BLOCK // TILE
+DAMAGE = (OSError, zipfile.BadZipFile, KeyError, ValueError)
+
+
+def probe(path: Path, max_megapixels: float) -> WsiDenoiseError | None:
+    """Open a slide and read its last tile; return what is wrong with it."""
+    try:
+        reader.probe(path, max_megapixels=max_megapixels)
+    except WsiDenoiseError as error:
+        return error
+    return None
+
+
+def plan_slide(
+    path: Path,
+    fingerprint: str,
+    settings: Settings,
+    preset: str,
+    spool: Path,
+    region: tuple[int, int, int, int] | None = None,
+) -> SlidePlan:
+    """Open a slide, find its tissue, and choose device and numerics.
+
+    Parameters
+    ----------
+    path : Path
+    fingerprint : str
+        SHA-256 of the source.
+    settings : Settings
+    preset : str
+    spool : Path
+        Folder of all spool folders.
+    region : tuple of int, optional
+        (x, y, width, height) at level 0; what lies beyond the slide is cut off.
+
+    Raises
+    ------
+    SlideError, SourceError, ModelError
+    """
+    limit = settings.limits.megapixels
+    card = weights.card(preset)
+    plan = network.choose(settings.compute)
+    slide = reader.open_cached(path, max_megapixels=limit)
+    info = slide.info
+    x, y, width, height = _inside(region, info)
+    lattice = Lattice(width, height)
+    if region is None:
+        thumbnail = slide.thumbnail(tissue.thumbnail_side(lattice.patch_shape))
+        mask = tissue.tissue_patches(
+            thumbnail, lattice.patch_shape, (width, height), mode=settings.tissue.mode, dilate=settings.tissue.dilate
+        )
+    else:
+        mask = tissue.TissueMask(np.ones(lattice.patch_shape, np.bool_), found=True, note="a region is processed whole")
+    made = {
+        "fingerprint": fingerprint,
+        "preset": preset,
+        "model_sha256": card.sha256,
+        "settings": settings.pixel_settings(),
+        "numerics": plan.numerics,
+        "region": list(region) if region else None,
+    }
+    version = provenance.describe({})
+    key = {**made, "version": version.partition("\n")[0], "halo": settings.compute.halo}
+    output = settings.output
+    work = SlideWork(
+        path=path,
+        width=width,
+        height=height,
+        offset=(x, y),
+        preset=preset,
+        plan=plan,
+        halo=settings.compute.halo,
+        background=settings.tissue.background,
+        glass=info.background,
+        encoding=Encoding(output.compression, output.quality, output.subsampling),
+        spool=spool / folder_name(fingerprint, key),
+        max_megapixels=limit,
+    )
+    facts = {**made, "plan": str(plan), "reader": info.reader, "source_name_sha256": _digest(path.name)}
+    return SlidePlan(work, info, mask.patches, mask.note, card.sha256, provenance.describe(facts), facts)
+
+
+def _digest(name: str) -> str:
+    """Hash a file name: it often carries an accession number, and can so be matched without being repeated."""
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+
+
+def _inside(region: tuple[int, int, int, int] | None, info: SlideInfo) -> tuple[int, int, int, int]:
+    if region is None:
+        return 0, 0, info.width, info.height
+    x, y, width, height = region
+    left, top = max(0, x), max(0, y)
+    right, bottom = min(info.width, x + width), min(info.height, y + height)
+    if right <= left or bottom <= top:
+        raise WsiDenoiseError(f"the region {region} does not touch the slide of {info.width} x {info.height} px")
+    return left, top, right - left, bottom - top
+
+
+def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask, threads: int) -> BlockReport:
+    """Do one block; see :func:`wsi_denoise.processing.block.run_block`.
+
+    Raises
+    ------
+    SlideError, SourceError, DeviceOutOfMemory, DiskFull, OutputUnwritable
+    """
+    started = work.spool / f"{index}.started"
+    try:
+        work.spool.mkdir(parents=True, exist_ok=True)
+        # The mark of whoever dies in the next lines: a lost worker's other blocks are innocent.
+        started.write_text(str(os.getpid()), "ascii")
+        slide = reader.open_cached(work.path, max_megapixels=work.max_megapixels)
+        report = run_block(work, index, tissue_of_block, slide.read, network.cached(work.preset, work.plan, threads))
+        started.unlink(missing_ok=True)
+    except OSError as error:
+        raise _written(error, work.spool) from error
+    return report
+
+
+def _written(error: OSError, folder: Path) -> WsiDenoiseError:
+    if error.errno in {28, 122}:  # ENOSPC, EDQUOT
+        return DiskFull(f"in {folder}")
+    return OutputUnwritable(f"{folder} ({error.strerror or error})")
+
+
+def assemble(plan: SlidePlan, target: Path, maps: Path | None) -> dict[str, float | None]:
+    """Write the pyramid under a partial name from the finished blocks, and return the slide's metrics.
+
+    Parameters
+    ----------
+    plan : SlidePlan
+    target : Path
+        Partial name, in the folder of the output.
+    maps : Path or None
+        Where the per-patch maps are written.
+
+    Raises
+    ------
+    BlockLost
+        When a block's file is gone or damaged.
+    DiskFull, OutputUnwritable
+    """
+    work = plan.work
+    sizes = level_sizes(work.width, work.height)
+    spool = Spool(work.spool)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            levels = [Level(size, _tiles(spool, work.lattice, level, size)) for level, size in enumerate(sizes[:2])]
+            if len(sizes) > 2:
+                bands = Bands(sizes[2:], work.encoding, work.spool)
+                stack.callback(bands.close)
+                for rows in _reduced_rows(spool, work.lattice, sizes[2]):
+                    bands.feed(rows)
+                levels += list(bands.levels())
+            write_pyramid(target, levels, work.encoding, Header(plan.description, plan.info.mpp, plan.info.icc_profile))
+        evidence = _evidence(spool, work.lattice, plan.tissue if work.background != "denoise" else None)
+        if maps is not None:
+            maps.parent.mkdir(parents=True, exist_ok=True)
+            patchmap.save(maps, evidence.patch_map(work.lattice.patch_shape))
+    except OSError as error:
+        raise _written(error, target.parent) from error
+    return evidence.summary()
+
+
+class _Row:
+    """The open files of one row of blocks."""
+
+    def __init__(self, spool: Spool, lattice: Lattice, row: int) -> None:
+        self._stack = ExitStack()
+        self.blocks: list[SpooledBlock] = []
+        for column in range(lattice.block_shape[1]):
+            try:
+                self.blocks.append(self._stack.enter_context(spool.open(BlockIndex(row, column))))
+            except DAMAGE as error:
+                self._stack.close()
+                raise BlockLost(row, column) from error
+        self._row = row
+
+    def __iter__(self) -> Iterator[tuple[int, SpooledBlock]]:
+        return iter(enumerate(self.blocks))
+
+    def lost(self, column: int) -> BlockLost:
+        return BlockLost(self._row, column)
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def _rows(spool: Spool, lattice: Lattice) -> Iterator[_Row]:
+    for row in range(lattice.block_shape[0]):
+        files = _Row(spool, lattice, row)
+        try:
+            yield files
+        finally:
+            files.close()
+
+
+def _tiles(spool: Spool, lattice: Lattice, level: int, size: tuple[int, int]) -> Iterator[bytes]:
+    """Yield the encoded tiles of level 0 or 1 in raster order."""
+    tile_rows, tile_columns = tile_shape(*size)
+    per_block = TILES_PER_BLOCK >> level
+    for number, files in enumerate(_rows(spool, lattice)):
+        for row in range(number * per_block, min((number + 1) * per_block, tile_rows)):
+            for column in range(tile_columns):
+                at = column // per_block
+                try:
+                    yield files.blocks[at].tile(level, row % per_block, column % per_block)
+                except DAMAGE as error:
+                    raise files.lost(at) from error
+
+
+def _reduced_rows(spool: Spool, lattice: Lattice, size: tuple[int, int]) -> Iterator[Pixels]:
+    """Yield level 2, one row of blocks at a time."""
+    for files in _rows(spool, lattice):
+        parts = []
+        for column, file in files:
+            try:
+                parts.append(file.reduced())
+            except (*DAMAGE, RuntimeError) as error:
+                raise files.lost(column) from error
+        rows = np.concatenate(parts, axis=1)
+        if rows.shape[1] != size[0]:
+            raise ValueError(f"blocks are {rows.shape[1]} px wide at level 2 instead of {size[0]}")
+        yield rows
+
+
+def _evidence(spool: Spool, lattice: Lattice, tissue_of_slide: Mask | None) -> Evidence:
+    """Add up the blocks' evidence, and measure the lines between blocks that were denoised."""
+    total = Evidence()
+    above: dict[int, tuple[Edges, bool]] = {}
+    for number, files in enumerate(_rows(spool, lattice)):
+        current: dict[int, tuple[Edges, bool]] = {}
+        parts = []
+        for column, file in files:
+            try:
+                arrays = file.arrays()
+            except DAMAGE as error:
+                raise files.lost(column) from error
+            inside = lattice.patches(BlockIndex(number, column))
+            denoised = tissue_of_slide is None or bool(tissue_of_slide[inside].any())
+            current[column] = Edges.from_arrays(arrays), denoised
+            part = Evidence.from_arrays(arrays)
+            for neighbour, below in ((current.get(column - 1), False), (above.get(column), True)):
+                if neighbour and (denoised or neighbour[1]):
+                    part = part.with_seam(structure.block_seam(neighbour[0], current[column][0], below=below))
+            parts.append(part)
+        total = Evidence.merge((total, *parts))
+        above = current
+    return total
+
+
+def verify(plan: SlidePlan, target: Path, tiles: int) -> str:
+    """Check the written file against the spool, and return its SHA-256.
+
+    Raises
+    ------
+    VerificationFailed, BlockLost
+    """
+    work = plan.work
+    spool = Spool(work.spool)
+
+    def of_block(row: int, column: int) -> BlockIndex:
+        return BlockIndex(row // TILES_PER_BLOCK, column // TILES_PER_BLOCK)
+
+    def tile(row: int, column: int) -> bytes:
+        with spool.open(of_block(row, column)) as file:
+            return file.tile(0, row % TILES_PER_BLOCK, column % TILES_PER_BLOCK)
+
+    def reduced(row: int, column: int) -> Pixels:
+        with spool.open(of_block(row, column)) as file:
+            quarter = TILE // 4
+            y, x = row % TILES_PER_BLOCK * quarter, column % TILES_PER_BLOCK * quarter
+            return file.reduced()[y : y + quarter, x : x + quarter]
+
+    expected = Expected(
+        work.width, work.height, plan.info.mpp, plan.info.icc_profile, work.encoding.lossless, tile, reduced
+    )
+    return check_written(target, expected, tiles=tiles, seed=int(_digest(work.spool.name), 16))
+
+
+def preview(plan: SlidePlan, target: Path, picture: Path) -> None:
+    """Write a PNG of a trial region, before on the left and after on the right.
+
+    Parameters
+    ----------
+    plan : SlidePlan
+        Of a region.
+    target : Path
+        The written TIFF.
+    picture : Path
+    """
+    import tifffile  # noqa: PLC0415 - only for trials
+    from PIL import Image  # noqa: PLC0415
+
+    work = plan.work
+    slide = reader.open_cached(work.path, max_megapixels=work.max_megapixels)
+    before = slide.read(*work.offset, work.width, work.height)
+    with tifffile.TiffFile(target) as tiff:
+        after = tiff.pages.first.asarray()
+    both = np.concatenate([before, np.full((len(before), 4, 3), 255, np.uint8), after], axis=1)
+    Image.fromarray(both).save(picture, "PNG")
+
+
+def facts_of(info: SlideInfo) -> Mapping[str, Any]:
+    """Return what is stored of a slide: the allow-list of :class:`SlideInfo`, as plain values."""
+    plain = {
+        "levels": [list(size) for size in info.levels],
+        "objective_power": info.objective_power,
+        "vendor": info.vendor,
+        "model": info.model,
+        "serial_hash": info.serial_hash,
+        "scan_week": info.scan_week,
+        "compression": info.compression,
+        "reader": info.reader,
+        "icc_profile": info.icc_profile is not None,
+        "notes": list(info.notes),
+    }
+    return {key: value for key, value in plain.items() if value not in (None, [], "")}

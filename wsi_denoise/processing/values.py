@@ -1,0 +1,126 @@
+"""What travels between the daemon and its workers: paths, coordinates and plain values. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from wsi_denoise.errors import WsiDenoiseError
+from wsi_denoise.network.plan import Plan
+from wsi_denoise.slide.base import SlideInfo
+from wsi_denoise.slide.encoding import Encoding
+from wsi_denoise.slide.lattice import BlockIndex, Lattice
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class SlideWork:
+    """What is the same for all blocks of a slide.
+
+    Parameters
+    ----------
+    path : Path
+    width, height : int
+        Size of level 0, or of the region, in pixels.
+    offset : (int, int)
+        (x, y) of the region's origin on the slide; (0, 0) for a whole slide.
+    preset : str
+    plan : Plan
+    halo : int
+        Pixels, a multiple of 16.
+    background : str
+        What becomes of patches without tissue: ``keep``, ``denoise`` or ``flatten``.
+    glass : (int, int, int)
+        RGB that ``flatten`` sets.
+    encoding : Encoding
+    spool : Path
+        Folder of the finished blocks.
+    max_megapixels : float
+        Limit when the slide is opened.
+    """
+
+    path: Path
+    width: int
+    height: int
+    offset: tuple[int, int]
+    preset: str
+    plan: Plan
+    halo: int
+    background: str
+    glass: tuple[int, int, int]
+    encoding: Encoding
+    spool: Path
+    max_megapixels: float
+
+    @property
+    def lattice(self) -> Lattice:
+        """The patches and blocks."""
+        return Lattice(self.width, self.height)
+
+
+@dataclass(frozen=True)
+class BlockReport:
+    """What a finished block tells: coordinates and times, no pixels.
+
+    Parameters
+    ----------
+    block : BlockIndex
+    pixels, tissue_pixels : int
+        Of level 0: in the block, and in patches that went through the network.
+    spooled : int
+        Bytes of the block's file.
+    seconds : dict of str to float
+        Time on the clock for ``read``, ``network``, ``measure`` and ``encode``.
+    """
+
+    block: BlockIndex
+    pixels: int
+    tissue_pixels: int
+    spooled: int
+    seconds: dict[str, float]
+
+
+class BlockLost(WsiDenoiseError):
+    """A spooled block is gone or damaged: it has to be done again. Never reaches a user."""
+
+    code = "block_lost"
+    happened = "A finished block cannot be read back"
+    advice = "It is done again by itself."
+    retry = True
+
+    def __init__(self, row: int, column: int) -> None:
+        super().__init__(f"row {row}, column {column}")
+        self.args = (row, column)
+        self.block = BlockIndex(row, column)
+
+
+@dataclass(frozen=True)
+class SlidePlan:
+    """What is to be done for a slide.
+
+    Parameters
+    ----------
+    work : SlideWork
+    info : SlideInfo
+    tissue : ndarray of bool
+        (rows, columns) of patches.
+    tissue_note : str
+    model_sha256 : str
+    description : str
+        ImageDescription of the output.
+    facts : dict
+        Plain values for the record: provenance.
+    """
+
+    work: SlideWork
+    info: SlideInfo
+    tissue: Mask
+    tissue_note: str
+    model_sha256: str
+    description: str
+    facts: dict[str, Any]
