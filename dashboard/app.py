@@ -1,0 +1,128 @@
+"""The page's server: Streamlit, the routes beside it, and who may ask.
+
+``wsi-denoise dashboard`` and ``wsi-denoise up`` start it; ``python -m dashboard.app`` is the latter's child, which
+reads its settings from standard input and ends when that does.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import threading
+from pathlib import Path
+
+import uvicorn
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from dashboard import context
+from dashboard.guard import Guard
+from wsi_denoise import logs
+from wsi_denoise.errors import UsageError, WsiDenoiseError
+from wsi_denoise.listening import refuse_unguarded
+from wsi_denoise.query import job_query
+from wsi_denoise.settings import Settings
+
+PAGE = Path(__file__).with_name("main.py")
+_ASKED = ("since", "until", "slide", "verdict", "preset", "error_code", "sort")
+
+_STREAMLIT = {
+    "BROWSER_GATHER_USAGE_STATS": "false",
+    "SERVER_HEADLESS": "true",
+    "SERVER_FILE_WATCHER_TYPE": "none",
+    "CLIENT_TOOLBAR_MODE": "minimal",
+    "CLIENT_SHOW_ERROR_DETAILS": "none",  # the log has them
+}
+
+_log = logging.getLogger(__name__)
+
+
+def jobs(request: Request) -> Response:
+    """Answer what ``wsi-denoise jobs --json`` prints, for the same questions."""
+    asked = request.query_params
+    try:
+        query = job_query(
+            states=asked.getlist("state"),
+            limit=_count(asked.get("limit", "100")),
+            offset=_count(asked.get("offset", "0")),
+            **{name: asked[name] for name in _ASKED if name in asked},
+        )
+        return JSONResponse(context.store().jobs(query).to_json())
+    except WsiDenoiseError as error:
+        status = 400 if isinstance(error, UsageError) else 503
+        return JSONResponse({"error_code": error.code, "error": str(error)}, status_code=status)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or len(text) > 9:
+        raise UsageError(f"{text} is not a count of jobs")
+    return int(text)
+
+
+def healthz(_request: Request) -> Response:
+    """Answer whether the page can read the record; open to everybody, so it says no more than that."""
+    try:
+        context.store().check()
+    except WsiDenoiseError as error:
+        return JSONResponse({"status": "broken", "error_code": error.code}, status_code=503)
+    return JSONResponse({"status": "ok"})
+
+
+def application(settings: Settings) -> ASGIApp:
+    """Return the ASGI application.
+
+    Raises
+    ------
+    SettingsInvalid
+        For an address that others can reach, without a token.
+    """
+    refuse_unguarded(settings.dashboard)
+    context.use(settings)
+    for name, value in _STREAMLIT.items():
+        os.environ[f"STREAMLIT_{name}"] = value
+    import streamlit  # noqa: PLC0415 - reads the variables
+
+    guard = Middleware(Guard, token=settings.dashboard.token)
+    routes = [Route("/api/jobs", jobs), Route("/healthz", healthz)]
+    return streamlit.App(PAGE, routes=routes, middleware=[guard])
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    page = settings.dashboard
+    config = uvicorn.Config(
+        application(settings),
+        host=page.host,
+        port=page.port,
+        log_config=None,
+        access_log=False,
+        # An open browser keeps its connection for ever; the daemon does not wait for it.
+        timeout_graceful_shutdown=3,
+    )
+    uvicorn.Server(config).run()
+
+
+def main() -> None:
+    """Serve with the settings on standard input, until that ends."""
+    settings = Settings(**json.loads(sys.stdin.readline()))
+    logs.setup(settings, "dashboard")
+
+    def follow() -> None:
+        sys.stdin.read()
+        os._exit(0)
+
+    threading.Thread(target=follow, name="parent", daemon=True).start()
+    try:
+        serve(settings)
+    except WsiDenoiseError as error:
+        _log.error("%s", error)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Who may ask. Pure ASGI, so that websockets, over which Streamlit sends everything, are guarded like pages."""
+
+from __future__ import annotations
+
+import hmac
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+COOKIE = "wsi_denoise_token"
+LOGIN = "/login"
+OPEN = frozenset({"/healthz"})
+_LONGEST_FORM = 4096
+_WEEK = 7 * 24 * 3600
+
+_FORM = """<!doctype html><html lang="en"><meta charset="utf-8"><title>wsi-denoise</title>
+<body style="font-family: sans-serif; max-width: 30em; margin: 4em auto">
+<h1>wsi-denoise</h1><p>{text}</p>
+<form method="post" action="/login"><label>Token
+<input type="password" name="token" autocomplete="current-password" autofocus></label> <button>Open</button></form>
+<p>The token is the setting dashboard.token.</p></body></html>"""
+
+
+class Guard:
+    """Lets through who knows the token; without a token, who asks this machine by its own name.
+
+    The token comes as ``Authorization: Bearer``, as the cookie that the form sets, or once as ``?token=``.
+
+    Parameters
+    ----------
+    app : ASGI application
+    token : str
+        Empty for none: then the server must listen on loopback only.
+    """
+
+    def __init__(self, app: ASGIApp, *, token: str) -> None:
+        self._app = app
+        self._token = token.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer or pass on."""
+        if scope["type"] not in {"http", "websocket"}:
+            return await self._app(scope, receive, send)
+        refusal = await self._without_login(scope, receive) if self._token else self._stranger(scope)
+        if refusal is None:
+            return await self._app(scope, receive, send)
+        if scope["type"] == "websocket":
+            # Closing before accepting is answered with 403.
+            return await send({"type": "websocket.close", "code": 1008})
+        return await refusal(scope, receive, send)
+
+    def _stranger(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        # Another site's page could make the browser ask us under its own name (DNS rebinding), or open a websocket
+        # here, which no browser refuses.
+        if _is_own_name(headers.get("host", "")) and _same_site(headers):
+            return None
+        return JSONResponse({"error_code": "forbidden", "error": "Ask for 127.0.0.1 or localhost."}, 403)
+
+    async def _without_login(self, scope: Scope, receive: Receive) -> Response | None:
+        headers = Headers(scope=scope)
+        if scope["path"] in OPEN or self._knows(headers):
+            return None
+        if scope["type"] == "http" and scope["path"] == LOGIN and scope["method"] == "POST":
+            return await self._login(receive)
+        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if given and self._is_token(given):
+            # Away from the address line, from where it would be copied with the link.
+            return None if scope["type"] == "websocket" else self._welcome(scope["path"])
+        if headers.get("accept", "").startswith("text/html"):
+            return HTMLResponse(_FORM.format(text="This page asks for a token."), 401)
+        return JSONResponse({"error_code": "unauthorized", "error": "A token is needed: dashboard.token."}, 401)
+
+    def _knows(self, headers: Headers) -> bool:
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._is_token(given.strip()):
+            return True
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+        except CookieError:
+            return False
+        # A cookie goes along with what other sites ask for; Strict keeps it from links, and this from websockets.
+        return cookie is not None and self._is_token(cookie.value) and _same_site(headers)
+
+    def _is_token(self, given: str) -> bool:
+        return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token)
+
+    async def _login(self, receive: Receive) -> Response:
+        body = b""
+        more = True
+        while more and len(body) <= _LONGEST_FORM:
+            part = await receive()
+            body += part.get("body", b"")
+            more = part.get("more_body", False)
+        given = parse_qs(body[:_LONGEST_FORM].decode("utf-8", "replace")).get("token", [""])[0]
+        if self._is_token(given):
+            return self._welcome("/")
+        return HTMLResponse(_FORM.format(text="That was not the token."), 401)
+
+    def _welcome(self, path: str) -> Response:
+        # One leading slash only: //elsewhere would lead to another site.
+        answer = RedirectResponse("/" + path.lstrip("/\\"), 303)
+        answer.set_cookie(COOKIE, self._token.decode(), max_age=_WEEK, httponly=True, samesite="strict")
+        return answer
+
+
+def _is_own_name(host: str) -> bool:
+    name = urlsplit(f"//{host}").hostname or ""
+    return name in {"localhost", "::1"} or name.startswith("127.")
+
+
+def _same_site(headers: Headers) -> bool:
+    """Return whether a request that says where it comes from comes from our own page."""
+    origin = headers.get("origin")
+    return origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()

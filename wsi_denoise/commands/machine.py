@@ -1,0 +1,158 @@
+"""Commands about the installation: ``models``, ``doctor``, ``config`` and ``db``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+
+from wsi_denoise.commands import options
+
+HIDDEN = "***"
+
+
+def models(as_json: options.Json = False) -> None:
+    """List the presets with their measured tables."""
+    from wsi_denoise.commands import show
+    from wsi_denoise.network import weights
+
+    cards = weights.presets()
+    if as_json:
+        return show.as_json({"presets": [card.to_json() for card in cards]})
+    for number, card in enumerate(cards):
+        print(("\n" if number else "") + f"{card.name}  {card.purpose}")
+        kind = "residual" if card.residual else "direct"
+        print(
+            f"  {card.architecture}, {card.filters} filters, {card.parameters:,} parameters, {kind} output;"
+            f" {card.protocol} noise, {card.samples_seen:,} crops; {card.licence}; {card.sha256[:12]}"
+        )
+        if card.not_for_slides:
+            print("  not for slides: it only reproduces a published table")
+        if not card.measured:
+            print("  not measured yet")
+            continue
+        rows = [
+            (
+                "",
+                row.source,
+                row.protocol,
+                f"{row.sigma:g}",
+                f"{row.noisy_psnr:.2f}",
+                f"{row.psnr:.2f}",
+                f"{row.psnr_low:.2f} to {row.psnr_high:.2f}",
+                f"{row.noisy_ssim:.3f}",
+                f"{row.ssim:.3f}",
+                row.images,
+            )
+            for row in card.measured
+        ]
+        head = ("", "IMAGES OF", "NOISE", "SIGMA", "NOISY dB", "PSNR dB", "95 %", "NOISY SSIM", "SSIM", "IMAGES")
+        show.table(head, rows, right=range(3, 10))
+    return None
+
+
+def doctor(
+    config: options.Config = None,
+    sets: options.Set = None,
+    database: options.Database = None,
+    output: options.Output = None,
+    as_json: options.Json = False,
+) -> int:
+    """Look whether everything that is needed is there and works."""
+    from wsi_denoise import doctor as examination
+    from wsi_denoise.commands import show
+
+    checks = examination.examine(options.load(config, sets, database, output=output))
+    found = examination.summary(checks)
+    if as_json:
+        show.as_json(found)
+    else:
+        show.table(("", "CHECK", "FOUND"), [(check.state, check.name, check.text) for check in checks])
+    return 0 if found["ok"] else 1
+
+
+def config(
+    config: options.Config = None,
+    sets: options.Set = None,
+    database: options.Database = None,
+    output: options.Output = None,
+    preset: options.Preset = None,
+    scheduler: options.Scheduler = None,
+    port: options.Port = None,
+    as_json: options.Json = False,
+) -> None:
+    """Show the merged settings, and where each value came from."""
+    from wsi_denoise import settings
+    from wsi_denoise.commands import show
+
+    loaded = options.load(config, sets, database, output=output, preset=preset, scheduler=scheduler, port=port)
+    values = loaded.settings.model_dump(mode="json")
+    rows: dict[str, dict[str, Any]] = {}
+    for name, _default, _description in settings.table():
+        section, _, key = name.partition(".")
+        value = values[section][key] if key else values[section]
+        rows[name] = {"value": _public(name, value), "origin": loaded.origins[name]}
+    if as_json:
+        return show.as_json({"settings": rows})
+    lines = [(name, json.dumps(row["value"]), row["origin"]) for name, row in rows.items()]
+    show.table(("SETTING", "VALUE", "FROM"), lines)
+    return None
+
+
+def _public(name: str, value: Any) -> Any:
+    """Return a value without its secrets: such output ends up in tickets."""
+    if name == "dashboard.token" and value:
+        return HIDDEN
+    if name == "jobs.database" and value:
+        from sqlalchemy import make_url
+        from sqlalchemy.exc import ArgumentError
+
+        try:
+            return make_url(value).render_as_string(hide_password=True)
+        except ArgumentError:
+            return HIDDEN
+    return value
+
+
+db = typer.Typer(help="Migrations of the job database.", no_args_is_help=True)
+
+
+@db.command()
+def upgrade(
+    config: options.Config = None,
+    sets: options.Set = None,
+    database: options.Database = None,
+    as_json: options.Json = False,
+) -> None:
+    """Bring the database to this program's version."""
+    with options.opened(options.load(config, sets, database), upgrade=True) as store:
+        store.check()
+        _good(str(store), as_json=as_json)
+
+
+@db.command()
+def check(
+    config: options.Config = None,
+    sets: options.Set = None,
+    database: options.Database = None,
+    as_json: options.Json = False,
+) -> None:
+    """Look whether the database is of this program's version; changes nothing."""
+    from wsi_denoise.jobs.store import JobStore
+
+    store = JobStore(options.load(config, sets, database).settings.database_url)
+    try:
+        store.check()
+        _good(str(store), as_json=as_json)
+    finally:
+        store.close()
+
+
+def _good(where: str, *, as_json: bool) -> None:
+    from wsi_denoise.commands import show
+
+    if as_json:
+        show.as_json({"database": where, "ok": True})
+    else:
+        print(f"{show.plain(where)} is up to date")

@@ -1,0 +1,230 @@
+"""Commands about slides: ``run``, ``verify``, ``sample`` and ``bench``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from wsi_denoise.commands import options
+
+if TYPE_CHECKING:
+    from wsi_denoise.jobs.store import JobStore
+    from wsi_denoise.jobs.values import Job
+
+
+def run(
+    slides: Annotated[list[Path], typer.Argument(metavar="SLIDE...", help="Slides, or folders of a DICOM series.")],
+    region: Annotated[
+        str | None,
+        typer.Option("--region", metavar="X,Y,W,H", help="Only this part, in pixels of level 0, as a trial."),
+    ] = None,
+    output: options.Output = None,
+    preset: options.Preset = None,
+    scheduler: options.Scheduler = None,
+    config: options.Config = None,
+    sets: options.Set = None,
+    database: options.Database = None,
+    as_json: options.Json = False,
+) -> int:
+    """Denoise slides now, in the foreground; same record as the daemon's."""
+    part = _region(region)
+    loaded = options.load(config, sets, database, output=output, preset=preset, scheduler=scheduler)
+    from wsi_denoise import logs
+    from wsi_denoise.commands import show
+    from wsi_denoise.errors import NoSuchPath
+    from wsi_denoise.network import weights
+
+    for slide in slides:
+        # Not exists(): a link that leads nowhere is named as what it is, and a name too long raises there.
+        if not os.path.lexists(slide):
+            raise NoSuchPath(show.plain(slide))
+    weights.card(loaded.settings.model.preset)
+    logs.setup(loaded.settings, "run", console=False)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with options.opened(loaded, upgrade=True) as store, _reporting() as report:
+        from wsi_denoise.daemon import run_slides
+
+        paths = [slide.absolute() for slide in slides]
+        jobs = run_slides(paths, loaded, store, region=part, report=report)
+    if as_json:
+        show.as_json({"jobs": [job.to_json() for job in jobs], "total": len(jobs)})
+    else:
+        for job in jobs:
+            _conclude(job)
+    return 0 if all(job.state in {"done", "duplicate"} for job in jobs) else 1
+
+
+def _region(text: str | None) -> tuple[int, int, int, int] | None:
+    from wsi_denoise.errors import UsageError
+
+    if text is None:
+        return None
+    try:
+        x, y, width, height = (int(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(f"--region {text}: it is x,y,width,height in whole pixels of level 0") from None
+    if min(x, y) < 0 or min(width, height) < 1:
+        raise UsageError(f"--region {text}: x and y are at least 0, width and height at least 1")
+    return x, y, width, height
+
+
+def _conclude(job: Job) -> None:
+    from wsi_denoise.commands import show
+
+    reasons = f" ({'; '.join(job.reasons)})" if job.reasons else ""
+    text = {
+        "done": f"{job.verdict or 'done'}{reasons}: {job.output}",
+        "duplicate": f"nothing to do, the same as job {job.duplicate_of}",
+    }.get(job.state, f"{job.state}: {job.error or 'see wsi-denoise job'}")
+    print(f"job {job.id}: {show.plain(Path(job.slide).name)}: {show.plain(text)}")
+
+
+@contextmanager
+def _reporting() -> Iterator[Callable[[Job], None]]:
+    """Give what is called with a job as it goes on: a bar on a terminal, else a line now and then."""
+    if not sys.stderr.isatty():
+        yield _Lines()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    tasks: dict[int, TaskID] = {}
+    with Progress(
+        *columns, TextColumn("{task.fields[facts]}"), TimeElapsedColumn(), console=Console(stderr=True)
+    ) as bars:
+
+        def report(job: Job) -> None:
+            if job.id not in tasks:
+                tasks[job.id] = bars.add_task(_name(job), total=1.0, facts="")
+            bars.update(tasks[job.id], completed=job.progress, facts=_facts(job))
+
+        yield report
+
+
+class _Lines:
+    """A line at each change of state and at every tenth of the way."""
+
+    def __init__(self) -> None:
+        self._said: dict[int, tuple[str, int]] = {}
+
+    def __call__(self, job: Job) -> None:
+        now = (job.state.value, int(job.progress * 10))
+        if self._said.get(job.id) != now:
+            self._said[job.id] = now
+            print(f"{_name(job)}: {job.progress:.0%} {_facts(job)}".rstrip(), file=sys.stderr, flush=True)
+
+
+def _name(job: Job) -> str:
+    from wsi_denoise.commands import show
+
+    return show.plain(Path(job.slide).name)
+
+
+def _facts(job: Job) -> str:
+    if job.state != "running":
+        return job.state.value
+    parts = [f"{job.blocks_done}/{job.blocks_total} blocks"] if job.blocks_total else []
+    if job.rate:
+        parts.append(f"{job.rate:.2f} MPix/s")
+    if job.seconds_left is not None:
+        minutes, seconds = divmod(round(job.seconds_left), 60)
+        parts.append(f"{minutes}:{seconds:02d} left")
+    return ", ".join(parts)
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A TIFF that wsi-denoise wrote.")],
+    config: options.Config = None,
+    sets: options.Set = None,
+    database: options.Database = None,
+    as_json: options.Json = False,
+) -> int:
+    """Prove that a TIFF is what the record says, and its original unchanged."""
+    from wsi_denoise.commands import show
+    from wsi_denoise.errors import NoSuchPath
+    from wsi_denoise.jobs.store import JobStore
+
+    if not file.is_file():
+        raise NoSuchPath(show.plain(file))
+    store = JobStore(options.load(config, sets, database).settings.database_url)
+    try:
+        job = None if options.missing(store) else job_of(store, file)
+    finally:
+        store.close()
+    from wsi_denoise.intake.fingerprint import fingerprint
+    from wsi_denoise.slide.verify import verify_file
+
+    found = verify_file(file, job, source_fingerprint=fingerprint)
+    if as_json:
+        checks = [{"name": name, "ok": ok, "text": text} for name, ok, text in found.checks]
+        show.as_json({"file": str(file.absolute()), "ok": found.ok, "job": job.id if job else None, "checks": checks})
+    else:
+        show.table(("", "CHECK", "FOUND"), [("ok" if ok else "WRONG", name, text) for name, ok, text in found.checks])
+        print("verified" if found.ok else "NOT verified", file=sys.stderr)
+    return 0 if found.ok else 1
+
+
+def job_of(store: JobStore, file: Path) -> Job | None:
+    """Return the newest done job that wrote a file."""
+    from wsi_denoise.jobs.states import JobState
+    from wsi_denoise.jobs.values import JobQuery
+
+    place = file.resolve()
+    # Outputs are named after their slide; only a renamed one needs a look at all jobs.
+    for part in (file.name.split(".denoised")[0].split(".trial")[0], ""):
+        page = store.jobs(JobQuery(states=(JobState.DONE,), slide=part, limit=None, sort="-id"))
+        for job in page.jobs:
+            if job.output and Path(job.output).resolve() == place:
+                return job
+    return None
+
+
+def sample(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to put it, such as inbox.")],
+    as_json: options.Json = False,
+) -> None:
+    """Make a small demo slide: real tissue with noise of a known strength."""
+    from wsi_denoise import sample as demo
+    from wsi_denoise.commands import show
+
+    made = demo.write(folder)
+    if as_json:
+        show.as_json({"path": str(made.absolute()), "sigma": demo.SIGMA, "mpp": demo.MPP})
+    else:
+        print(made)
+
+
+def bench(
+    slide: Annotated[Path | None, typer.Argument(metavar="[SLIDE]", help="Your own; the demo slide otherwise.")] = None,
+    preset: options.Preset = None,
+    scheduler: options.Scheduler = None,
+    config: options.Config = None,
+    sets: options.Set = None,
+    as_json: options.Json = False,
+) -> None:
+    """Measure what this machine does: read, network, encode, end to end."""
+    from wsi_denoise.commands import show
+    from wsi_denoise.errors import NoSuchPath
+    from wsi_denoise.network import weights
+
+    loaded = options.load(config, sets, preset=preset, scheduler=scheduler)
+    if slide is not None and not slide.exists():
+        raise NoSuchPath(show.plain(slide))
+    weights.card(loaded.settings.model.preset)
+    from wsi_denoise.processing import bench as measuring
+
+    stages = []
+    for stage, value, unit in measuring.run(loaded, slide.absolute() if slide else None):
+        stages.append({"stage": stage, "value": value, "unit": unit})
+        if not as_json:
+            print(f"{stage:<28}{value:>10.2f} {unit}", flush=True)
+    if as_json:
+        show.as_json({"stages": stages})

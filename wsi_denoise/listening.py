@@ -1,0 +1,58 @@
+"""Where the page listens, and who can reach it there."""
+
+from __future__ import annotations
+
+import socket
+
+from wsi_denoise.errors import SettingsInvalid
+from wsi_denoise.settings import DashboardSettings
+
+MOVES = 20
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether an address is this machine's own and nobody else's."""
+    return host in {"localhost", "::1"} or host.startswith("127.")
+
+
+def refuse_unguarded(page: DashboardSettings) -> None:
+    """Refuse to listen where others can connect without a token.
+
+    Raises
+    ------
+    SettingsInvalid
+    """
+    if not is_loopback(page.host) and not page.token:
+        raise SettingsInvalid(f"dashboard.host is {page.host}, which others can reach: set dashboard.token too")
+
+
+def url(page: DashboardSettings) -> str:
+    """Return the page's address for a browser on this machine, without the token."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(page.host, page.host)  # noqa: S104
+    return f"http://{f'[{host}]' if ':' in host else host}:{page.port}/"
+
+
+def free_port(page: DashboardSettings, *, may_move: bool) -> int:
+    """Return the port to listen on.
+
+    Parameters
+    ----------
+    may_move : bool
+        Take one of the next ports when this one is in use: nobody asked for this one.
+
+    Raises
+    ------
+    SettingsInvalid
+        When the port, or every port that may be taken, is in use.
+    """
+    last: OSError | None = None
+    for port in range(page.port, page.port + (MOVES if may_move and page.port else 1)):
+        with socket.socket(socket.AF_INET6 if ":" in page.host else socket.AF_INET) as listener:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind((page.host, port))
+            except (OSError, OverflowError) as error:
+                last = error if isinstance(error, OSError) else OSError(0, str(error))
+            else:
+                return int(listener.getsockname()[1])
+    raise SettingsInvalid(f"dashboard.port {page.port} on {page.host}: {last.strerror if last else 'no port'}")

@@ -1,0 +1,80 @@
+"""Telling another program, by a small POST, that something happened to a job."""
+
+from __future__ import annotations
+
+import json
+import logging
+import urllib.error
+import urllib.request
+from datetime import UTC, datetime
+from typing import Any
+
+from wsi_denoise import NOTICE, __version__
+from wsi_denoise.jobs.values import Job, iso
+
+EVENTS = ("done", "quarantined", "failed", "paused")
+
+_log = logging.getLogger(__name__)
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Goes nowhere but where the setting says: urllib would follow to any address, and turn the POST into a GET."""
+
+    def redirect_request(self, *_args: Any, **_named: Any) -> None:
+        return None
+
+
+_opener = urllib.request.build_opener(_NoRedirect)
+
+
+def message(event: str, job: Job | None, now: datetime | None = None) -> dict[str, Any]:
+    """Return what is posted. No name or path of a slide: laboratories put accession numbers there.
+
+    Parameters
+    ----------
+    event : str
+        One of :data:`EVENTS`.
+    job : Job or None
+        None for what concerns the whole queue.
+    now : datetime, optional
+        Instead of the clock, with a time zone.
+    """
+    return {
+        "event": event,
+        "job_id": job.id if job else None,
+        "state": job.state.value if job else None,
+        "verdict": job.verdict if job else None,
+        "error_code": job.error_code if job else None,
+        "time": iso(now or datetime.now(UTC)),
+        "notice": NOTICE,
+    }
+
+
+def post(url: str, timeout: float, event: str, job: Job | None) -> bool:
+    """Post an event and return whether it was taken. Never raises; nothing is posted without a URL.
+
+    Parameters
+    ----------
+    url : str
+        http or https; empty for nobody.
+    timeout : float
+        Seconds.
+    event, job
+        As in :func:`message`.
+    """
+    if not url:
+        return False
+    if not url.lower().startswith(("http://", "https://")):
+        _log.warning("notify.url is not an http address; nothing is posted")
+        return False
+    body = json.dumps(message(event, job)).encode()
+    headers = {"Content-Type": "application/json", "User-Agent": f"wsi-denoise/{__version__}"}
+    try:
+        request = urllib.request.Request(url, data=body, headers=headers, method="POST")  # noqa: S310 - just checked
+        with _opener.open(request, timeout=timeout):
+            return True
+    except Exception as error:  # noqa: BLE001 - whatever another program does, the slide goes on
+        # Not the address: such URLs carry secrets, and the log is shown to people.
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        _log.warning("notify.url did not take the event %s: %s", event, reason)
+        return False
