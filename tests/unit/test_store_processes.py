@@ -36,9 +36,20 @@ def store(file):
 
 
 def queued(store, count):
-    for number in range(count):
-        job = store.see(f"/in/{number}", str(number), size_bytes=1, mtime_ns=1, preset="p", origin="test")
-        store.queue(job.id, fingerprint=str(number), settings={}, settings_hash="s", preset="p", origin="test")
+    """Queue so many jobs, in one transaction."""
+    numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"
+    with store.writing() as session:
+        run = session.connection().exec_driver_sql
+        run(
+            f"INSERT INTO slides (id, path, relative, size_bytes, mtime_ns, fingerprint, facts) {numbers} "
+            "SELECT i, '/inbox/' || i, i, 1, 1, i, '{}' FROM n"
+        )
+        run(
+            "INSERT INTO jobs (id, slide_id, state, preset, priority, origin, settings, settings_hash, created, "
+            "attempts, cancel_requested, blocks_done, blocks_total, blocks_resumed, reasons, provenance) "
+            f"{numbers} SELECT i, i, 'queued', 'paper', 0, 'test', '{{}}', 's', '2026-03-01 12:00:00', 0, 0, 0, 0, 0, "
+            "'[]', '{}' FROM n"
+        )
 
 
 def claim_all(url, start, results):
@@ -77,7 +88,7 @@ def test_four_processes_claim_each_of_200_jobs_exactly_once(store, file, monkeyp
     assert store.count_by_state()[JobState.DONE] == 200
     assert all(len(store.attempts(job)) == 1 for job in range(1, 201))
     kinds = [event.kind for event in store.events() if event.job_id is not None]
-    assert {kind: kinds.count(kind) for kind in set(kinds)} == dict.fromkeys(("seen", "queued", "running", "done"), 200)
+    assert {kind: kinds.count(kind) for kind in set(kinds)} == {"running": 200, "done": 200}
 
 
 def test_threads_share_a_store(store):

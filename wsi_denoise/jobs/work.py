@@ -7,15 +7,14 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from os import PathLike, fspath
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import and_, delete, exists, func, or_, select, update
-from sqlalchemy.orm import aliased
+from sqlalchemy import ColumnElement, Table, and_, bindparam, delete, exists, func, or_, select, update
 
 from wsi_denoise import __version__
 from wsi_denoise.errors import JobCancelled, TransitionRefused, WsiDenoiseError
 from wsi_denoise.jobs.history import value
-from wsi_denoise.jobs.models import AttemptRow, DaemonRow, JobRow, MetricRow, PauseRow
+from wsi_denoise.jobs.models import AttemptRow, DaemonRow, JobRow, MetricRow, PauseRow, Utc
 from wsi_denoise.jobs.record import Record, finite, guard, held, open_attempt, row_of
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.values import Job
@@ -74,24 +73,25 @@ class Work(Record):
             self._record(session, None, who, "daemon_stopped", f"daemon {daemon_id} {reason}")
             return [row.id for row in rows]
 
-    def claim(self, daemon_id: int, lease_seconds: float) -> Job | None:
+    def claim(self, daemon_id: int, lease_seconds: float, *, only: int | None = None) -> Job | None:
         """Take the next job, or None when there is nothing to do or the queue is paused.
 
         First come running jobs whose lease has expired, then the queued ones whose next try has come, by priority
-        (highest first) and age.
+        (highest first) and age. `only` takes this job or none, also while the queue is paused: a person wants it now.
         """
         now = self._clock()
         # Asking first, without the writer's lock: a waiting daemon asks every second, and mostly in vain.
         with self.reading() as session:
-            if not session.scalar(select(exists().where(_claimable(JobRow, now)))):
+            if not session.scalar(_ANYTHING, {"now": now}):
                 return None
         with self.writing() as session:
-            abandoned = select(JobRow).where(_expired(JobRow, now), JobRow.cancel_requested).with_for_update(of=JobRow)
-            for row in session.scalars(abandoned).all():
+            for abandoned in session.scalars(_ABANDONED, {"now": now}).all():
+                row = row_of(session, abandoned)
                 self._move(
                     session, row, JobState.CANCELLED, f"daemon:{daemon_id}", "lease expired", error=JobCancelled()
                 )
-            taken = session.scalar(_claim(daemon_id, now, now + timedelta(seconds=lease_seconds)))
+            until = now + timedelta(seconds=lease_seconds)
+            taken = session.scalar(_CLAIM, {"now": now, "until": until, "daemon": daemon_id})
             if taken is None:
                 return None
             row = row_of(session, taken)
@@ -260,45 +260,50 @@ class Work(Record):
             return self._move(session, row, JobState.CANCELLED, origin, "stopped as asked", error=JobCancelled())
 
 
-def _expired(job: Any, now: datetime) -> Any:
-    return and_(job.state == JobState.RUNNING, job.lease_until < now)
+_JOBS = cast("Table", JobRow.__table__)
+_NOW = bindparam("now", type_=Utc())
+_PAUSED = exists().where(PauseRow.origin.is_not(None))
 
 
-def _due(job: Any, now: datetime) -> Any:
-    return and_(job.state == JobState.QUEUED, or_(job.next_try.is_(None), job.next_try <= now))
+def _expired(jobs: Any) -> ColumnElement[bool]:
+    return and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < _NOW)
 
 
-def _claimable(job: Any, now: datetime) -> Any:
-    return or_(_expired(job, now), and_(_due(job, now), ~exists().where(PauseRow.origin.is_not(None))))
+def _due(jobs: Any) -> ColumnElement[bool]:
+    return and_(jobs.c.state == JobState.QUEUED, or_(jobs.c.next_try.is_(None), jobs.c.next_try <= _NOW))
 
 
-def _claim(daemon_id: int, now: datetime, until: datetime) -> Any:
-    """Return the one statement that takes a job; two subqueries, so that each one uses the index."""
-
-    def first(condition: Callable[[Any, datetime], Any]) -> Any:
-        job = aliased(JobRow)
-        return (
-            select(job.id)
-            .where(condition(job, now), ~job.cancel_requested)
-            .order_by(job.priority.desc(), job.created, job.id)
-            .limit(1)
-            .with_for_update(skip_locked=True)
-            .scalar_subquery()
-        )
-
+def _first(condition: Callable[[Any], ColumnElement[bool]]) -> Any:
+    jobs = _JOBS.alias()
     return (
-        update(JobRow)
-        .where(JobRow.id == func.coalesce(first(_expired), first(_due)), ~exists().where(PauseRow.origin.is_not(None)))
-        .values(
-            state=JobState.RUNNING,
-            daemon_id=daemon_id,
-            lease_until=until,
-            started=func.coalesce(JobRow.started, now),
-            next_try=None,
-            error_code=None,
-            error=None,
-            attempts=JobRow.attempts + 1,
-        )
-        .returning(JobRow.id)
-        .execution_options(synchronize_session=False)
+        select(jobs.c.id)
+        .where(condition(jobs), ~jobs.c.cancel_requested)
+        .order_by(jobs.c.priority.desc(), jobs.c.created, jobs.c.id)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
     )
+
+
+# These three are made once, because making them takes longer than running them, and that under the writer's lock.
+_ANYTHING = select(
+    exists().where(
+        or_(and_(_expired(_JOBS), or_(_JOBS.c.cancel_requested, ~_PAUSED)), and_(_due(_JOBS), ~_PAUSED)),
+    )
+)
+_ABANDONED = select(_JOBS.c.id).where(_expired(_JOBS), _JOBS.c.cancel_requested).with_for_update(skip_locked=True)
+_CLAIM = (
+    update(_JOBS)
+    .where(_JOBS.c.id == func.coalesce(_first(_expired), _first(_due)), ~_PAUSED)
+    .values(
+        state=JobState.RUNNING,
+        daemon_id=bindparam("daemon"),
+        lease_until=bindparam("until"),
+        started=func.coalesce(_JOBS.c.started, _NOW),
+        next_try=None,
+        error_code=None,
+        error=None,
+        attempts=_JOBS.c.attempts + 1,
+    )
+    .returning(_JOBS.c.id)
+)
