@@ -218,6 +218,14 @@ class Settings(BaseSettings):
         values = self.model_dump(mode="json")
         return {f"{section}.{key}": values[section][key] for section, keys in changing.items() for key in keys}
 
+    def with_values(self, values: Mapping[str, Any]) -> Settings:
+        """Return the settings with some values replaced, ``section.key`` to plain value; used for a job's own."""
+        merged = self.model_dump()
+        for name, value in values.items():
+            section, _, key = name.partition(".")
+            merged[section][key] = value
+        return Settings(**merged)
+
     def pixel_hash(self) -> str:
         """Return 16 hexadecimal digits that differ when :meth:`pixel_settings` differ."""
         return hashlib.sha256(json.dumps(self.pixel_settings(), sort_keys=True).encode()).hexdigest()[:16]

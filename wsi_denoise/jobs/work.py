@@ -82,7 +82,7 @@ class Work(Record):
         now = self._clock()
         # Asking first, without the writer's lock: a waiting daemon asks every second, and mostly in vain.
         with self.reading() as session:
-            if not session.scalar(_ANYTHING, {"now": now}):
+            if only is None and not session.scalar(_ANYTHING, {"now": now}):
                 return None
         with self.writing() as session:
             for abandoned in session.scalars(_ABANDONED, {"now": now}).all():
@@ -91,7 +91,8 @@ class Work(Record):
                     session, row, JobState.CANCELLED, f"daemon:{daemon_id}", "lease expired", error=JobCancelled()
                 )
             until = now + timedelta(seconds=lease_seconds)
-            taken = session.scalar(_CLAIM, {"now": now, "until": until, "daemon": daemon_id})
+            bound = {"now": now, "until": until, "daemon": daemon_id}
+            taken = session.scalar(_CLAIM, bound) if only is None else session.scalar(_TAKE, {**bound, "only": only})
             if taken is None:
                 return None
             row = row_of(session, taken)
@@ -285,25 +286,32 @@ def _first(condition: Callable[[Any], ColumnElement[bool]]) -> Any:
     )
 
 
-# These three are made once, because making them takes longer than running them, and that under the writer's lock.
+# These are made once, because making them takes longer than running them, and that under the writer's lock.
 _ANYTHING = select(
     exists().where(
         or_(and_(_expired(_JOBS), or_(_JOBS.c.cancel_requested, ~_PAUSED)), and_(_due(_JOBS), ~_PAUSED)),
     )
 )
 _ABANDONED = select(_JOBS.c.id).where(_expired(_JOBS), _JOBS.c.cancel_requested).with_for_update(skip_locked=True)
+_TAKING: dict[str, Any] = {
+    "state": JobState.RUNNING,
+    "daemon_id": bindparam("daemon"),
+    "lease_until": bindparam("until"),
+    "started": func.coalesce(_JOBS.c.started, _NOW),
+    "next_try": None,
+    "error_code": None,
+    "error": None,
+    "attempts": _JOBS.c.attempts + 1,
+}
 _CLAIM = (
     update(_JOBS)
     .where(_JOBS.c.id == func.coalesce(_first(_expired), _first(_due)), ~_PAUSED)
-    .values(
-        state=JobState.RUNNING,
-        daemon_id=bindparam("daemon"),
-        lease_until=bindparam("until"),
-        started=func.coalesce(_JOBS.c.started, _NOW),
-        next_try=None,
-        error_code=None,
-        error=None,
-        attempts=_JOBS.c.attempts + 1,
-    )
+    .values(_TAKING)
+    .returning(_JOBS.c.id)
+)
+_TAKE = (
+    update(_JOBS)
+    .where(_JOBS.c.id == bindparam("only"), or_(_expired(_JOBS), _due(_JOBS)), ~_JOBS.c.cancel_requested)
+    .values(_TAKING)
     .returning(_JOBS.c.id)
 )

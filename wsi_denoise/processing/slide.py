@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distributed import FIRST_COMPLETED, KilledWorker, wait
+from distributed import KilledWorker, wait
 from distributed.client import FutureCancelledError
 
 from wsi_denoise.errors import (
@@ -301,7 +301,7 @@ class Blocks:
     def _collect(self, pending: dict[Any, BlockIndex], suspects: deque[BlockIndex]) -> None:
         """Take in what has finished; what was held by a lost worker becomes suspect."""
         try:
-            wait(list(pending), timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
+            wait(list(pending), timeout=_POLL_SECONDS, return_when="FIRST_COMPLETED")
         except TimeoutError:
             return
         alone = len(pending) == 1

@@ -10,10 +10,9 @@ import hashlib
 import logging
 import os
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -337,20 +336,3 @@ def preview(plan: SlidePlan, target: Path, picture: Path) -> None:
         after = tiff.pages.first.asarray()
     both = np.concatenate([before, np.full((len(before), 4, 3), 255, np.uint8), after], axis=1)
     Image.fromarray(both).save(picture, "PNG")
-
-
-def facts_of(info: SlideInfo) -> Mapping[str, Any]:
-    """Return what is stored of a slide: the allow-list of :class:`SlideInfo`, as plain values."""
-    plain = {
-        "levels": [list(size) for size in info.levels],
-        "objective_power": info.objective_power,
-        "vendor": info.vendor,
-        "model": info.model,
-        "serial_hash": info.serial_hash,
-        "scan_week": info.scan_week,
-        "compression": info.compression,
-        "reader": info.reader,
-        "icc_profile": info.icc_profile is not None,
-        "notes": list(info.notes),
-    }
-    return {key: value for key, value in plain.items() if value not in (None, [], "")}

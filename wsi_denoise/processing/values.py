@@ -124,3 +124,20 @@ class SlidePlan:
     model_sha256: str
     description: str
     facts: dict[str, Any]
+
+
+def facts_of(info: SlideInfo) -> dict[str, Any]:
+    """Return what is stored of a slide: the allow-list of :class:`SlideInfo`, as plain values."""
+    plain = {
+        "levels": [list(size) for size in info.levels],
+        "objective_power": info.objective_power,
+        "vendor": info.vendor,
+        "model": info.model,
+        "serial_hash": info.serial_hash,
+        "scan_week": info.scan_week,
+        "compression": info.compression,
+        "reader": info.reader,
+        "icc_profile": info.icc_profile is not None,
+        "notes": list(info.notes),
+    }
+    return {key: value for key, value in plain.items() if value not in (None, [], "")}

@@ -1,0 +1,306 @@
+"""The daemon: watches, claims, runs; and the same for one slide in the foreground.
+
+Three threads: intake brings what lies in the inboxes into the store, the heartbeat keeps leases, and the main thread
+works off the queue. They share nothing but the store and the cluster.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from distributed import KilledWorker
+from distributed.client import FutureCancelledError
+
+from wsi_denoise import __version__
+from wsi_denoise.errors import BlockKillsWorker, SourceError, SourceUnavailable, StoreError, WsiDenoiseError
+from wsi_denoise.intake.files import slide_files, snapshot
+from wsi_denoise.intake.fingerprint import fingerprint
+from wsi_denoise.intake.quarantine import Quarantine
+from wsi_denoise.intake.report import Report
+from wsi_denoise.intake.watcher import Watcher
+from wsi_denoise.jobs.states import OVER, JobState
+from wsi_denoise.jobs.store import JobStore
+from wsi_denoise.jobs.values import Job
+from wsi_denoise.processing import remote
+from wsi_denoise.processing.cluster import Cluster, connect
+from wsi_denoise.runner import Heartbeat, Runner
+from wsi_denoise.settings import Loaded, Settings
+
+_log = logging.getLogger(__name__)
+
+IDLE_SECONDS = 1.0
+PROBES = 2
+
+
+class Daemon:
+    """Watches the inboxes and works off the queue until it is told to stop.
+
+    Parameters
+    ----------
+    loaded : Loaded
+    store : JobStore
+        Up to date.
+    say : callable
+        Shows a line to a person at the terminal.
+    """
+
+    def __init__(self, loaded: Loaded, store: JobStore, *, say: Callable[[str], None]) -> None:
+        self._settings, self._store, self._say = loaded.settings, store, say
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set; then finish the blocks in flight and give the job back.
+
+        Raises
+        ------
+        SchedulerUnreachable
+            At the start only.
+        """
+        settings, store = self._settings, self._store
+        for inbox in settings.intake.inbox:
+            _make_inbox(inbox)
+        recover(store)
+        with registered(store, settings) as daemon_id, connect(settings) as cluster:
+            _log.info("daemon %d: %s", daemon_id, cluster.description)
+            watcher = Watcher(
+                settings, store, probe=lambda path: probe(cluster, path, settings), origin=f"daemon:{daemon_id}"
+            )
+            intake = threading.Thread(target=self._intake, args=(watcher, stop), name="intake", daemon=True)
+            with Heartbeat(store, daemon_id, settings) as heartbeat:
+                device = cluster.call(remote.describe_device, settings.compute)
+                intake.start()
+                runner = Runner(
+                    settings,
+                    store,
+                    daemon_id,
+                    cluster,
+                    heartbeat,
+                    stop,
+                    quarantine=Quarantine(settings.intake.quarantine, move=settings.intake.move),
+                    on_change=self._changed,
+                )
+                try:
+                    self._device(device, heartbeat, stop)
+                    self._work(runner, daemon_id, stop)
+                finally:
+                    stop.set()
+                    watcher.close()
+                    intake.join(timeout=5)
+
+    def _device(self, future: object, heartbeat: Heartbeat, stop: threading.Event) -> None:
+        """Say what the network runs on, once a worker knows."""
+        while not stop.is_set():
+            if future.done():  # type: ignore[attr-defined]
+                heartbeat.device = str(future.result())  # type: ignore[attr-defined]
+                _log.info("device: %s", heartbeat.device)
+                self._say(f"device: {heartbeat.device}")
+                return
+            stop.wait(0.1)
+
+    def _intake(self, watcher: Watcher, stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                report = watcher.look()
+                self._log_report(report)
+                if report.unfinished:
+                    continue
+            except StoreError as error:
+                _log.warning("intake: %s", error)
+            except Exception:  # noqa: BLE001 - logged with its traceback below
+                # The scan never gives up: whatever this was, the next look starts from what is there.
+                if not stop.is_set():
+                    _log.exception("intake")
+            watcher.wait(self._settings.intake.scan_seconds)
+
+    def _log_report(self, report: Report) -> None:
+        for what in ("seen", "queued", "duplicates", "quarantined", "forgotten"):
+            jobs = getattr(report, what)
+            if jobs:
+                _log.info("intake: %s: %s", what, ", ".join(f"job {number}" for number in jobs))
+        for other in report.others:
+            _log.info("intake: not a slide: %s", getattr(other, "reason", "") or other.kind)
+        for trouble in report.unavailable:
+            _log.warning("intake: %s", trouble)
+
+    def _work(self, runner: Runner, daemon_id: int, stop: threading.Event) -> None:
+        while not stop.is_set():
+            try:
+                job = self._store.claim(daemon_id, self._settings.jobs.lease_seconds)
+                if job is None:
+                    stop.wait(IDLE_SECONDS)
+                    continue
+                self._changed(job)
+                runner.run(job)
+            except StoreError as error:
+                _log.warning("queue: %s", error)
+                stop.wait(5 * IDLE_SECONDS)
+
+    def _changed(self, job: Job) -> None:
+        if job.state in OVER or not job.blocks_done:
+            rest = (
+                f": {job.verdict}, {job.output}"
+                if job.state is JobState.DONE
+                else f": {job.error}"
+                if job.error
+                else ""
+            )
+            self._say(f"job {job.id} {job.state}{rest}")
+
+
+def run_slides(
+    paths: list[Path],
+    loaded: Loaded,
+    store: JobStore,
+    *,
+    region: tuple[int, int, int, int] | None = None,
+    report: Callable[[Job], None] = lambda _job: None,
+    stop: threading.Event | None = None,
+) -> list[Job]:
+    """Denoise slides now, in the foreground, in the same store.
+
+    Parameters
+    ----------
+    paths : list of Path
+    loaded : Loaded
+    store : JobStore
+    region : (int, int, int, int), optional
+        (x, y, width, height) at level 0: a trial, with a picture beside the TIFF.
+    report : callable
+        Told each job as it moves on.
+    stop : threading.Event, optional
+        Set to stop after the blocks in flight.
+
+    Returns
+    -------
+    list of Job
+        As they ended, in the order of `paths`.
+    """
+    settings = loaded.settings
+    stop = stop or threading.Event()
+    recover(store)
+    ended = []
+    with (
+        registered(store, settings) as daemon_id,
+        connect(settings) as cluster,
+        Heartbeat(store, daemon_id, settings) as heartbeat,
+    ):
+        runner = Runner(settings, store, daemon_id, cluster, heartbeat, stop, on_change=report)
+        for path in paths:
+            job = _submit(path.absolute(), settings, store, cluster, region)
+            report(job)
+            if job.state not in OVER:
+                claimed = store.claim(daemon_id, settings.jobs.lease_seconds, only=job.id)
+                job = runner.run(claimed) if claimed else _follow(job, store, report, stop)
+            ended.append(job)
+            if stop.is_set():
+                break
+    return ended
+
+
+def _submit(
+    path: Path, settings: Settings, store: JobStore, cluster: Cluster, region: tuple[int, int, int, int] | None
+) -> Job:
+    """Bring one slide into the store at a person's wish: no waiting until it settles."""
+    origin = "person:cli"
+    relative = next((path.relative_to(inbox) for inbox in settings.intake.inbox if path.is_relative_to(inbox)), None)
+    relative = relative or Path(path.name)
+    preset = settings.preset_for(relative)
+    seen = snapshot(slide_files(path))
+    job = store.see(path, relative, size_bytes=seen.size_bytes, mtime_ns=seen.mtime_ns, preset=preset, origin=origin)
+    try:
+        trouble = probe(cluster, path, settings)
+        if trouble is not None:
+            raise trouble
+        digest = fingerprint(path, expected=seen)
+    except SourceError as error:
+        return store.forget(job.id, str(error), origin=origin)
+    except WsiDenoiseError as error:
+        return store.quarantine(job.id, error, origin)
+    return store.queue(
+        job.id,
+        fingerprint=digest,
+        settings=settings.pixel_settings(),
+        settings_hash=settings.pixel_hash(),
+        preset=preset,
+        origin=origin,
+        region=region,
+    )
+
+
+def _follow(job: Job, store: JobStore, report: Callable[[Job], None], stop: threading.Event) -> Job:
+    """Watch a job that another daemon has taken."""
+    while job.state not in OVER and not stop.wait(IDLE_SECONDS):
+        job = store.job(job.id)
+        report(job)
+    return job
+
+
+def probe(cluster: Cluster, path: Path, settings: Settings) -> WsiDenoiseError | None:
+    """Open a slide in a worker and read its last tile; see :data:`wsi_denoise.intake.watcher.Probe`."""
+    for _ in range(PROBES):
+        # Before the blocks that wait: an answer here is short, and a scan waits for it.
+        future = cluster.call(remote.probe, path, settings.limits.megapixels, priority=10)
+        try:
+            trouble: WsiDenoiseError | None = future.result(timeout=settings.limits.open_seconds)
+        except (KilledWorker, FutureCancelledError):
+            continue
+        except TimeoutError:
+            return SourceUnavailable(f"opening it took more than {settings.limits.open_seconds:g} s")
+        finally:
+            future.cancel()
+        return trouble
+    return BlockKillsWorker("while it was opened")
+
+
+@contextmanager
+def registered(store: JobStore, settings: Settings) -> Iterator[int]:
+    """Give this process a number in the store, and sign it off at the end."""
+    facts = {"inbox": [str(inbox) for inbox in settings.intake.inbox], "output": str(settings.output.folder)}
+    daemon_id = store.register_daemon(version=__version__, facts=facts)
+    try:
+        yield daemon_id
+    finally:
+        try:
+            store.stop_daemon(daemon_id)
+        except StoreError as error:
+            _log.warning("signing off: %s", error)
+
+
+def recover(store: JobStore) -> list[int]:
+    """Give back what daemons of this machine held that died without a word, and return those jobs' numbers.
+
+    Nobody has to wait for their leases then. A process number may have been given to another program meanwhile: then
+    the lease decides, as it does for daemons on other machines.
+    """
+    freed: list[int] = []
+    for daemon in store.daemons():
+        if daemon.host == socket.gethostname() and daemon.pid != os.getpid() and not _alive(daemon.pid):
+            jobs = store.stop_daemon(daemon.id, origin="recovery", reason="died without a word")
+            if jobs:
+                _log.warning(
+                    "daemon %d died; taken up again: %s", daemon.id, ", ".join(f"job {number}" for number in jobs)
+                )
+            freed += jobs
+    return freed
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _make_inbox(inbox: Path) -> None:
+    try:
+        inbox.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _log.warning("inbox %s cannot be made (%s); it is looked for again at every scan", inbox, error.strerror)

@@ -1,0 +1,311 @@
+"""One claimed job: run it, and write down how it ended.
+
+What goes wrong is decided here and nowhere else: the file is at fault (quarantined), it may work later (queued again,
+with a time), or not (failed).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from wsi_denoise import notify
+from wsi_denoise.errors import (
+    InternalError,
+    JobCancelled,
+    LeaseLost,
+    PresetNotForSlides,
+    SlideChanged,
+    SlideError,
+    StoreError,
+    WsiDenoiseError,
+)
+from wsi_denoise.intake.files import slide_files, snapshot
+from wsi_denoise.intake.quarantine import Quarantine
+from wsi_denoise.jobs.states import JobState, retry_at
+from wsi_denoise.jobs.store import JobStore
+from wsi_denoise.jobs.values import Job
+from wsi_denoise.network import weights
+from wsi_denoise.outputs import output_path
+from wsi_denoise.processing import remote
+from wsi_denoise.processing.cluster import Cluster
+from wsi_denoise.processing.slide import Interrupted, Progress, Request, Result, denoise_slide, replaceable
+from wsi_denoise.processing.spool import Spool
+from wsi_denoise.processing.values import SlidePlan, facts_of
+from wsi_denoise.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 1.0
+
+
+class Heartbeat:
+    """Says that a daemon lives, from a thread of its own, and renews the lease of what it works on.
+
+    Parameters
+    ----------
+    store : JobStore
+    daemon_id : int
+    settings : Settings
+    """
+
+    def __init__(self, store: JobStore, daemon_id: int, settings: Settings) -> None:
+        self._store, self._daemon_id, self._jobs = store, daemon_id, settings.jobs
+        self._job_id: int | None = None
+        self._lost = threading.Event()
+        self._stop = threading.Event()
+        self.device: str | None = None
+        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    @contextmanager
+    def on(self, job: Job) -> Iterator[None]:
+        """Keep the lease of a job while the block runs."""
+        self._lost.clear()
+        self._job_id = job.id
+        try:
+            yield
+        finally:
+            self._job_id = None
+
+    def check(self) -> None:
+        """Raise LeaseLost when another daemon has taken the job over."""
+        if self._lost.is_set():
+            raise LeaseLost
+
+    def _beat(self) -> None:
+        while not self._stop.wait(self._jobs.heartbeat_seconds):
+            job_id = self._job_id
+            try:
+                held = self._store.heartbeat(self._daemon_id, job_id, self._jobs.lease_seconds, device=self.device)
+            except StoreError as error:
+                # The lease is longer than several heartbeats: a database that is locked for a moment costs nothing.
+                _log.warning("heartbeat: %s", error)
+                continue
+            if not held and job_id == self._job_id:
+                self._lost.set()
+
+
+class Runner:
+    """Runs claimed jobs, one after the other.
+
+    Parameters
+    ----------
+    settings : Settings
+    store : JobStore
+    daemon_id : int
+    cluster : Cluster
+    heartbeat : Heartbeat
+    stop : threading.Event
+        Set to give the running job back after the blocks in flight.
+    on_change : callable
+        Told the job whenever it moved on.
+    quarantine : Quarantine or None
+        Where notes are written; None writes none (a person is looking at the terminal).
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: JobStore,
+        daemon_id: int,
+        cluster: Cluster,
+        heartbeat: Heartbeat,
+        stop: threading.Event,
+        *,
+        on_change: Callable[[Job], None] = lambda _job: None,
+        quarantine: Quarantine | None = None,
+    ) -> None:
+        self._settings, self._store, self._cluster = settings, store, cluster
+        self._daemon_id, self._origin = daemon_id, f"daemon:{daemon_id}"
+        self._heartbeat, self._stop = heartbeat, stop
+        self._on_change, self._quarantine = on_change, quarantine
+        self._asked = 0.0
+        self._told = 0.0
+
+    def run(self, job: Job) -> Job:
+        """Run a claimed job to whatever end, and return it as the store has it then.
+
+        Raises
+        ------
+        StoreError
+            When even that cannot be written down; the lease will expire, and the job be taken up again.
+        """
+        _log.info("job %d: attempt %d", job.id, job.attempts)
+        try:
+            with self._heartbeat.on(job):
+                ended = self._finish(job, self._denoise(job))
+            if self._quarantine is not None:
+                self._quarantine.release(Path(job.slide), Path(job.relative))
+        except Interrupted:
+            ended = self._store.release(job.id, self._daemon_id, "the daemon is stopping")
+        except LeaseLost as error:
+            _log.warning("job %d: %s", job.id, error)
+            ended = self._store.job(job.id)
+        except JobCancelled:
+            ended = self._store.cancelled(job.id, self._daemon_id)
+        except WsiDenoiseError as error:
+            ended = self._end(job, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the daemon goes on and the user is told
+            _log.exception("job %d", job.id)
+            ended = self._end(job, InternalError(f"{type(error).__name__}: {error}"))
+        _log.info("job %d: %s%s", ended.id, ended.state, f", {ended.error_code}" if ended.error_code else "")
+        self._tell(ended)
+        return ended
+
+    def _tell(self, job: Job) -> None:
+        self._on_change(job)
+        if job.state in {JobState.DONE, JobState.QUARANTINED, JobState.FAILED}:
+            notify.post(self._settings.notify.url, self._settings.notify.timeout, job.state.value, job)
+
+    def _denoise(self, job: Job) -> Result:
+        settings = self._settings.with_values(job.settings)
+        card = weights.card(job.preset)
+        if card.not_for_slides and not settings.model.allow_unsafe:
+            raise PresetNotForSlides(job.preset)
+        path = Path(job.slide)
+        self._check_source(job)
+
+        def name(facts: Mapping[str, Any]) -> Path:
+            return output_path(
+                settings.output.folder,
+                Path(job.relative),
+                facts,
+                taken=lambda file: file.exists() and not replaceable(file, facts),
+                overwrite=settings.output.overwrite,
+            )
+
+        maps = None if job.region else settings.jobs.state / "maps" / f"{job.id}.npz"
+        request = Request(
+            path=path,
+            fingerprint=job.fingerprint or "",
+            settings=settings,
+            preset=job.preset,
+            output=name,
+            maps=maps,
+            check_source=lambda: self._check_source(job),
+            overwrite=settings.output.overwrite,
+            region=job.region,
+        )
+        planned: list[SlidePlan] = []
+
+        def on_plan(plan: SlidePlan) -> None:
+            planned.append(plan)
+            self._store.set_slide_facts(
+                job.id, plan.info.width, plan.info.height, plan.info.mpp, facts_of(plan.info), origin=self._origin
+            )
+            _log.info("job %d: %s; %s", job.id, plan.work.plan, plan.tissue_note or "tissue found")
+
+        result = denoise_slide(
+            request,
+            self._cluster,
+            on_plan=on_plan,
+            on_progress=lambda progress: self._progress(job, progress),
+            keep_going=lambda: self._keep_going(job),
+        )
+        if job.region:
+            self._cluster.call(remote.preview, planned[0], result.output, result.output.with_suffix(".png")).result()
+        Spool(planned[0].work.spool).remove()
+        return result
+
+    def _finish(self, job: Job, result: Result) -> Job:
+        maps = None if job.region else self._settings.jobs.state / "maps" / f"{job.id}.npz"
+        return self._store.finish(
+            job.id,
+            self._daemon_id,
+            verdict=result.judgement.verdict.value,
+            reasons=list(result.judgement.reasons),
+            metrics=result.metrics,
+            output=result.output,
+            output_sha256=result.sha256,
+            maps=maps,
+            provenance={**result.facts, "seconds": {key: round(value, 3) for key, value in result.seconds.items()}},
+            model_checksum=result.model_sha256,
+        )
+
+    def _end(self, job: Job, error: WsiDenoiseError) -> Job:
+        """Write down an error: quarantine, another try, or the end."""
+        if isinstance(error, SlideError):
+            ended = self._store.quarantine(job.id, error, self._origin)
+            if self._quarantine is not None:
+                self._note(ended, error)
+            return ended
+        if isinstance(error, SlideChanged):
+            return self._store.settle_again(job.id, error, self._origin)
+        if error.retry and job.attempts < self._settings.jobs.attempts:
+            now = datetime.now(UTC)
+            return self._store.retry_later(
+                job.id, error, retry_at(job.attempts, self._settings.jobs.retry_seconds, now), self._origin
+            )
+        return self._store.fail(job.id, error, self._origin)
+
+    def _note(self, job: Job, error: WsiDenoiseError) -> None:
+        assert self._quarantine is not None
+        try:
+            self._quarantine.put(Path(job.slide), Path(job.relative), error, job_id=job.id, time=datetime.now(UTC))
+        except WsiDenoiseError as failure:
+            _log.warning("job %d: %s", job.id, failure)
+
+    def _check_source(self, job: Job) -> None:
+        """Compare size and time with those that were fingerprinted.
+
+        Raises
+        ------
+        SlideVanished, SourceUnavailable
+            From reading them.
+        SlideChanged
+        """
+        now = snapshot(slide_files(Path(job.slide)))
+        if (now.size_bytes, now.mtime_ns) != (job.size_bytes, job.mtime_ns):
+            raise SlideChanged(f"job {job.id}")
+
+    def _progress(self, job: Job, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._told < PROGRESS_SECONDS and progress.done != progress.total:
+            return
+        self._told = now
+        try:
+            self._store.progress(
+                job.id,
+                self._daemon_id,
+                progress.done,
+                progress.total,
+                progress.resumed,
+                progress.rate,
+                progress.seconds_left,
+            )
+            self._on_change(self._store.job(job.id))
+        except LeaseLost:
+            raise
+        except StoreError as error:
+            _log.warning("progress: %s", error)
+
+    def _keep_going(self, job: Job) -> None:
+        """Raise what ends the work: shutdown, a lost lease, or a person's wish."""
+        if self._stop.is_set():
+            raise Interrupted
+        self._heartbeat.check()
+        now = time.monotonic()
+        if now - self._asked < PROGRESS_SECONDS:
+            return
+        self._asked = now
+        try:
+            cancelled = self._store.cancel_requested(job.id)
+        except StoreError as error:
+            _log.warning("asking whether job %d is cancelled: %s", job.id, error)
+            return
+        if cancelled:
+            raise JobCancelled
