@@ -152,6 +152,13 @@ def test_the_unreadable_tile_is_named_and_the_handle_survives(slides):
                 slide.read(0, 0, 16, 16)
 
 
+def test_a_vendors_property_whose_name_is_garbage_is_no_matter(slides, tmp_path):
+    data = (slides / "negative/small.svs").read_bytes()
+    assert b"|ImageID" in data
+    (tmp_path / "a.svs").write_bytes(data.replace(b"|ImageID", b"|Image\xff\xfe"))
+    assert probe(tmp_path / "a.svs").objective_power == 20
+
+
 @pytest.mark.parametrize("name", ["camelyon-jpeg.dicom", "derived/CMU-1-Small-Region.dicom"])
 def test_openslide_recovers_from_a_damaged_tile_and_names_it(slides, tmp_path, name):
     """After one error every later call on an OpenSlide handle fails; here the good tiles still read."""

@@ -38,6 +38,7 @@ DATE_KEYS = (
     "ventana.ScanDate",
 )
 MAKER_KEYS = ("dicom.Manufacturer", "philips.DICOM_MANUFACTURER", "tiff.Make")
+KEPT_KEYS = (*MAKER_KEYS, *MODEL_KEYS, *SERIAL_KEYS, *DATE_KEYS)
 
 _DATES = (
     (re.compile(r"^(\d{4})(\d{2})(\d{2})"), (0, 1, 2)),

@@ -17,6 +17,15 @@ import numpy as np
 from wsi_denoise.slide import metadata
 from wsi_denoise.slide.base import DecodeFailure, Pixels, Slide, SlideInfo, check_unchanged, composite, stat_source
 
+TILE_KEYS = ("openslide.level[0].tile-width", "openslide.level[0].tile-height")
+OPENSLIDE_KEYS = (
+    "openslide.vendor",
+    "openslide.mpp-x",
+    "openslide.mpp-y",
+    "openslide.objective-power",
+    "openslide.background-color",
+)
+
 
 def open_handle(path: Path) -> Any:
     """Return an ``openslide.OpenSlide``, or None for what it does not know.
@@ -46,7 +55,7 @@ def info_from(handle: Any, path: Path) -> SlideInfo:
     import openslide  # noqa: PLC0415
 
     try:
-        properties: Mapping[str, str] = dict(handle.properties)
+        properties = _allowed(handle)
         levels = tuple((int(width), int(height)) for width, height in handle.level_dimensions)
         profile = openslide.lowlevel.read_icc_profile(handle._osr)  # noqa: SLF001 - the public way re-encodes it
     except openslide.OpenSlideError as error:
@@ -55,7 +64,7 @@ def info_from(handle: Any, path: Path) -> SlideInfo:
         metadata.number(properties.get("openslide.mpp-x")), metadata.number(properties.get("openslide.mpp-y"))
     )
     vendor = properties.get("openslide.vendor")
-    tile = tuple(int(properties.get(f"openslide.level[0].tile-{side}", 0) or 0) for side in ("width", "height"))
+    tile = tuple(int(metadata.number(properties.get(name)) or 0) for name in TILE_KEYS)
     return SlideInfo(
         path=path,
         width=levels[0][0],
@@ -73,6 +82,12 @@ def info_from(handle: Any, path: Path) -> SlideInfo:
         tile=(tile[0], tile[1]) if min(tile) >= 16 and max(tile) <= 1024 else (256, 256),
         notes=notes,
     )
+
+
+def _allowed(handle: Any) -> dict[str, str]:
+    """Return the properties on the allow-list and no others: the rest may name a patient."""
+    keys = (*metadata.KEPT_KEYS, *OPENSLIDE_KEYS, *TILE_KEYS)
+    return {key: value for key in keys if (value := handle.properties.get(key)) is not None}
 
 
 def stated_background(properties: Mapping[str, str]) -> tuple[int, int, int] | None:
