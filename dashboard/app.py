@@ -32,11 +32,12 @@ PAGE = Path(__file__).with_name("main.py")
 _ASKED = ("since", "until", "slide", "verdict", "preset", "error_code", "sort")
 
 _STREAMLIT = {
-    "BROWSER_GATHER_USAGE_STATS": "false",
-    "SERVER_HEADLESS": "true",
-    "SERVER_FILE_WATCHER_TYPE": "none",
-    "CLIENT_TOOLBAR_MODE": "minimal",
-    "CLIENT_SHOW_ERROR_DETAILS": "none",  # the log has them
+    "browser.gatherUsageStats": False,
+    "server.headless": True,
+    "server.fileWatcherType": "none",
+    "client.toolbarMode": "minimal",
+    "client.showErrorDetails": "none",  # the log has them
+    "logger.level": "error",
 }
 
 _log = logging.getLogger(__name__)
@@ -83,13 +84,35 @@ def application(settings: Settings) -> ASGIApp:
     """
     refuse_unguarded(settings.dashboard)
     context.use(settings)
-    for name, value in _STREAMLIT.items():
-        os.environ[f"STREAMLIT_{name}"] = value
-    import streamlit  # noqa: PLC0415 - reads the variables
+    import streamlit  # noqa: PLC0415 - seconds, and not needed to be refused
+    from streamlit import config  # noqa: PLC0415
 
+    # Not by variables: Streamlit reads those only when its own command line starts it.
+    for name, value in _STREAMLIT.items():
+        config.set_option(name, value)
+    _take_logs()
     guard = Middleware(Guard, token=settings.dashboard.token)
     routes = [Route("/api/jobs", jobs), Route("/healthz", healthz)]
-    return streamlit.App(PAGE, routes=routes, middleware=[guard])
+    return streamlit.App(PAGE, routes=routes, middleware=[guard], on_script_error=_failed)
+
+
+def _take_logs() -> None:
+    """Send what Streamlit would print in its own way to our log."""
+    for name in list(logging.root.manager.loggerDict):
+        logger = logging.getLogger(name)
+        handler = getattr(logger, "streamlit_console_handler", None)
+        if handler is not None:
+            logger.removeHandler(handler)
+            logger.propagate = True
+            logger.setLevel(logging.WARNING)
+
+
+def _failed(error: Exception) -> bool:
+    import streamlit  # noqa: PLC0415
+
+    _log.error("the page failed", exc_info=error)
+    streamlit.error("The page failed. The log in the state folder has the details.")
+    return True
 
 
 def serve(settings: Settings) -> None:

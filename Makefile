@@ -1,0 +1,46 @@
+# Two commands do all the set-up on a bare machine: `make run` and `make test`.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+.PHONY: help run demo test lint env clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.wsi-denoise-env
+# cpu is OpenVINO: two to three times as fast on a CPU.
+EXTRAS ?= cpu,dev
+
+help:
+	@echo "make run    make the environment, then start daemon and page: inbox/ -> denoised/"
+	@echo "make demo   put a demo slide into inbox/, wait, and say where the result is"
+	@echo "make test   everything that a change has to pass"
+	@echo "make lint   style and types alone"
+	@echo "make env    the environment alone; it is made again when pyproject.toml changes"
+
+env: $(STAMP)
+
+$(STAMP): pyproject.toml .ci/env .ci/system
+	@.ci/system
+	.ci/env $(VENV) "$(EXTRAS)"
+	touch $(STAMP)
+
+run: env
+	@exec $(BIN)/wsi-denoise up
+
+demo: env
+	@exec $(BIN)/python .ci/demo.py
+
+lint: env
+	@$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: env
+	@.ci/system chromium
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest
+
+clean:
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
