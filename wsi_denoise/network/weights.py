@@ -24,6 +24,9 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from wsi_denoise.errors import NoSuchPreset, WeightsDamaged
 
 if TYPE_CHECKING:
@@ -216,6 +219,34 @@ def load(preset: str, where: Traversable | None = None) -> IRUNet:
 
     from wsi_denoise.network.irunet import IRUNet  # noqa: PLC0415
 
+    known, data = _checked(preset, where)
+    network = IRUNet(known.filters, residual=known.residual, full_skip=known.full_skip)
+    try:
+        network.load_state_dict(safetensors.torch.load(data))
+    except (RuntimeError, safetensors.SafetensorError) as error:
+        raise WeightsDamaged(f"{preset}.safetensors does not fit {known.architecture} of {known.filters}") from error
+    return network.eval()
+
+
+def arrays(preset: str, where: Traversable | None = None) -> dict[str, NDArray[np.float32]]:
+    """Return the weights of a preset as plain arrays, by the names of the network's parameters. Without torch.
+
+    Raises
+    ------
+    NoSuchPreset, WeightsDamaged
+        As :func:`load`, but for the fit to the architecture.
+    """
+    import safetensors.numpy  # noqa: PLC0415
+
+    _, data = _checked(preset, where)
+    try:
+        return dict(safetensors.numpy.load(data))
+    except safetensors.SafetensorError as error:
+        raise WeightsDamaged(f"{preset}.safetensors cannot be read ({error})") from error
+
+
+def _checked(preset: str, where: Traversable | None) -> tuple[ModelCard, bytes]:
+    """Return a preset's card and the content of its weights' file, which has the card's checksum."""
     place = where or folder()
     known = card(preset, place)
     try:
@@ -225,12 +256,7 @@ def load(preset: str, where: Traversable | None = None) -> IRUNet:
     found = hashlib.sha256(data).hexdigest()
     if found != known.sha256:
         raise WeightsDamaged(f"{preset}.safetensors has {found[:12]}, its card says {known.sha256[:12]}")
-    network = IRUNet(known.filters, residual=known.residual, full_skip=known.full_skip)
-    try:
-        network.load_state_dict(safetensors.torch.load(data))
-    except (RuntimeError, safetensors.SafetensorError) as error:
-        raise WeightsDamaged(f"{preset}.safetensors does not fit {known.architecture} of {known.filters}") from error
-    return network.eval()
+    return known, data
 
 
 def save(weights: dict[str, Tensor], known: ModelCard, where: Path) -> ModelCard:

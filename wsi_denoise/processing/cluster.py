@@ -67,13 +67,13 @@ def connect(settings: Settings) -> Iterator[Cluster]:
     SchedulerUnreachable
     """
     address = settings.compute.scheduler
+    logging.getLogger("distributed").setLevel(logging.WARNING)
     dask.config.set(
         {
             # A worker that dies takes down what it held at once: the suspects are then run alone (slide.py).
             "distributed.scheduler.allowed-failures": 0,
             "distributed.worker.daemon": False,
             "distributed.comm.timeouts.connect": "20s",
-            "distributed.logging.distributed": "warning",
             # Usage of the disk is bounded by the spool; dask's own spilling would hide a task that needs too much.
             "distributed.worker.memory.spill": False,
             "distributed.worker.memory.target": False,
@@ -82,7 +82,7 @@ def connect(settings: Settings) -> Iterator[Cluster]:
     if address:
         _warn_if_open(address)
         try:
-            client = Client(address, timeout=20, set_as_default=False)
+            client = Client(address, timeout=20)
         except (OSError, TimeoutError, CommClosedError, ValueError) as error:
             raise SchedulerUnreachable(f"{address} ({error})") from error
         with client:
@@ -93,7 +93,7 @@ def connect(settings: Settings) -> Iterator[Cluster]:
     folder.mkdir(parents=True, exist_ok=True)
     with (
         _local(processes, threads, settings.limits.worker_memory, folder) as cluster,
-        Client(cluster, set_as_default=False) as client,
+        Client(cluster) as client,
     ):
         yield Cluster(client, 1, f"{processes} worker processes with {threads} threads each on this machine")
 

@@ -1,0 +1,105 @@
+"""The network on pixels: backends agree, and precision costs little."""
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from wsi_denoise.errors import SettingsInvalid
+from wsi_denoise.network.denoiser import Denoiser, choose
+from wsi_denoise.network.irunet import IRUNet
+from wsi_denoise.network.plan import Plan
+from wsi_denoise.settings import ComputeSettings
+
+openvino = pytest.importorskip("openvino", reason="OpenVINO is an extra (cpu)")
+
+
+def plan(backend: str, precision: str, batch: int = 1) -> Plan:
+    return Plan("cpu", backend, precision, 1, batch)
+
+
+@pytest.fixture(scope="module")
+def noisy(tissue_image: np.ndarray) -> np.ndarray:
+    clean = tissue_image[:192, :288].astype(np.float64)
+    drawn = np.random.default_rng(3).normal(0, 25, clean.shape)
+    return np.clip(np.rint(clean + drawn), 0, 255).astype(np.uint8)
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return np.abs(one.astype(int) - other)
+
+
+@pytest.mark.parametrize(("residual", "full_skip"), [(True, True), (True, False), (False, False)])
+def test_the_openvino_graph_is_the_torch_network(noisy: np.ndarray, residual: bool, full_skip: bool) -> None:
+    torch.manual_seed(1)
+    network = IRUNet(16, residual=residual, full_skip=full_skip)
+    for parameter in network.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    windows = np.stack([noisy[:96, :96], noisy[96:, 96:192]])
+    want = Denoiser(network, plan("torch", "fp32")).denoise(windows)
+    got = Denoiser(network, plan("openvino", "fp32")).denoise(windows)
+    assert difference(want, windows).mean() > 1, "the network does nothing, so that agreeing means nothing"
+    assert difference(want, got).max() <= 1
+    assert (want != got).mean() < 0.001
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_the_shipped_network_brings_noisy_tissue_closer_to_the_clean(
+    noisy: np.ndarray, tissue_image: np.ndarray, backend: str
+) -> None:
+    after = Denoiser("paper", plan(backend, "fp32")).denoise(noisy[None])[0]
+    clean = tissue_image[:192, :288].astype(float)
+    before_error, after_error = np.mean((noisy - clean) ** 2), np.mean((after - clean) ** 2)
+    assert 10 * np.log10(before_error / after_error) > 7
+
+
+@pytest.mark.parametrize("backend", ["torch", "openvino"])
+def test_half_precision_costs_less_than_a_grey_level(noisy: np.ndarray, backend: str) -> None:
+    full = Denoiser("paper", plan("torch", "fp32")).denoise(noisy[None])
+    half = Denoiser("paper", plan(backend, "bf16")).denoise(noisy[None])
+    assert difference(full, half).mean() < 0.5
+    assert difference(full, half).max() <= 4
+
+
+def test_windows_of_a_batch_do_not_see_each_other(noisy: np.ndarray) -> None:
+    windows = np.stack([noisy[:96, :96], noisy[96:, 192:]])
+    denoiser = Denoiser("paper", plan("openvino", "fp32"))
+    together = denoiser.denoise(windows)
+    alone = np.concatenate([denoiser.denoise(windows[:1]), denoiser.denoise(windows[1:])])
+    assert difference(together, alone).max() <= 1
+
+
+def test_the_input_is_not_written_to(noisy: np.ndarray) -> None:
+    windows = noisy[None, :96, :96].copy()
+    windows.flags.writeable = False
+    for backend in ("torch", "openvino"):
+        Denoiser("paper", plan(backend, "fp32")).denoise(windows)
+
+
+def test_choosing_says_what_it_is() -> None:
+    chosen = choose(ComputeSettings(device="cpu", backend="torch", precision="fp32", window=2))
+    assert chosen == Plan("cpu", "torch", "fp32", 2, 1)
+    assert (
+        chosen.numerics != choose(ComputeSettings(device="cpu", backend="torch", precision="bf16", window=2)).numerics
+    )
+
+
+@pytest.mark.parametrize("wrong", [{"device": "cpu", "precision": "fp16"}, {"device": "cuda", "backend": "openvino"}])
+def test_what_cannot_be_had_is_refused(wrong: dict[str, str]) -> None:
+    with pytest.raises(SettingsInvalid):
+        choose(ComputeSettings(**wrong))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the process's modules")
+def test_openvino_needs_no_torch() -> None:
+    import subprocess
+
+    code = (
+        "import sys, numpy as np\n"
+        "from wsi_denoise.network.denoiser import Denoiser\n"
+        "from wsi_denoise.network.plan import Plan\n"
+        "Denoiser('paper', Plan('cpu', 'openvino', 'fp32', 1, 1)).denoise(np.zeros((1, 96, 96, 3), np.uint8))\n"
+        "sys.exit('torch' in sys.modules)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,84 @@
+"""The network in OpenVINO, for CPUs: compiled once per shape and process, run by one request per thread."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import cv2
+import numpy as np
+import openvino
+from numpy.typing import NDArray
+
+from wsi_denoise.network.graph import Weights, build
+from wsi_denoise.network.plan import Plan
+
+_SHAPES = 6
+"""Compiled shapes that are kept; a slide needs one."""
+
+
+class OpenVinoBackend:
+    """Runs a network as a plan says.
+
+    Parameters
+    ----------
+    weights : mapping of str to ndarray
+    plan : Plan
+    threads : int
+        Threads of this process that the network may use at a time.
+    residual, full_skip : bool
+        As of IRUNet.
+    """
+
+    def __init__(self, weights: Weights, plan: Plan, threads: int, *, residual: bool, full_skip: bool) -> None:
+        self._weights, self._residual, self._full_skip = weights, residual, full_skip
+        self._settings = {
+            "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[plan.precision],
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": threads,
+            # Several worker processes would all be pinned to the first cores.
+            "ENABLE_CPU_PINNING": False,
+        }
+        self._core = openvino.Core()
+        self._lock = threading.Lock()
+        self._local = threading.local()
+        self._compiled: dict[tuple[int, ...], Any] = {}
+
+    def denoise(self, windows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Denoise (n, height, width, 3) uint8; see :meth:`wsi_denoise.network.denoiser.Denoiser.denoise`."""
+        outputs = self._request(windows.shape).infer(
+            [np.ascontiguousarray(windows)], share_inputs=True, share_outputs=True
+        )
+        change: NDArray[np.float32] = next(iter(outputs.values()))
+        if not self._residual:
+            direct: NDArray[np.uint8] = np.clip(np.rint(change), 0, 255).astype(np.uint8)
+            return direct
+        # One pass instead of four: adds, rounds and saturates.
+        flat = windows.reshape(len(windows), -1)
+        total = cv2.add(flat, change.reshape(flat.shape), dtype=cv2.CV_8U)
+        result: NDArray[np.uint8] = np.asarray(total, np.uint8).reshape(windows.shape)
+        return result
+
+    def _request(self, shape: tuple[int, ...]) -> Any:
+        """Return this thread's request for a shape; a compiled network serves all threads, a request only one."""
+        requests: dict[tuple[int, ...], Any] = self._local.__dict__.setdefault("requests", {})
+        if shape not in requests:
+            if len(requests) >= _SHAPES:
+                requests.clear()
+            requests[shape] = self._compile(shape).create_infer_request()
+        return requests[shape]
+
+    def _compile(self, shape: tuple[int, ...]) -> Any:
+        with self._lock:
+            if shape not in self._compiled:
+                if len(self._compiled) >= _SHAPES:
+                    self._compiled.clear()
+                graph = build(self._weights, shape, residual=self._residual, full_skip=self._full_skip)
+                self._compiled[shape] = self._core.compile_model(graph, "CPU", self._settings)
+            compiled: Any = self._compiled[shape]
+            return compiled
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware."""
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

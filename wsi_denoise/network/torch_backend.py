@@ -1,0 +1,85 @@
+"""The network in PyTorch: half precision and channels last on a GPU, bfloat16 on a CPU that has it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from wsi_denoise.errors import DeviceOutOfMemory
+from wsi_denoise.network.irunet import IRUNet
+from wsi_denoise.network.plan import Plan
+
+
+class _Correction(nn.Module):
+    """The network between 8-bit windows and what is added to them, or stands for them, in grey levels."""
+
+    def __init__(self, network: IRUNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, windows: Tensor) -> Tensor:
+        """Take uint8 (n, height, width, 3), give float of the same shape."""
+        x = windows.permute(0, 3, 1, 2).float() / 255.0
+        last = self.network.last(x)
+        return 255.0 * (last if self.network.residual else torch.sigmoid(last)).permute(0, 2, 3, 1)
+
+
+class TorchBackend:
+    """Runs a network as a plan says.
+
+    Parameters
+    ----------
+    network : IRUNet
+    plan : Plan
+    threads : int
+        Threads of this process, on a CPU.
+    """
+
+    def __init__(self, network: IRUNet, plan: Plan, threads: int) -> None:
+        self._plan, self._threads, self._residual = plan, threads, network.residual
+        self._kind = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[plan.precision]
+        self._model = _Correction(network.eval()).to(plan.device)
+        self._model = self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def denoise(self, windows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Denoise (n, height, width, 3) uint8; see :meth:`wsi_denoise.network.denoiser.Denoiser.denoise`.
+
+        Raises
+        ------
+        DeviceOutOfMemory
+        """
+        if self._plan.device == "cpu" and torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+        half = torch.autocast(self._plan.device, self._kind, enabled=self._kind is not None)
+        try:
+            with torch.inference_mode(), half:
+                # A copy, because torch warns about arrays that it must not write to.
+                pixels = torch.from_numpy(np.array(windows)).to(self._plan.device)
+                change = self._model(pixels).float()
+                after = pixels.float() + change if self._residual else change
+                result: NDArray[np.uint8] = after.round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
+                return result
+        except torch.cuda.OutOfMemoryError as error:
+            raise DeviceOutOfMemory(f"{len(windows)} windows of {windows.shape[1]} px") from error
+
+
+def has_cuda() -> bool:
+    """Whether torch sees a CUDA device."""
+    return torch.cuda.is_available()
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware; emulated it is slower than fp32."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - torch has no public name for it
+
+
+def arrays_of(network: IRUNet) -> dict[str, NDArray[np.float32]]:
+    """Return a network's weights as plain arrays, by the names of its parameters."""
+    return {name: value.detach().float().cpu().numpy() for name, value in network.state_dict().items()}
+
+
+def device_name() -> str:
+    """Return what the CUDA device calls itself."""
+    return str(torch.cuda.get_device_name())
