@@ -412,6 +412,30 @@ def test_a_changed_file_with_a_newer_job_is_not_settled_twice(store, daemon):
     assert f"job {newer.id}" in store.events(job.id)[-1].message
 
 
+def test_one_job_can_be_claimed_by_number(store, daemon, clock):
+    first, second = queued(store, "a"), queued(store, "b")
+    store.pause("person:cli")
+    assert store.claim(daemon, 60, only=second.id).id == second.id, "a person wants it now, pause or not"
+    assert store.claim(daemon, 60, only=second.id) is None, "it runs already"
+    clock.advance(61)
+    assert store.claim(daemon, 60, only=second.id).attempts == 2
+    finish(store, second, daemon)
+    assert store.claim(daemon, 60, only=second.id) is None
+    assert store.claim(daemon, 60, only=77) is None
+    assert store.job(first.id).state is JobState.QUEUED
+
+
+@pytest.mark.parametrize("call", ["fail", "quarantine", "settle_again", "cancel", "retry"])
+def test_a_done_job_stays_done(store, daemon, call):
+    queued(store)
+    done = finish(store, store.claim(daemon, 60), daemon)
+    before = store.events()
+    arguments = ["person:cli"] if call in {"cancel", "retry"} else [WorkerLost(), "person:cli"]
+    with pytest.raises(TransitionRefused):
+        getattr(store, call)(done.id, *arguments)
+    assert (store.job(done.id), store.events()) == (done, before)
+
+
 # --- people -----------------------------------------------------------------------------------------------------------
 
 
@@ -518,6 +542,7 @@ def test_a_job_that_is_not_there(store, daemon):
         "job": (),
         "events": (),
         "attempts": (),
+        "details": (),
         "update_seen": (1, 1),
         "forget": ("gone",),
         "quarantine": (error, "daemon:1"),

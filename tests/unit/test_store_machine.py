@@ -1,6 +1,7 @@
 """Whatever is asked of the store in whatever order: only allowed transitions, each with its event."""
 
 import os
+import re
 import shutil
 import tempfile
 from datetime import UTC, datetime, timedelta
@@ -14,11 +15,21 @@ from wsi_denoise.errors import DiskFull, LeaseLost, NotASlide, SlideChanged, Tra
 from wsi_denoise.jobs.states import ALLOWED, OVER, JobState
 from wsi_denoise.jobs.store import JobStore
 
+
+def documented_section(heading):
+    """First column of the table in docs/json.md whose first heading is this."""
+    text = (Path(__file__).parents[2] / "docs" / "json.md").read_text("utf-8")
+    rows = text.partition(f"| {heading} |")[2].partition("\n\n")[0].splitlines()[2:]
+    return "\n".join(row.split("|")[1] for row in rows)
+
+
 PATHS = st.sampled_from(["/inbox/a.svs", "/inbox/b.svs", "/inbox/c.svs"])
 CONTENTS = st.sampled_from(["x", "y"])
 DAEMONS = st.integers(1, 2)
 JOBS = st.integers(1, 8)
 ORIGINS = st.sampled_from(["daemon:1", "daemon:2", "person:cli"])
+
+DOCUMENTED = set(re.findall(r"`(\w+)`", documented_section("kind")))
 
 _template: list[Path] = []
 
@@ -158,6 +169,7 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def every_change_is_allowed_and_recorded(self):
         changes = [event for event in self.store.events() if "to" in event.data]
+        assert {event.kind for event in self.store.events()} <= DOCUMENTED
         for job in self.store.jobs().jobs:
             state = None
             for event in changes:

@@ -131,6 +131,18 @@ class History(Database):
                 for row in rows
             ]
 
+    def details(self, job_id: int) -> dict[str, Any]:
+        """Return a job as JSON, with `events` and `attempt_list`, both oldest first.
+
+        Raises
+        ------
+        NoSuchJob
+        """
+        return self.job(job_id).to_json() | {
+            "events": [event.to_json() for event in self.events(job_id)],
+            "attempt_list": [attempt.to_json() for attempt in self.attempts(job_id)],
+        }
+
     def count_by_state(self) -> dict[JobState, int]:
         """Return how many jobs there are in each state, zero included."""
         with self.reading() as session:
