@@ -1,5 +1,6 @@
 """The network on pixels: backends agree, and precision costs little."""
 
+import subprocess
 import sys
 
 import numpy as np
@@ -93,7 +94,6 @@ def test_what_cannot_be_had_is_refused(wrong: dict[str, str]) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the process's modules")
 def test_openvino_needs_no_torch() -> None:
-    import subprocess
 
     code = (
         "import sys, numpy as np\n"
