@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from wsi_denoise.errors import SettingsInvalid
 
@@ -174,12 +173,10 @@ class FolderSettings(Section):
     preset: str = Field(description="Preset for the slides in it.")
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings. Frozen; made by :func:`load`."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True, validate_default=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     intake: IntakeSettings = IntakeSettings()
     output: OutputSettings = OutputSettings()
@@ -192,11 +189,6 @@ class Settings(BaseSettings):
     notify: NotifySettings = NotifySettings()
     log: LogSettings = LogSettings()
     folders: Annotated[list[FolderSettings], Field(description="Folders with a preset of their own.")] = []
-
-    @classmethod
-    def settings_customise_sources(cls, *_args: Any, **sources: Any) -> tuple[Any, ...]:
-        """Use only what :func:`load` passes: it merges the sources itself, to know where each value came from."""
-        return (sources["init_settings"],)
 
     @property
     def database_url(self) -> str:
@@ -325,15 +317,19 @@ def _read_toml(file: Path) -> dict[str, Any]:
         raise SettingsInvalid(f"{file}: {error}") from error
 
 
-class _Environment(EnvSettingsSource):
-    """Variables out of a given mapping, as pydantic-settings reads them (JSON for lists)."""
+def _variable_tree(variable: str, value: str) -> dict[str, Any]:
+    """Return what one variable sets, as pydantic-settings reads it (JSON for lists)."""
+    # A fifth of a second to import, and most programs run without such variables.
+    from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict  # noqa: PLC0415
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = {key.lower(): value for key, value in environ.items()}
-        super().__init__(Settings)
+    class Variables(Settings, BaseSettings):
+        model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__")
 
-    def _load_env_vars(self) -> Mapping[str, str | None]:
-        return self._environ
+    class Source(EnvSettingsSource):
+        def _load_env_vars(self) -> Mapping[str, str | None]:
+            return {variable.lower(): value}
+
+    return Source(Variables)()
 
 
 def _read_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -342,7 +338,7 @@ def _read_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[st
             continue
         section, _, key = variable.removeprefix(PREFIX).lower().partition("__")
         try:
-            tree = _Environment({variable: environ[variable]})()
+            tree = _variable_tree(variable, environ[variable])
         except Exception as error:
             raise SettingsInvalid(f"{variable}: {error}") from error
         yield variable, tree or {section: {key: environ[variable]}}

@@ -325,32 +325,35 @@ def test_sample_is_a_readable_pyramid_with_noise_and_mpp(capsys, here, tissue_im
 # --- what a command costs -----------------------------------------------------------------------------------------
 
 
-def processor_seconds(*arguments):
-    """User and system time of one run, and what it imported."""
-    code = (
-        "import sys; from wsi_denoise import cli; code = cli.run(sys.argv[1:]);"
-        "sys.stderr.write('\\nMODULES ' + ' '.join({name.partition('.')[0] for name in sys.modules})); sys.exit(code)"
-    )
+def child_seconds(*arguments):
+    """User and system time of one Python program, and what it wrote to standard error."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, "-c", code, *arguments], check=False, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *arguments], check=False, capture_output=True, text=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode == 0, done.stderr
-    modules = set(done.stderr.partition("MODULES ")[2].split())
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, modules
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stderr
+
+
+def slowness():
+    """How many times slower than usual this machine is just now: neighbours on the same core take cache and clock."""
+    seconds, _ = child_seconds("-c", "total = 0\nfor number in range(5_000_000): total += number")
+    return max(1.0, seconds / 0.25)
 
 
 @pytest.mark.parametrize(("arguments", "limit"), [(("--help",), 0.5), (("jobs",), 1.0), (("jobs", "--json"), 1.0)])
 def test_answers_at_once_and_without_the_heavy_libraries(store, arguments, limit):
     seen(store, "a.svs")
-    best = float("inf")
-    # A busy neighbour on the same core makes everything slower; the best of some runs is what the program needs.
-    for _ in range(8):
-        seconds, modules = processor_seconds(*arguments)
-        assert not modules & HEAVY
-        best = min(best, seconds)
-        if best < limit:
-            return
-    pytest.fail(f"{best:.2f} s of processor time; the limit is {limit} s")
+    program = str(Path(sys.executable).with_name("wsi-denoise"))
+    tries = []
+    for _ in range(6):
+        slow = slowness()
+        tries.append(child_seconds(program, *arguments)[0] / slow)
+        if tries[-1] < limit:
+            break
+    assert min(tries) < limit, tries
+    names = "import sys; from wsi_denoise import cli; cli.run(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
+    _, modules = child_seconds("-c", names, *arguments)
+    assert not {name.partition(".")[0] for name in modules.split()} & HEAVY
 
 
 # --- signals and times --------------------------------------------------------------------------------------------
