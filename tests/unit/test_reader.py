@@ -131,7 +131,7 @@ def test_a_level_with_other_colours_or_damage_is_not_used(tmp_path):
         tiff.write(np.full((256, 256, 3), (200, 120, 120), np.uint8), photometric="rgb", tile=(128, 128), subfiletype=1)
     with open_slide(path) as slide:
         assert not slide.level_is_true(1)
-        assert (slide.thumbnail(100) == 200).all()
+        assert (slide.thumbnail(80) == 200).all()
 
 
 def test_ome_levels_in_subdirectories_are_found_with_resolution_and_date(tmp_path):
@@ -353,6 +353,21 @@ def test_a_copy_of_reserved_size_is_not_complete(tmp_path):
             probe(part)
     part.write_bytes(whole)
     assert probe(part).width == 600
+
+
+def test_complete_means_that_the_tile_last_in_the_file_reads_too(tmp_path):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(image(600, 400), photometric="rgb", **TILED)
+        tiff.write(image(300, 200), photometric="rgb", subfiletype=1, **TILED)
+    assert len(probe(path).levels) == 2
+    with tifffile.TiffFile(path) as tiff:
+        offset, count = tiff.pages[1].dataoffsets[-1], tiff.pages[1].databytecounts[-1]
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes(count))
+    with pytest.raises(UnreadableTile, match="level 1, x 256, y 192 "):
+        probe(path)
 
 
 def patched(path, tag, **change):
