@@ -1,6 +1,6 @@
 """Measure how often the verdict is right, on controls with a known answer made from real tissue.
 
-    python tests/bench/verdict_controls.py                # 200 or more of each kind, the reported sources, the shipped network
+    python tests/bench/verdict_controls.py                # the reported sources, the shipped network
     python tests/bench/verdict_controls.py --set choosing # the sources that the thresholds were chosen on
 
 Kinds: ``denoised`` (fresh noise, denoised) must pass; ``clean`` must be not_needed; ``blurred``, ``pasted``,

@@ -117,6 +117,11 @@ def test_damage_outweighs_not_needed():
     assert judge(quiet).verdict is Verdict.REVIEW
 
 
+def test_other_tissue_hides_what_follows_from_it_but_not_the_seam():
+    swapped = GOOD | {"mismatched_patches": 9.0, "seam_block_worst": 30.0, "colour_shift": 9.0, "sharpness_coarse": 0.5}
+    assert codes(swapped) == ["misplaced", "seam"]
+
+
 def test_few_lines_are_not_taken_for_a_seam():
     assert judge(GOOD | {"seam_patch": 1.2, "seam_patch_error": 0.1}).verdict is Verdict.PASS
 
