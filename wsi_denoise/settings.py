@@ -26,7 +26,8 @@ PREFIX = "WSI_DENOISE_"
 class Section(BaseModel):
     """A group of settings; unknown keys are refused, so that a typo never passes for a setting."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    # A memory limit of 0 or a token of digits is text, and is written without quotes by anybody.
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, coerce_numbers_to_str=True)
 
 
 class IntakeSettings(Section):
@@ -272,13 +273,13 @@ def load(
     for variable, tree in _read_environment(os.environ if environ is None else environ):
         _merge(merged, origins, tree, variable)
     for name, value in (overrides or {}).items():
-        _merge(merged, origins, _nested(name, _plain(value)), "flag")
+        _merge(merged, origins, _nested(name, _plain(name, value)), "flag")
     try:
         settings = Settings(**merged)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
-        raise SettingsInvalid(f"{name}: {first['msg']} ({origins.get(name, 'unknown name')})") from error
+        raise SettingsInvalid(f"{name}: {first['msg']} ({_origin(origins, name)})") from error
     return Loaded(_anchored(settings, base.absolute()), origins)
 
 
@@ -344,10 +345,21 @@ def _read_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[st
         yield variable, tree or {section: {key: environ[variable]}}
 
 
+def _origin(origins: Mapping[str, str], name: str) -> str:
+    """Return where a value, one of its parts, or the first value of an unknown section came from."""
+    if name in origins:
+        return origins[name]
+    near = (key for key in origins if name.startswith(f"{key}.") or key.startswith(f"{name}."))
+    return origins.get(next(near, ""), "unknown name")
+
+
 def _merge(merged: dict[str, Any], origins: dict[str, str], tree: Mapping[str, Any], origin: str) -> None:
     for section, values in tree.items():
         if isinstance(values, Mapping):
-            merged.setdefault(section, {}).update(values)
+            known = merged.setdefault(section, {})
+            if not isinstance(known, dict):
+                raise SettingsInvalid(f"{section}: a section, not a value ({origins[section]})")
+            known.update(values)
             origins.update({f"{section}.{key}": origin for key in values})
         else:
             merged[section] = values
@@ -361,13 +373,16 @@ def _nested(name: str, value: Any) -> dict[str, Any]:
     return {section: {key: value}}
 
 
-def _plain(value: Any) -> Any:
+def _plain(name: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return tomllib.loads(f"value = {value}")["value"]
+        plain = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return value
+    # 1_000 and 2026-11-22 are values in TOML, and text where text is wanted.
+    wants_text = any(field.annotation in {str, Path} for known, field in _fields() if known == name)
+    return value if wants_text and not isinstance(plain, str) else plain
 
 
 def _anchored(settings: Settings, base: Path) -> Settings:
