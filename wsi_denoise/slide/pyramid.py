@@ -87,8 +87,9 @@ def write_pyramid(path: Path, levels: Sequence[Level], encoding: Encoding, heade
                 if header.mpp:
                     # The true scale of a level, not a power of two: its size was rounded up.
                     resolution = (1e4 / header.mpp[0] * width / full[0], 1e4 / header.mpp[1] * height / full[1])
+                tiles = iter(level.tiles)
                 tiff.write(
-                    _counted(level.tiles, rows * columns, number),
+                    _counted(tiles, rows * columns, number),
                     shape=(height, width, 3),
                     dtype=np.uint8,
                     tile=(TILE, TILE),
@@ -101,6 +102,9 @@ def write_pyramid(path: Path, levels: Sequence[Level], encoding: Encoding, heade
                     iccprofile=header.icc_profile,
                     **encoding.tags(),
                 )
+                # tifffile takes as many as it needs and asks for no more.
+                if next(tiles, None) is not None:
+                    raise ValueError(f"level {number} has more than the {rows * columns} tiles it needs")
         file.flush()
         os.fsync(file.fileno())
 
@@ -108,9 +112,8 @@ def write_pyramid(path: Path, levels: Sequence[Level], encoding: Encoding, heade
 def _counted(tiles: Iterable[bytes], expected: int, level: int) -> Iterator[bytes]:
     given = 0
     for given, tile in enumerate(tiles, 1):
-        if given <= expected:
-            yield tile
-    if given != expected:
+        yield tile
+    if given < expected:
         raise ValueError(f"level {level} has {given} tiles and needs {expected}")
 
 
