@@ -106,6 +106,8 @@ def _local(processes: int, threads: int, memory: str, folder: Path) -> Any:
         memory_limit=None if memory == "0" else memory,
         # Dask's own dashboard listens on all addresses by default.
         dashboard_address=None,
+        # What is left without it, health and metrics, would take port 8787 and warn when a second daemon runs.
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
         host="127.0.0.1",
         local_directory=str(folder),
         silence_logs=logging.ERROR,
