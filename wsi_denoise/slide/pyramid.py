@@ -111,7 +111,8 @@ def write_pyramid(path: Path, levels: Sequence[Level], encoding: Encoding, heade
 
 def _counted(tiles: Iterable[bytes], expected: int, level: int) -> Iterator[bytes]:
     given = 0
-    for given, tile in enumerate(tiles, 1):
+    for tile in tiles:
+        given += 1
         yield tile
     if given < expected:
         raise ValueError(f"level {level} has {given} tiles and needs {expected}")

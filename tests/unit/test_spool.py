@@ -1,0 +1,184 @@
+"""A spooled block is there whole or not at all, and a damaged one is done again."""
+
+import io
+import os
+import zipfile
+
+import numpy as np
+import pytest
+
+from wsi_denoise.processing.spool import SUFFIX, BlockProduct, Spool, SpooledBlock, folder_name
+from wsi_denoise.slide.lattice import BlockIndex
+
+BLOCK = BlockIndex(3, 14)
+KEY = {
+    "model_sha256": "0" * 64,
+    "settings": {"output.quality": 90, "compute.halo": 48},
+    "numerics": "cpu-torch-fp32-w4",
+    "version": "wsi-denoise 1.0",
+    "region": None,
+}
+
+
+@pytest.fixture
+def product(tissue_image) -> BlockProduct:
+    tiles = {(level, row, 0): os.urandom(100 + row) for level in (0, 1) for row in range(3)}
+    return BlockProduct(tiles, tissue_image[:37, :53], {"sums": np.arange(5.0), "empty": np.zeros((0, 3), np.int64)})
+
+
+@pytest.fixture
+def spool(tmp_path) -> Spool:
+    return Spool(tmp_path / "spool" / "slide")
+
+
+def test_what_was_written_comes_back(spool, product):
+    size = spool.write(BLOCK, product)
+    assert size == (spool.folder / f"{BLOCK}{SUFFIX}").stat().st_size
+    with spool.open(BLOCK) as file:
+        for place, tile in product.tiles.items():
+            assert file.tile(*place) == tile
+        np.testing.assert_array_equal(file.reduced(), product.reduced)
+        arrays = file.arrays()
+    assert set(arrays) == {"sums", "empty"}
+    for name, array in product.arrays.items():
+        assert arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(arrays[name], array)
+    assert spool.finished() == {BLOCK}
+    assert spool.is_sound(BLOCK)
+
+
+def test_an_empty_spool_has_nothing_finished(spool):
+    assert spool.finished() == set()
+    assert not spool.is_sound(BLOCK)
+    with pytest.raises(OSError, match="No such file"), spool.open(BLOCK):
+        pass
+    spool.discard(BLOCK)
+    spool.remove()
+
+
+def test_a_tile_that_is_not_there_is_no_empty_tile(spool, product):
+    spool.write(BLOCK, product)
+    with spool.open(BLOCK) as file, pytest.raises(KeyError):
+        file.tile(0, 99, 0)
+
+
+def test_writing_leaves_the_block_and_nothing_else(spool, product):
+    for _ in range(2):
+        spool.write(BLOCK, product)
+    assert [file.name for file in spool.folder.iterdir()] == [f"{BLOCK}{SUFFIX}"]
+
+
+def test_a_write_that_fails_leaves_what_was_there(spool, product):
+    spool.write(BLOCK, product)
+    before = (spool.folder / f"{BLOCK}{SUFFIX}").read_bytes()
+
+    class Refuses:
+        def __bytes__(self) -> bytes:
+            raise OSError(28, "No space left on device")
+
+    broken = BlockProduct({(0, 0, 0): b"first", (0, 0, 1): Refuses()}, product.reduced, product.arrays)
+    with pytest.raises((OSError, TypeError)):
+        spool.write(BLOCK, broken)
+    with pytest.raises((OSError, TypeError)):
+        spool.write(BlockIndex(0, 0), broken)
+    assert [file.name for file in spool.folder.iterdir()] == [f"{BLOCK}{SUFFIX}"]
+    assert (spool.folder / f"{BLOCK}{SUFFIX}").read_bytes() == before
+    assert spool.finished() == {BLOCK}
+
+
+def test_a_partial_file_is_no_finished_block(spool, product):
+    spool.write(BLOCK, product)
+    whole = (spool.folder / f"{BLOCK}{SUFFIX}").read_bytes()
+    (spool.folder / ".00000-00001.123.part").write_bytes(whole)
+    (spool.folder / "00000-00002.started").write_text("123")
+    assert spool.finished() == {BLOCK}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
+def test_a_block_that_was_cut_off_is_removed(share, spool, product):
+    other = BlockIndex(0, 0)
+    spool.write(other, product)
+    size = spool.write(BLOCK, product)
+    file = spool.folder / f"{BLOCK}{SUFFIX}"
+    os.truncate(file, int(size * share))
+    assert not spool.is_sound(BLOCK)
+    assert spool.finished() == {other}
+    assert not file.exists()
+    assert spool.is_sound(other)
+
+
+def test_a_file_of_another_kind_is_removed(spool, product):
+    spool.write(BLOCK, product)
+    for name, content in (("00000-00000", b"text"), ("00000-00001", b""), ("nonsense", b"PK")):
+        (spool.folder / f"{name}{SUFFIX}").write_bytes(content)
+    assert spool.finished() == {BLOCK}
+    assert [file.name for file in spool.folder.iterdir()] == [f"{BLOCK}{SUFFIX}"]
+
+
+def damage(spool: Spool, member: str) -> None:
+    """Flip a bit in the middle of a member; the archive's table stays whole."""
+    file = spool.folder / f"{BLOCK}{SUFFIX}"
+    content = bytearray(file.read_bytes())
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        info = archive.getinfo(member)
+    start = info.header_offset + 30 + len(info.filename)
+    content[start + info.file_size // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("member", ["0/1/0", "1/2/0", "reduced.png", "evidence.npz"])
+def test_a_flipped_bit_is_never_read_as_content(member, spool, product):
+    spool.write(BLOCK, product)
+    assert spool.is_sound(BLOCK)
+    damage(spool, member)
+    assert not spool.is_sound(BLOCK)
+
+    def read_all(file: SpooledBlock) -> None:
+        file.reduced()
+        file.arrays()
+        for place in product.tiles:
+            file.tile(*place)
+
+    with spool.open(BLOCK) as file, pytest.raises(zipfile.BadZipFile, match=member):
+        read_all(file)
+
+
+def test_nothing_is_unpickled(spool, product):
+    spool.write(BLOCK, BlockProduct(product.tiles, product.reduced, {"object": np.array([{}], object)}))
+    with spool.open(BLOCK) as file, pytest.raises(ValueError, match="allow_pickle"):
+        file.arrays()
+
+
+def test_discarding_and_removing(spool, product):
+    spool.write(BLOCK, product)
+    spool.write(BlockIndex(0, 0), product)
+    spool.discard(BLOCK)
+    assert spool.finished() == {BlockIndex(0, 0)}
+    spool.remove()
+    assert not spool.folder.exists()
+    assert spool.finished() == set()
+
+
+def test_the_same_work_has_the_same_folder():
+    assert folder_name("f" * 64, KEY) == folder_name("f" * 64, dict(reversed(KEY.items())))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("model_sha256", "1" * 64),
+        ("settings", {"output.quality": 91, "compute.halo": 48}),
+        ("settings", {"output.quality": 90, "compute.halo": 64}),
+        ("numerics", "cpu-torch-bf16-w4"),
+        ("numerics", "cpu-openvino-fp32-w4"),
+        ("version", "wsi-denoise 1.1"),
+        ("region", [0, 0, 96, 96]),
+    ],
+)
+def test_whatever_changes_a_pixel_changes_the_folder(name, value):
+    assert folder_name("f" * 64, {**KEY, name: value}) != folder_name("f" * 64, KEY)
+
+
+def test_other_content_has_another_folder():
+    assert folder_name("e" * 64, KEY) != folder_name("f" * 64, KEY)
+    assert len(folder_name("f" * 64, KEY)) < 64
