@@ -112,7 +112,8 @@ def read_mirrored(read: Read, wanted: Region, work: SlideWork) -> Pixels:
     top, left = int(rows.min()), int(columns.min())
     height, width = int(rows.max()) - top + 1, int(columns.max()) - left + 1
     pixels = read(left + work.offset[0], top + work.offset[1], width, height)
-    if (width, height) == wanted.size:
+    # The same size alone is not enough: a region wholly beyond an edge is turned round.
+    if (left, top) == wanted.origin and (width, height) == wanted.size:
         return pixels
     return np.ascontiguousarray(pixels[(rows - top)[:, None], (columns - left)[None, :]])
 
