@@ -1,0 +1,232 @@
+"""Commands while a daemon works, and commands that work by themselves."""
+
+import http.server
+import json
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from PIL import Image
+
+from wsi_denoise.jobs.states import JobState
+
+
+class Listener(http.server.BaseHTTPRequestHandler):
+    """Keeps what is posted."""
+
+    heard: list[dict]
+
+    def do_POST(self) -> None:
+        self.heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_args) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def listening():
+    """Address of a server on loopback, and the list of what was posted to it."""
+    heard: list[dict] = []
+    handler = type("Handler", (Listener,), {"heard": heard})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/hook", heard
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def place(open_workplace, listening):
+    """One daemon for the whole module."""
+    with open_workplace({"notify": {"url": listening[0]}, "compute": {"workers": 1, "in_flight": 1}}) as opened:
+        opened.start()
+        yield opened
+        assert opened.running
+        assert opened.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory, save_slide, tiled_tissue, add_noise) -> Path:
+    """A slide of nine blocks."""
+    return save_slide(tmp_path_factory.mktemp("slide") / "large.tiff", add_noise(tiled_tissue(4600, 3300), 25, seed=4))
+
+
+@pytest.fixture(scope="module")
+def small(tiled_tissue):
+    return lambda number: tiled_tissue(420, 300, number)
+
+
+def posted(place, heard, event, job) -> dict:
+    return place.wait(
+        lambda: next((entry for entry in heard if entry["event"] == event and entry["job_id"] == job), None),
+        f"{event} is posted",
+        30,
+    )
+
+
+def test_paused_queue_starts_nothing(place, save_slide, small, listening):
+    assert place.json("pause", "microtome service")["paused"] == "microtome service"
+    save_slide(place.inbox / "paused.tiff", small(1))
+    job = place.wait_for("paused.tiff", JobState.QUEUED)
+    time.sleep(3)
+    assert place.job("paused.tiff").state is JobState.QUEUED
+    assert posted(place, listening[1], "paused", None)["notice"] == "research use only, derived image"
+    assert place.json("resume")["paused"] is None
+    place.done("paused.tiff")
+    message = posted(place, listening[1], "done", job.id)
+    assert (message["state"], message["verdict"] is None, message["error_code"]) == ("done", False, None)
+    assert "paused.tiff" not in json.dumps(listening[1])  # names carry accession numbers
+
+
+def test_priority_decides_who_is_next(place, save_slide, small):
+    place.cli("pause")
+    names = ["usual.tiff", "later.tiff", "urgent.tiff"]
+    for number, name in enumerate(names):
+        save_slide(place.inbox / name, small(10 + number))
+    jobs = {name: place.wait_for(name, JobState.QUEUED) for name in names}
+    place.cli("priority", str(jobs["urgent.tiff"].id), "5")
+    assert place.json("priority", str(jobs["later.tiff"].id), "-5")["priority"] == -5
+    place.cli("resume")
+    ended = {name: place.done(name) for name in names}
+    assert sorted(names, key=lambda name: ended[name].started) == ["urgent.tiff", "usual.tiff", "later.tiff"]
+    event = next(event for event in place.store.events(jobs["urgent.tiff"].id) if event.kind == "priority")
+    assert event.origin == "person:cli"
+
+
+def test_running_job_is_cancelled_and_tried_again(place, large, copy_in):
+    copy_in(large, place.inbox / "large.tiff")
+    place.wait(lambda: (job := place.job("large.tiff")) and job.blocks_done, "a finished block")
+    job = place.job("large.tiff")
+    assert place.json("cancel", str(job.id))["cancel_requested"]
+    asked = time.monotonic()
+    job = place.wait_for("large.tiff", JobState.CANCELLED)
+    assert time.monotonic() - asked < 20
+    assert job.error_code == "cancelled"
+    assert 0 < job.blocks_done < 9
+    assert not list(place.output.glob("*large*"))
+    time.sleep(2)
+    assert place.job("large.tiff").id == job.id  # a scan does not bring it back
+    assert place.job("large.tiff").state is JobState.CANCELLED
+
+    assert place.json("retry", str(job.id))["state"] == "queued"
+    done = place.wait_for("large.tiff", JobState.DONE)
+    assert done.id == job.id
+    assert done.blocks_resumed >= job.blocks_done
+    kinds = [event.kind for event in place.store.events(job.id)]
+    assert [kind for kind in kinds if kind in {"cancel_requested", "cancelled", "retry", "done"}] == [
+        "cancel_requested", "cancelled", "retry", "done",
+    ]  # fmt: skip
+    assert not place.cli("retry", str(job.id), code=2)  # done is done
+
+
+def test_quarantine_is_posted(place, listening):
+    (place.inbox / "broken.svs").write_bytes(b"this is no slide")
+    job = place.wait_for("broken.svs", JobState.QUARANTINED)
+    assert posted(place, listening[1], "quarantined", job.id)["error_code"] == job.error_code == "not_a_slide"
+
+
+def test_verify_tells_a_flipped_byte_and_a_changed_original(place, save_slide, small):
+    slide = save_slide(place.inbox / "verified.tiff", small(20))
+    output = Path(place.done("verified.tiff").output)
+    found = place.json("verify", output)
+    assert found["ok"]
+    assert found["job"] == place.job("verified.tiff").id
+
+    content = bytearray(output.read_bytes())
+    content[len(content) // 2] ^= 1
+    output.write_bytes(content)
+    assert not place.json("verify", output, code=1)["ok"]
+    content[len(content) // 2] ^= 1
+    output.write_bytes(content)
+    assert place.json("verify", output)["ok"]
+
+    slide.write_bytes(slide.read_bytes() + b"\0")
+    assert not place.json("verify", output, code=1)["ok"]
+
+
+def test_job_is_told_with_its_events(place, save_slide, small):
+    save_slide(place.inbox / "told.tiff", small(30))
+    job = place.done("told.tiff")
+    told = place.json("job", str(job.id))
+    assert told["state"] == "done"
+    assert [event["kind"] for event in told["events"]][:3] == ["seen", "queued", "running"]
+    assert [attempt["outcome"] for attempt in told["attempt_list"]] == ["done"]
+    assert place.json("jobs", "--slide", "told", "--state", "done")["total"] == 1
+
+
+def test_second_signal_ends_at_once(workplace, large, copy_in):
+    place = workplace({"compute": {"workers": 1}})
+    copy_in(large, place.inbox / "large.tiff")
+    place.start()
+    place.wait_for("large.tiff", JobState.RUNNING)
+    place.process.send_signal(signal.SIGTERM)
+    place.wait(lambda: "stopping" in (place.folder / "terminal").read_text(), "the first signal is taken", 10)
+    begun = time.monotonic()
+    place.process.send_signal(signal.SIGTERM)
+    assert place.process.wait(10) in {128 + signal.SIGTERM, 0}
+    assert time.monotonic() - begun < 5
+    _, alive = psutil.wait_procs(place.processes(), timeout=60)
+    assert not alive
+    # Nothing is lost: the next one takes the job up again, without waiting for a lease.
+    (job,) = place.jobs()
+    assert job.state in {JobState.RUNNING, JobState.QUEUED}
+    place.start()
+    place.wait(lambda: place.job("large.tiff").blocks_done, "it goes on", 120)
+
+
+def test_output_folder_that_cannot_be_written(workplace, save_slide, small, listening):
+    place = workplace({"jobs": {"attempts": 2, "retry_seconds": 0.5}, "notify": {"url": listening[0]}})
+    place.output.write_text("a file where the folder should be")
+    save_slide(place.inbox / "slide.tiff", small(40))
+    place.start()
+    job = place.wait_for("slide.tiff", JobState.FAILED)
+    assert (job.error_code, job.attempts) == ("output_unwritable", 2)
+    assert posted(place, listening[1], "failed", job.id)["error_code"] == "output_unwritable"
+    place.output.unlink()
+    place.cli("retry", str(job.id))
+    place.done("slide.tiff")
+    assert place.stop() == 0
+
+
+def test_region_is_a_trial_with_a_picture(workplace, save_slide, tiled_tissue, add_noise, pixels_of, tmp_path):
+    place = workplace()
+    slide = save_slide(tmp_path / "slide.tiff", add_noise(tiled_tissue(1200, 900), 25, seed=5))
+    told = place.json("run", slide, "--region", "300,200,400,320")
+    (job,) = told["jobs"]
+    assert (job["state"], job["region"]) == ("done", [300, 200, 400, 320])
+    assert pixels_of(job["output"]).shape == (320, 400, 3)
+    assert ".trial-300-200-400x320" in job["output"]
+    with Image.open(Path(job["output"]).with_suffix(".png")) as picture:
+        assert picture.size == (400 + 4 + 400, 320)
+    # A trial does not stand for the slide.
+    whole = place.json("run", slide)["jobs"][0]
+    assert (whole["state"], whole["region"]) == ("done", None)
+    assert place.json("run", slide)["jobs"][0]["state"] == "duplicate"
+    assert place.json("run", slide, "--region", "9000,9000,10,10", code=1)["jobs"][0]["state"] != "done"
+
+
+def test_exit_codes(workplace, tmp_path):
+    place = workplace()
+    broken = tmp_path / "broken.svs"
+    broken.write_bytes(b"this is no slide")
+    (job,) = place.json("run", broken, code=1)["jobs"]
+    assert (job["state"], job["error_code"]) == ("quarantined", "not_a_slide")
+    for wrong in (
+        ("run", tmp_path / "absent.svs"),
+        ("run", broken, "--preset", "no-such-preset"),
+        ("run", broken, "--set", "output.quality=1000"),
+        ("run", broken, "--region", "1,2,3"),
+        ("jobs", "--state", "no-such-state"),
+        ("cancel", "999"),
+        ("watch", tmp_path / "absent"),
+        ("no-such-command",),
+    ):
+        place.cli(*wrong, code=2)
+    assert place.json("jobs", code=0)["total"] == 1
+    assert place.json("verify", tmp_path / "absent.tiff", code=2)["error_code"] == "no_such_path"
