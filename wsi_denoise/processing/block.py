@@ -54,7 +54,7 @@ def run_block(work: SlideWork, block: BlockIndex, tissue: Mask, read: Read, deno
     region = work.lattice.region(block)
     chosen = np.ones_like(tissue) if work.background == "denoise" else tissue
     clock = _Clock()
-    padded = read_mirrored(read, _around(region, work), work)
+    padded = read_mirrored(read, around(region, work), work)
     clock.lap("read")
     before, after = denoise_region(padded, region, chosen, work.halo, work.plan.window, work.plan.batch, denoiser)
     if work.background == "flatten":
@@ -83,7 +83,7 @@ class _Clock:
         self._last = now
 
 
-def _around(region: Region, work: SlideWork) -> Region:
+def around(region: Region, work: SlideWork) -> Region:
     """Return the block in whole windows, and its halo."""
     side = work.plan.window * PATCH
     width, height = (count(length, side) * side for length in region.size)
