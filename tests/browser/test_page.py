@@ -19,7 +19,7 @@ from wsi_denoise.jobs.store import JobStore
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PATIENCE = 60_000  # milliseconds; a busy machine is slow to draw
+PATIENCE = 120_000  # milliseconds; a busy machine is slow to draw
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def seen(store, name):
 
 def cell(page, text):
     # The tables are drawn; their cells are also there as text for screen readers.
-    return page.get_by_role("gridcell", name=text, exact=True)
+    return page.get_by_role("gridcell", name=text, exact=True, include_hidden=True)
 
 
 @pytest.mark.timeout(400)
