@@ -111,7 +111,7 @@ class ComputeSettings(Section):
     )
     batch: int = Field(0, ge=0, le=1024, description="Windows per batch; 0 takes the measured default of the device.")
     halo: int = Field(
-        32, ge=0, le=256, multiple_of=16, description="Context around a window in pixels; see docs/stitching.md."
+        48, ge=0, le=256, multiple_of=16, description="Context around a window in pixels; see docs/stitching.md."
     )
     workers: int = Field(0, ge=0, description="Worker processes; 0 chooses from the core count.")
     threads: int = Field(0, ge=0, description="Threads per worker process; 0 chooses from the core count.")
