@@ -91,11 +91,21 @@ def connect(settings: Settings) -> Iterator[Cluster]:
     processes, threads = shape(settings.compute)
     folder = settings.jobs.state / "workers"
     folder.mkdir(parents=True, exist_ok=True)
-    with (
-        _local(processes, threads, settings.limits.worker_memory, folder) as cluster,
-        Client(cluster) as client,
-    ):
-        yield Cluster(client, 1, f"{processes} worker processes with {threads} threads each on this machine")
+    cluster = _local(processes, threads, settings.limits.worker_memory, folder)
+    try:
+        with Client(cluster) as client:
+            yield Cluster(client, 1, f"{processes} worker processes with {threads} threads each on this machine")
+    finally:
+        _close(cluster)
+
+
+def _close(cluster: Any) -> None:
+    try:
+        cluster.close()
+    except TimeoutError:
+        # Dask waits a few seconds for a killed worker, which a busy machine takes longer to bury. All work is done by
+        # now, and must not count as failed for that.
+        _log.warning("a worker process did not end in time; it was killed")
 
 
 def _local(processes: int, threads: int, memory: str, folder: Path) -> Any:
