@@ -1,0 +1,250 @@
+"""What this machine does: each stage by itself on one thread, and all of them together on the cluster.
+
+The stages are those of a block (:func:`wsi_denoise.processing.block.run_block`), in the same order and by the same
+functions, on the part of a slide that has the most tissue. Start-up is left out: everything is used once before it is
+timed. Rates are on the clock, as a user sees them; processor time stands beside them, since it says the same on a busy
+machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+
+from wsi_denoise import sample
+from wsi_denoise.network import denoiser as network
+from wsi_denoise.processing import block, tasks
+from wsi_denoise.processing.cluster import Cluster, connect
+from wsi_denoise.processing.slide import Request, denoise_slide
+from wsi_denoise.processing.values import Mask, SlideWork
+from wsi_denoise.quality import evidence, structure
+from wsi_denoise.settings import Loaded, Settings
+from wsi_denoise.slide import reader
+from wsi_denoise.slide.lattice import BLOCK_PATCHES, PATCH, BlockIndex
+
+Measurement = tuple[str, float, str]
+"""Stage, value and unit."""
+
+SIDE_BLOCKS = 4
+"""Side of the part of a slide that is measured, in blocks: 38 megapixels."""
+
+STAGE_SECONDS = 3.0
+"""Each stage is repeated on further blocks until it took this long on the clock."""
+
+RATE, COST = "MPix/s", "processor s/MPix"
+
+
+def run(loaded: Loaded, slide: Path | None = None) -> Iterator[Measurement]:
+    """Measure the stages and the whole, and yield each result as it is there.
+
+    Parameters
+    ----------
+    loaded : Loaded
+        Preset, device and cluster are taken from it; nothing is written to its folders or its database.
+    slide : Path, optional
+        The demo slide otherwise.
+
+    Yields
+    ------
+    (str, float, str)
+        Stage, value, unit. Stages are ``read``, ``network``, ``measure``, ``encode`` (on one thread, megapixels that
+        are kept) and ``end to end`` (all workers; with assembly and verification).
+
+    Raises
+    ------
+    WsiDenoiseError
+        As a job on that slide would end.
+    """
+    with tempfile.TemporaryDirectory(prefix="wsi-denoise-bench-") as name:
+        folder = Path(name)
+        settings = _elsewhere(loaded.settings, folder)
+        path = slide or sample.write(folder)
+        region = busiest_region(path, settings, folder)
+        work = _plan(path, settings, folder, region).work
+        yield from _alone(Blocks(work))
+        with connect(settings) as cluster:
+            yield from _together(cluster, work, settings, region)
+
+
+def _elsewhere(settings: Settings, folder: Path) -> Settings:
+    return settings.with_values({"jobs.state": folder / "state", "output.folder": folder, "jobs.database": ""})
+
+
+def _plan(path: Path, settings: Settings, folder: Path, region: tuple[int, int, int, int] | None) -> Any:
+    return tasks.plan_slide(path, "bench", settings, settings.model.preset, folder / "spool", region)
+
+
+def busiest_region(path: Path, settings: Settings, folder: Path) -> tuple[int, int, int, int]:
+    """Return the part of a slide with the most tissue, (x, y, width, height) at level 0."""
+    plan = _plan(path, settings, folder, None)
+    row, column = busiest(plan.tissue, SIDE_BLOCKS * BLOCK_PATCHES)
+    side = SIDE_BLOCKS * BLOCK_PATCHES * PATCH
+    x, y = column * PATCH, row * PATCH
+    return x, y, min(side, plan.work.width - x), min(side, plan.work.height - y)
+
+
+def busiest(tissue: Mask, side: int) -> tuple[int, int]:
+    """Return (row, column) of the square of `side` patches, or what fits of it, that holds the most tissue."""
+    rows, columns = (min(side, length) for length in tissue.shape)
+    sums = np.zeros((tissue.shape[0] + 1, tissue.shape[1] + 1), np.int64)
+    sums[1:, 1:] = tissue.cumsum(axis=0).cumsum(axis=1)
+    held = sums[rows:, columns:] - sums[:-rows, columns:] - sums[rows:, :-columns] + sums[:-rows, :-columns]
+    row, column = np.unravel_index(int(held.argmax()), held.shape)
+    return int(row), int(column)
+
+
+@dataclass(frozen=True)
+class Timed:
+    """What a stage took.
+
+    Parameters
+    ----------
+    megapixels : float
+        Kept pixels of level 0.
+    clock, processor : float
+        Seconds; `processor` of all threads.
+    """
+
+    megapixels: float
+    clock: float
+    processor: float
+
+    def results(self, stage: str) -> Iterator[Measurement]:
+        """Yield rate and cost."""
+        yield stage, self.megapixels / self.clock, RATE
+        yield stage, self.processor / self.megapixels, COST
+
+
+class Blocks:
+    """The stages of a block one by one, on the blocks of a region; all patches count as tissue.
+
+    Parameters
+    ----------
+    work : SlideWork
+        Of a region.
+    """
+
+    def __init__(self, work: SlideWork) -> None:
+        self.work = work
+        self.indices = list(work.lattice.blocks())
+        self._slide = reader.open_cached(work.path, max_megapixels=work.max_megapixels)
+        self._denoiser = network.cached(work.preset, work.plan, 1)
+        self._padded: dict[BlockIndex, Any] = {}
+        self._pairs: dict[BlockIndex, Any] = {}
+
+    def megapixels(self, index: BlockIndex) -> float:
+        """Size of a block."""
+        width, height = self.work.lattice.region(index).size
+        return width * height / 1e6
+
+    def read(self, index: BlockIndex) -> None:
+        """Read a block and its halo."""
+        wanted = block.around(self.work.lattice.region(index), self.work)
+        self._padded[index] = block.read_mirrored(self._slide.read, wanted, self.work)
+
+    def network(self, index: BlockIndex) -> None:
+        """Denoise every patch of a block that was read."""
+        work, region = self.work, self.work.lattice.region(index)
+        chosen = self._chosen(index)
+        self._pairs[index] = block.denoise_region(
+            self._padded[index], region, chosen, work.halo, work.plan.window, work.plan.batch, self._denoiser
+        )
+
+    def measure(self, index: BlockIndex) -> None:
+        """Measure a block that was denoised."""
+        before, after = self._pairs[index]
+        evidence.measure(before, after, self._chosen(index), origin=self.work.lattice.region(index).origin)
+        structure.edges(before, after)
+
+    def encode(self, index: BlockIndex) -> None:
+        """Halve and encode a block that was denoised; its codec error is measured as in a job."""
+        block.encode(self._pairs[index][1], self.work.encoding)
+
+    def _chosen(self, index: BlockIndex) -> Mask:
+        rows, columns = self.work.lattice.patches(index)
+        return np.ones((rows.stop - rows.start, columns.stop - columns.start), np.bool_)
+
+
+def _alone(blocks: Blocks) -> Iterator[Measurement]:
+    """Time each stage by itself."""
+    first = blocks.indices[0]
+    stages: Sequence[tuple[str, Callable[[BlockIndex], None]]] = (
+        ("read", blocks.read),
+        ("network", blocks.network),
+        ("measure", blocks.measure),
+        ("encode", blocks.encode),
+    )
+    for _, stage in stages:
+        stage(first)
+    # As many blocks as the network has time for: the stages after it need its pixels.
+    used = blocks.indices
+    for name, stage in stages:
+        timed, used = time_stage(stage, used, blocks.megapixels)
+        yield from timed.results(name)
+
+
+def time_stage(
+    stage: Callable[[BlockIndex], None], indices: Sequence[BlockIndex], megapixels: Callable[[BlockIndex], float]
+) -> tuple[Timed, list[BlockIndex]]:
+    """Run a stage on blocks until :data:`STAGE_SECONDS` are over, and return what it took and which blocks it had."""
+    done: list[BlockIndex] = []
+    clock, processor = time.perf_counter(), time.process_time()
+    for index in indices:
+        stage(index)
+        done.append(index)
+        if time.perf_counter() - clock >= STAGE_SECONDS:
+            break
+    spent = time.perf_counter() - clock, time.process_time() - processor
+    return Timed(sum(megapixels(index) for index in done), *spent), done
+
+
+def _together(
+    cluster: Cluster, work: SlideWork, settings: Settings, region: tuple[int, int, int, int]
+) -> Iterator[Measurement]:
+    """Denoise the region as a job would, on workers that are warm."""
+    cluster.client.run(warm, work, cluster.threads)
+    target = settings.output.folder / "bench.tiff"
+    request = Request(
+        path=work.path,
+        fingerprint="bench-end-to-end",
+        settings=settings,
+        preset=work.preset,
+        output=lambda _facts: target,
+        maps=None,
+        check_source=lambda: None,
+        region=region,
+    )
+    clock, processor = time.perf_counter(), processor_seconds()
+    denoise_slide(request, cluster)
+    timed = Timed(work.width * work.height / 1e6, time.perf_counter() - clock, processor_seconds() - processor)
+    rate, cost = timed.results("end to end")
+    yield rate
+    if not settings.compute.scheduler:
+        # Workers elsewhere keep their own account.
+        yield cost
+
+
+def warm(work: SlideWork, threads: int) -> None:
+    """Have a worker open the slide, and load and compile the network."""
+    reader.open_cached(work.path, max_megapixels=work.max_megapixels)
+    side = work.plan.window * PATCH + 2 * work.halo
+    network.cached(work.preset, work.plan, threads).denoise(np.zeros((work.plan.batch, side, side, 3), np.uint8))
+
+
+def processor_seconds() -> float:
+    """Return the processor time of this process and all below it so far."""
+    total = 0.0
+    for process in [psutil.Process(os.getpid()), *psutil.Process().children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
