@@ -9,7 +9,6 @@ review for the right reason. Prints a Markdown table with Wilson's 95 % interval
 metrics as JSON lines.
 """
 
-# ruff: noqa: T201 - a program that prints a table
 from __future__ import annotations
 
 import argparse
@@ -368,7 +367,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--count", type=int, default=300, help="crops; each gives a control of every kind it has nuclei for"
     )
     parser.add_argument("--denoiser", default="paper", help="a preset, or stand-in")
-    parser.add_argument("--seed", type=int, help="by default 1 for choosing, 2 for reported")
+    parser.add_argument("--seed", type=int, help="by default 1 for choosing, 3 for reported")
     parser.add_argument("--write", action="store_true", help="put the table into docs/verdict.md")
     parser.add_argument("--save", type=Path, help="metrics of every control, JSON lines")
     options = parser.parse_args(arguments)
@@ -377,7 +376,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not images:
         print(f"no images: {shared_folder()} is not there", file=sys.stderr)
         return 1
-    seed = options.seed if options.seed is not None else {"choosing": 1, "reported": 2}[options.set]
+    seed = options.seed if options.seed is not None else {"choosing": 1, "reported": 3}[options.set]
     denoise = stand_in if options.denoiser == "stand-in" else network(options.denoiser)
     started, results, kept = time.process_time(), [], []
     for control in controls(images, options.count, denoise, seed):

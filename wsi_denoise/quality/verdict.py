@@ -57,8 +57,8 @@ class Thresholds:
         Grey levels by which the steps across one line between blocks may grow.
     """
 
-    low_noise_wavelet: float = 3.3
-    low_noise_flat: float = 4.5
+    low_noise_wavelet: float = 4.9
+    low_noise_flat: float = 6.2
     no_noise_wavelet: float = 6.5
     no_noise_flat: float = 2.0
     noise_left: float = 0.6
