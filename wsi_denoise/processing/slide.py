@@ -183,7 +183,8 @@ def denoise_slide(
         _log.info("no tissue was found: every pixel is kept as it is")
     blocks = Blocks(planned, cluster, request.settings.compute.in_flight, on_progress, keep_going)
     target = request.output(planned.facts)
-    part = target.with_name(f".{target.name[:200]}.{os.getpid()}.part")
+    # The same work has the same partial name: what a killed daemon left is written over, not left for ever.
+    part = target.with_name(f".{planned.work.spool.name}.part")
     try:
         metrics, digest = _write(blocks, part, request, cluster, keep_going)
         judgement = judge(metrics)
