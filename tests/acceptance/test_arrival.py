@@ -214,6 +214,7 @@ def test_folder_with_its_own_preset(workplace, tmp_path, save_slide, small):
     for entry in source.iterdir():
         if entry.name not in {"weights", "__pycache__"}:
             (package / entry.name).symlink_to(entry)
+    (package.parent / "migrations").symlink_to(source.parent / "migrations")
     weights = shutil.copytree(source / "weights", package / "weights")
     card = json.loads((weights / "paper.json").read_text())
     (weights / "scanner.json").write_text(json.dumps({**card, "name": "scanner"}))
