@@ -59,6 +59,8 @@ class Run:
         Bytes of PSS of all processes at the same time; and without what is backed by files, such as libraries.
     peaks : dict of str to float
         Each process's own highest PSS in bytes.
+    spent : dict of str to float
+        Each process's own processor seconds, as last seen.
     timeline : list of (float, float)
         Seconds since the start, and bytes of PSS.
     """
@@ -72,6 +74,7 @@ class Run:
     peak: float = 0.0
     peak_anonymous: float = 0.0
     peaks: dict[str, float] = field(default_factory=dict)
+    spent: dict[str, float] = field(default_factory=dict)
     timeline: list[tuple[float, float]] = field(default_factory=list)
 
     @property
@@ -147,6 +150,9 @@ def _look(root: psutil.Process, run: Run, seconds: float) -> None:
             total, anonymous = total + pss, anonymous + own
             name = "main" if process.pid == root.pid else f"process {process.pid}"
             run.peaks[name] = max(run.peaks.get(name, 0.0), pss)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                run.spent[name] = times.user + times.system
     run.peak, run.peak_anonymous = max(run.peak, total), max(run.peak_anonymous, anonymous)
     run.timeline.append((round(seconds, 1), total))
 
