@@ -17,7 +17,7 @@ from pathlib import Path
 from distributed import KilledWorker
 from distributed.client import FutureCancelledError
 
-from wsi_denoise import __version__
+from wsi_denoise import __version__, notify
 from wsi_denoise.errors import BlockKillsWorker, SourceError, SourceUnavailable, StoreError, WsiDenoiseError
 from wsi_denoise.intake.files import slide_files, snapshot
 from wsi_denoise.intake.fingerprint import fingerprint
@@ -106,7 +106,7 @@ class Daemon:
         while not stop.is_set():
             try:
                 report = watcher.look()
-                self._log_report(report)
+                self._tell(report)
                 if report.unfinished:
                     continue
             except StoreError as error:
@@ -117,11 +117,15 @@ class Daemon:
                     _log.exception("intake")
             watcher.wait(self._settings.intake.scan_seconds)
 
-    def _log_report(self, report: Report) -> None:
+    def _tell(self, report: Report) -> None:
         for what in ("seen", "queued", "duplicates", "quarantined", "forgotten"):
             jobs = getattr(report, what)
             if jobs:
                 _log.info("intake: %s: %s", what, ", ".join(f"job {number}" for number in jobs))
+        for number in report.quarantined:
+            job = self._store.job(number)
+            self._changed(job)
+            notify.post(self._settings.notify.url, self._settings.notify.timeout, job.state.value, job)
         for other in report.others:
             _log.info("intake: not a slide: %s", getattr(other, "reason", "") or other.kind)
         for trouble in report.unavailable:

@@ -1,5 +1,7 @@
 """What the program is for: noise added to real tissue is taken away again, and the record says so."""
 
+from pathlib import Path
+
 import numpy as np
 import openslide
 import pytest
@@ -70,7 +72,7 @@ def test_noise_on_the_tissue_of_the_cmu_slide_is_removed(cmu, workplace, save_sl
     save_slide(place.inbox / "cmu.tiff", noisy, mpp=0.499)
     job = denoised(place, "cmu.tiff", output__compression="deflate")
     output = pixels_of(job.output)
-    patches = ~np.isnan(patchmap.load(job.maps)["sigma_removed"])
+    patches = ~np.isnan(patchmap.load(Path(job.maps)).sigma_removed)
     tissue = np.kron(patches, np.ones((96, 96), np.bool_))[: cmu.shape[0], : cmu.shape[1]]
     assert 0.6 < tissue.mean() < 0.9
     assert gain(cmu[tissue], noisy[tissue], output[tissue]) >= GAIN
