@@ -1,0 +1,465 @@
+"""One slide on a real Dask cluster: from a noisy TIFF of real tissue to a verified, published one.
+
+One worker process serves all of the module; the worker that is killed is that one, and its nanny starts another.
+"""
+
+import os
+import signal
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+from PIL import ImageCms
+
+from wsi_denoise.errors import (
+    BlockKillsWorker,
+    JobCancelled,
+    NoSuchPreset,
+    NotASlide,
+    OutputExists,
+    SlideChanged,
+    SlideError,
+)
+from wsi_denoise.processing.cluster import Cluster, connect
+from wsi_denoise.processing.slide import Interrupted, Progress, Request, Result, denoise_slide
+from wsi_denoise.processing.values import SlidePlan
+from wsi_denoise.quality import patchmap
+from wsi_denoise.settings import Settings, load
+from wsi_denoise.slide import provenance
+from wsi_denoise.slide.lattice import BlockIndex, level_sizes
+from wsi_denoise.slide.verify import sha256
+
+ICC = bytes(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+MPP = 0.5
+FIRST, SECOND = BlockIndex(0, 0), BlockIndex(0, 1)
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory) -> Iterator[Cluster]:
+    settings = settings_in(tmp_path_factory.mktemp("cluster"))
+    with connect(settings) as connected:
+        yield connected
+
+
+def settings_in(folder: Path, **values: object) -> Settings:
+    overrides = {
+        "compute.workers": 1,
+        "compute.threads": 1,
+        "compute.device": "cpu",
+        "output.compression": "deflate",
+        "tissue.mode": "all",
+        **{name.replace("__", "."): value for name, value in values.items()},
+    }
+    return load(overrides=overrides, folder=folder, environ={}).settings
+
+
+def noisy(clean: np.ndarray, sigma: float) -> np.ndarray:
+    noise = np.random.default_rng(11).normal(0, sigma, clean.shape)
+    return np.rint(np.clip(clean + noise, 0, 255)).astype(np.uint8)
+
+
+def write_slide(path: Path, pixels: np.ndarray) -> Path:
+    tifffile.imwrite(
+        path,
+        pixels,
+        tile=(256, 256),
+        photometric="rgb",
+        compression="adobe_deflate",
+        resolution=(1e4 / MPP, 1e4 / MPP),
+        resolutionunit="centimeter",
+        iccprofile=ICC,
+        metadata=None,
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def clean(tissue_image) -> np.ndarray:
+    return np.pad(tissue_image, ((0, 600), (0, 700), (0, 0)), mode="reflect")[:1600, :1700]
+
+
+@dataclass
+class Case:
+    """One slide and all that a run of it needs."""
+
+    cluster: Cluster
+    folder: Path
+    slide: Path
+    settings: Settings
+    seen: list[Progress] = field(default_factory=list)
+    plans: list[SlidePlan] = field(default_factory=list)
+
+    @property
+    def output(self) -> Path:
+        return self.folder / "denoised" / "a.tiff.denoised.tiff"
+
+    @property
+    def maps(self) -> Path:
+        return self.folder / "maps" / "1.npz"
+
+    def run(
+        self,
+        *,
+        keep_going: Callable[[], None] = lambda: None,
+        on_plan: Callable[[SlidePlan], None] = lambda _plan: None,
+        check_source: Callable[[], None] = lambda: None,
+        preset: str = "paper",
+        overwrite: bool = False,
+        region: tuple[int, int, int, int] | None = None,
+    ) -> Result:
+        self.seen, self.plans = [], []
+
+        def planned(plan: SlidePlan) -> None:
+            self.plans.append(plan)
+            on_plan(plan)
+
+        request = Request(
+            path=self.slide,
+            fingerprint=sha256(self.slide),
+            settings=self.settings,
+            preset=preset,
+            output=lambda _facts: self.output,
+            maps=self.maps,
+            check_source=check_source,
+            overwrite=overwrite,
+            region=region,
+        )
+        return denoise_slide(
+            request, self.cluster, on_plan=planned, on_progress=self.seen.append, keep_going=keep_going
+        )
+
+    @property
+    def spooled(self) -> Path:
+        return self.plans[0].work.spool
+
+    def pixels(self) -> np.ndarray:
+        with tifffile.TiffFile(self.output) as tiff:
+            return tiff.pages.first.asarray()
+
+    def left_over(self) -> list[str]:
+        """Files in the output folder that are not the output."""
+        folder = self.output.parent
+        return sorted(file.name for file in folder.iterdir() if file != self.output) if folder.is_dir() else []
+
+
+@pytest.fixture
+def strip(cluster, clean, tmp_path) -> Case:
+    """A slide of two blocks, the second one narrow."""
+    slide = write_slide(tmp_path / "a.tiff", noisy(clean[:200], 15))
+    return Case(cluster, tmp_path, slide, settings_in(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def finished(cluster, clean, tmp_path_factory) -> tuple[Case, Result]:
+    """A slide of four blocks with noise of sigma 25, done once for several tests."""
+    folder = tmp_path_factory.mktemp("finished")
+    slide = write_slide(folder / "a.tiff", noisy(clean, 25))
+    case = Case(cluster, folder, slide, settings_in(folder, tissue__mode="auto"))
+    before = sha256(slide), slide.stat().st_mtime_ns
+    result = case.run()
+    assert (sha256(slide), slide.stat().st_mtime_ns) == before
+    return case, result
+
+
+def psnr(one: np.ndarray, other: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / np.mean((one.astype(float) - other) ** 2)))
+
+
+def test_the_output_is_closer_to_the_clean_image(finished, clean):
+    case, _ = finished
+    after = case.pixels()
+    assert after.shape == clean.shape
+    assert psnr(after, clean) - psnr(noisy(clean, 25), clean) > 5
+
+
+def test_the_output_opens_with_all_that_the_source_had(finished):
+    case, result = finished
+    assert result.output == case.output
+    assert sha256(case.output) == result.sha256
+    with openslide.OpenSlide(case.output) as slide:
+        assert slide.level_dimensions == level_sizes(1700, 1600)
+        assert float(slide.properties["openslide.mpp-x"]) == pytest.approx(MPP, rel=1e-3)
+        assert float(slide.properties["openslide.mpp-y"]) == pytest.approx(MPP, rel=1e-3)
+        assert slide.color_profile.tobytes() == ICC
+    assert case.left_over() == []
+
+
+def test_every_level_is_the_one_before_halved(finished):
+    case, _ = finished
+    with tifffile.TiffFile(case.output) as tiff:
+        levels = [page.asarray() for page in tiff.pages]
+    for larger, smaller in pairwise(levels):
+        padded = np.pad(larger.astype(int), ((0, larger.shape[0] % 2), (0, larger.shape[1] % 2), (0, 0)), mode="edge")
+        sums = padded[0::2, 0::2] + padded[1::2, 0::2] + padded[0::2, 1::2] + padded[1::2, 1::2]
+        np.testing.assert_array_equal(smaller, (sums + 2) // 4)
+
+
+def test_the_output_says_what_made_it(finished):
+    case, result = finished
+    facts = provenance.of_file(case.output)
+    assert facts["fingerprint"] == sha256(case.slide)
+    assert facts["preset"] == "paper"
+    assert facts["model_sha256"] == result.model_sha256
+    assert facts["settings"] == case.settings.pixel_settings()
+    assert facts["numerics"] == case.plans[0].work.plan.numerics
+    assert facts["region"] is None
+    assert {key: facts[key] for key in result.facts} == result.facts
+    # File names carry patients' numbers: nothing of the path is written down.
+    assert b"a.tiff" not in case.output.read_bytes()[:4096]
+    assert str(case.folder) not in str(facts)
+
+
+def test_evidence_is_measured(finished):
+    case, result = finished
+    metrics = result.metrics
+    assert metrics["sigma_before_wavelet"] == pytest.approx(25, rel=0.2)
+    assert metrics["sigma_after_wavelet"] < 10
+    assert metrics["tissue_patches"] == int(case.plans[0].tissue.sum())
+    assert result.judgement.verdict in {"pass", "review"}
+    patches = patchmap.load(case.maps)
+    assert patches.sigma_removed.shape == case.plans[0].work.lattice.patch_shape == (17, 18)
+    assert np.nanmedian(patches.sigma_removed) == pytest.approx(25, rel=0.25)
+    assert set(result.seconds) == {"read", "network", "measure", "encode", "total"}
+    assert all(seconds > 0 for seconds in result.seconds.values())
+
+
+def test_progress_goes_up_to_the_end(finished):
+    case, _ = finished
+    done = [progress.done for progress in case.seen]
+    assert done == sorted(done)
+    assert (done[0], done[-1]) == (0, 4)
+    assert {progress.total for progress in case.seen} == {4}
+    assert {progress.resumed for progress in case.seen} == {0}
+    assert case.seen[-1].seconds_left == pytest.approx(0)
+    assert case.seen[-1].rate > 0
+
+
+def test_a_second_run_takes_all_blocks_from_the_spool_and_gives_the_same(finished):
+    case, result = finished
+    before = case.pixels()
+    again = case.run()
+    assert [(progress.done, progress.resumed) for progress in case.seen] == [(4, 4)]
+    np.testing.assert_array_equal(case.pixels(), before)
+    assert again.metrics == result.metrics
+
+
+@pytest.mark.parametrize("size", [(1, 1), (16, 16), (97, 95), (300, 200)])
+def test_small_slides_as_jpeg(size, cluster, clean, tmp_path):
+    slide = write_slide(tmp_path / "a.tiff", noisy(clean[: size[1], : size[0]], 15))
+    case = Case(cluster, tmp_path, slide, settings_in(tmp_path, output__compression="jpeg", tissue__mode="auto"))
+    result = case.run()
+    assert sha256(case.output) == result.sha256
+    with openslide.OpenSlide(case.output) as written:
+        assert written.level_dimensions == level_sizes(*size)
+
+
+class Killer:
+    """Kills the worker that says it works on a block, a number of times."""
+
+    def __init__(self, block: BlockIndex, times: int) -> None:
+        self.killed: list[int] = []
+        self._mark, self._times = f"{block}.started", times
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def watch(self, plan: SlidePlan) -> None:
+        self._thread = threading.Thread(target=self._kill, args=(plan.work.spool / self._mark,))
+        self._thread.start()
+
+    def _kill(self, mark: Path) -> None:
+        while len(self.killed) < self._times and not self._stop.wait(0.002):
+            try:
+                worker = int(mark.read_text("ascii"))
+            except (OSError, ValueError):
+                continue
+            if worker not in self.killed:
+                self.killed.append(worker)
+                os.kill(worker, signal.SIGKILL)
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread:
+            self._thread.join()
+
+
+@pytest.fixture
+def killer() -> Iterator[Callable[[BlockIndex, int], Killer]]:
+    made: list[Killer] = []
+
+    def make(block: BlockIndex, times: int) -> Killer:
+        made.append(Killer(block, times))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+def test_a_worker_that_dies_costs_nothing_but_time(strip, killer):
+    death = killer(FIRST, 1)
+    result = strip.run(on_plan=death.watch)
+    assert len(death.killed) == 1
+    assert sha256(strip.output) == result.sha256
+    assert strip.seen[-1].done == 2
+    undisturbed = strip.pixels()
+    for file in strip.spooled.iterdir():
+        file.unlink()
+    strip.run()
+    np.testing.assert_array_equal(strip.pixels(), undisturbed)
+
+
+@pytest.mark.slow
+def test_a_block_that_always_kills_its_worker_is_named_and_the_others_are_kept(strip, killer):
+    deaths = killer(SECOND, 10)
+    with pytest.raises(BlockKillsWorker) as caught:
+        strip.run(on_plan=deaths.watch)
+    assert f"block {SECOND}, at x 1536, y 0" in str(caught.value)
+    assert len(deaths.killed) >= 3
+    assert not strip.output.exists()
+    deaths.stop()
+    strip.run()
+    assert strip.seen[0].resumed == 1
+
+
+def test_a_spooled_block_that_was_cut_off_is_done_again(strip):
+    strip.run()
+    before = strip.pixels()
+    file = strip.spooled / f"{SECOND}.block"
+    os.truncate(file, file.stat().st_size // 2)
+    strip.run()
+    assert (strip.seen[0].done, strip.seen[0].resumed) == (1, 1)
+    assert strip.seen[-1].done == 2
+    np.testing.assert_array_equal(strip.pixels(), before)
+
+
+@pytest.mark.parametrize("member", ["0/0/2", "reduced.png", "evidence.npz"])
+def test_a_flipped_bit_in_the_spool_is_found_and_done_again(strip, member):
+    strip.run()
+    before = strip.pixels()
+    file = strip.spooled / f"{FIRST}.block"
+    with zipfile.ZipFile(file) as archive:
+        info = archive.getinfo(member)
+    content = bytearray(file.read_bytes())
+    content[info.header_offset + 30 + len(info.filename) + info.file_size // 2] ^= 1
+    file.write_bytes(content)
+    strip.run()
+    # At first it seems to be there; reading it back shows the damage.
+    assert strip.seen[0].done == 2
+    assert [progress.done for progress in strip.seen][-2:] == [1, 2]
+    np.testing.assert_array_equal(strip.pixels(), before)
+
+
+def test_a_block_that_vanishes_while_the_slide_is_done_is_done_again(strip):
+    removed: list[Path] = []
+
+    def remove_first() -> None:
+        if not removed and strip.seen and strip.seen[-1].done == 2:
+            removed.append(strip.spooled / f"{FIRST}.block")
+            removed[0].unlink()
+
+    strip.run(keep_going=remove_first)
+    assert removed
+    assert strip.output.is_file()
+
+
+def test_somebody_elses_file_is_not_overwritten(strip):
+    strip.output.parent.mkdir()
+    strip.output.write_bytes(b"a thesis")
+    for overwrite in (False, True):
+        with pytest.raises(OutputExists):
+            strip.run(overwrite=overwrite)
+        assert strip.output.read_bytes() == b"a thesis"
+        assert strip.left_over() == []
+
+
+def test_an_output_of_other_settings_is_replaced_only_when_asked(strip):
+    strip.run()
+    first = strip.output.read_bytes()
+    strip.settings = settings_in(strip.folder, output__compression="jpeg")
+    with pytest.raises(OutputExists):
+        strip.run()
+    assert strip.output.read_bytes() == first
+    strip.run(overwrite=True)
+    assert provenance.of_file(strip.output)["settings"]["output.compression"] == "jpeg"
+    assert strip.left_over() == []
+
+
+def test_a_cancelled_slide_stops_and_publishes_nothing(strip):
+    def stop() -> None:
+        if strip.seen and strip.seen[-1].done == 1:
+            raise JobCancelled
+
+    with pytest.raises(JobCancelled):
+        strip.run(keep_going=stop)
+    assert not strip.output.exists()
+    assert strip.left_over() == []
+    strip.run()
+    assert strip.seen[0].resumed >= 1
+    assert strip.output.is_file()
+
+
+def test_a_slide_can_be_cancelled_before_anything_is_done(strip):
+    def stop() -> None:
+        raise JobCancelled
+
+    with pytest.raises(JobCancelled):
+        strip.run(keep_going=stop)
+    assert strip.seen == []
+
+
+def test_a_shutdown_lets_the_running_block_finish(strip):
+    begun: list[float] = []
+
+    def stop() -> None:
+        if strip.plans and (strip.spooled / f"{FIRST}.started").exists():
+            begun.append(time.monotonic())
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        strip.run(keep_going=stop)
+    assert begun
+    assert (strip.spooled / f"{FIRST}.block").is_file()
+    assert not strip.output.exists()
+    strip.run()
+    assert strip.seen[0].resumed >= 1
+
+
+def test_a_source_that_changed_meanwhile_is_not_published(strip):
+    def changed() -> None:
+        raise SlideChanged("a.tiff")
+
+    with pytest.raises(SlideChanged):
+        strip.run(check_source=changed)
+    assert not strip.output.exists()
+    assert strip.left_over() == []
+
+
+def test_what_is_wrong_with_a_slide_is_told_by_the_worker(strip):
+    with pytest.raises(NoSuchPreset):
+        strip.run(preset="nonsense")
+    whole = strip.slide.read_bytes()
+    strip.slide.write_bytes(b"no slide at all" * 100)
+    with pytest.raises(NotASlide):
+        strip.run()
+    strip.slide.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(SlideError):
+        strip.run()
+    assert not strip.output.exists()
+
+
+def test_a_region_is_done_at_its_place(strip):
+    strip.run(region=(1500, 50, 5000, 100))
+    assert strip.pixels().shape == (100, 200, 3)
+    with tifffile.TiffFile(strip.slide) as tiff:
+        source = tiff.pages.first.asarray()[50:150, 1500:1700]
+    # The same field: what was changed is noise of sigma 15, not another place.
+    assert psnr(strip.pixels(), source) > 20
+    assert provenance.of_file(strip.output)["region"] == [1500, 50, 5000, 100]
