@@ -11,6 +11,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,9 @@ _log = logging.getLogger(__name__)
 BLOCKS_PER_THREAD = 3
 DEATHS = 3
 """Times that a block may take its worker down while it is alone, before it is blamed."""
+
+DRAIN_SECONDS = 8.0
+"""A shutdown waits so long for blocks that run: with ending the workers it stays below twenty seconds."""
 
 _POLL_SECONDS = 0.5
 
@@ -191,7 +195,8 @@ def denoise_slide(
         request.check_source()
         publish(part, target, planned.facts, overwrite=request.overwrite)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be what is wrong, and that is being told
+            part.unlink(missing_ok=True)
     seconds = {**blocks.seconds, "total": time.perf_counter() - begun}
     return Result(target, digest, judgement, metrics, planned.facts, planned.model_sha256, seconds)
 
@@ -339,7 +344,7 @@ class Blocks:
         for future in running[slots:]:
             future.cancel()
         try:
-            wait(running[:slots], timeout=15)
+            wait(running[:slots], timeout=DRAIN_SECONDS)
         except TimeoutError:
             _log.warning("blocks in flight did not finish in time: they will be done again")
 
