@@ -23,6 +23,17 @@ _log = logging.getLogger(__name__)
 MOST_PROCESSES = 4
 """A worker process costs about 1 GB (torch and tiatoolbox): beyond this many, processes get more threads instead."""
 
+QUIET = {
+    # Dask watches itself ten to a hundred times a second: 12 % of a core for two workers that do nothing, 2 % like
+    # this (docs/performance.md). Nobody looks at what it would see.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.low-level-log-length": 0,
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.worker.memory.monitor-interval": "500ms",
+}
+"""Settings of Dask that make idle processes idle."""
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -77,6 +88,7 @@ def connect(settings: Settings) -> Iterator[Cluster]:
             # Usage of the disk is bounded by the spool; dask's own spilling would hide a task that needs too much.
             "distributed.worker.memory.spill": False,
             "distributed.worker.memory.target": False,
+            **QUIET,
         }
     )
     if address:
