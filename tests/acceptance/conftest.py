@@ -107,11 +107,13 @@ class Workplace:
 
     def kill(self) -> None:
         """End the daemon and all its workers at once, as a power cut would."""
+        before = self.processes()
         for group in self._groups:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
         if self._process is not None:
             self._process.wait()
+        psutil.wait_procs(before, timeout=60)  # memory of gigabytes is not given back in an instant
 
     def processes(self) -> list[psutil.Process]:
         """Return what is left of the daemons of this folder."""
@@ -230,8 +232,7 @@ def open_workplace(tmp_path_factory) -> Callable[..., contextlib.AbstractContext
             yield place
         finally:
             place.close()
-        left = [process for process in place.processes() if process.is_running()]
-        assert not left
+        assert not place.processes()
 
     return opened
 
