@@ -132,7 +132,8 @@ def _local(processes: int, threads: int, memory: str, folder: Path) -> Any:
         scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
         host="127.0.0.1",
         local_directory=str(folder),
-        silence_logs=logging.ERROR,
+        # A task that raises is told by us, in our words; its worker would print a traceback with the path of the slide.
+        silence_logs=logging.CRITICAL,
     )
 
 
