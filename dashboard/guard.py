@@ -10,6 +10,8 @@ from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from wsi_denoise.listening import is_loopback
+
 COOKIE = "wsi_denoise_token"
 LOGIN = "/login"
 OPEN = frozenset({"/healthz"})
@@ -108,11 +110,18 @@ class Guard:
 
 
 def _is_own_name(host: str) -> bool:
-    name = urlsplit(f"//{host}").hostname or ""
-    return name in {"localhost", "::1"} or name.startswith("127.")
+    try:
+        return is_loopback(urlsplit(f"//{host}").hostname or "")
+    except ValueError:
+        return False
 
 
 def _same_site(headers: Headers) -> bool:
     """Return whether a request that says where it comes from comes from our own page."""
     origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc.lower() == headers.get("host", "").lower()
+    if origin is None:
+        return True
+    try:
+        return urlsplit(origin).netloc.lower() == headers.get("host", "").lower() != ""
+    except ValueError:
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 
 from wsi_denoise.errors import SettingsInvalid
@@ -11,8 +12,11 @@ MOVES = 20
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether an address is this machine's own and nobody else's."""
-    return host in {"localhost", "::1"} or host.startswith("127.")
+    """Return whether a name or an address is this machine's own and nobody else's."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False  # a name such as 127.0.0.1.example.org may lead anywhere
 
 
 def refuse_unguarded(page: DashboardSettings) -> None:

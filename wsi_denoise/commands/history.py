@@ -58,7 +58,8 @@ def jobs(
         return None
     if page.jobs:
         show.jobs(page.jobs)
-    shown = f"{page.total} jobs" if page.total == len(page.jobs) else f"{len(page.jobs)} of {page.total} jobs"
+    total = f"{page.total} job{'' if page.total == 1 else 's'}"
+    shown = total if page.total == len(page.jobs) else f"{len(page.jobs)} of {total}"
     print(f"{shown}." + ("" if paused is None else f" The queue is paused: {show.plain(paused)}."), file=sys.stderr)
     return None
 
