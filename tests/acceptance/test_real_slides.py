@@ -36,9 +36,9 @@ REFUSED = {
     "hamamatsu-test3-DAPI-2-387.ndpi": ("not_brightfield", "fluorescence"),
     "hamamatsu-test3-TRITC-2-560.ndpi": ("not_brightfield", "fluorescence"),
     "akoya-small_vectra.qptiff": ("not_rgb", "multiplex"),
-    "negative/broken.svs": ("not_a_slide", "broken.svs"),
-    "negative/unopenable.tiff": ("unsupported_slide", "compression"),
-    "negative/unreadable.svs": ("unreadable_tile", "level 0"),
+    "negative/broken.svs": ("not_a_slide", "no reader knows its content"),
+    "negative/unopenable.tiff": ("unsupported_slide", "codec 52479"),
+    "negative/unreadable.svs": ("unreadable_tile", "level 0, x 0, y 0"),
 }
 FLUORESCENCE = [name for name in REFUSED if name.endswith(".ndpi")]
 
