@@ -85,6 +85,9 @@ def connect(settings: Settings) -> Iterator[Cluster]:
             "distributed.scheduler.allowed-failures": 0,
             "distributed.worker.daemon": False,
             "distributed.comm.timeouts.connect": "20s",
+            # A LocalCluster drops a worker for ever that is not back this long after it died (15 s unless told): on a
+            # busy machine starting one takes longer, and a cluster without workers waits without end.
+            "distributed.deploy.lost-worker-timeout": "3650 days",
             # Usage of the disk is bounded by the spool; dask's own spilling would hide a task that needs too much.
             "distributed.worker.memory.spill": False,
             "distributed.worker.memory.target": False,
