@@ -16,10 +16,12 @@ ODD_NAMES = ["with space.tiff", "zwei\nZeilen.tiff", "größe-切片.tiff", "-da
 
 
 @pytest.fixture(scope="module")
-def place(open_workplace):
+def place(open_workplace, save_slide, small):
     """One daemon for the whole module: it has to go on after every one of these."""
     with open_workplace({"intake": {"grace_seconds": GRACE}}) as opened:
+        save_slide(opened.inbox / "warm.tiff", small(60))
         opened.start()
+        opened.done("warm.tiff")  # from now on a worker answers at once
         yield opened
         assert opened.running
         assert opened.stop() == 0
@@ -48,9 +50,10 @@ def test_slow_copy_starts_only_once_complete(place, tmp_path, save_slide, tiled_
     target = place.inbox / "slow.tiff"
     with target.open("wb") as file:
         file.truncate(len(content))
+        place.wait_for("slow.tiff", JobState.SETTLING)
         for start in range(0, len(content), step):
             # Longer than it takes to settle: it looks complete each time, and has its final size from the start.
-            time.sleep(1.6)
+            time.sleep(2)
             for job in place.jobs_of("slow.tiff"):
                 assert job.state is JobState.SETTLING
             file.seek(start)
