@@ -90,7 +90,7 @@ def main() -> None:
 
 def _discard_output() -> None:
     # `wsi-denoise jobs | head` is no failure; Python would complain about it while it shuts down.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one way out for each way to fail
@@ -114,7 +114,10 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one way out for eac
         return _fail(arguments, UsageError.code, f"{error.format_message().rstrip('.')}. See {where} --help.", 2)
     except (click.Abort, KeyboardInterrupt):
         return _fail(arguments, "interrupted", "Interrupted.", 130)
-    except BrokenPipeError:
+    except SystemExit as error:
+        # Typer ends the program itself when nobody reads what is printed.
+        if not isinstance(error.__context__, BrokenPipeError):
+            raise
         _discard_output()
         return 0
     except Exception as error:  # noqa: BLE001 - nobody is shown a traceback

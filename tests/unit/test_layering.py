@@ -22,7 +22,7 @@ ALLOWED = {
     "quality": GROUND,
     "jobs": GROUND,
     "intake": GROUND | {"jobs"},
-    "processing": GROUND | {"slide", "network", "quality"},
+    "processing": GROUND | {"slide", "network", "quality", "sample"},
     "query": GROUND | {"jobs"},
     "notify": GROUND | {"jobs"},
     "listening": GROUND,
