@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,27 +65,30 @@ def export(run: Path, name: str, purpose: str, folder: Path = FOLDER) -> weights
     return weights.save(averaged, card_of(run, name, purpose), folder)
 
 
-def measure(name: str, table: Path, folder: Path = FOLDER) -> weights.ModelCard:
-    """Put a measured table into a preset's card.
+def measure(name: str, tables: Sequence[Path], folder: Path = FOLDER) -> weights.ModelCard:
+    """Put measured tables into a preset's card.
 
     Parameters
     ----------
-    table : Path
-        JSON of :mod:`training.evaluate`; its ``sha256`` has to be that of the weights.
+    tables : sequence of Path
+        JSON of :mod:`training.evaluate`; their ``sha256`` has to be that of the weights.
 
     Raises
     ------
     ValueError
-        If the table was measured with other weights.
+        If a table was measured with other weights.
     """
     known = weights.card(name, folder)
-    found = json.loads(table.read_text("utf-8"))
-    if found["sha256"] != known.sha256:
-        raise ValueError(f"{table} was measured with weights {found['sha256'][:12]}, {name} has {known.sha256[:12]}")
-    rows = [row for row in found["rows"] if row["method"] == name]
-    reference = {key_of(row): row for row in found["rows"] if row["method"] == "noisy input"}
+    every: list[dict[str, Any]] = []
+    for table in tables:
+        found = json.loads(table.read_text("utf-8"))
+        if found["sha256"] != known.sha256:
+            told = f"weights {found['sha256'][:12]}, {name} has {known.sha256[:12]}"
+            raise ValueError(f"{table} was measured with {told}")
+        every += found["rows"]
+    reference = {key_of(row): row for row in every if row["method"] == "noisy input"}
     measured = []
-    for row in rows:
+    for row in (row for row in every if row["method"] == name):
         noisy = reference[key_of(row)]
         same = {key: row[key] for key in ("source", "images", "seeds", "protocol", "sigma", "ssim")}
         interval = {key: row[key] for key in ("psnr", "psnr_low", "psnr_high")}
@@ -106,7 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("run", type=Path, nargs="?", help="folder of a run; left out, only the table is put in")
     options.add_argument("--name", required=True, help="name of the preset")
     options.add_argument("--purpose", help="for whom it is, in a sentence")
-    options.add_argument("--table", type=Path, help="measured table, as training.evaluate writes it")
+    options.add_argument("--table", type=Path, action="append", help="a table that training.evaluate wrote")
     options.add_argument("--folder", type=Path, default=FOLDER, help="where the preset is written")
     given = options.parse_args(arguments)
     if given.run:

@@ -235,11 +235,11 @@ def test_a_run_becomes_a_preset_and_its_table_has_to_be_of_its_weights(tmp_path,
     rows = [{**row, **figures, "method": method} for method in ("noisy input", "small")]
     table = tmp_path / "table.json"
     table.write_text(json.dumps({"sha256": card.sha256, "rows": rows}))
-    assert len(export.measure("small", table, tmp_path / "presets").measured) == 1
+    assert len(export.measure("small", [table], tmp_path / "presets").measured) == 1
     assert weights.card("small", tmp_path / "presets").measured[0].noisy_psnr == 30.0
     table.write_text(json.dumps({"sha256": "0" * 64, "rows": rows}))
     with pytest.raises(ValueError, match="was measured with weights 000000"):
-        export.measure("small", table, tmp_path / "presets")
+        export.measure("small", [table], tmp_path / "presets")
 
 
 def test_every_choice_of_a_run_is_an_option():

@@ -1,10 +1,16 @@
 """The table: right figures, the same pixels for every method, and honest intervals."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from training import baselines, evaluate
+from wsi_denoise.network import weights
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -93,3 +99,17 @@ def test_an_anchor_that_is_told_sigma_keeps_an_odd_size():
         layers += [np.zeros((wide, deep, 3, 3), np.float32), np.zeros(wide, np.float32)]
     method = baselines._ffdnet([torch.from_numpy(layer) for layer in layers])
     assert method(np.zeros((1, 17, 33, 3), np.uint8), 25.0).shape == (1, 17, 33, 3)
+
+
+@pytest.mark.parametrize("table", sorted((ROOT / "training" / "tables").glob("*.md")), ids=lambda path: path.name)
+def test_the_docs_tables_are_those_that_the_evaluation_wrote(table):
+    assert table.read_text().strip() in (ROOT / "docs" / "training.md").read_text()
+
+
+def test_the_shipped_cards_table_is_of_the_shipped_weights():
+    card = weights.card("paper")
+    tables = [json.loads(file.read_text()) for file in (ROOT / "training" / "tables").glob("paper*.json")]
+    assert tables
+    assert all(table["sha256"] == card.sha256 for table in tables)
+    assert {row.source for row in card.measured} <= set(evaluate.SOURCES)
+    assert {row.sigma for row in card.measured} >= {10.0, 25.0, 50.0}
