@@ -40,7 +40,7 @@ def test_defaults_without_anything(folder):
 
 def test_each_source_wins_over_the_one_before(folder):
     name = "output.quality"
-    assert load(folder=folder, environ={}).settings.output.quality == 90
+    assert load(folder=folder, environ={}).settings.output.quality == 95
     file = written(folder, "[output]\nquality = 60\ncompression = 'zstd'\n")
     environ = {"WSI_DENOISE_OUTPUT__QUALITY": "70"}
     for quality, variables, flags, origin in (
@@ -237,6 +237,6 @@ def test_a_job_s_own_settings_come_back(values):
 def test_with_values_checks_values_and_leaves_the_others(folder):
     base = load(overrides={"output.folder": "/out"}, folder=folder, environ={}).settings
     changed = base.with_values({"output.quality": 71})
-    assert (changed.output.folder, changed.output.quality, base.output.quality) == (Path("/out"), 71, 90)
+    assert (changed.output.folder, changed.output.quality, base.output.quality) == (Path("/out"), 71, 95)
     with pytest.raises(ValueError, match="quality"):
         base.with_values({"output.quality": 3})

@@ -33,7 +33,7 @@ class Encoding:
     """
 
     compression: Literal["jpeg", "deflate", "zstd"] = "jpeg"
-    quality: int = 90
+    quality: int = 95
     subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = "4:4:4"
 
     @property
