@@ -16,7 +16,7 @@ from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.slide import provenance
 from wsi_denoise.slide.reader import open_slide
 
-pytestmark = [pytest.mark.shared, pytest.mark.slow]
+pytestmark = [pytest.mark.shared, pytest.mark.slow, pytest.mark.timeout(2400)]
 
 CMU = "CMU-1-Small-Region"
 DONE: dict[str, tuple[tuple[int, int], int, float | None]] = {

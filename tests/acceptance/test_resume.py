@@ -12,11 +12,11 @@ from wsi_denoise.jobs.states import JobState
 LONG = os.environ.get("WSI_DENOISE_LONG") == "1"
 SIZE = (10_000, 10_000) if LONG else (5000, 3300)
 BLOCKS = -(-SIZE[0] // 1536) * -(-SIZE[1] // 1536)
-PATIENCE = 3600 if LONG else 300
+PATIENCE = 3600 if LONG else 600
 SETTINGS = {"output": {"compression": "deflate"}, "compute": {"workers": 2}}
 NAME = "large.tiff"
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * PATIENCE)]
 
 
 @pytest.fixture(scope="module")
