@@ -1,6 +1,7 @@
 """Measure peak memory and processor time of whole runs on slides of different size.
 
     python tests/bench/memory.py --folder /tmp/bench                # 10k x 10k and 40k x 40k, a third of it tissue
+    python tests/bench/memory.py --folder /tmp/bench --sides 10000 40000 10000
     python tests/bench/memory.py --folder /tmp/bench --sides 5000 20000 --set compute.workers=1
 
 Each slide is denoised by ``wsi-denoise run`` as a program of its own. Memory is the proportional set size (PSS) of all
@@ -18,10 +19,11 @@ import contextlib
 import json
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -191,11 +193,16 @@ class Growth:
 
 
 def compare(runs: Sequence[Run], idle: Run) -> Growth:
-    """Compare the last of several runs with the first."""
-    first, last = runs[0], runs[-1]
+    """Compare the largest slide with the smallest; several runs of one size count with their mean."""
+    sides = sorted({run.side for run in runs})
+    small, large = ([run for run in runs if run.side == side] for side in (sides[0], sides[-1]))
+
+    def mean(values: Iterable[float]) -> float:
+        return statistics.fmean(values)
+
     return Growth(
-        last.peak / first.peak - 1,
-        per_megapixel(last, idle) / per_megapixel(first, idle) - 1,
+        mean(run.peak for run in large) / mean(run.peak for run in small) - 1,
+        mean(per_megapixel(run, idle) for run in large) / mean(per_megapixel(run, idle) for run in small) - 1,
         max(run.peak for run in (*runs, idle)),
     )
 
@@ -244,18 +251,20 @@ def main() -> int:
     """Run all sizes, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, required=True, help="slides are made here once, and kept")
-    parser.add_argument("--sides", type=int, nargs="+", default=[10_000, 40_000], help="in pixels, smallest first")
+    parser.add_argument(
+        "--sides", type=int, nargs="+", default=[10_000, 40_000], help="in pixels; a side may be repeated"
+    )
     parser.add_argument("--one-level", action="store_true", help="slides without smaller levels")
     parser.add_argument("--set", action="append", default=[], dest="sets", metavar="SECTION.KEY=VALUE")
     parser.add_argument("--save", type=Path, help="all figures, and memory over time, as JSON")
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     runs: list[Run] = []
-    for side in (IDLE_SIDE, *arguments.sides):
+    for number, side in enumerate((IDLE_SIDE, *arguments.sides)):
         slide = arguments.folder / f"{side}{'-one-level' if arguments.one_level else ''}.tiff"
         if not slide.exists():
             large_slide.write(slide, side, one_level=arguments.one_level)
-        work = arguments.folder / f"work-{side}-{os.getpid()}"
+        work = arguments.folder / f"work-{number}-{side}-{os.getpid()}"
         runs.append(denoise(slide, side, work, arguments.sets))
         print(f"{side}: {runs[-1].processor:.1f} s, {runs[-1].peak / 1e9:.2f} GB", file=sys.stderr, flush=True)
         if arguments.save:
