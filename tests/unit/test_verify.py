@@ -207,6 +207,38 @@ def test_a_smaller_level_that_does_not_decode(case):
             broken.check()
 
 
+def test_smaller_levels_of_another_slide(case):
+    other = levels_of(np.ascontiguousarray(255 - case.pixels), case.encoding)
+    for number in (1, 2):
+        wrong = Case(case.path, case.pixels, case.encoding, list(case.levels))
+        wrong.levels[number] = other[number]
+        wrong.write()
+        wrong.refused(f"level {number} is not the halved level 0")
+
+
+def test_swapped_tiles_of_a_smaller_level(case):
+    tiles = list(case.levels[1].tiles)
+    tiles[0], tiles[1] = tiles[1], tiles[0]
+    case.levels[1] = Level(case.levels[1].size, tiles)
+    case.write()
+    case.refused("level 1 is not the halved level 0")
+
+
+@pytest.mark.parametrize("encoding", [JPEG, DEFLATE])
+def test_all_levels_of_a_long_slide(encoding, tmp_path, tissue_image):
+    """Eight levels: small ones are compared as a whole."""
+    pixels = np.ascontiguousarray(np.tile(tissue_image[:65, :999], (1, 17, 1)))
+    made = Case(tmp_path / "x.tiff", pixels, encoding, levels_of(pixels, encoding))
+    assert len(made.levels) == 8
+    made.write()
+    made.check()
+    for number in (3, 5, 7):
+        wrong = Case(made.path, pixels, encoding, list(made.levels))
+        wrong.levels[number] = levels_of(np.ascontiguousarray(255 - pixels), encoding)[number]
+        wrong.write()
+        wrong.refused(f"level {number} is not the halved level 0")
+
+
 def test_rgb_jpeg_that_only_tifffile_reads_right(tmp_path, tissue_image):
     """The mistake that the whole verification was first written for."""
     pixels = np.ascontiguousarray(tissue_image[:300, :300])

@@ -1,8 +1,8 @@
 """Proof that a written TIFF is what was meant, by reading it with two libraries that did not write it.
 
 Before a file gets its final name: sizes, levels and resolution in OpenSlide and in tifffile, encoded tiles byte for
-byte, and random tiles decoded by both and compared with what was meant. Later, ``wsi-denoise verify`` proves that a
-file is what the store says, and that the original is unchanged.
+byte, random tiles decoded by both and compared with what was meant, and the smaller levels with these. Later,
+``wsi-denoise verify`` proves that a file is what the store says, and that the original is unchanged.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -29,6 +29,18 @@ MPP_TOLERANCE = 1e-3
 LOSSY_TOLERANCE = 4.0
 """Grey levels by which the 4 x 4 means of a JPEG tile may differ from what was meant, on average over the tile. JPEG
 keeps means: quality 50 was measured at 1.3; a swapped tile, channel or colour space is at 15 and more."""
+
+LEVEL_TOLERANCE = 10.0
+"""The same for the smaller levels, whose boxes have fewer means: quality 50 with 4:2:0 on noisy tissue was measured at 4.1."""
+
+SAMPLED_LEVELS = 4
+"""Up to this level a tile of level 0 is a box of at least 16 px, and boxes are compared; above, whole levels."""
+
+LEAST_PIXELS = 256
+"""Boxes of fewer pixels, at the slide's edge, say nothing about a JPEG: a single pixel may be off by more."""
+
+WHOLE_PIXELS = 40_000_000
+"""Levels of more pixels are not compared as a whole, to keep memory flat: there are such above 10 gigapixels."""
 
 
 @dataclass(frozen=True)
@@ -122,20 +134,66 @@ def _check_tiles(path: Path, expected: Expected, places: list[tuple[int, int]]) 
         for row, column in places:
             where = f"the tile in row {row}, column {column}"
             index = row * columns + column
-            file.seek(page.dataoffsets[index])
-            raw = file.read(page.databytecounts[index])
+            raw = _raw(page, file, index)
             _require(holds=raw == expected.tile(row, column), what=f"{where} is not the one that was encoded")
             width = min(TILE, expected.width - column * TILE)
             height = min(TILE, expected.height - row * TILE)
-            decoded = np.asarray(page.decode(raw, index)[0], np.uint8).reshape(TILE, TILE, 3)[:height, :width]
+            decoded = _decoded(page, raw, index)[:height, :width]
             seen = np.asarray(slide.read_region((column * TILE, row * TILE), 0, (width, height)))[..., :3]
             tolerance = 0.0 if expected.lossless else LOSSY_TOLERANCE
             for reader, pixels in (("tifffile", decoded), ("OpenSlide", seen)):
                 meant = expected.reduced(row, column).astype(np.int16)
                 error = float(np.abs(halve(halve(np.ascontiguousarray(pixels))).astype(np.int16) - meant).mean())
                 _require(holds=error <= tolerance, what=f"{reader} reads {where} wrong, by {error:.1f} grey levels")
+            _check_above(tiff.pages, file, (row, column), expected)
         for level in range(1, slide.level_count):
             slide.read_region((0, 0), level, (min(TILE, sizes[level][0]), min(TILE, sizes[level][1])))
+        _check_small_levels(tiff.pages, expected)
+
+
+def _raw(page: Any, file: IO[bytes], index: int) -> bytes:
+    file.seek(page.dataoffsets[index])
+    return file.read(page.databytecounts[index])
+
+
+def _decoded(page: Any, raw: bytes, index: int) -> Pixels:
+    return np.asarray(page.decode(raw, index)[0], np.uint8).reshape(TILE, TILE, 3)
+
+
+def _check_above(pages: Any, file: IO[bytes], place: tuple[int, int], expected: Expected) -> None:
+    """Compare what became of a tile of level 0 at the levels above with what it is at level 2 by the spool.
+
+    A tile of level 0 is a box of 256 / 2 ** level px within one tile there, so that halving alone gives what is meant.
+    """
+    meant = expected.reduced(*place)
+    for level in range(1, min(len(pages), SAMPLED_LEVELS + 1)):
+        page, side = pages[level], TILE >> level
+        y, x = place[0] * side, place[1] * side
+        row, column = y // TILE, x // TILE
+        index = row * tile_shape(page.shape[1], page.shape[0])[1] + column
+        tile = _decoded(page, _raw(page, file, index), index)
+        box = tile[y % TILE :, x % TILE :][: min(side, page.shape[0] - y), : min(side, page.shape[1] - x)]
+        if level > 2:
+            meant = halve(meant)
+        found = halve(box) if level == 1 else box
+        if expected.lossless or box.shape[0] * box.shape[1] >= LEAST_PIXELS:
+            _check_like(found, meant, level, expected)
+
+
+def _check_small_levels(pages: Any, expected: Expected) -> None:
+    """Compare each level that is too small for boxes with the one below it, as a whole."""
+    for level in range(SAMPLED_LEVELS + 1, len(pages)):
+        below = pages[level - 1]
+        if below.shape[0] * below.shape[1] <= WHOLE_PIXELS:
+            _check_like(pages[level].asarray(), halve(below.asarray()), level, expected)
+
+
+def _check_like(found: Pixels, meant: Pixels, level: int, expected: Expected) -> None:
+    tolerance = 0.0
+    if not expected.lossless:
+        found, meant, tolerance = halve(halve(found)), halve(halve(meant)), LEVEL_TOLERANCE
+    error = float(np.abs(found.astype(np.int16) - meant).mean()) if found.shape == meant.shape else 255.0
+    _require(holds=error <= tolerance, what=f"level {level} is not the halved level 0, by {error:.1f} grey levels")
 
 
 def _check_mpp(slide: Any, expected: tuple[float, float] | None) -> None:
