@@ -31,7 +31,7 @@ LOSSY_TOLERANCE = 4.0
 keeps means: quality 50 was measured at 1.3; a swapped tile, channel or colour space is at 15 and more."""
 
 LEVEL_TOLERANCE = 10.0
-"""The same for the smaller levels, whose boxes have fewer means: quality 50 with 4:2:0 on noisy tissue was measured at 4.1."""
+"""The same for the smaller levels, whose boxes have fewer means (quality 50, 4:2:0, noisy tissue: measured at 4.1)."""
 
 SAMPLED_LEVELS = 4
 """Up to this level a tile of level 0 is a box of at least 16 px, and boxes are compared; above, whole levels."""
