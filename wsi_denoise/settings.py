@@ -81,9 +81,10 @@ class TissueSettings(Section):
     mode: Literal["auto", "all"] = Field(
         "auto", description="auto finds tissue on a thumbnail; all sends every patch, fluorescence included."
     )
-    background: Literal["keep", "denoise", "flatten"] = Field(
-        "keep",
-        description="Patches without tissue: pixels kept as they are, denoised too, or set to the background colour.",
+    background: Literal["auto", "keep", "denoise", "flatten"] = Field(
+        "auto",
+        description="Patches without tissue: pixels kept as they are, denoised too, or set to the background colour; "
+        "auto keeps clean glass and denoises noisy glass.",
     )
     dilate: int = Field(1, ge=0, le=16, description="Patches by which the tissue mask is widened.")
 

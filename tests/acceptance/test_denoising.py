@@ -55,22 +55,23 @@ def cmu(shared) -> np.ndarray:
 @pytest.mark.slow
 @pytest.mark.parametrize("compression", ["jpeg", "deflate"])
 def test_noise_on_the_cmu_slide_is_removed(cmu, workplace, save_slide, add_noise, pixels_of, compression):
-    """The whole slide: its glass, a third of it, has the same noise and is denoised too."""
+    """The whole slide, by default: its glass, a third of it, has the same noise and is denoised too."""
     noisy = add_noise(cmu, SIGMA, seed=12)
     place = workplace()
     save_slide(place.inbox / "cmu.tiff", noisy, mpp=0.499)
-    job = denoised(place, "cmu.tiff", output__compression=compression, tissue__background="denoise")
+    job = denoised(place, "cmu.tiff", output__compression=compression)
+    assert job.provenance["background"] == "denoise"
     assert gain(cmu, noisy, pixels_of(job.output)) >= GAIN
 
 
 @pytest.mark.shared
 @pytest.mark.slow
 def test_noise_on_the_tissue_of_the_cmu_slide_is_removed(cmu, workplace, save_slide, add_noise, pixels_of):
-    """The default: glass is kept as it is, noise included, so the slide as a whole gains less than its tissue."""
+    """Glass is kept as it is, noise included, so the slide as a whole gains less than its tissue."""
     noisy = add_noise(cmu, SIGMA, seed=12)
     place = workplace()
     save_slide(place.inbox / "cmu.tiff", noisy, mpp=0.499)
-    job = denoised(place, "cmu.tiff", output__compression="deflate")
+    job = denoised(place, "cmu.tiff", output__compression="deflate", tissue__background="keep")
     output = pixels_of(job.output)
     patches = ~np.isnan(patchmap.load(Path(job.maps)).sigma_removed)
     tissue = np.kron(patches, np.ones((96, 96), np.bool_))[: cmu.shape[0], : cmu.shape[1]]
