@@ -11,14 +11,21 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
 
 from distributed import KilledWorker
-from distributed.client import FutureCancelledError
 
 from wsi_denoise import __version__, notify
-from wsi_denoise.errors import BlockKillsWorker, SourceError, SourceUnavailable, StoreError, WsiDenoiseError
+from wsi_denoise.errors import (
+    BlockKillsWorker,
+    SchedulerUnreachable,
+    SourceError,
+    SourceUnavailable,
+    StoreError,
+    WsiDenoiseError,
+)
 from wsi_denoise.intake.files import slide_files, snapshot
 from wsi_denoise.intake.fingerprint import fingerprint
 from wsi_denoise.intake.quarantine import Quarantine
@@ -251,8 +258,11 @@ def probe(cluster: Cluster, path: Path, settings: Settings) -> WsiDenoiseError |
         future = cluster.call(remote.probe, path, settings.limits.megapixels, priority=10)
         try:
             trouble: WsiDenoiseError | None = future.result(timeout=settings.limits.open_seconds)
-        except (KilledWorker, FutureCancelledError):
+        except KilledWorker:
             continue
+        except CancelledError:
+            # A scheduler that went away: the slide is not to blame, and is probed again.
+            return SchedulerUnreachable("it dropped the probe")
         except TimeoutError:
             return SourceUnavailable(f"opening it took more than {settings.limits.open_seconds:g} s")
         finally:

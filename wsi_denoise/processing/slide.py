@@ -11,18 +11,19 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from distributed import KilledWorker, wait
-from distributed.client import FutureCancelledError
 
 from wsi_denoise.errors import (
     BlockKillsWorker,
     OutputExists,
     OutputUnwritable,
+    SchedulerUnreachable,
     VerificationFailed,
     WorkerLost,
 )
@@ -310,12 +311,17 @@ class Blocks:
             wait(list(pending), timeout=_POLL_SECONDS, return_when="FIRST_COMPLETED")
         except TimeoutError:
             return
+        except CancelledError as error:
+            # A scheduler that went away cancels what it held; no block is to blame.
+            raise SchedulerUnreachable("it dropped the blocks in flight") from error
         alone = len(pending) == 1
         for future in [future for future in pending if future.done()]:
             block = pending.pop(future)
             try:
                 report = future.result()
-            except (KilledWorker, FutureCancelledError) as error:
+            except CancelledError as error:
+                raise SchedulerUnreachable("it dropped the blocks in flight") from error
+            except KilledWorker as error:
                 self._suspect(block, suspects, alone=alone, error=error)
                 continue
             self.done.add(block)
@@ -367,7 +373,9 @@ def _result(future: Any, keep_going: Callable[[], None]) -> Any:
             except TimeoutError:
                 continue
         return future.result()
-    except (KilledWorker, FutureCancelledError) as error:
+    except CancelledError as error:
+        raise SchedulerUnreachable("it dropped the task") from error
+    except KilledWorker as error:
         raise WorkerLost(str(error).partition("\n")[0]) from error
     finally:
         future.cancel()
