@@ -25,9 +25,9 @@ Method = Callable[[Batch, float], Batch]
 """Takes noisy images and the sigma in grey levels; a blind method does not look at the sigma."""
 
 GRIDS: dict[str, tuple[float, ...]] = {
-    "non-local means": (0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+    "non-local means": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
     "wavelet BayesShrink": (0.6, 0.8, 1.0, 1.2, 1.5),
-    "total variation": (0.3, 0.45, 0.6, 0.8, 1.0, 1.3),
+    "total variation": (0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.3),
 }
 """Values that are tried on the validation patches: h over sigma; sigma told over sigma; weight over sigma."""
 
