@@ -8,6 +8,15 @@
     ``y = floor(clip(x + sigma * m, 0, 255))`` with one m for everything: the 96 x 96 x 3 pattern that NumPy's legacy
     generator gives with seed 0. This is what the paper's script does to training and test images alike; a network
     learns the pattern instead of denoising. Kept to reproduce the paper's table.
+``scanner``
+    ``y = J(round(255 clip(z, 0, 1)))``, for slides whose noise went through a camera and JPEG. Half of the images get
+    ``fresh`` noise, so that ``z = x + sigma n / 255``. In the others noise is added in linear light,
+    ``z = g(f(x) + k D sqrt(p f(x) + (1 - p) / 4) n)``: f takes sRGB to linear light and g back; p, the share of shot
+    noise, is uniform in [0, 1]; D is, for 70 % of these, a colour mosaic (RGGB, any phase) and its demosaicking by the
+    linear filters of Malvar, He and Cutler (ICASSP 2004), which correlates neighbours and channels, and otherwise
+    nothing; k makes the root mean square of the noise sigma grey levels, to first order. J is JPEG, on 80 % of the
+    noisy images: quality uniform in 30 to 95, chroma 4:4:4, 4:2:2 or 4:2:0 equally often, its grid at any phase of
+    16 x 16. Clean images stay clean; the truth is x.
 
 Torch functions take and give (batch, 3, height, width) float32 in [0, 1]; NumPy functions take and give
 (height, width, 3) uint8. Sigma is in grey levels of 255 everywhere.
@@ -20,6 +29,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -27,7 +37,9 @@ from torch import Tensor
 from torch.nn import functional
 
 Image = npt.NDArray[np.uint8]
-Protocol = Literal["fresh", "fixed-map"]
+Protocol = Literal["fresh", "fixed-map", "scanner"]
+Sampling = Literal["4:4:4", "4:2:2", "4:2:0"]
+SAMPLINGS: tuple[Sampling, ...] = ("4:4:4", "4:2:2", "4:2:0")
 
 HIGHEST = 50.0
 """Highest sigma of training, in grey levels."""
@@ -169,3 +181,162 @@ def fixed_map(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor
     noisy = clean * 255.0 + sigma[:, None, None, None] * pattern
     # A hair's breadth keeps clean values, which are whole numbers, from being cut to the one below.
     return (noisy.clamp(0.0, 255.0) + 1e-3).floor() / 255.0, sigma
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """How much noise ``scanner`` draws in training.
+
+    Parameters
+    ----------
+    fresh : Fresh
+        Strengths, and the share of clean images.
+    white : float
+        Share of images whose noise is that of ``fresh``; the others' is a sensor's.
+    mosaic : float
+        Share of the sensor's images that come from a colour mosaic.
+    compressed : float
+        Share of noisy images that go through JPEG.
+    lowest, highest : int
+        JPEG quality, both included.
+    """
+
+    fresh: Fresh = Fresh()
+    white: float = 0.5
+    mosaic: float = 0.7
+    compressed: float = 0.8
+    lowest: int = 30
+    highest: int = 95
+
+
+def scanner(clean: Tensor, generator: torch.Generator, amount: Scanner | None = None) -> tuple[Tensor, Tensor]:
+    """Corrupt a batch as scanners and their JPEG do.
+
+    Parameters and returns are those of :func:`fresh`; sigma is that of the noise, without JPEG's own error.
+    """
+    amount = amount or Scanner()
+    noisy, sigma = fresh(clean, generator, amount.fresh)
+    count = clean.shape[0]
+    white, mosaic, compressed = torch.rand(3, count, generator=generator)
+    sensed = (white >= amount.white) & (sigma > 0)
+    if bool(sensed.any()):
+        noisy[sensed] = sensor(clean[sensed], sigma[sensed], mosaic[sensed] < amount.mosaic, generator)
+    quality = torch.randint(amount.lowest, amount.highest + 1, (count,), generator=generator).tolist()
+    sampling = torch.randint(len(SAMPLINGS), (count,), generator=generator).tolist()
+    phase = torch.randint(16, (count, 2), generator=generator).tolist()
+    for index in torch.nonzero((compressed < amount.compressed) & (sigma > 0)).flatten().tolist():
+        image = (noisy[index] * 255.0).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        top, left = phase[index]
+        found = jpeg(image, quality[index], SAMPLINGS[sampling[index]], (top, left))
+        noisy[index] = torch.from_numpy(found).permute(2, 0, 1).float() / 255.0
+    return noisy, sigma
+
+
+def sensor(clean: Tensor, sigma: Tensor, mosaic: Tensor, generator: torch.Generator) -> Tensor:
+    """Add a sensor's noise in linear light.
+
+    Parameters
+    ----------
+    clean : Tensor
+        (batch, 3, height, width) in [0, 1], sRGB.
+    sigma : Tensor
+        (batch,) root mean square of the noise in grey levels of sRGB, to first order and before clipping.
+    mosaic : Tensor
+        (batch,) bool: which images come from a colour mosaic.
+
+    Returns
+    -------
+    Tensor
+        Same shape, every value a multiple of 1/255.
+    """
+    count = clean.shape[0]
+    light = to_linear(clean)
+    shot = torch.rand((count, 1, 1, 1), generator=generator)
+    noise = torch.randn(clean.shape, generator=generator) * (shot * light + (1.0 - shot) / 4.0).sqrt()
+    for index in torch.nonzero(mosaic).flatten().tolist():
+        row, column = torch.randint(2, (2,), generator=generator).tolist()
+        noise[index] = demosaicked(noise[index], (row, column))
+    # The slope of g, so that the strength is one of grey levels as they are stored.
+    slope = 1.0 / torch.where(clean <= 0.04045, torch.tensor(1 / 12.92), 2.4 / 1.055 * ((clean + 0.055) / 1.055) ** 1.4)
+    strength = (slope * noise).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    noise = noise * (sigma[:, None, None, None] / 255.0 / strength.clamp(min=1e-9))
+    return (to_srgb((light + noise).clamp(0.0, 1.0)) * 255.0).round() / 255.0
+
+
+def to_linear(image: Tensor) -> Tensor:
+    """Take sRGB values in [0, 1] to linear light."""
+    return torch.where(image <= 0.04045, image / 12.92, ((image.clamp(min=0.0) + 0.055) / 1.055) ** 2.4)
+
+
+def to_srgb(light: Tensor) -> Tensor:
+    """Take linear light in [0, 1] to sRGB values."""
+    return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light.clamp(min=1e-9) ** (1 / 2.4) - 0.055)
+
+
+_GREEN = [[0, 0, -2, 0, 0], [0, 0, 4, 0, 0], [-2, 4, 8, 4, -2], [0, 0, 4, 0, 0], [0, 0, -2, 0, 0]]
+_ALONG = [[0, 0, 1, 0, 0], [0, -2, 0, -2, 0], [-2, 8, 10, 8, -2], [0, -2, 0, -2, 0], [0, 0, 1, 0, 0]]
+_ACROSS = [[0, 0, -3, 0, 0], [0, 4, 0, 4, 0], [-3, 0, 12, 0, -3], [0, 4, 0, 4, 0], [0, 0, -3, 0, 0]]
+_FILTERS = torch.tensor([_GREEN, _ALONG, [list(line) for line in zip(*_ALONG, strict=True)], _ACROSS])[:, None] / 16.0
+
+
+def demosaicked(image: Tensor, phase: tuple[int, int]) -> Tensor:
+    """Keep one channel per pixel as a colour mosaic (RGGB) does, and interpolate the others (Malvar, He and Cutler).
+
+    Parameters
+    ----------
+    image : Tensor
+        (3, height, width) float32; may be noise alone, since all of it is linear.
+    phase : (int, int)
+        Row and column, 0 or 1, of the first red pixel.
+    """
+    _, height, width = image.shape
+    row = ((torch.arange(height) + phase[0]) % 2)[:, None]
+    column = ((torch.arange(width) + phase[1]) % 2)[None, :]
+    red, blue = (row == 0) & (column == 0), (row == 1) & (column == 1)
+    in_red_row = (row == 0) & (column == 1)
+    kept = torch.where(red, image[0], torch.where(blue, image[2], image[1]))
+    padded = functional.pad(kept[None, None], (2, 2, 2, 2), mode="reflect")
+    green, along, across_rows, diagonal = functional.conv2d(padded, _FILTERS)[0]
+    # At a green pixel red stands beside it in red rows and above it in blue ones; blue the other way round.
+    red_there = torch.where(red, kept, torch.where(blue, diagonal, torch.where(in_red_row, along, across_rows)))
+    blue_there = torch.where(blue, kept, torch.where(red, diagonal, torch.where(in_red_row, across_rows, along)))
+    return torch.stack([red_there, torch.where(red | blue, green, kept), blue_there])
+
+
+_FACTORS = {
+    "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    "4:2:2": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
+    "4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+}
+
+
+def jpeg(image: Image, quality: int, sampling: Sampling = "4:2:0", phase: tuple[int, int] = (0, 0)) -> Image:
+    """Write an image as JPEG and read it again.
+
+    Parameters
+    ----------
+    image : (height, width, 3) uint8
+    quality : int
+        Of libjpeg, 1 to 100.
+    sampling : str
+        Of the chroma.
+    phase : (int, int)
+        Rows and columns of mirrored pixels that stand before the image in the file, at most its size less one: they
+        move the grid of blocks.
+
+    Returns
+    -------
+    (height, width, 3) uint8
+    """
+    top, left = phase
+    whole = np.pad(image, ((top, 0), (left, 0), (0, 0)), mode="reflect")
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _FACTORS[sampling]]
+    done, stream = cv2.imencode(".jpg", np.ascontiguousarray(whole[:, :, ::-1]), options)
+    if not done:
+        raise ValueError(f"an image of {image.shape} cannot be written as JPEG")
+    found = cv2.imdecode(stream, cv2.IMREAD_COLOR)
+    return np.ascontiguousarray(found[top:, left:, ::-1], dtype=np.uint8)
+
+
+CORRUPT = {"fresh": fresh, "fixed-map": fixed_map, "scanner": scanner}
+"""The functions that corrupt a batch for training, by protocol."""

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from training import checkpoint, corruption, data
+from wsi_denoise.network import weights
 from wsi_denoise.network.irunet import IRUNet
 
 CHECKPOINT = "checkpoint"
@@ -35,7 +36,7 @@ class Configuration:
     filters, residual, full_skip
         As in :class:`wsi_denoise.network.irunet.IRUNet`.
     protocol : str
-        ``fresh`` or ``fixed-map``.
+        ``fresh``, ``scanner`` or ``fixed-map``.
     steps : int
         Steps of the schedule.
     minutes : float or None
@@ -53,6 +54,11 @@ class Configuration:
     seed : int
     device : str
         ``cpu``, ``cuda`` or ``auto``.
+    flat : float
+        Share of crops without structure; see :class:`training.data.Bank`.
+    initial : str
+        Name of a preset, or a run's checkpoint without its suffix, whose averaged weights are the start; empty for
+        random ones.
     bf16 : bool
         Autocast to bfloat16 (on a CPU with avx512_bf16, measured: 2.5 times as fast with channels_last).
     """
@@ -70,6 +76,8 @@ class Configuration:
     seed: int = 1
     device: str = "auto"
     bf16: bool = True
+    flat: float = data.FLAT_SHARE
+    initial: str = ""
 
 
 def learning_rate(progress: float, highest: float) -> float:
@@ -135,7 +143,7 @@ class Batches:
         side = corruption.FIXED_SIDE if fixed else int(rng.choice([64, 96, 128], p=[0.5, 0.35, 0.15]))
         count = max(1, self._configuration.pixels * 1024 // side**2)
         clean = self._bank.draw(count, side, rng)
-        noisy, sigma = (corruption.fixed_map if fixed else corruption.fresh)(clean, generator)
+        noisy, sigma = corruption.CORRUPT[self._configuration.protocol](clean, generator)
         return noisy, clean, sigma
 
     def close(self) -> None:
@@ -173,6 +181,8 @@ class Run:
         options = {"residual": configuration.residual, "full_skip": configuration.full_skip}
         self.network = IRUNet(*shape, **options).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._eval = IRUNet(*shape, **options).eval()
+        if configuration.initial:
+            self.network.load_state_dict(initial_weights(configuration.initial))
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=configuration.rate, betas=(0.9, 0.99), weight_decay=1e-4
         )
@@ -279,6 +289,19 @@ class Run:
         print(" ".join(f"{name}={value}" for name, value in row.items()), flush=True)
 
 
+def initial_weights(name: str) -> dict[str, Tensor]:
+    """Return the weights to start from.
+
+    Parameters
+    ----------
+    name : str
+        Of a preset, or a checkpoint's path without its suffix.
+    """
+    if Path(name).with_suffix(".safetensors").is_file():
+        return checkpoint.averaged_weights(Path(name))[0]
+    return {key: torch.from_numpy(value.copy()) for key, value in weights.arrays(name).items()}
+
+
 def validation_check(shared: Path, count: int = 48) -> Callable[[IRUNet], dict[str, float]]:
     """Return a function that gives PSNR in dB on the first patches of ``pcam-kaggle/val``, on always the same noise."""
     files = data.images_in(shared / "data" / "patches" / "pcam-kaggle" / "val")[:count]
@@ -315,7 +338,7 @@ def parser() -> argparse.ArgumentParser:
         if isinstance(value, bool):
             options.add_argument(flag, action=argparse.BooleanOptionalAction, default=value)
         elif name == "protocol":
-            options.add_argument(flag, choices=("fresh", "fixed-map"), default=value)
+            options.add_argument(flag, choices=tuple(corruption.CORRUPT), default=value)
         else:
             options.add_argument(flag, type=float if value is None else type(value), default=value)
     return options
@@ -339,7 +362,7 @@ def main(arguments: list[str] | None = None) -> None:
     }
     (given.out / "run.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     check = validation_check(given.shared) if (given.shared / "data").is_dir() else None
-    run = Run(given.out, configuration, data.Bank(sources), check)
+    run = Run(given.out, configuration, data.Bank(sources, flat=configuration.flat), check)
     print(f"step {run.step} of {configuration.steps}, on {run.device}", flush=True)
     run.train()
 
