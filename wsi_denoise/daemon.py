@@ -74,6 +74,7 @@ class Daemon:
         recover(store)
         with registered(store, settings) as daemon_id, connect(settings) as cluster:
             _log.info("daemon %d: %s", daemon_id, cluster.description)
+            store.note_daemon(daemon_id, {"cluster": cluster.description})
             watcher = Watcher(
                 settings, store, probe=lambda path: probe(cluster, path, settings), origin=f"daemon:{daemon_id}"
             )

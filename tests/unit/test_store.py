@@ -560,6 +560,8 @@ def test_a_job_that_is_not_there(store, daemon):
     for name, arguments in calls.items():
         with pytest.raises(NoSuchJob, match="77"):
             getattr(store, name)(77, *arguments)
+    with pytest.raises(NoSuchJob, match="77"):
+        store.rerun(77, preset="paper", settings={}, settings_hash="", origin="person:cli")
     assert not store.cancel_requested(77)
     assert not store.heartbeat(daemon, 77, 60)
     takes_a_job = {
@@ -567,7 +569,7 @@ def test_a_job_that_is_not_there(store, daemon):
         for name, method in inspect.getmembers(JobStore, inspect.isfunction)
         if not name.startswith("_") and "job_id" in inspect.signature(method).parameters
     }
-    assert takes_a_job - set(calls) == {"queue", "finish", "cancel_requested", "heartbeat"}
+    assert takes_a_job - set(calls) == {"queue", "finish", "cancel_requested", "heartbeat", "rerun"}
 
 
 # --- values -----------------------------------------------------------------------------------------------------------

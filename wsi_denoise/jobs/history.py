@@ -6,16 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike, fspath
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from wsi_denoise.errors import NoSuchJob, UsageError
-from wsi_denoise.jobs.database import Database
+from wsi_denoise.jobs.figures import Figures, chunks, where
 from wsi_denoise.jobs.models import AttemptRow, DaemonRow, EventRow, JobRow, MetricRow, PauseRow, SlideRow
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.values import Attempt, DaemonInfo, Event, Job, JobPage, JobQuery, KnownFile
-
-_CHUNK = 500  # values in one IN (...): well below every database's limit on parameters
 
 _SORTS: dict[str, InstrumentedAttribute[Any]] = {
     "created": JobRow.created,
@@ -29,7 +27,7 @@ _SORTS: dict[str, InstrumentedAttribute[Any]] = {
 }
 
 
-class History(Database):
+class History(Figures):
     """What is asked of the store, by page, command line and daemon."""
 
     def job(self, job_id: int) -> Job:
@@ -59,21 +57,58 @@ class History(Database):
             raise UsageError(f"jobs cannot be sorted by {key}; {', '.join(_SORTS)} can")
         descending = query.sort.startswith("-")
         by = _SORTS[key].desc().nulls_last() if descending else _SORTS[key].asc().nulls_last()
-        where = list(_where(query))
+        conditions = list(where(query))
         counted = select(func.count()).select_from(JobRow)
         if query.slide:
             counted = counted.join(JobRow.slide)
         page = (
             select(JobRow)
             .join(JobRow.slide)
-            .where(*where)
+            .where(*conditions)
             .order_by(by, JobRow.id.desc())
             .limit(query.limit)
             .offset(query.offset)
         )
         with self.reading() as session:
-            total = session.scalar(counted.where(*where)) or 0
+            total = session.scalar(counted.where(*conditions)) or 0
             return JobPage(values(session, session.scalars(page).all()), total)
+
+    def waiting(self, limit: int | None = 100) -> JobPage:
+        """Return what waits, in the order in which it will be claimed; then what is still settling.
+
+        A queued job whose next try has not come keeps its place, although it is passed over until then.
+        """
+        states = (JobState.QUEUED, JobState.SETTLING)
+        order = (JobRow.state == JobState.SETTLING, JobRow.priority.desc(), JobRow.created, JobRow.id)
+        page = select(JobRow).join(JobRow.slide).where(JobRow.state.in_(states)).order_by(*order).limit(limit)
+        counted = select(func.count()).select_from(JobRow).where(JobRow.state.in_(states))
+        with self.reading() as session:
+            total = session.scalar(counted) or 0
+            return JobPage(values(session, session.scalars(page).all()), total)
+
+    def stream(self, query: JobQuery, *, chunk: int = 500) -> Iterator[Job]:
+        """Yield every job that matches, newest number first, without ever holding more than a chunk.
+
+        Each chunk is a look of its own: a reader that takes its time keeps no transaction open. Sort, limit and offset
+        of the query are not looked at.
+        """
+        last: int | None = None
+        while True:
+            page = select(JobRow).join(JobRow.slide).where(*where(query)).order_by(JobRow.id.desc()).limit(chunk)
+            with self.reading() as session:
+                rows = session.scalars(page if last is None else page.where(JobRow.id < last)).all()
+                found = values(session, rows)
+            yield from found
+            if len(found) < chunk:
+                return
+            last = found[-1].id
+
+    def choices(self) -> tuple[list[str], list[str]]:
+        """Return the presets and the error codes that occur among the jobs, in order."""
+        with self.reading() as session:
+            presets = session.scalars(select(JobRow.preset).distinct())
+            codes = session.scalars(select(JobRow.error_code).where(JobRow.error_code.is_not(None)).distinct())
+            return sorted(presets), sorted(code for code in codes if code is not None)
 
     def events(self, job_id: int | None = None, *, limit: int | None = None) -> list[Event]:
         """Return a job's events, oldest first; without a job, those of every job, the queue and the daemons.
@@ -165,7 +200,7 @@ class History(Database):
         parts = [newest]
         if paths is not None:
             wanted = [fspath(path) for path in paths]
-            parts = [newest.where(SlideRow.path.in_(part)) for part in _chunks(wanted)]
+            parts = [newest.where(SlideRow.path.in_(part)) for part in chunks(wanted)]
         with self.reading() as session:
             return {
                 row[0]: KnownFile(*row[1:])
@@ -222,7 +257,7 @@ def value(session: Session, row: JobRow) -> Job:
 def values(session: Session, rows: Sequence[JobRow]) -> list[Job]:
     """Return the values of rows, with their metrics, in the same order."""
     metrics: dict[int, dict[str, float | None]] = {row.id: {} for row in rows}
-    for part in _chunks(list(metrics)):
+    for part in chunks(list(metrics)):
         wanted = select(MetricRow.job_id, MetricRow.key, MetricRow.value).where(MetricRow.job_id.in_(part))
         for job, key, figure in session.execute(wanted.order_by(MetricRow.key)):
             metrics[job][key] = figure
@@ -284,28 +319,6 @@ def _region(text: str | None) -> tuple[int, int, int, int] | None:
     return x, y, width, height
 
 
-def _where(query: JobQuery) -> Iterator[ColumnElement[bool]]:
-    if query.states:
-        yield JobRow.state.in_(list(query.states))
-    if query.since is not None:
-        yield JobRow.created >= query.since
-    if query.until is not None:
-        yield JobRow.created < query.until
-    if query.slide:
-        yield SlideRow.path.icontains(query.slide, autoescape=True)
-    if query.verdict is not None:
-        yield JobRow.verdict == query.verdict
-    if query.preset is not None:
-        yield JobRow.preset == query.preset
-    if query.error_code is not None:
-        yield JobRow.error_code == query.error_code
-
-
 def _require(session: Session, job_id: int) -> None:
     if session.scalar(select(JobRow.id).where(JobRow.id == job_id)) is None:
         raise NoSuchJob(str(job_id))
-
-
-def _chunks(items: list[Any]) -> Iterator[list[Any]]:
-    for start in range(0, len(items), _CHUNK):
-        yield items[start : start + _CHUNK]

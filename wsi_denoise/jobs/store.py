@@ -236,6 +236,40 @@ class JobStore(Work):
             row.blocks_done = row.blocks_resumed = row.blocks_total = 0
             return self._move(session, row, new, origin, "tried again", kind="retry")
 
+    def rerun(self, job_id: int, *, preset: str, settings: Mapping[str, Any], settings_hash: str, origin: str) -> Job:
+        """Queue a slide once more, as a new job with another preset or other settings.
+
+        Whether the file still is what was fingerprinted is looked at when the job starts.
+
+        Raises
+        ------
+        TransitionRefused
+            When the slide has not settled, or the same work is queued, running or done already.
+        """
+        fingerprint = self.job(job_id).fingerprint
+        if fingerprint is None:
+            raise TransitionRefused(f"the slide of job {job_id} has not settled yet")
+        with self.writing(lock=f"content {fingerprint}") as session:
+            old = row_of(session, job_id)
+            row = JobRow(
+                slide=old.slide,
+                state=JobState.SETTLING,
+                preset=preset,
+                origin=origin,
+                region=old.region,
+                settings=dict(settings),
+                settings_hash=settings_hash,
+                created=self._clock(),
+            )
+            session.add(row)
+            session.flush()
+            first = same_work(session, row, _SAME_WORK)
+            if first is not None:
+                raise TransitionRefused(
+                    f"job {first.id} is {first.state} with the same content, preset and settings: nothing would differ"
+                )
+            return self._move(session, row, JobState.QUEUED, origin, f"again, after job {job_id}", kind="rerun")
+
     def set_priority(self, job_id: int, priority: int, origin: str) -> Job:
         """Change a job's place in the queue; higher is earlier.
 

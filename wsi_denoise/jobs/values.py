@@ -293,3 +293,72 @@ class JobPage:
     def to_json(self) -> dict[str, Any]:
         """Return ``{"jobs": [...], "total": N}``."""
         return {"jobs": [job.to_json() for job in self.jobs], "total": self.total}
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """What is kept of the scanner that made a slide; None where the file does not say.
+
+    Parameters
+    ----------
+    vendor, model : str or None
+    serial_hash : str or None
+        Tells scanners of one model apart without naming them.
+    """
+
+    vendor: str | None
+    model: str | None
+    serial_hash: str | None
+
+    def __str__(self) -> str:
+        named = " ".join(part for part in (self.vendor, self.model) if part)
+        return (named or "scanner not named") + (f" #{self.serial_hash[:4]}" if self.serial_hash else "")
+
+
+@dataclass(frozen=True)
+class SlideFigures:
+    """Some metrics of one slide that is done.
+
+    Parameters
+    ----------
+    job_id : int
+    relative : str
+    created : datetime
+        When the slide was seen. UTC.
+    verdict : str or None
+    scanner : Scanner
+    scan_week : str or None
+        ISO week that the scanner wrote, such as ``2026-W09``.
+    values : dict of str to (float or None)
+        By name of the metric; those that the job has.
+    """
+
+    job_id: int
+    relative: str
+    created: datetime
+    verdict: str | None
+    scanner: Scanner
+    scan_week: str | None
+    values: dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class TrendPoint:
+    """One scanner on one day, or in one week.
+
+    Parameters
+    ----------
+    when : str
+        ``2026-03-01`` or ``2026-W09``.
+    scanner : Scanner
+    mean, low, high : float
+        Of the metric, over the slides.
+    slides : int
+    """
+
+    when: str
+    scanner: Scanner
+    mean: float
+    low: float
+    high: float
+    slides: int

@@ -49,6 +49,13 @@ class Work(Record):
             self._record(session, None, f"daemon:{row.id}", "daemon_started", f"{row.host}, process {row.pid}")
             return row.id
 
+    def note_daemon(self, daemon_id: int, facts: Mapping[str, Any]) -> None:
+        """Add to what is known about a daemon."""
+        with self.writing() as session:
+            row = session.get(DaemonRow, daemon_id)
+            if row is not None:
+                row.facts = {**row.facts, **facts}
+
     def stop_daemon(self, daemon_id: int, *, origin: str | None = None, reason: str = "stopped") -> list[int]:
         """Note that a daemon is gone, and give back what it still held.
 

@@ -1,0 +1,108 @@
+"""Questions about the figures of many slides, and which jobs a query means. Nothing here changes anything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sqlalchemy import ColumnElement, func, select
+
+from wsi_denoise.jobs.database import Database
+from wsi_denoise.jobs.models import JobRow, MetricRow, SlideRow
+from wsi_denoise.jobs.values import JobQuery, Scanner, SlideFigures, TrendPoint
+
+_CHUNK = 500  # values in one IN (...): well below every database's limit on parameters
+
+
+class Figures(Database):
+    """What the Quality page asks: the database filters and groups, and little comes back."""
+
+    def figures(self, keys: Sequence[str], query: JobQuery) -> tuple[list[SlideFigures], int]:
+        """Return some metrics of whole slides that are done, newest first, and how many match without the limit.
+
+        Parameters
+        ----------
+        keys : sequence of str
+            Names of metrics.
+        query : JobQuery
+            Its states and sort are not looked at.
+        """
+        columns = (JobRow.id, SlideRow.relative, JobRow.created, JobRow.verdict, *_scanner())
+        wanted = select(*columns).join_from(JobRow, SlideRow).where(*_measured(query))
+        wanted = wanted.order_by(JobRow.created.desc(), JobRow.id.desc()).limit(query.limit).offset(query.offset)
+        counted = select(func.count()).select_from(JobRow).join(SlideRow).where(*_measured(query))
+        with self.reading() as session:
+            total = session.scalar(counted) or 0
+            rows = session.execute(wanted).all()
+            values: dict[int, dict[str, float | None]] = {row[0]: {} for row in rows}
+            for part in chunks(list(values)):
+                metrics = select(MetricRow.job_id, MetricRow.key, MetricRow.value)
+                metrics = metrics.where(MetricRow.job_id.in_(part), MetricRow.key.in_(keys))
+                for job, key, figure in session.execute(metrics):
+                    values[job][key] = figure
+        found = [
+            SlideFigures(row[0], row[1], row[2], row[3], Scanner(*row[4:7]), row[7], values[row[0]]) for row in rows
+        ]
+        return found, total
+
+    def trend(self, key: str, query: JobQuery, *, by: str = "day") -> list[TrendPoint]:
+        """Return a metric's mean and range for each scanner and day, oldest first.
+
+        Parameters
+        ----------
+        key : str
+            Name of a metric.
+        query : JobQuery
+            Its states, sort, limit and offset are not looked at.
+        by : str
+            ``day`` on which the slide was seen (UTC), or ``scan_week`` that the scanner wrote.
+        """
+        *scanner, week = _scanner()
+        when: ColumnElement[Any] = week if by == "scan_week" else func.date(JobRow.created)
+        figures = (func.avg(MetricRow.value), func.min(MetricRow.value), func.max(MetricRow.value))
+        wanted = (
+            select(when, *scanner, *figures, func.count())
+            .select_from(MetricRow)
+            .join(JobRow, JobRow.id == MetricRow.job_id)
+            .join(SlideRow, SlideRow.id == JobRow.slide_id)
+            .where(MetricRow.key == key, MetricRow.value.is_not(None), when.is_not(None), *_measured(query))
+            .group_by(when, *scanner)
+            .order_by(when)
+        )
+        with self.reading() as session:
+            rows = session.execute(wanted).all()
+        return [TrendPoint(str(row[0]), Scanner(*row[1:4]), row[4], row[5], row[6], row[7]) for row in rows]
+
+
+def _scanner() -> tuple[ColumnElement[Any], ...]:
+    return tuple(SlideRow.facts[name].as_string() for name in ("vendor", "model", "serial_hash", "scan_week"))
+
+
+def _measured(query: JobQuery) -> Iterator[ColumnElement[bool]]:
+    yield JobRow.verdict.is_not(None)
+    yield JobRow.region.is_(None)  # a trial on a part says little about a slide
+    yield from where(query, states=False)
+
+
+def where(query: JobQuery, *, states: bool = True) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions on jobs (joined with their slides) that a query means."""
+    if states and query.states:
+        yield JobRow.state.in_(list(query.states))
+    if query.since is not None:
+        yield JobRow.created >= query.since
+    if query.until is not None:
+        yield JobRow.created < query.until
+    if query.slide:
+        yield SlideRow.path.icontains(query.slide, autoescape=True)
+    if query.verdict is not None:
+        yield JobRow.verdict == query.verdict
+    if query.preset is not None:
+        yield JobRow.preset == query.preset
+    if query.error_code is not None:
+        yield JobRow.error_code == query.error_code
+
+
+def chunks(items: list[Any]) -> Iterator[list[Any]]:
+    """Yield parts of a list that fit into one statement."""
+    for start in range(0, len(items), _CHUNK):
+        yield items[start : start + _CHUNK]
