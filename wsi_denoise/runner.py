@@ -199,6 +199,7 @@ class Runner:
             check_source=lambda: self._check_source(job),
             overwrite=settings.output.overwrite,
             region=job.region,
+            overview=settings.jobs.state / "overviews" / f"{job.id}.tiff",
         )
         planned: list[SlidePlan] = []
 

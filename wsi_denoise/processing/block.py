@@ -65,7 +65,8 @@ def run_block(work: SlideWork, block: BlockIndex, tissue: Mask, read: Read, deno
     clock.lap("measure")
     tiles, reduced, sse, samples = encode(after, work.encoding)
     measured = measured.with_codec(sse, samples)
-    product = BlockProduct(tiles, reduced, {**measured.to_arrays(), **borders.to_arrays()})
+    source = halve(halve(before)) if work.overview else None
+    product = BlockProduct(tiles, reduced, {**measured.to_arrays(), **borders.to_arrays()}, source)
     spooled = Spool(work.spool).write(block, product)
     clock.lap("encode")
     kept = sum(height * width for height, width in _patch_sizes(region, chosen))

@@ -85,7 +85,8 @@ class Request:
     preset : str
     output : callable
         From the plan's facts to the final path.
-    maps : Path or None
+    maps, overview : Path or None
+        Where the per-patch maps, and the overview of a source without smaller levels, are kept.
     region : (int, int, int, int) or None
     check_source : callable
         Raises SlideChanged or SlideVanished when the source is no longer what was fingerprinted.
@@ -102,6 +103,7 @@ class Request:
     check_source: Callable[[], None]
     overwrite: bool = False
     region: tuple[int, int, int, int] | None = None
+    overview: Path | None = None
 
     @property
     def spool(self) -> Path:
@@ -209,7 +211,7 @@ def _write(
     for last in (False, True):
         blocks.run()
         try:
-            assembled = cluster.call(remote.assemble, blocks.plan, part, request.maps)
+            assembled = cluster.call(remote.assemble, blocks.plan, part, request.maps, request.overview)
             metrics: dict[str, float | None] = _result(assembled, keep_going)
             verified = cluster.call(remote.verify, blocks.plan, part, request.settings.output.verify_tiles)
             digest: str = _result(verified, keep_going)

@@ -42,11 +42,14 @@ class BlockProduct:
         (height, width, 3) uint8 of the block at level 2.
     arrays : mapping of str to ndarray
         Evidence and border pixels.
+    source : ndarray or None
+        As `reduced`, of the source: for the overview of a slide without smaller levels.
     """
 
     tiles: Mapping[tuple[int, int, int], bytes]
     reduced: Pixels
     arrays: Mapping[str, NDArray[Any]]
+    source: Pixels | None = None
 
 
 class SpooledBlock:
@@ -62,6 +65,10 @@ class SpooledBlock:
     def reduced(self) -> Pixels:
         """Return the block at level 2, (height, width, 3) uint8."""
         return np.asarray(imagecodecs.png_decode(self._archive.read("reduced.png")), np.uint8)
+
+    def source(self) -> Pixels:
+        """Return the source at level 2, (height, width, 3) uint8; KeyError where it was not kept."""
+        return np.asarray(imagecodecs.png_decode(self._archive.read("source.png")), np.uint8)
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return evidence and border pixels; nothing is unpickled."""
@@ -96,6 +103,8 @@ class Spool:
                     for (level, row, column), tile in product.tiles.items():
                         archive.writestr(f"{level}/{row}/{column}", tile)
                     archive.writestr("reduced.png", imagecodecs.png_encode(product.reduced, level=1))
+                    if product.source is not None:
+                        archive.writestr("source.png", imagecodecs.png_encode(product.source, level=1))
                     archive.writestr("evidence.npz", evidence.getvalue())
                 file.flush()
                 os.fsync(file.fileno())

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from wsi_denoise.quality import noise, patchmap, structure
 from wsi_denoise.quality.evidence import Evidence
 from wsi_denoise.quality.structure import Edges
 from wsi_denoise.settings import Settings
-from wsi_denoise.slide import provenance, reader, tissue
+from wsi_denoise.slide import overview, provenance, reader, tissue
 from wsi_denoise.slide.base import Slide, SlideInfo
 from wsi_denoise.slide.encoding import Encoding, Pixels
 from wsi_denoise.slide.lattice import BLOCK, PATCH, TILE, BlockIndex, Lattice, level_sizes, tile_shape
@@ -38,6 +38,9 @@ _log = logging.getLogger(__name__)
 NOISY_GLASS, GLASS_SAMPLES = 2.0, 12
 """Glass whose noise has a sigma above this many grey levels is denoised too, judged by the median of so many patches.
 The glass of the real slides at hand is at 0.0 to 0.4."""
+
+THUMBNAIL = "thumbnail.jpeg"
+"""In the spool folder: the slide made small, for the page."""
 
 TILES_PER_BLOCK = BLOCK // TILE
 DAMAGE = (OSError, zipfile.BadZipFile, KeyError, ValueError)
@@ -116,7 +119,10 @@ def plan_slide(
         encoding=Encoding(output.compression, output.quality, output.subsampling),
         spool=spool / folder_name(fingerprint, key),
         max_megapixels=limit,
+        overview=region is None and overview.needed(slide),
     )
+    if region is None:
+        _keep_thumbnail(thumbnail, work.spool / THUMBNAIL)
     facts = {
         **made,
         "plan": str(plan),
@@ -125,6 +131,21 @@ def plan_slide(
         "source_name_sha256": _digest(path.name),
     }
     return SlidePlan(work, info, mask.patches, mask.note, card.sha256, provenance.describe(facts), facts)
+
+
+def _keep_thumbnail(thumbnail: Pixels, file: Path) -> None:
+    """Leave what the tissue was found on for the page, which shows it while the slide is processed."""
+    from PIL import Image  # noqa: PLC0415
+
+    part = file.with_name(f".{file.name}.{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(thumbnail).save(part, "JPEG", quality=90, subsampling=0)
+        part.replace(file)
+    except OSError as error:
+        # Nothing depends on it; a disk that is full is told by the first block.
+        _log.warning("the thumbnail is not kept: %s", error)
+        part.unlink(missing_ok=True)
 
 
 def _background(wanted: str, slide: Slide, patches: Mask, offset: tuple[int, int]) -> str:
@@ -187,7 +208,9 @@ def _written(error: OSError, folder: Path) -> WsiDenoiseError:
     return OutputUnwritable(f"{folder} ({error.strerror or error})")
 
 
-def assemble(plan: SlidePlan, target: Path, maps: Path | None) -> dict[str, float | None]:
+def assemble(
+    plan: SlidePlan, target: Path, maps: Path | None, overview_file: Path | None = None
+) -> dict[str, float | None]:
     """Write the pyramid under a partial name from the finished blocks, and return the slide's metrics.
 
     Parameters
@@ -197,6 +220,8 @@ def assemble(plan: SlidePlan, target: Path, maps: Path | None) -> dict[str, floa
         Partial name, in the folder of the output.
     maps : Path or None
         Where the per-patch maps are written.
+    overview_file : Path or None
+        Where the source's overview is written, if it needs one.
 
     Raises
     ------
@@ -214,7 +239,7 @@ def assemble(plan: SlidePlan, target: Path, maps: Path | None) -> dict[str, floa
             if len(sizes) > 2:
                 bands = Bands(sizes[2:], work.encoding, work.spool)
                 stack.callback(bands.close)
-                for rows in _reduced_rows(spool, work.lattice, sizes[2]):
+                for rows in _reduced_rows(spool, work.lattice, sizes[2], SpooledBlock.reduced):
                     bands.feed(rows)
                 levels += list(bands.levels())
             write_pyramid(target, levels, work.encoding, Header(plan.description, plan.info.mpp, plan.info.icc_profile))
@@ -224,7 +249,18 @@ def assemble(plan: SlidePlan, target: Path, maps: Path | None) -> dict[str, floa
             patchmap.save(maps, evidence.patch_map(work.lattice.patch_shape))
     except OSError as error:
         raise _written(error, target.parent) from error
+    if work.overview and overview_file is not None:
+        _overview(spool, work, overview_file)
     return evidence.summary()
+
+
+def _overview(spool: Spool, work: SlideWork, file: Path) -> None:
+    """Write the source's overview. The page can do without; the slide is not failed for it."""
+    size = level_sizes(work.width, work.height)[overview.FIRST]
+    try:
+        overview.write(file, (work.width, work.height), _reduced_rows(spool, work.lattice, size, SpooledBlock.source))
+    except (OSError, ValueError, BlockLost) as error:
+        _log.warning("the overview of the original is not kept: %s", error)
 
 
 class _Row:
@@ -274,13 +310,15 @@ def _tiles(spool: Spool, lattice: Lattice, level: int, size: tuple[int, int]) ->
                     raise files.lost(at) from error
 
 
-def _reduced_rows(spool: Spool, lattice: Lattice, size: tuple[int, int]) -> Iterator[Pixels]:
-    """Yield level 2, one row of blocks at a time."""
+def _reduced_rows(
+    spool: Spool, lattice: Lattice, size: tuple[int, int], which: Callable[[SpooledBlock], Pixels]
+) -> Iterator[Pixels]:
+    """Yield level 2 of the output or of the source, one row of blocks at a time."""
     for files in _rows(spool, lattice):
         parts = []
         for column, file in files:
             try:
-                parts.append(file.reduced())
+                parts.append(which(file))
             except (*DAMAGE, RuntimeError) as error:
                 raise files.lost(column) from error
         rows = np.concatenate(parts, axis=1)

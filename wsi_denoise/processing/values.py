@@ -42,6 +42,8 @@ class SlideWork:
         Folder of the finished blocks.
     max_megapixels : float
         Limit when the slide is opened.
+    overview : bool
+        Whether the blocks keep the source at level 2 as well, for an overview of a slide without smaller levels.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class SlideWork:
     encoding: Encoding
     spool: Path
     max_megapixels: float
+    overview: bool = False
 
     @property
     def lattice(self) -> Lattice:

@@ -144,6 +144,14 @@ class Slide(ABC):
         self._inside(0, x, y, width, height)
         return self._read_safely(0, x, y, width, height)
 
+    def read_level(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """Return pixels of a level, as :meth:`read` does of level 0; places and sizes in that level's pixels.
+
+        A smaller level may show something else than level 0 does: see :meth:`level_is_true`.
+        """
+        self._inside(level, x, y, width, height)
+        return self._read_safely(level, x, y, width, height)
+
     def thumbnail(self, max_side: int) -> Pixels:
         """Return the whole slide, made small by area means, its longer side at most `max_side` pixels.
 
