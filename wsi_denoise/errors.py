@@ -7,7 +7,8 @@
     │   ├── SettingsInvalid
     │   ├── NoSuchJob
     │   ├── TransitionRefused
-    │   └── NoSuchPath
+    │   ├── NoSuchPath
+    │   └── RegionOutside
     ├── SlideError            the file is at fault: the job is quarantined
     │   ├── EmptyFile, NotASlide, UnsupportedSlide, NotRGB, NotBrightfield
     │   ├── TruncatedSlide, UnreadableTile, TooLarge, NotARegularFile, NoPermission
@@ -105,6 +106,12 @@ class NoSuchPath(UsageError):
     code = "no_such_path"
     happened = "There is no such file or folder"
     advice = "Check the path."
+
+
+class RegionOutside(UsageError):
+    code = "region_outside"
+    happened = "The region lies beside the slide"
+    advice = "Choose one within the slide; wsi-denoise job ID shows its size."
 
 
 class SlideError(WsiDenoiseError):

@@ -213,12 +213,23 @@ class Settings(BaseModel):
         return {f"{section}.{key}": values[section][key] for section, keys in changing.items() for key in keys}
 
     def with_values(self, values: Mapping[str, Any]) -> Settings:
-        """Return the settings with some values replaced, ``section.key`` to plain value; used for a job's own."""
+        """Return the settings with some values replaced, ``section.key`` to plain value; used for a job's own.
+
+        Raises
+        ------
+        SettingsInvalid
+            For an unknown name or a value out of range.
+        """
         merged = self.model_dump()
         for name, value in values.items():
             section, _, key = name.partition(".")
+            if not key or key not in merged.get(section, {}):
+                raise SettingsInvalid(f"{name}: unknown name")
             merged[section][key] = value
-        return Settings(**merged)
+        try:
+            return Settings(**merged)
+        except ValidationError as error:
+            raise SettingsInvalid(_first_fault(error)[1]) from error
 
     def pixel_hash(self) -> str:
         """Return 16 hexadecimal digits that differ when :meth:`pixel_settings` differ."""
@@ -278,9 +289,8 @@ def load(
     try:
         settings = Settings(**merged)
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise SettingsInvalid(f"{name}: {first['msg']} ({_origin(origins, name)})") from error
+        name, fault = _first_fault(error)
+        raise SettingsInvalid(f"{fault} ({_origin(origins, name)})") from error
     return Loaded(_anchored(settings, base.absolute()), origins)
 
 
@@ -292,6 +302,13 @@ def table() -> list[tuple[str, str, str]]:
         shown = json.dumps(default if isinstance(default, str | int | float | bool) else _jsonable(default))
         rows.append((name, shown, field.description or ""))
     return rows
+
+
+def _first_fault(error: ValidationError) -> tuple[str, str]:
+    """Return the name of the first value that is wrong, and what is wrong with it."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    return name, f"{name}: {first['msg']}"
 
 
 def _fields() -> Iterator[tuple[str, Any]]:
@@ -336,9 +353,12 @@ def _variable_tree(variable: str, value: str) -> dict[str, Any]:
 
 def _read_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
     for variable in sorted(environ):
-        if not variable.startswith(PREFIX) or "__" not in variable:
+        if not variable.startswith(PREFIX):
             continue
         section, _, key = variable.removeprefix(PREFIX).lower().partition("__")
+        # Without a key it is the whole section, or the list of folders, as JSON; others of ours are no settings.
+        if not key and section not in Settings.model_fields:
+            continue
         try:
             tree = _variable_tree(variable, environ[variable])
         except Exception as error:

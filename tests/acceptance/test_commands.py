@@ -208,7 +208,10 @@ def test_region_is_a_trial_with_a_picture(workplace, save_slide, tiled_tissue, a
     whole = place.json("run", slide)["jobs"][0]
     assert (whole["state"], whole["region"]) == ("done", None)
     assert place.json("run", slide)["jobs"][0]["state"] == "duplicate"
-    assert place.json("run", slide, "--region", "9000,9000,10,10", code=1)["jobs"][0]["state"] != "done"
+    (job,) = place.json("run", slide, "--region", "9000,9000,10,10", code=2)["jobs"]
+    assert (job["state"], job["error_code"]) == ("failed", "region_outside")
+    assert "9000" in job["error"]
+    assert "1200 x 900" in job["error"]
 
 
 def test_exit_codes(workplace, tmp_path):

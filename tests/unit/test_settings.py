@@ -117,6 +117,15 @@ def test_lists_come_from_variables_as_json(folder):
     assert loaded.settings.intake.inbox == [folder / "a", Path("/b")]
 
 
+def test_folders_come_from_a_variable_as_json(folder):
+    environ = {"WSI_DENOISE_FOLDERS": '[{"path": "b", "preset": "scanner"}]'}
+    loaded = load(folder=folder, environ=environ)
+    assert loaded.settings.preset_for(Path("b/a.svs")) == "scanner"
+    assert loaded.origins["folders"] == "WSI_DENOISE_FOLDERS"
+    with pytest.raises(SettingsInvalid, match="WSI_DENOISE_FOLDERS"):
+        load(folder=folder, environ={"WSI_DENOISE_FOLDERS": "b=scanner"})
+
+
 def test_a_variable_that_is_no_json_where_a_list_is_wanted_is_named(folder):
     with pytest.raises(SettingsInvalid, match="WSI_DENOISE_INTAKE__INBOX"):
         load(folder=folder, environ={"WSI_DENOISE_INTAKE__INBOX": "[a"})
@@ -238,5 +247,6 @@ def test_with_values_checks_values_and_leaves_the_others(folder):
     base = load(overrides={"output.folder": "/out"}, folder=folder, environ={}).settings
     changed = base.with_values({"output.quality": 71})
     assert (changed.output.folder, changed.output.quality, base.output.quality) == (Path("/out"), 71, 95)
-    with pytest.raises(ValueError, match="quality"):
-        base.with_values({"output.quality": 3})
+    for name, value in (("output.quality", 3), ("output.qualty", 71), ("outputs.quality", 71), ("output", {}), ("", 1)):
+        with pytest.raises(SettingsInvalid, match=f"{name}: "):
+            base.with_values({name: value})

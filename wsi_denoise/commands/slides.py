@@ -38,7 +38,7 @@ def run(
     loaded = options.load(config, sets, database, output=output, preset=preset, scheduler=scheduler)
     from wsi_denoise import logs
     from wsi_denoise.commands import show
-    from wsi_denoise.errors import NoSuchPath
+    from wsi_denoise.errors import NoSuchPath, RegionOutside
     from wsi_denoise.network import weights
 
     for slide in slides:
@@ -58,6 +58,8 @@ def run(
     else:
         for job in jobs:
             _conclude(job)
+    if any(job.error_code == RegionOutside.code for job in jobs):
+        return 2
     return 0 if all(job.state in {"done", "duplicate"} for job in jobs) else 1
 
 

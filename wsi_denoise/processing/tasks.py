@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_denoise.errors import DiskFull, OutputUnwritable, WsiDenoiseError
+from wsi_denoise.errors import DiskFull, OutputUnwritable, RegionOutside, WsiDenoiseError
 from wsi_denoise.network import denoiser as network
 from wsi_denoise.network import weights
 from wsi_denoise.processing.block import run_block
@@ -178,7 +178,8 @@ def _inside(region: tuple[int, int, int, int] | None, info: SlideInfo) -> tuple[
     left, top = max(0, x), max(0, y)
     right, bottom = min(info.width, x + width), min(info.height, y + height)
     if right <= left or bottom <= top:
-        raise WsiDenoiseError(f"the region {region} does not touch the slide of {info.width} x {info.height} px")
+        asked = f"x {x}, y {y}, {width} x {height} px"
+        raise RegionOutside(f"{asked}, of a slide of {info.width} x {info.height} px")
     return left, top, right - left, bottom - top
 
 
