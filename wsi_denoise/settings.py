@@ -138,6 +138,12 @@ class LimitSettings(Section):
 
     megapixels: float = Field(40_000.0, gt=0, description="Largest slide, in millions of pixels at level 0.")
     open_seconds: float = Field(300.0, gt=0, description="Longest time that opening a slide may take.")
+    task_seconds: float = Field(
+        1800.0, gt=0, description="A worker that is at one block, or at one slide's assembly, for longer is ended."
+    )
+    no_worker_seconds: float = Field(
+        300.0, gt=0, description="A running job waits so long for a cluster without workers; then it is tried later."
+    )
     worker_memory: str = Field(
         "auto", description="Memory limit per worker process as Dask writes it: auto, 4GiB, 0 for none."
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,9 @@ _log = logging.getLogger(__name__)
 
 MOST_PROCESSES = 4
 """A worker process costs about 1 GB (torch and tiatoolbox): beyond this many, processes get more threads instead."""
+
+ANSWER_SECONDS = 10.0
+"""A scheduler that has not answered by then does not answer."""
 
 QUIET = {
     # Dask watches itself ten to a hundred times a second: 12 % of a core for two workers that do nothing, 2 % like
@@ -53,9 +57,21 @@ class Cluster:
     description: str
 
     def slots(self) -> int:
-        """Return how many tasks run at a time now; workers come and go."""
-        threads: dict[str, int] = self.client.nthreads()
+        """Return how many tasks run at a time now, at least 1; workers come and go."""
+        try:
+            threads: dict[str, int] = self.client.sync(
+                self.client.scheduler.ncores, workers=None, callback_timeout=ANSWER_SECONDS
+            )
+        except (TimeoutError, OSError, CancelledError):
+            return 1  # whether anybody is there is told elsewhere (waiting.py)
         return max(1, sum(threads.values()))
+
+    def drop(self, futures: Iterable[Any]) -> None:
+        """Say that nobody wants these results any more; does not wait for anybody."""
+        dropped = list(futures)
+        if dropped:
+            # Future.cancel() waits for the event loop, and that is what may be stuck.
+            self.client.loop.add_callback(self.client.cancel, dropped, asynchronous=True)
 
     def call(self, function: Callable[..., Any], *args: Any, priority: int = 0) -> Any:
         """Submit a call that is never served from a cache: files change under the same path."""
@@ -91,6 +107,9 @@ def connect(settings: Settings) -> Iterator[Cluster]:
             # Usage of the disk is bounded by the spool; dask's own spilling would hide a task that needs too much.
             "distributed.worker.memory.spill": False,
             "distributed.worker.memory.target": False,
+            # A paused worker takes no task, says nothing, and waits for memory that our libraries never give back: a
+            # job would stand still for ever. Beyond its limit a worker is ended, and that is told.
+            "distributed.worker.memory.pause": False,
             **QUIET,
         }
     )

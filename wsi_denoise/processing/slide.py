@@ -11,26 +11,24 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distributed import KilledWorker, wait
+from distributed import KilledWorker
 
 from wsi_denoise.errors import (
     BlockKillsWorker,
     OutputExists,
     OutputUnwritable,
-    SchedulerUnreachable,
     VerificationFailed,
-    WorkerLost,
 )
-from wsi_denoise.processing import remote
+from wsi_denoise.processing import remote, waiting
 from wsi_denoise.processing.cluster import Cluster
 from wsi_denoise.processing.spool import Spool
 from wsi_denoise.processing.values import BlockLost, SlidePlan
+from wsi_denoise.processing.waiting import StillOut, Watch
 from wsi_denoise.quality.verdict import Judgement, judge
 from wsi_denoise.settings import Settings
 from wsi_denoise.slide import provenance
@@ -44,8 +42,6 @@ DEATHS = 3
 
 DRAIN_SECONDS = 8.0
 """A shutdown waits so long for blocks that run: with ending the workers it stays below twenty seconds."""
-
-_POLL_SECONDS = 0.5
 
 
 class Interrupted(Exception):
@@ -137,14 +133,17 @@ class Result:
     seconds: dict[str, float]
 
 
-def plan(request: Request, cluster: Cluster, keep_going: Callable[[], None]) -> SlidePlan:
+def plan(request: Request, cluster: Cluster, keep_going: Callable[[], None], watch: Watch | None = None) -> SlidePlan:
     """Plan a slide in a worker.
 
     Raises
     ------
     SlideError, SourceError, ModelError, WorkerLost, JobCancelled, Interrupted
     """
-    future = cluster.call(
+    planned: SlidePlan = waiting.run(
+        cluster,
+        watch or Watch(cluster, request.settings.limits),
+        keep_going,
         remote.plan_slide,
         request.path,
         request.fingerprint,
@@ -153,7 +152,6 @@ def plan(request: Request, cluster: Cluster, keep_going: Callable[[], None]) -> 
         request.spool,
         request.region,
     )
-    planned: SlidePlan = _result(future, keep_going)
     return planned
 
 
@@ -164,6 +162,7 @@ def denoise_slide(
     on_plan: Callable[[SlidePlan], None] = lambda _plan: None,
     on_progress: Callable[[Progress], None] = lambda _progress: None,
     keep_going: Callable[[], None] = lambda: None,
+    on_wait: Callable[[str], None] = lambda _text: None,
 ) -> Result:
     """Denoise one slide and publish it.
 
@@ -175,6 +174,8 @@ def denoise_slide(
         Told what was found, and how far the slide is.
     keep_going : callable
         Called often; raises JobCancelled or Interrupted to stop.
+    on_wait : callable
+        Told in a sentence why nothing moves.
 
     Raises
     ------
@@ -184,16 +185,17 @@ def denoise_slide(
         After the blocks in flight were finished.
     """
     begun = time.perf_counter()
-    planned = plan(request, cluster, keep_going)
+    watch = Watch(cluster, request.settings.limits, on_wait)
+    planned = plan(request, cluster, keep_going, watch)
     on_plan(planned)
     if not planned.tissue.any():
         _log.info("no tissue was found: every pixel is kept as it is")
-    blocks = Blocks(planned, cluster, request.settings.compute.in_flight, on_progress, keep_going)
+    blocks = Blocks(planned, cluster, request.settings.compute.in_flight, on_progress, keep_going, watch)
     target = request.output(planned.facts)
     # The same work has the same partial name: what a killed daemon left is written over, not left for ever.
     part = target.with_name(f".{planned.work.spool.name}.part")
     try:
-        metrics, digest = _write(blocks, part, request, cluster, keep_going)
+        metrics, digest = _write(blocks, part, request, cluster, keep_going, watch)
         judgement = judge(metrics)
         request.check_source()
         publish(part, target, planned.facts, overwrite=request.overwrite)
@@ -205,16 +207,18 @@ def denoise_slide(
 
 
 def _write(
-    blocks: Blocks, part: Path, request: Request, cluster: Cluster, keep_going: Callable[[], None]
+    blocks: Blocks, part: Path, request: Request, cluster: Cluster, keep_going: Callable[[], None], watch: Watch
 ) -> tuple[dict[str, float | None], str]:
     """Finish all blocks, assemble and verify; a block that cannot be read back is done again, once."""
     for last in (False, True):
         blocks.run()
         try:
-            assembled = cluster.call(remote.assemble, blocks.plan, part, request.maps, request.overview)
-            metrics: dict[str, float | None] = _result(assembled, keep_going)
-            verified = cluster.call(remote.verify, blocks.plan, part, request.settings.output.verify_tiles)
-            digest: str = _result(verified, keep_going)
+            metrics: dict[str, float | None] = waiting.run(
+                cluster, watch, keep_going, remote.assemble, blocks.plan, part, request.maps, request.overview
+            )
+            digest: str = waiting.run(
+                cluster, watch, keep_going, remote.verify, blocks.plan, part, request.settings.output.verify_tiles
+            )
         except BlockLost as lost:
             if last:
                 raise VerificationFailed(str(lost)) from lost
@@ -239,6 +243,8 @@ class Blocks:
         Blocks handed out at a time; 0 is three per thread.
     on_progress, keep_going : callable
         As in :func:`denoise_slide`.
+    watch : Watch
+        Notices when no block finishes any more.
     """
 
     plan: SlidePlan
@@ -246,6 +252,7 @@ class Blocks:
     in_flight: int
     on_progress: Callable[[Progress], None]
     keep_going: Callable[[], None]
+    watch: Watch
     seconds: dict[str, float] = field(default_factory=dict)
     done: set[BlockIndex] = field(default_factory=set)
     resumed: int = 0
@@ -286,6 +293,7 @@ class Blocks:
         suspects: deque[BlockIndex] = deque()
         pending: dict[Any, BlockIndex] = {}
         self._report()
+        self.watch.moved()
         try:
             while todo or suspects or pending:
                 self.keep_going()
@@ -295,37 +303,34 @@ class Blocks:
                     room = self.in_flight or BLOCKS_PER_THREAD * self.cluster.slots()
                     while todo and len(pending) < room:
                         self._submit(todo.popleft(), pending)
-                self._collect(pending, suspects)
+                self._collect(pending, todo, suspects)
         except Interrupted:
             self._drain(pending)
             raise
         finally:
-            for future in pending:
-                future.cancel()
+            self.cluster.drop(pending)
 
     def _submit(self, block: BlockIndex, pending: dict[Any, BlockIndex]) -> None:
         future = self.cluster.call(remote.block, self.plan.work, block, self._tissue[block], self.cluster.threads)
         pending[future] = block
 
-    def _collect(self, pending: dict[Any, BlockIndex], suspects: deque[BlockIndex]) -> None:
-        """Take in what has finished; what was held by a lost worker becomes suspect."""
-        try:
-            wait(list(pending), timeout=_POLL_SECONDS, return_when="FIRST_COMPLETED")
-        except TimeoutError:
-            return
-        except CancelledError as error:
-            # A scheduler that went away cancels what it held; no block is to blame.
-            raise SchedulerUnreachable("it dropped the blocks in flight") from error
+    def _collect(self, pending: dict[Any, BlockIndex], todo: deque[BlockIndex], suspects: deque[BlockIndex]) -> None:
+        """Take in what has finished; what was held by a lost worker becomes suspect, what was lost is done again."""
+        finished = self.watch.wait(pending)
         alone = len(pending) == 1
-        for future in [future for future in pending if future.done()]:
-            block = pending.pop(future)
+        moved = False
+        for future in finished:
+            block = pending[future]
             try:
-                report = future.result()
-            except CancelledError as error:
-                raise SchedulerUnreachable("it dropped the blocks in flight") from error
-            except KilledWorker as error:
-                self._suspect(block, suspects, alone=alone, error=error)
+                report = waiting.result(future)
+            except StillOut:
                 continue
+            except KilledWorker as error:
+                del pending[future]
+                self._suspect(block, suspects, alone=alone, error=error)
+                moved = True
+                continue
+            del pending[future]
             self.done.add(block)
             self._pixels += report.pixels
             self._spent += self._cost[block]
@@ -333,7 +338,15 @@ class Blocks:
             for stage, seconds in report.seconds.items():
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
             future.release()
-        self._report()
+            moved = True
+        if moved:
+            self.watch.moved()
+            self._report()
+            return
+        lost = self.watch.look(pending)
+        self.cluster.drop(lost)
+        for future in lost:
+            todo.appendleft(pending.pop(future))
 
     def _suspect(self, block: BlockIndex, suspects: deque[BlockIndex], *, alone: bool, error: Exception) -> None:
         """Have a block done alone: a worker that dies takes innocent blocks with it."""
@@ -349,12 +362,14 @@ class Blocks:
         """Let the blocks that run finish, within a bound: they are in the spool then. Waiting ones are dropped."""
         running = [future for future in pending if not future.done()]
         slots = self.cluster.slots()
-        for future in running[slots:]:
-            future.cancel()
-        try:
-            wait(running[:slots], timeout=DRAIN_SECONDS)
-        except TimeoutError:
-            _log.warning("blocks in flight did not finish in time: they will be done again")
+        self.cluster.drop(running[slots:])
+        end = time.monotonic() + DRAIN_SECONDS
+        left = running[:slots]
+        while left and time.monotonic() < end:
+            self.watch.wait(left)
+            left = [future for future in left if not future.done()]
+        if left:
+            _log.warning("%d blocks in flight did not finish in time: they will be done again", len(left))
 
     def _report(self) -> None:
         elapsed = time.perf_counter() - self._begun
@@ -363,24 +378,6 @@ class Blocks:
         if self._spent:
             left = self._undone / self._spent * elapsed
         self.on_progress(Progress(len(self.done), len(self._all), self.resumed, rate, left))
-
-
-def _result(future: Any, keep_going: Callable[[], None]) -> Any:
-    """Wait for a task, and pass on what it raised."""
-    try:
-        while not future.done():
-            keep_going()
-            try:
-                wait([future], timeout=_POLL_SECONDS)
-            except TimeoutError:
-                continue
-        return future.result()
-    except CancelledError as error:
-        raise SchedulerUnreachable("it dropped the task") from error
-    except KilledWorker as error:
-        raise WorkerLost(str(error).partition("\n")[0]) from error
-    finally:
-        future.cancel()
 
 
 def publish(part: Path, target: Path, facts: Mapping[str, Any], *, overwrite: bool = False) -> None:

@@ -11,12 +11,12 @@ import logging
 import os
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 
-from wsi_denoise.errors import DiskFull, OutputUnwritable, RegionOutside, WsiDenoiseError
+from wsi_denoise.errors import DiskFull, OutputUnwritable, RegionOutside, VerificationFailed, WsiDenoiseError
 from wsi_denoise.network import denoiser as network
 from wsi_denoise.network import weights
 from wsi_denoise.processing.block import run_block
@@ -191,6 +191,13 @@ def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask, threads: in
     SlideError, SourceError, DeviceOutOfMemory, DiskFull, OutputUnwritable
     """
     started = work.spool / f"{index}.started"
+    spool = Spool(work.spool)
+    # It is done again only when its worker died after writing it and before saying so; the folder's name stands for
+    # everything that changes a pixel.
+    if spool.is_sound(index):
+        started.unlink(missing_ok=True)
+        region = work.lattice.region(index)
+        return BlockReport(index, region.size[0] * region.size[1], 0, 0, {})
     try:
         work.spool.mkdir(parents=True, exist_ok=True)
         # The mark of whoever dies in the next lines: a lost worker's other blocks are innocent.
@@ -363,15 +370,21 @@ def verify(plan: SlidePlan, target: Path, tiles: int) -> str:
     work = plan.work
     spool = Spool(work.spool)
 
-    def of_block(row: int, column: int) -> BlockIndex:
-        return BlockIndex(row // TILES_PER_BLOCK, column // TILES_PER_BLOCK)
+    @contextmanager
+    def block_with(row: int, column: int) -> Iterator[SpooledBlock]:
+        row, column = row // TILES_PER_BLOCK, column // TILES_PER_BLOCK
+        try:
+            with spool.open(BlockIndex(row, column)) as file:
+                yield file
+        except (*DAMAGE, RuntimeError) as error:
+            raise BlockLost(row, column) from error
 
     def tile(row: int, column: int) -> bytes:
-        with spool.open(of_block(row, column)) as file:
+        with block_with(row, column) as file:
             return file.tile(0, row % TILES_PER_BLOCK, column % TILES_PER_BLOCK)
 
     def reduced(row: int, column: int) -> Pixels:
-        with spool.open(of_block(row, column)) as file:
+        with block_with(row, column) as file:
             quarter = TILE // 4
             y, x = row % TILES_PER_BLOCK * quarter, column % TILES_PER_BLOCK * quarter
             return file.reduced()[y : y + quarter, x : x + quarter]
@@ -379,7 +392,13 @@ def verify(plan: SlidePlan, target: Path, tiles: int) -> str:
     expected = Expected(
         work.width, work.height, plan.info.mpp, plan.info.icc_profile, work.encoding.lossless, tile, reduced
     )
-    return check_written(target, expected, tiles=tiles, seed=int(_digest(work.spool.name), 16))
+    try:
+        return check_written(target, expected, tiles=tiles, seed=int(_digest(work.spool.name), 16))
+    except VerificationFailed as error:
+        if isinstance(error.__cause__, BlockLost):
+            # What is damaged is what the file is compared with: that block is done again.
+            raise error.__cause__ from error
+        raise
 
 
 def preview(plan: SlidePlan, target: Path, picture: Path) -> None:

@@ -1,0 +1,198 @@
+"""Workers that hang, vanish or are not there, and tasks that get lost: noticed, said, and mended. On a real cluster."""
+
+import operator
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import tifffile
+from distributed import Future
+
+from wsi_denoise.errors import WorkerLost
+from wsi_denoise.processing import tasks, waiting
+from wsi_denoise.processing.cluster import Cluster, connect
+from wsi_denoise.processing.spool import Spool
+from wsi_denoise.processing.values import BlockLost
+from wsi_denoise.processing.waiting import Watch
+from wsi_denoise.settings import LimitSettings, Settings, load
+
+PATIENCE = 120.0
+
+
+def settings_in(folder: Path, **values: object) -> Settings:
+    overrides = {"compute.workers": 1, "compute.threads": 1, "compute.device": "cpu", "limits.worker_memory": "0"}
+    named = {name.replace("__", "."): value for name, value in values.items()}
+    return load(overrides={**overrides, **named}, folder=folder, environ={}).settings
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory) -> Iterator[Cluster]:
+    with connect(settings_in(tmp_path_factory.mktemp("cluster"))) as connected:
+        yield connected
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    monkeypatch.setattr(waiting, "LOOK_SECONDS", 1.0)
+
+
+class LimitedPatience:
+    """Ends a test that waits for nothing."""
+
+    def __init__(self) -> None:
+        self.end = time.monotonic() + PATIENCE
+
+    def __call__(self) -> None:
+        assert time.monotonic() < self.end, "it still waits"
+
+
+def workers_of(cluster: Cluster) -> list[int]:
+    return list(cluster.client.run(os.getpid).values())
+
+
+def nap(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def nap_first(mark: str, seconds: float) -> str:
+    """Take long the first time only."""
+    file = Path(mark)
+    if file.exists():
+        return "second"
+    file.touch()
+    time.sleep(seconds)
+    return "first"
+
+
+def test_a_task_is_done_and_its_error_is_passed_on(cluster):
+    watch = Watch(cluster, LimitSettings())
+    assert waiting.run(cluster, watch, lambda: None, operator.add, 1, 2) == 3
+    with pytest.raises(ZeroDivisionError):
+        waiting.run(cluster, watch, lambda: None, operator.truediv, 1, 0)
+    with pytest.raises(TimeoutError):  # the task's own, not ours
+        waiting.run(cluster, watch, lambda: None, _raise_timeout)
+
+
+def _raise_timeout() -> None:
+    raise TimeoutError("the share did not answer")
+
+
+def test_a_task_that_got_lost_is_handed_out_again(cluster):
+    said = []
+    watch = Watch(cluster, LimitSettings(), said.append)
+    given = []
+
+    class Losing(Cluster):
+        def call(self, function, *args, priority=0):
+            given.append(function)
+            if len(given) == 1:
+                return Future("of which no scheduler ever heard", self.client)
+            return super().call(function, *args, priority=priority)
+
+    losing = Losing(cluster.client, cluster.threads, cluster.description)
+    assert waiting.run(losing, watch, LimitedPatience(), operator.add, 1, 2) == 3
+    assert len(given) == 2
+    assert "idle" in said[0]
+
+
+def test_a_worker_that_hangs_is_ended(cluster, tmp_path):
+    watch = Watch(cluster, LimitSettings(task_seconds=2))
+    with pytest.raises(WorkerLost):
+        waiting.run(cluster, watch, LimitedPatience(), nap, 10 * PATIENCE)
+    # And there is a new one.
+    assert waiting.run(cluster, watch, LimitedPatience(), operator.add, 1, 2) == 3
+
+
+def test_a_worker_that_is_stopped_is_ended(cluster):
+    """As one that waits in native code with Python's lock held: it answers nothing at all."""
+    (pid,) = workers_of(cluster)
+    watch = Watch(cluster, LimitSettings(task_seconds=2))
+    timer = threading.Timer(1.0, os.kill, [pid, signal.SIGSTOP])
+    timer.start()
+    try:
+        with pytest.raises(WorkerLost):
+            waiting.run(cluster, watch, LimitedPatience(), nap, 10 * PATIENCE)
+    finally:
+        timer.join()
+    psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=PATIENCE)
+    assert not psutil.pid_exists(pid)
+    assert waiting.run(cluster, watch, LimitedPatience(), operator.add, 1, 2) == 3
+
+
+def test_a_slow_task_is_waited_for_and_done_once(cluster, tmp_path):
+    said = []
+    watch = Watch(cluster, LimitSettings(), said.append)
+    mark = str(tmp_path / "mark")
+    assert waiting.run(cluster, watch, LimitedPatience(), nap_first, mark, 5.0) == "first"
+    assert said == []
+
+
+def test_a_cluster_without_workers_is_said_and_given_up(tmp_path):
+    said = []
+    with connect(settings_in(tmp_path)) as cluster:
+        cluster.client.cluster.scale(0)
+        patience = LimitedPatience()
+        while cluster.client.scheduler_info()["workers"]:
+            patience()
+            time.sleep(0.1)
+        watch = Watch(cluster, LimitSettings(no_worker_seconds=3), said.append)
+        with pytest.raises(WorkerLost, match="no worker"):
+            waiting.run(cluster, watch, patience, operator.add, 1, 2)
+        assert len(said) == 1
+        assert cluster.slots() == 1
+
+
+# -- the spool
+
+
+@pytest.fixture
+def plan(tmp_path, tissue_image):
+    """A slide of two blocks, both in the spool."""
+    slide = tmp_path / "a.tiff"
+    pixels = np.pad(tissue_image, ((0, 0), (0, 900), (0, 0)), mode="reflect")[:300, :1700]
+    tifffile.imwrite(slide, pixels, tile=(256, 256), photometric="rgb", compression="adobe_deflate", metadata=None)
+    settings = settings_in(tmp_path, output__compression="deflate", tissue__mode="all")
+    made = tasks.plan_slide(slide, "f" * 64, settings, "paper", tmp_path / "spool")
+    for block in made.work.lattice.blocks():
+        tasks.block(made.work, block, made.tissue[made.work.lattice.patches(block)], 1)
+    return made
+
+
+def damage(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[200:-200:37] = bytes(len(data[200:-200:37]))
+    file.write_bytes(data)
+
+
+def test_a_block_in_the_spool_is_not_done_a_second_time(plan):
+    """Its worker died after writing it and before saying so."""
+    work = plan.work
+    block = next(iter(work.lattice.blocks()))
+    file = work.spool / f"{block}.block"
+    before = file.stat().st_mtime_ns
+    report = tasks.block(work, block, plan.tissue[work.lattice.patches(block)], 1)
+    assert report.block == block
+    assert file.stat().st_mtime_ns == before
+
+    damage(file)
+    tasks.block(work, block, plan.tissue[work.lattice.patches(block)], 1)
+    assert file.stat().st_mtime_ns != before
+    assert Spool(work.spool).is_sound(block)
+
+
+def test_a_spool_that_is_damaged_after_assembly_names_its_block(plan, tmp_path):
+    target = tmp_path / ".part"
+    tasks.assemble(plan, target, None)
+    assert tasks.verify(plan, target, 100)
+    block = list(plan.work.lattice.blocks())[1]
+    damage(plan.work.spool / f"{block}.block")
+    with pytest.raises(BlockLost) as caught:
+        tasks.verify(plan, target, 100)
+    assert caught.value.block == block
