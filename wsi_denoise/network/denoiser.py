@@ -13,6 +13,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import threading
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
@@ -168,7 +169,19 @@ def _backend(preset: str | IRUNet, plan: Plan, threads: int) -> _Backend:
     return TorchBackend(presets.load(preset) if isinstance(preset, str) else preset, plan, threads)
 
 
-@lru_cache(maxsize=2)
+_making = threading.Lock()
+
+
 def cached(preset: str, plan: Plan, threads: int) -> Denoiser:
-    """Return this process's denoiser; loading and compiling take a moment."""
+    """Return this process's denoiser; loading and compiling take a moment.
+
+    The threads of a worker begin their first blocks at the same time: one makes the denoiser, and the others wait for
+    it. Two that load OpenVINO's plugin at once are twice the work, and have been seen not to come back.
+    """
+    with _making:
+        return _cached(preset, plan, threads)
+
+
+@lru_cache(maxsize=2)
+def _cached(preset: str, plan: Plan, threads: int) -> Denoiser:
     return Denoiser(preset, plan, threads=threads)
