@@ -95,6 +95,33 @@ def tuned(name: str, clean: Batch, corrupt: Callable[[Batch, float], Batch], sig
     return method
 
 
+def bm3d_methods() -> dict[str, Method]:
+    """Return BM3D of each channel by itself, and CBM3D; both are told sigma.
+
+    The package (``bm3d``) is free for non-commercial use only, and comes with the extra ``compare``.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        Without the package.
+    """
+    import bm3d  # noqa: PLC0415 - optional, and not free for every use
+
+    def channels(image: npt.NDArray[np.float64], sigma: float) -> npt.NDArray[np.float64]:
+        return np.stack([bm3d.bm3d(image[..., channel], sigma) for channel in range(3)], axis=-1)
+
+    def colours(image: npt.NDArray[np.float64], sigma: float) -> npt.NDArray[np.float64]:
+        return np.asarray(bm3d.bm3d_rgb(image, sigma))
+
+    def method(one: Callable[[npt.NDArray[np.float64], float], npt.NDArray[np.float64]]) -> Method:
+        def run(noisy: Batch, sigma: float) -> Batch:
+            return noisy if sigma <= 0 else _bytes(np.stack([one(image / 255.0, sigma / 255.0) for image in noisy]))
+
+        return run
+
+    return {"BM3D per channel, told sigma": method(channels), "CBM3D, told sigma": method(colours)}
+
+
 def network(module: torch.nn.Module, *, batch: int = 16) -> Method:
     """Return a blind method that runs a network on whole images, fp32."""
     module.eval()

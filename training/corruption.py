@@ -201,7 +201,7 @@ class Scanner:
         JPEG quality, both included.
     """
 
-    fresh: Fresh = Fresh()
+    fresh: Fresh = Fresh(clean=0.08)
     white: float = 0.5
     mosaic: float = 0.7
     compressed: float = 0.8
@@ -212,7 +212,8 @@ class Scanner:
 def scanner(clean: Tensor, generator: torch.Generator, amount: Scanner | None = None) -> tuple[Tensor, Tensor]:
     """Corrupt a batch as scanners and their JPEG do.
 
-    Parameters and returns are those of :func:`fresh`; sigma is that of the noise, without JPEG's own error.
+    Parameters and returns are those of :func:`fresh`; where an image went through JPEG, sigma is the root mean square
+    of all that was done to it.
     """
     amount = amount or Scanner()
     noisy, sigma = fresh(clean, generator, amount.fresh)
@@ -229,6 +230,7 @@ def scanner(clean: Tensor, generator: torch.Generator, amount: Scanner | None = 
         top, left = phase[index]
         found = jpeg(image, quality[index], SAMPLINGS[sampling[index]], (top, left))
         noisy[index] = torch.from_numpy(found).permute(2, 0, 1).float() / 255.0
+        sigma[index] = 255.0 * (noisy[index] - clean[index]).square().mean().sqrt()
     return noisy, sigma
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from training import checkpoint, data, evaluate, export, train
+from training import checkpoint, data, export, sources, train
 from training.train import Configuration, Run, learning_rate, loss_of, parser
 from wsi_denoise.network import weights
 from wsi_denoise.network.irunet import IRUNet
@@ -126,7 +126,7 @@ def test_nothing_that_is_evaluated_is_trained_on(shared: Path):
     assert not trained & set(kather)
     assert not any(part in str(file) for file in trained for part in ("monuseg", "author-pairs", "/val/", "/test/"))
     for source in ("pcam-kaggle/val", "pcam-kaggle/test", "irunet-author-pairs"):
-        assert not any(image.tobytes() in pixels for image in evaluate.SOURCES[source](shared / "data" / "patches"))
+        assert not any(image.tobytes() in pixels for image in sources.SOURCES[source](shared / "data" / "patches"))
 
 
 def test_learning_rate_rises_and_comes_down():

@@ -1,0 +1,77 @@
+"""Images that are measured on; none of them is trained on.
+
+Only ``pcam-kaggle/val`` may be looked at to choose something; the other sources are test.
+"""
+
+from __future__ import annotations
+
+import importlib.resources
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from training import data
+
+Batch = npt.NDArray[np.uint8]
+SIDE = 96
+VALIDATION = "pcam-kaggle/val"
+
+
+def _pcam(split: str) -> Callable[[Path], Batch]:
+    return lambda patches: np.stack([data.load(file) for file in data.images_in(patches / "pcam-kaggle" / split)])
+
+
+def _authors(patches: Path) -> Batch:
+    files = data.images_in(patches / "irunet-author-pairs" / "noise25")
+    return np.stack([data.load(file) for file in files if "clean" in file.name])
+
+
+def _kather(patches: Path) -> Batch:
+    _, test = data.kather_split(data.images_in(patches / "kather-crc-20x"))
+    return np.stack([data.load(file)[20 : 20 + SIDE, 20 : 20 + SIDE] for file in test])
+
+
+def _monuseg(patches: Path) -> Batch:
+    return np.ascontiguousarray(_monuseg_fields(patches)[:, 200 : 200 + SIDE, 200 : 200 + SIDE])
+
+
+def _ihc(patches: Path) -> Batch:
+    image = _ihc_field(patches)[0]
+    tiles = range(0, 512 - SIDE + 1, SIDE)
+    return np.stack([image[top : top + SIDE, left : left + SIDE] for top in tiles for left in tiles])
+
+
+def _monuseg_fields(patches: Path) -> Batch:
+    return np.stack([data.load(file) for file in data.images_in(patches / "monuseg" / "test")])
+
+
+def _ihc_field(_patches: Path) -> Batch:
+    return data.load(Path(str(importlib.resources.files("skimage") / "data" / "ihc.png")))[None]
+
+
+SOURCES: dict[str, Callable[[Path], Batch]] = {
+    VALIDATION: _pcam("val"),
+    "pcam-kaggle/test": _pcam("test"),
+    "irunet-author-pairs": _authors,
+    "kather-crc-20x, odd positions": _kather,
+    "monuseg/test": _monuseg,
+    "scikit-image ihc": _ihc,
+}
+"""Name to a function that takes the folder of patches and gives (images, 96, 96, 3) uint8."""
+
+TEST = tuple(name for name in SOURCES if name != VALIDATION)
+
+FIELDS: dict[str, Callable[[Path], Batch]] = {"monuseg/test": _monuseg_fields, "scikit-image ihc": _ihc_field}
+"""The test sources with larger images, (images, 512, 512, 3) uint8."""
+
+LICENCES = {
+    VALIDATION: "CC0-1.0",
+    "pcam-kaggle/test": "CC0-1.0",
+    "irunet-author-pairs": "none stated",
+    "kather-crc-20x, odd positions": "CC-BY-4.0",
+    "monuseg/test": "CC-BY-NC-SA-4.0",
+    "scikit-image ihc": "CC0-1.0",
+}
+"""Pictures are made of the first and third kinds of licence only: see :mod:`training.pictures`."""
