@@ -17,7 +17,7 @@ from pathlib import Path
 
 from distributed import KilledWorker
 
-from wsi_denoise import __version__, notify
+from wsi_denoise import __version__, notify, space
 from wsi_denoise.errors import (
     BlockKillsWorker,
     SchedulerUnreachable,
@@ -79,6 +79,13 @@ class Daemon:
                 settings, store, probe=lambda path: probe(cluster, path, settings), origin=f"daemon:{daemon_id}"
             )
             intake = threading.Thread(target=self._intake, args=(watcher, stop), name="intake", daemon=True)
+            hold = space.Hold(
+                store,
+                f"daemon:{daemon_id}",
+                space.promises(settings),
+                on_pause=lambda: notify.post(settings.notify.url, settings.notify.timeout, "paused", None),
+            )
+            store.resume(f"daemon:{daemon_id}")  # what a daemon paused that is no more; it is paused again if need be
             with Heartbeat(store, daemon_id, settings) as heartbeat:
                 device = cluster.call(remote.describe_device, settings.compute)
                 intake.start()
@@ -91,10 +98,11 @@ class Daemon:
                     stop,
                     quarantine=Quarantine(settings.intake.quarantine, move=settings.intake.move),
                     on_change=self._changed,
+                    hold=hold,
                 )
                 try:
                     self._device(device, heartbeat, stop)
-                    self._work(runner, daemon_id, stop)
+                    self._work(runner, daemon_id, stop, hold)
                 finally:
                     stop.set()
                     watcher.close()
@@ -139,9 +147,12 @@ class Daemon:
         for trouble in report.unavailable:
             _log.warning("intake: %s", trouble)
 
-    def _work(self, runner: Runner, daemon_id: int, stop: threading.Event) -> None:
+    def _work(self, runner: Runner, daemon_id: int, stop: threading.Event, hold: space.Hold) -> None:
         while not stop.is_set():
             try:
+                if hold.look():
+                    stop.wait(IDLE_SECONDS)
+                    continue
                 job = self._store.claim(daemon_id, self._settings.jobs.lease_seconds)
                 if job is None:
                     stop.wait(IDLE_SECONDS)

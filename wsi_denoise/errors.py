@@ -22,7 +22,7 @@
     ├── ClusterError
     │   └── WorkerLost, SchedulerUnreachable, DeviceOutOfMemory (all tried again)
     ├── StoreError
-    │   └── DatabaseBusy (tried again), DatabaseOutdated, DatabaseUnreachable, LeaseLost
+    │   └── DatabaseBusy, DatabaseFull (both tried again), DatabaseOutdated, DatabaseUnreachable, LeaseLost
     ├── JobCancelled          somebody asked for it
     └── InternalError         our own mistake
 
@@ -317,6 +317,13 @@ class DatabaseBusy(StoreError):
     retry = True
 
 
+class DatabaseFull(StoreError, DiskFull):
+    code = "database_full"
+    happened = "There is no free disk space for the job database"
+    advice = "Free some space; everything goes on by itself."
+    retry = True
+
+
 class DatabaseOutdated(StoreError):
     code = "database_outdated"
     happened = "The job database has another version than this program"
@@ -351,8 +358,10 @@ class InternalError(WsiDenoiseError):
 def every_error() -> Iterator[type[WsiDenoiseError]]:
     """Yield each error class of this tree, base first; what never reaches a user is defined elsewhere and left out."""
     pending: list[type[WsiDenoiseError]] = [WsiDenoiseError]
+    met = set()
     while pending:
         error = pending.pop(0)
-        if error.__module__ == __name__:
+        if error.__module__ == __name__ and error not in met:  # DatabaseFull is of two kinds
+            met.add(error)
             yield error
         pending = [*error.__subclasses__(), *pending]

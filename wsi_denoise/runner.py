@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from wsi_denoise import notify
+from wsi_denoise import notify, space
 from wsi_denoise.errors import (
+    DiskFull,
     InternalError,
     JobCancelled,
     LeaseLost,
@@ -43,6 +44,7 @@ from wsi_denoise.settings import Settings
 _log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 1.0
+_DATABASE_BYTES = 8_000_000
 
 
 class Heartbeat:
@@ -115,6 +117,8 @@ class Runner:
         Told the job whenever it moved on.
     quarantine : Quarantine or None
         Where notes are written; None writes none (a person is looking at the terminal).
+    hold : Hold or None
+        Pauses the queue while a disk is full; without it the job is tried again later like any other.
     """
 
     def __init__(
@@ -128,11 +132,13 @@ class Runner:
         *,
         on_change: Callable[[Job], None] = lambda _job: None,
         quarantine: Quarantine | None = None,
+        hold: space.Hold | None = None,
     ) -> None:
         self._settings, self._store, self._cluster = settings, store, cluster
         self._daemon_id, self._origin = daemon_id, f"daemon:{daemon_id}"
         self._heartbeat, self._stop = heartbeat, stop
         self._on_change, self._quarantine = on_change, quarantine
+        self._hold, self._promises = hold, space.promises(settings)
         self._asked = 0.0
         self._told = 0.0
 
@@ -147,7 +153,11 @@ class Runner:
         _log.info("job %d: attempt %d", job.id, job.attempts)
         try:
             with self._heartbeat.on(job):
-                ended = self._finish(job, self._denoise(job))
+                result, spool = self._denoise(job)
+                ended = self._finish(job, result)
+            spool.remove()  # not before the record says done: else a crash here would cost the whole slide
+            if self._hold is not None:
+                self._hold.finished()
             if self._quarantine is not None:
                 self._quarantine.release(Path(job.slide), Path(job.relative))
         except Interrupted:
@@ -162,6 +172,8 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - whatever it is, the daemon goes on and the user is told
             _log.exception("job %d", job.id)
             ended = self._end(job, InternalError(f"{type(error).__name__}: {error}"))
+        finally:
+            self._promises.release()
         _log.info("job %d: %s%s", ended.id, ended.state, f", {ended.error_code}" if ended.error_code else "")
         self._tell(ended)
         return ended
@@ -171,7 +183,7 @@ class Runner:
         if job.state in {JobState.DONE, JobState.QUARANTINED, JobState.FAILED}:
             notify.post(self._settings.notify.url, self._settings.notify.timeout, job.state.value, job)
 
-    def _denoise(self, job: Job) -> Result:
+    def _denoise(self, job: Job) -> tuple[Result, Spool]:
         settings = self._settings.with_values(job.settings)
         card = weights.card(job.preset)
         if card.not_for_slides and not settings.model.allow_unsafe:
@@ -209,6 +221,7 @@ class Runner:
                 job.id, plan.info.width, plan.info.height, plan.info.mpp, facts_of(plan.info), origin=self._origin
             )
             _log.info("job %d: %s; %s", job.id, plan.work.plan, plan.tissue_note or "tissue found")
+            self._promises.reserve(self._needs(settings, plan))
 
         result = denoise_slide(
             request,
@@ -219,8 +232,7 @@ class Runner:
         )
         if job.region:
             self._cluster.call(remote.preview, planned[0], result.output, result.output.with_suffix(".png")).result()
-        Spool(planned[0].work.spool).remove()
-        return result
+        return result, Spool(planned[0].work.spool)
 
     def _finish(self, job: Job, result: Result) -> Job:
         maps = None if job.region else self._settings.jobs.state / "maps" / f"{job.id}.npz"
@@ -237,6 +249,14 @@ class Runner:
             model_checksum=result.model_sha256,
         )
 
+    def _needs(self, settings: Settings, plan: SlidePlan) -> list[space.Need]:
+        """Return what a slide will write, the blocks in its spool apart."""
+        blocks = plan.work.lattice.block_shape[0] * plan.work.lattice.block_shape[1]
+        spooled = sum(1 for _ in plan.work.spool.glob("*.block")) if plan.work.spool.is_dir() else 0
+        needs = space.needs(settings, plan.work.width, plan.work.height, max(0.0, 1 - spooled / blocks))
+        database = [] if self._store.file is None else [space.Need(self._store.file.parent, _DATABASE_BYTES)]
+        return needs + database
+
     def _end(self, job: Job, error: WsiDenoiseError) -> Job:
         """Write down an error: quarantine, another try, or the end."""
         if isinstance(error, SlideError):
@@ -246,6 +266,9 @@ class Runner:
             return ended
         if isinstance(error, SlideChanged):
             return self._store.settle_again(job.id, error, self._origin)
+        if isinstance(error, DiskFull) and self._hold is not None:
+            self._hold.begin(job.id, error, self._promises.left())
+            return self._store.retry_later(job.id, error, datetime.now(UTC), self._origin, counts=False)
         if error.retry and job.attempts < self._settings.jobs.attempts:
             now = datetime.now(UTC)
             return self._store.retry_later(
@@ -278,6 +301,7 @@ class Runner:
         if now - self._told < PROGRESS_SECONDS and progress.done != progress.total:
             return
         self._told = now
+        self._promises.keep(1 - progress.done / max(1, progress.total))
         try:
             self._store.progress(
                 job.id,

@@ -144,6 +144,9 @@ class LimitSettings(Section):
     no_worker_seconds: float = Field(
         300.0, gt=0, description="A running job waits so long for a cluster without workers; then it is tried later."
     )
+    free_gigabytes: float = Field(
+        1.0, ge=0, description="Kept free on the disks of state and output: a slide that would take it waits."
+    )
     worker_memory: str = Field(
         "auto", description="Memory limit per worker process as Dask writes it: auto, 4GiB, 0 for none."
     )

@@ -13,7 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from wsi_denoise.errors import DatabaseBusy, DatabaseOutdated, DatabaseUnreachable, DiskFull, SettingsInvalid
+from wsi_denoise.errors import (
+    DatabaseBusy,
+    DatabaseOutdated,
+    DatabaseUnreachable,
+    DiskFull,
+    SettingsInvalid,
+    StoreError,
+)
 from wsi_denoise.jobs import database
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
@@ -177,8 +184,9 @@ def test_a_full_disk_loses_nothing(store):
     with store.writing() as session:
         # No page more than there are: the next one is SQLite's own "database or disk is full".
         session.connection().exec_driver_sql("PRAGMA max_page_count = 1")
-    with pytest.raises(DiskFull, match="full"):
+    with pytest.raises(DiskFull, match="full") as caught:
         store.set_slide_facts(1, 7, 7, None, {"long": "x" * 1_000_000})
+    assert isinstance(caught.value, StoreError)  # a daemon waits for its store, and does not end
     assert (store.job(1), store.events(1)) == before
     with store.writing() as session:
         session.connection().exec_driver_sql("PRAGMA max_page_count = 100000")

@@ -21,9 +21,9 @@ from sqlalchemy.pool import NullPool
 
 from wsi_denoise.errors import (
     DatabaseBusy,
+    DatabaseFull,
     DatabaseOutdated,
     DatabaseUnreachable,
-    DiskFull,
     SettingsInvalid,
     StoreError,
     WsiDenoiseError,
@@ -77,7 +77,7 @@ class Database:
 
         Raises
         ------
-        DatabaseBusy, DatabaseOutdated, DatabaseUnreachable, DiskFull
+        DatabaseBusy, DatabaseFull, DatabaseOutdated, DatabaseUnreachable
         """
         with self._said(), Session(self._reader) as session:
             yield session
@@ -93,7 +93,7 @@ class Database:
 
         Raises
         ------
-        DatabaseBusy, DatabaseOutdated, DatabaseUnreachable, DiskFull
+        DatabaseBusy, DatabaseFull, DatabaseOutdated, DatabaseUnreachable
         """
         with self._said(), Session(self._writer, expire_on_commit=False) as session:
             self._begin(session)
@@ -114,7 +114,7 @@ class Database:
         ------
         DatabaseOutdated
             When a newer program has upgraded the database.
-        DatabaseBusy, DatabaseUnreachable, DiskFull
+        DatabaseBusy, DatabaseFull, DatabaseUnreachable
         """
         self.migrate("head")
 
@@ -299,7 +299,7 @@ def _meaning(error: Exception, where: str) -> Exception:
     if _is_busy(error) or isinstance(error, PoolTimeout):
         kind = DatabaseBusy
     elif "is full" in said or getattr(cause, "sqlstate", None) in _FULL_SQLSTATES:
-        kind = DiskFull
+        kind = DatabaseFull
     elif "no such table" in said or "no such column" in said or getattr(cause, "sqlstate", None) in {"42P01", "42703"}:
         kind = DatabaseOutdated
     elif (

@@ -34,7 +34,7 @@ class JobStore(Work):
 
     Notes
     -----
-    Every method may raise DatabaseBusy, DatabaseOutdated, DatabaseUnreachable or DiskFull; a change either happened
+    Every method may raise DatabaseBusy, DatabaseFull, DatabaseOutdated or DatabaseUnreachable; a change either happened
     whole or not at all. A method that gets a job's number may raise NoSuchJob. An `origin` names who asks for the
     change: ``daemon:3``, ``person:cli``. What a daemon asks for while another holds the lease raises LeaseLost.
     """

@@ -222,8 +222,12 @@ class Work(Record):
             row.blocks_done = row.blocks_total
             return self._move(session, row, JobState.DONE, f"daemon:{daemon_id}", f"verdict {verdict}", verdict=verdict)
 
-    def retry_later(self, job_id: int, error: WsiDenoiseError, next_try: datetime, origin: str) -> Job:
+    def retry_later(
+        self, job_id: int, error: WsiDenoiseError, next_try: datetime, origin: str, *, counts: bool = True
+    ) -> Job:
         """Queue a running job again, not before a time (:func:`wsi_denoise.jobs.states.retry_at`).
+
+        Without `counts` the attempt is none: the job waits for something, such as room on a disk, however long.
 
         Raises
         ------
@@ -239,6 +243,8 @@ class Work(Record):
                 raise TransitionRefused(f"job {job_id} is {row.state} and not running")
             if row.cancel_requested:
                 return self._move(session, row, JobState.CANCELLED, origin, str(error), error=JobCancelled())
+            if not counts:
+                row.attempts = max(row.attempts - 1, 0)
             return self._move(
                 session, row, JobState.QUEUED, origin, str(error), kind="retry_later", error=error, next_try=next_try
             )

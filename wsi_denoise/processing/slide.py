@@ -18,10 +18,10 @@ from typing import Any
 
 from distributed import KilledWorker
 
+from wsi_denoise import space
 from wsi_denoise.errors import (
     BlockKillsWorker,
     OutputExists,
-    OutputUnwritable,
     VerificationFailed,
 )
 from wsi_denoise.processing import remote, waiting
@@ -405,7 +405,7 @@ def publish(part: Path, target: Path, facts: Mapping[str, Any], *, overwrite: bo
         try:
             part.replace(target)
         except OSError as error:
-            raise OutputUnwritable(f"{target.parent} ({error.strerror})") from error
+            raise space.of_writing(error, target.parent) from error
     _sync_folder(target.parent)
 
 

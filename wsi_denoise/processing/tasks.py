@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_denoise.errors import DiskFull, OutputUnwritable, RegionOutside, VerificationFailed, WsiDenoiseError
+from wsi_denoise import space
+from wsi_denoise.errors import RegionOutside, VerificationFailed, WsiDenoiseError
 from wsi_denoise.network import denoiser as network
 from wsi_denoise.network import weights
 from wsi_denoise.processing.block import run_block
@@ -206,14 +207,8 @@ def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask, threads: in
         report = run_block(work, index, tissue_of_block, slide.read, network.cached(work.preset, work.plan, threads))
         started.unlink(missing_ok=True)
     except OSError as error:
-        raise _written(error, work.spool) from error
+        raise space.of_writing(error, work.spool) from error
     return report
-
-
-def _written(error: OSError, folder: Path) -> WsiDenoiseError:
-    if error.errno in {28, 122}:  # ENOSPC, EDQUOT
-        return DiskFull(f"in {folder}")
-    return OutputUnwritable(f"{folder} ({error.strerror or error})")
 
 
 def assemble(
@@ -256,7 +251,7 @@ def assemble(
             maps.parent.mkdir(parents=True, exist_ok=True)
             patchmap.save(maps, evidence.patch_map(work.lattice.patch_shape))
     except OSError as error:
-        raise _written(error, target.parent) from error
+        raise space.of_writing(error, target.parent) from error
     if work.overview and overview_file is not None:
         _overview(spool, work, overview_file)
     return evidence.summary()
