@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from wsi_denoise import space
@@ -44,6 +46,9 @@ THUMBNAIL = "thumbnail.jpeg"
 """In the spool folder: the slide made small, for the page."""
 
 TILES_PER_BLOCK = BLOCK // TILE
+# A worker has as many threads as it may use; OpenCV's own would fight them for the cores.
+cv2.setNumThreads(1)
+
 DAMAGE = (OSError, zipfile.BadZipFile, KeyError, ValueError)
 
 
@@ -201,14 +206,38 @@ def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask, threads: in
         return BlockReport(index, region.size[0] * region.size[1], 0, 0, {})
     try:
         work.spool.mkdir(parents=True, exist_ok=True)
-        # The mark of whoever dies in the next lines: a lost worker's other blocks are innocent.
-        started.write_text(str(os.getpid()), "ascii")
-        slide = reader.open_cached(work.path, max_megapixels=work.max_megapixels)
-        report = run_block(work, index, tissue_of_block, slide.read, network.cached(work.preset, work.plan, threads))
-        started.unlink(missing_ok=True)
+        with _first_alone():
+            # The mark of whoever dies in the next lines: a lost worker's other blocks are innocent.
+            started.write_text(str(os.getpid()), "ascii")
+            slide = reader.open_cached(work.path, max_megapixels=work.max_megapixels)
+            denoiser = network.cached(work.preset, work.plan, threads)
+            report = run_block(work, index, tissue_of_block, slide.read, denoiser)
+            started.unlink(missing_ok=True)
     except OSError as error:
         raise space.of_writing(error, work.spool) from error
     return report
+
+
+_first = threading.Lock()
+_first_done = threading.Event()
+
+
+@contextmanager
+def _first_alone() -> Iterator[None]:
+    """Let the first block of this process run alone.
+
+    It loads, compiles and starts what the others find ready: codecs, network, thread pools. A worker's two threads that
+    did so at the same moment have been seen to stand still for ever.
+    """
+    if not _first_done.is_set():
+        with _first:
+            if not _first_done.is_set():
+                try:
+                    yield
+                finally:
+                    _first_done.set()
+                return
+    yield
 
 
 def assemble(
