@@ -45,6 +45,11 @@ class Figures(Database):
         ]
         return found, total
 
+    def metric_keys(self) -> list[str]:
+        """Return the names of the metrics that any job has, in order."""
+        with self.reading() as session:
+            return sorted(session.scalars(select(MetricRow.key).distinct()))
+
     def trend(self, key: str, query: JobQuery, *, by: str = "day") -> list[TrendPoint]:
         """Return a metric's mean and range for each scanner and day, oldest first.
 

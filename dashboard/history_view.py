@@ -1,0 +1,223 @@
+"""What the History page asks and shows, as plain values. Pure: the store is asked elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode
+
+from dashboard.queue_view import why
+from dashboard.words import STATES, VERDICTS, count, duration, escaped, number, parts_of, size, visible, when
+from wsi_denoise.jobs.states import ALLOWED, JobState
+from wsi_denoise.jobs.values import Attempt, Event, Job, JobPage, JobQuery
+from wsi_denoise.query import job_query
+
+PAGE = 50
+PERIODS = {"any time": None, "today": 0, "7 days": 7, "30 days": 30, "1 year": 365}
+"""Word on the page to days back from today."""
+
+BETWEEN = "between two days"
+SORT = "-created"
+
+
+def asked(
+    *,
+    slide: str = "",
+    states: Sequence[str] = (),
+    verdict: str | None = None,
+    preset: str | None = None,
+    error: str | None = None,
+    period: str | None = None,
+    days: Sequence[date] = (),
+    today: date,
+) -> dict[str, Any]:
+    """Return the filters as the words of the query language that command line and API read too."""
+    since = until = None
+    if period == BETWEEN and days:
+        since = min(days).isoformat()
+        until = max(days).isoformat() if len(days) > 1 else None
+    elif period is not None:
+        back = PERIODS.get(period)
+        since = None if back is None else (today - timedelta(days=back)).isoformat()
+    words = {
+        "slide": slide.strip(),
+        "state": list(states),
+        "verdict": verdict,
+        "preset": preset,
+        "error_code": error,
+        "since": since,
+        "until": until,
+    }
+    return {name: value for name, value in words.items() if value}
+
+
+def query(words: Mapping[str, Any], *, sort: str = SORT, page: int = 1) -> JobQuery:
+    """Return what the store is asked for a page of the list."""
+    given = dict(words)
+    states = given.pop("state", [])
+    return job_query(states=states, **given, sort=sort, limit=PAGE, offset=(page - 1) * PAGE)
+
+
+def address(words: Mapping[str, Any]) -> str:
+    """Return the filters as a query string, ``?`` included; empty for none."""
+    text = urlencode(words, doseq=True)
+    return f"?{text}" if text else ""
+
+
+def listed(found: JobPage, words: Mapping[str, Any], *, sort: str, page: int, now: datetime) -> dict[str, Any]:
+    """Return everything the list draws."""
+    first = (page - 1) * PAGE + 1
+    last = first + len(found.jobs) - 1
+    jobs = count(found.total, "job")
+    return {
+        "rows": [_row(job, now) for job in found.jobs],
+        "shown": jobs if found.total <= PAGE else f"{first:,} to {last:,} of {jobs}",
+        "page": page,
+        "pages": max(-(-found.total // PAGE), 1),
+        "sort": sort,
+        "query": address(words),
+        "none": "No job matches these filters." if words else "There are no jobs yet.",
+    }
+
+
+def _row(job: Job, now: datetime) -> dict[str, Any]:
+    name, folder = parts_of(job.relative)
+    word, colour, meaning = result(job)
+    return {
+        "id": job.id,
+        "name": name,
+        "folder": folder,
+        "word": word,
+        "colour": colour,
+        "meaning": meaning,
+        "why": visible(why(job)),
+        "preset": visible(job.preset),
+        "size": size(job.size_bytes),
+        "created": when(job.created, now=now),
+        "finished": when(job.finished, now=now),
+    }
+
+
+def result(job: Job) -> tuple[str, str, str]:
+    """Return (word, colour, meaning) of the verdict where there is one, else of the state."""
+    if job.state is JobState.DONE and job.verdict in VERDICTS:
+        return VERDICTS[job.verdict]
+    if job.state is JobState.QUEUED and job.next_try is not None:
+        return "waits to retry", "orange", "It went wrong and is tried again by itself."
+    return STATES[job.state.value]
+
+
+def can_retry(job: Job) -> bool:
+    """Return whether a person may have a job tried again now."""
+    waits = job.state is JobState.QUEUED and job.next_try is not None
+    return waits or (JobState.QUEUED in ALLOWED[job.state] and job.finished is not None)
+
+
+def can_cancel(job: Job) -> bool:
+    """Return whether there is anything left to be cancelled."""
+    return job.finished is None and not job.cancel_requested
+
+
+def chip(job: Job) -> str:
+    """Return the result as HTML."""
+    word, colour, meaning = result(job)
+    return f'<span class="chip {colour}" title="{meaning}">{word}</span>'
+
+
+def facts(job: Job) -> str:
+    """Return what there is to say about a job, as an HTML table."""
+    pixels = f"{job.width:,} × {job.height:,} px" if job.width and job.height else ""
+    mpp = f"{job.mpp[0]:.4g} × {job.mpp[1]:.4g} µm per pixel" if job.mpp else "resolution not stated" if pixels else ""
+    took = (job.finished - job.started).total_seconds() if job.finished and job.started else None
+    blocks = f"{job.blocks_done:,} of {job.blocks_total:,}" if job.blocks_total else ""
+    if job.blocks_resumed:
+        blocks += f", {job.blocks_resumed:,} of them taken over from an earlier attempt"
+    region = "x {}, y {}, {} × {} px".format(*job.region) if job.region else ""
+    rows = (
+        ("Slide", escaped(job.slide)),
+        ("State", STATES[job.state.value][0] + (", asked to stop" if job.cancel_requested else "")),
+        ("Went wrong", f"{escaped(job.error)} <code>{escaped(job.error_code)}</code>" if job.error else ""),
+        ("Tried again", when(job.next_try)),
+        ("Why", "<br>".join(escaped(reason) for reason in job.reasons)),
+        ("Preset", escaped(job.preset)),
+        ("Priority", str(job.priority) if job.priority else ""),
+        ("Size", ", ".join(text for text in (size(job.size_bytes), pixels, mpp) if text)),
+        ("Region", region),
+        ("Blocks", blocks),
+        ("Seen", when(job.created)),
+        ("Started", when(job.started)),
+        ("Finished", when(job.finished) + (f", after {duration(took)}" if took is not None else "")),
+        ("Result", escaped(job.output) if job.output else ""),
+        ("Same as", f"job {job.duplicate_of}" if job.duplicate_of else ""),
+        ("Brought in by", escaped(job.origin)),
+        ("Content", f"<code>SHA-256 {escaped(job.fingerprint)}</code>" if job.fingerprint else ""),
+    )
+    return table([], [(f"<th scope=row class=s>{name}</th>", text) for name, text in rows if text])
+
+
+def attempts(found: Sequence[Attempt]) -> str:
+    """Return a job's attempts as an HTML table."""
+    rows = [
+        (
+            str(one.number),
+            when(one.started),
+            when(one.ended) if one.ended else "now",
+            escaped((one.outcome or "running").replace("_", " ")),
+            f"{one.blocks_done:,}",
+            escaped(one.error) if one.error else "",
+        )
+        for one in found
+    ]
+    return table(["No", "Started", "Ended", "Outcome", "Blocks", "What went wrong"], rows, numbers={4})
+
+
+def events(found: Sequence[Event]) -> str:
+    """Return a job's events as an HTML table."""
+    rows = [(when(one.time), escaped(one.origin), escaped(one.kind), escaped(one.message)) for one in found]
+    return table(["Time", "Who", "What", "Message"], rows, short={0, 1, 2})
+
+
+def settings(job: Job) -> str:
+    """Return the settings that a job was queued with as an HTML table."""
+    rows = [(f"<code>{escaped(name)}</code>", escaped(value)) for name, value in job.settings.items()]
+    return table(["Setting", "Value"], rows)
+
+
+def metrics(job: Job) -> str:
+    """Return a job's metrics by their stable names, as an HTML table."""
+    rows = [(f"<code>{escaped(name)}</code>", number(value, 3)) for name, value in sorted(job.metrics.items())]
+    return table(["Metric", "Value"], rows, numbers={1})
+
+
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    numbers: set[int] = frozenset(),
+    short: set[int] = frozenset(),
+) -> str:
+    """Return an HTML table.
+
+    Parameters
+    ----------
+    head : sequence of str
+    rows : iterable of sequence of str
+        HTML: what comes from outside went through :func:`dashboard.words.escaped`. A cell that begins with ``<th`` is
+        taken whole.
+    numbers, short : set of int
+        Columns that are set to the right, and that are not broken.
+    """
+
+    def cell(index: int, text: str) -> str:
+        if text.startswith("<th"):
+            return text
+        kind = "n" if index in numbers else "s" if index in short else "w"
+        return f'<td class="{kind}">{text}</td>'
+
+    top = "".join(
+        f'<th scope="col"{" class=n" if index in numbers else ""}>{name}</th>' for index, name in enumerate(head)
+    )
+    body = "".join(f"<tr>{''.join(cell(index, text) for index, text in enumerate(row))}</tr>" for row in rows)
+    shown = f"<thead><tr>{top}</tr></thead>" if head else ""
+    return f"<div class=scroll><table>{shown}<tbody>{body}</tbody></table></div>"

@@ -1,0 +1,48 @@
+"""How the pages look: Streamlit's own theme options, and the few rules of style beside them. Light and dark."""
+
+from __future__ import annotations
+
+THEME = {
+    "theme.light.primaryColor": "#1f6feb",
+    "theme.light.backgroundColor": "#ffffff",
+    "theme.light.secondaryBackgroundColor": "#f4f5f7",
+    "theme.light.textColor": "#1c2128",
+    "theme.light.borderColor": "#d5d9df",
+    "theme.dark.primaryColor": "#6cb0ff",
+    "theme.dark.backgroundColor": "#14171c",
+    "theme.dark.secondaryBackgroundColor": "#1f242b",
+    "theme.dark.textColor": "#e8eaed",
+    "theme.dark.borderColor": "#3a414b",
+    "theme.baseFontSize": 15,
+    "theme.headingFontSizes": ["1.6rem", "1.25rem", "1.05rem"],
+    "theme.showWidgetBorder": True,
+}
+"""Option to value, for ``streamlit.config.set_option``."""
+
+STYLE = """<style>
+.stMainBlockContainer { padding-top: 4.2rem; padding-bottom: 2rem; max-width: 100rem; }
+.wd-foot { font-size: 0.8rem; opacity: 0.85; margin-top: 1rem; }
+.wd-weak { color: color-mix(in srgb, var(--wd-text) 74%, var(--wd-back)); }
+.wd { --wd-text: currentColor; font-size: 0.925rem; line-height: 1.5; }
+.wd h2 { font-size: 1.05rem; font-weight: 600; margin: 1.2rem 0 0.4rem; padding: 0; }
+.wd h3 { font-size: 0.925rem; font-weight: 600; margin: 0.9rem 0 0.2rem; padding: 0; }
+.wd p { margin: 0 0 0.4rem; }
+.wd code { font-size: 0.86em; overflow-wrap: anywhere; background: none; color: inherit; padding: 0; }
+.wd .scroll { overflow-x: auto; }
+.wd table { border-collapse: collapse; width: 100%; margin: 0.2rem 0 0.8rem; }
+.wd th, .wd td { text-align: left; vertical-align: top; padding: 0.32rem 0.9rem 0.32rem 0; border: 0;
+  border-bottom: 1px solid rgb(128 128 128 / 28%); }
+.wd th { font-weight: 600; }
+.wd thead th { white-space: nowrap; font-size: 0.85rem; }
+.wd .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.wd .s { white-space: nowrap; }
+.wd .w { overflow-wrap: anywhere; }
+.wd .chip { display: inline-block; padding: 0 0.55rem; border-radius: 1rem; font-size: 0.82rem; line-height: 1.55;
+  white-space: nowrap; border: 1px solid rgb(128 128 128 / 40%); }
+.wd .chip.green { color: #0b5d3b; background: #e6f6ed; }
+.wd .chip.orange { color: #8a3d0f; background: #fdf0e3; }
+.wd .chip.red { color: #97262f; background: #fdebec; }
+.wd .chip.blue { color: #1c4ea8; background: #e9f1fd; }
+.wd .chip.grey { color: #4c535c; background: #f0f1f3; }
+</style>"""
+"""For ``st.html``. The chips keep their light colours in the dark theme: their contrast is with themselves."""

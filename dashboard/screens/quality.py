@@ -1,0 +1,5 @@
+"""quality."""
+
+import streamlit as st
+
+st.text("quality")

@@ -1,0 +1,107 @@
+const places = new WeakMap();
+
+const COLUMNS = [
+  ["slide", "Slide", "slide"],
+  ["result", "Result", "state"],
+  ["why", "Why", null],
+  ["preset", "Preset", null],
+  ["size", "Size", "size"],
+  ["created", "Seen", "created"],
+  ["finished", "Finished", "finished"],
+];
+
+const jobRow = (tell) => (first) => {
+  const name = slideName();
+  const link = element("a", { href: `/history?job=${first.id}` }, name);
+  link.addEventListener("click", (event) => follow(event, () => tell({ what: "open", job: first.id })));
+  const chip = element("span", { class: "chip" });
+  const cells = Object.fromEntries(COLUMNS.map(([key]) => [key, element("td", { class: `c-${key}` })]));
+  cells.slide.append(link);
+  cells.result.append(chip);
+  const row = element("tr", {}, ...Object.values(cells));
+  row.update = (one) => {
+    name.update(one);
+    chip.className = `chip ${one.colour}`;
+    say(chip, one.word);
+    give(chip, "title", one.meaning);
+    for (const key of ["why", "preset", "size", "created", "finished"]) say(cells[key], one[key]);
+    give(cells.why, "title", one.why);
+  };
+  return row;
+};
+
+const build = (root, tell) => {
+  const heads = COLUMNS.map(([key, label, sort]) => {
+    const head = element("th", { scope: "col", class: `c-${key}` });
+    if (!sort) {
+      head.append(label);
+      head.update = () => {};
+      return head;
+    }
+    const arrow = element("span", { class: "arrow", "aria-hidden": "true" });
+    let now = "";
+    const button = element("button", { type: "button" }, label, " ", arrow);
+    button.addEventListener("click", () => tell({ what: "sort", value: now === `-${sort}` ? sort : `-${sort}` }));
+    head.append(button);
+    head.update = (given) => {
+      now = given;
+      const mine = given.replace("-", "") === sort;
+      say(arrow, mine ? (given.startsWith("-") ? "↓" : "↑") : "");
+      give(head, "aria-sort", mine ? (given.startsWith("-") ? "descending" : "ascending") : null);
+    };
+    return head;
+  });
+  const shown = element("span", { role: "status" });
+  const back = element("button", { type: "button", "aria-label": "Newer page" }, "‹ Back");
+  const on = element("button", { type: "button", "aria-label": "Next page" }, "Next ›");
+  let page = 1;
+  back.addEventListener("click", () => tell({ what: "page", value: page - 1 }));
+  on.addEventListener("click", () => tell({ what: "page", value: page + 1 }));
+  const exports_ = element("span", { class: "export" });
+  const body = element("tbody");
+  const table = element("table", {}, element("thead", {}, element("tr", {}, ...heads)), body);
+  const none = element("p", { class: "none" });
+  root.append(
+    element("div", { class: "top" }, shown, element("nav", { "aria-label": "Pages of the history" }, back, on), element("span", { class: "grow" }), exports_),
+    table,
+    none,
+  );
+  return (data) => {
+    page = data.page;
+    heads.forEach((head) => head.update(data.sort));
+    say(shown, data.shown);
+    give(back, "disabled", data.page <= 1 ? "" : null);
+    give(on, "disabled", data.page >= data.pages ? "" : null);
+    keyed(body, data.rows, jobRow(tell));
+    show(table, data.rows.length > 0);
+    show(none, data.rows.length === 0);
+    say(none, data.none);
+    show(exports_, data.rows.length > 0);
+    if (exports_.dataset.query !== data.query) {
+      exports_.dataset.query = data.query;
+      exports_.replaceChildren(
+        element("span", { class: "weak" }, "Export what is filtered:"),
+        ...["csv", "json", "parquet"].map((kind) =>
+          element("a", { class: "button", href: `/export/jobs.${kind}${data.query}`, download: `jobs.${kind}` }, kind === "parquet" ? "Parquet" : kind.toUpperCase()),
+        ),
+      );
+    }
+  };
+};
+
+export default ({ data, parentElement, setTriggerValue }) => {
+  let place = places.get(parentElement);
+  if (!place) {
+    const root = element("div", { class: "wd" });
+    parentElement.append(root);
+    place = { root };
+    place.update = build(root, (told) => place.tell("act", { ...told, nonce: Date.now() }));
+    places.set(parentElement, place);
+  }
+  place.tell = setTriggerValue;
+  place.update(data);
+  return () => {
+    place.root.remove();
+    places.delete(parentElement);
+  };
+};

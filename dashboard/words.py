@@ -1,0 +1,101 @@
+"""How the page says things: names, times, durations, sizes, states. Pure."""
+
+from __future__ import annotations
+
+import html
+import os
+from datetime import UTC, datetime
+
+STATES = {
+    "settling": ("settling", "grey", "The file was seen; it is not known yet whether it is complete."),
+    "queued": ("waiting", "blue", "Complete and checked; waits for a daemon."),
+    "running": ("running", "blue", "A daemon works on it."),
+    "done": ("done", "green", "The denoised slide is written and verified."),
+    "failed": ("failed", "red", "It went wrong and is not tried again by itself."),
+    "quarantined": ("quarantined", "red", "The file is at fault."),
+    "cancelled": ("cancelled", "grey", "Somebody cancelled it, or the file went away."),
+    "duplicate": ("duplicate", "grey", "The same content with the same settings has a job already."),
+}
+"""State to (word on the page, colour, what it means)."""
+
+VERDICTS = {
+    "pass": (
+        "pass",
+        "green",
+        "Noise was found and removed, and no check found anything else removed, added or changed.",
+    ),
+    "review": ("review", "orange", "Look at it before using it; the reasons say at what."),
+    "not_needed": ("not needed", "grey", "The slide has no noise worth removing. A TIFF is written all the same."),
+}
+"""Verdict to (word on the page, colour, what it means)."""
+
+
+def visible(text: object) -> str:
+    """Return text in which every character can be seen.
+
+    What a name can hide (line ends, characters that turn the direction of writing round, bytes that are no text) is
+    written out as an escape, as the command line does.
+    """
+    shown = os.fsencode(str(text)).decode("utf-8", "backslashreplace")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in shown)
+
+
+def escaped(text: object) -> str:
+    """Return text for use inside HTML: it stays text whatever is in it, and cannot turn its neighbours round."""
+    return f"<bdi>{html.escape(visible(text))}</bdi>"
+
+
+def in_markdown(text: object) -> str:
+    """Return text for a widget's label, where Streamlit would read Markdown."""
+    return "".join(f"\\{letter}" if letter in _MARKDOWN else letter for letter in visible(text))
+
+
+_MARKDOWN = frozenset("\\`*_{}[]()<>#+-.!|~:$&=^\"'")
+
+
+def when(value: datetime | None, *, now: datetime | None = None) -> str:
+    """Return a time in this machine's zone to the minute; without the date where that is today."""
+    if value is None:
+        return ""
+    local, today = value.astimezone(), (now or datetime.now(UTC)).astimezone()
+    return local.strftime("%H:%M" if local.date() == today.date() else "%Y-%m-%d %H:%M")
+
+
+def duration(seconds: float | None) -> str:
+    """Return a duration in its two largest units, as ``2 min 10 s``."""
+    if seconds is None:
+        return ""
+    whole = max(round(seconds), 0)
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    largest = next((index for index, (_, size) in enumerate(units) if whole >= size), len(units) - 1)
+    parts = []
+    for name, size in units[largest : largest + 2]:
+        count, whole = divmod(whole, size)
+        if count or not parts:
+            parts.append(f"{count} {name}")
+    return " ".join(parts)
+
+
+def size(count: float) -> str:
+    """Return bytes in the unit that fits, as ``34.5 MB``."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def number(value: float | None, digits: int = 1) -> str:
+    """Return a number with thousands set apart; a dash for one that was not measured."""
+    return "–" if value is None else f"{value:,.{digits}f}"
+
+
+def count(number_of: int, noun: str) -> str:
+    """Return ``1 job``, ``1,234 jobs``."""
+    return f"{number_of:,} {noun}{'' if number_of == 1 else 's'}"
+
+
+def parts_of(relative: str) -> tuple[str, str]:
+    """Return a slide's file name, and its folder under the inbox with a slash at its end (empty for none)."""
+    folder, _, name = visible(relative).rpartition("/")
+    return name, f"{folder}/" if folder else ""

@@ -1,0 +1,122 @@
+"""A real browser, and the page as the process that a person would start; no test leaves one of them behind."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from wsi_denoise.jobs.store import JobStore
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+PATIENCE = 120_000  # milliseconds; a busy machine is slow to draw
+
+# What Streamlit itself says on the console of every page: at an address with a path it asks for its server below that
+# path first, and is told 404.
+STREAMLIT_SAYS = ("Failed to load resource: the server responded with a status of 404",)
+STREAMLIT_ASKS = ("/_stcore/health", "/_stcore/host-config")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = os.environ.get("WSI_DENOISE_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip("no Chromium here (on Debian: apt-get install chromium)")
+    with sync_api.sync_playwright() as playwright:
+        # Chromium's own sandbox needs what root in a container does not have; only our page is opened.
+        made = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield made
+        made.close()
+
+
+@pytest.fixture
+def store(tmp_path):
+    """The record of the folder that :func:`serve` serves."""
+    made = JobStore(f"sqlite:///{tmp_path / '.wsi-denoise' / 'jobs.sqlite'}")
+    made.upgrade()
+    yield made
+    made.close()
+
+
+@contextmanager
+def _served(folder, *flags, command="dashboard"):
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    program = Path(sys.executable).with_name("wsi-denoise")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WSI_DENOISE_")}
+    with (folder / "terminal").open("ab") as terminal:
+        process = subprocess.Popen(
+            [program, command, "--port", str(port), *flags],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=terminal,
+            stderr=terminal,
+        )
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        for _ in range(900):
+            assert process.poll() is None, f"the page ended with {process.returncode}"
+            try:
+                urllib.request.urlopen(f"{url}healthz", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@pytest.fixture
+def serve():
+    """What serves a folder: ``with serve(folder, *flags) as url``; ``command="up"`` with its daemon."""
+    return _served
+
+
+@contextmanager
+def _opened(browser, **options):
+    context = browser.new_context(**options)
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.foreign, page.errors = [], []
+    page.on("request", lambda request: _own(request.url) or page.foreign.append(request.url))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.on("console", lambda said: page.errors.append(said.text) if _ours(said) else None)
+    try:
+        yield page
+    finally:
+        context.close()
+
+
+def _own(url):
+    return url.startswith(("http://127.0.0.1:", "blob:", "data:"))
+
+
+def _ours(said):
+    if said.type != "error":
+        return False
+    streamlit = said.text.startswith(STREAMLIT_SAYS) and said.location.get("url", "").endswith(STREAMLIT_ASKS)
+    return not streamlit
+
+
+@pytest.fixture
+def open_page(browser):
+    """What opens a tab: its ``foreign`` are requests to other machines, its ``errors`` what went wrong in it."""
+    return lambda **options: _opened(browser, **options)
+
+
+@pytest.fixture
+def see(store):
+    """What puts a slide into the record, as intake does at its first look."""
+    return lambda name, **given: store.see(
+        f"/scans/{name}", name, **{"size_bytes": 1, "mtime_ns": 1, "preset": "paper", "origin": "daemon:1"} | given
+    )
