@@ -2,7 +2,7 @@
 
 The clean truth has to be free of noise and of JPEG, and to look like any slide. So: sources whose compression shows are
 made smaller first, smooth ones stand in for 40x scans, sharp ones for undersampled 10x ones, and everything is turned,
-flipped, rescaled and recoloured. Evaluation images are listed in :mod:`training.evaluate` and never drawn here.
+flipped, rescaled and recoloured. Evaluation images are listed in :mod:`training.sources` and never drawn here.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 Image = npt.NDArray[np.uint8]
+HDF5 = frozenset({".h5", ".hdf5"})
 SUFFIXES = frozenset({".webp", ".tif", ".tiff", ".png", ".jpg", ".jpeg"})
 
 
@@ -105,18 +106,36 @@ def default_sources(shared: Path) -> tuple[Source, ...]:
     )
 
 
-def folder_source(folder: Path) -> Source:
-    """Return a source of one's own clean images; they are taken as they are and rescaled by 0.5 to 2.
+def paper_sources(shared: Path) -> tuple[Source, ...]:
+    """Return what the paper trains on: PCam patches as they are, neither rescaled nor recoloured.
+
+    Raises
+    ------
+    FileNotFoundError
+        If the shared data is not there.
+    """
+    patches = shared / "data" / "patches" / "pcam-kaggle"
+    files = (*images_in(patches / "train"), *images_in(patches / "extra"))
+    return (Source("pcam-kaggle/train+extra", "CC0-1.0", files, 1.0, 1.0, (1.0, 1.0), 0.0),)
+
+
+def own_source(place: Path) -> Source:
+    """Return a source of one's own clean images; half of the crops are as they are, half rescaled by 0.5 to 2.
+
+    Parameters
+    ----------
+    place : Path
+        A folder of images (the Kaggle download's ``train`` as it is), or an HDF5 file as PCam is published.
 
     Raises
     ------
     FileNotFoundError
         If there is no image directly in the folder.
     """
-    files = images_in(folder)
+    files = (place,) if place.suffix.lower() in HDF5 else images_in(place)
     if not files:
-        raise FileNotFoundError(f"no image in {folder}")
-    return Source(str(folder), "not stated", files, 1.0, 0.5, (0.5, 2.0), 0.6)
+        raise FileNotFoundError(f"no image in {place}")
+    return Source(str(place), "not stated", files, 1.0, 0.5, (0.5, 2.0), 0.6)
 
 
 FLAT_SHARE = 0.05
@@ -129,12 +148,39 @@ def load(path: Path) -> Image:
         return np.asarray(image.convert("RGB"))
 
 
+def load_all(path: Path, *, most: int = 20_000) -> list[Image]:
+    """Read every image of a file: one, or those of PCam's HDF5 (dataset ``x``, (n, height, width, 3) uint8).
+
+    Parameters
+    ----------
+    most : int
+        Of an HDF5 file with more, that many at even distances are taken, since all are kept in memory.
+
+    Raises
+    ------
+    ValueError
+        If the HDF5 file has no such dataset.
+    """
+    if path.suffix.lower() not in HDF5:
+        return [load(path)]
+    import h5py  # noqa: PLC0415 - comes with the extra `train`
+
+    with h5py.File(path) as file:
+        images = file.get("x")
+        if images is None or images.ndim != 4 or images.shape[-1] != 3 or images.dtype != np.uint8:
+            raise ValueError(f"{path} has no images as PCam has them: a dataset x, (n, height, width, 3) uint8")
+        step = -(-len(images) // most)
+        return [np.asarray(images[at]) for at in range(0, len(images), step)]
+
+
 def digest(files: Iterable[Path]) -> str:
     """Return the SHA-256 over the files' names and bytes, in the order given."""
     total = hashlib.sha256()
     for file in files:
         total.update(file.name.encode())
-        total.update(file.read_bytes())
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 24):
+                total.update(block)
     return total.hexdigest()
 
 
@@ -159,8 +205,8 @@ class Bank:
         self.flat = flat
         weights = np.array([source.weight for source in self.sources])
         self._shares = weights / weights.sum()
-        cache = {path: load(path) for source in self.sources for path in source.files}
-        self._images = [[cache[path] for path in source.files] for source in self.sources]
+        cache = {path: load_all(path) for source in self.sources for path in source.files}
+        self._images = [[image for path in source.files for image in cache[path]] for source in self.sources]
 
     def draw(self, count: int, side: int, rng: np.random.Generator) -> Tensor:
         """Draw clean crops.

@@ -21,6 +21,7 @@ from wsi_denoise.network import weights
 FOLDER = Path(__file__).resolve().parent.parent / "wsi_denoise" / "weights"
 PURPOSES = {
     "paper": "The paper's network (16 filters), trained blind on fresh white noise of sigma 0 to 50. For H&E slides.",
+    "scanner": "As paper, but trained on noise that went through a camera's mosaic and JPEG. For slides that are JPEG.",
     "reproduce-paper": "The paper's network and its fixed noise map, to reproduce the paper's table. Not for slides.",
 }
 
@@ -30,9 +31,9 @@ def card_of(run: Path, name: str, purpose: str) -> weights.ModelCard:
     _, state = checkpoint.averaged_weights(run / CHECKPOINT)
     record = json.loads((run / "run.json").read_text("utf-8"))
     configuration: dict[str, Any] = state["configuration"]
-    made_up = weights.TrainedOn(
-        f"flat fields and soft ramps, made up ({FLAT_SHARE:.0%} of the crops)", "none needed", 0
-    )
+    share = configuration.get("flat", FLAT_SHARE)
+    flat = weights.TrainedOn(f"flat fields and soft ramps, made up ({share:.0%} of the crops)", "none needed", 0)
+    initial = {"initial": configuration["initial"]} if configuration.get("initial") else {}
     return weights.ModelCard(
         name=name,
         purpose=purpose,
@@ -42,12 +43,13 @@ def card_of(run: Path, name: str, purpose: str) -> weights.ModelCard:
         full_skip=configuration["full_skip"],
         parameters=0,
         protocol=configuration["protocol"],
-        trained_on=(*(weights.TrainedOn(**source) for source in record["sources"]), made_up),
+        trained_on=(*(weights.TrainedOn(**source) for source in record["sources"]), *([flat] if share else [])),
         samples_seen=state["samples"],
         training={
             "steps": state["step"],
             "minutes": round(state["elapsed"] / 60.0, 1),
             "finished": state["progress"] >= 1.0,
+            **initial,
             **{key: configuration[key] for key in ("seed", "rate", "polish", "decay", "pixels", "bf16")},
             "machine": record.get("machine", "2 cores of an AMD EPYC (Zen 4), shared; no GPU"),
         },

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from wsi_denoise.network import weights
 from wsi_denoise.network.irunet import IRUNet
 
 CHECKPOINT = "checkpoint"
+ALSO = 0.2
+"""Weight of each source of ``--also``; those of the project add up to 0.95."""
 
 
 @dataclass(frozen=True)
@@ -341,7 +344,13 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--out", type=Path, required=True, help="folder of the run; an interrupted run goes on")
     options.add_argument("--shared", type=Path, default=data.shared_folder(), help="folder with data/ and reference/")
     options.add_argument(
-        "--images", type=Path, action="append", help="train on the clean images in this folder instead; may be repeated"
+        "--images",
+        type=Path,
+        action="append",
+        help="train on the clean images in this folder, or PCam's HDF5 file, instead; may be repeated",
+    )
+    options.add_argument(
+        "--also", type=Path, action="append", help="the same, in addition to the project's own sources"
     )
     options.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves it to torch")
     for name, value in asdict(defaults).items():
@@ -355,14 +364,22 @@ def parser() -> argparse.ArgumentParser:
     return options
 
 
+def chosen_sources(given: argparse.Namespace) -> tuple[data.Source, ...]:
+    """Return the sources that the command line asks for."""
+    if given.images:
+        return tuple(data.own_source(place) for place in given.images)
+    own = data.paper_sources if given.protocol == "fixed-map" else data.default_sources
+    also = tuple(dataclasses.replace(data.own_source(place), weight=ALSO) for place in given.also or ())
+    return own(given.shared) + also
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Train as the command line says."""
     given = parser().parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
     configuration = Configuration(**{name: getattr(given, name) for name in asdict(Configuration())})
-    own = [data.folder_source(folder) for folder in given.images or ()]
-    sources = own or data.default_sources(given.shared)
+    sources = chosen_sources(given)
     given.out.mkdir(parents=True, exist_ok=True)
     record = {
         "configuration": asdict(configuration),

@@ -108,7 +108,7 @@ def test_a_folder_of_images_trains_from_the_command_line(folder_of_tissue, tmp_p
 
 def test_a_folder_without_images_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="no image"):
-        data.folder_source(tmp_path)
+        data.own_source(tmp_path)
 
 
 def test_kather_files_of_a_test_files_region_are_used_for_neither():
@@ -245,3 +245,45 @@ def test_a_run_becomes_a_preset_and_its_table_has_to_be_of_its_weights(tmp_path,
 def test_every_choice_of_a_run_is_an_option():
     given = parser().parse_args(["--out", "x", "--filters", "32", "--no-residual", "--minutes", "5"])
     assert (given.filters, given.residual, given.minutes, given.full_skip) == (32, False, 5.0, True)
+
+
+def test_pcams_hdf5_is_a_source_and_a_large_one_is_thinned(tmp_path, tissue_image):
+    h5py = pytest.importorskip("h5py", reason="h5py is not installed (extra train)")
+    images = np.stack([tissue_image[at : at + 96, at : at + 96] for at in range(9)])
+    file = tmp_path / "camelyonpatch_level_2_split_train_x.h5"
+    with h5py.File(file, "w") as stream:
+        stream["x"] = images
+    assert np.array_equal(data.load_all(file), images)
+    assert np.array_equal(data.load_all(file, most=4), images[::3])
+    crops = data.Bank([data.own_source(file)]).draw(3, 64, np.random.default_rng(1))
+    assert crops.shape == (3, 3, 64, 64)
+    with h5py.File(tmp_path / "labels.h5", "w") as stream:
+        stream["y"] = np.zeros(9)
+    with pytest.raises(ValueError, match="a dataset x"):
+        data.load_all(tmp_path / "labels.h5")
+
+
+@pytest.mark.shared
+def test_the_paper_trains_on_pcam_alone_and_others_may_be_added(shared: Path, folder_of_tissue):
+    given = parser().parse_args(["--out", "x", "--protocol", "fixed-map", "--shared", str(shared)])
+    (source,) = train.chosen_sources(given)
+    assert source.recolour == 0
+    assert all("pcam-kaggle" in str(file) for file in source.files)
+    given = parser().parse_args(["--out", "x", "--shared", str(shared), "--also", str(folder_of_tissue)])
+    assert [source.name for source in train.chosen_sources(given)][-1] == str(folder_of_tissue)
+
+
+def test_a_run_may_start_from_a_preset(tmp_path, bank):
+    run = Run(tmp_path / "run", dataclasses.replace(SMALL, filters=16, initial="paper"), bank)
+    run.batches.close()
+    assert torch.equal(run.network.head.weight, weights.load("paper").head.weight)
+
+
+def test_scanner_batches_are_made_by_the_scanners_protocol(tmp_path, bank):
+    made = train.Batches(bank, dataclasses.replace(SMALL, protocol="scanner", pixels=64))
+    noisy, clean, sigma = made.make(0)
+    made.close()
+    # JPEG's error is no noise of one sigma: the reported one is what was done.
+    error = 255 * (noisy - clean).square().mean(dim=(1, 2, 3)).sqrt()
+    assert float((error / sigma.clamp(min=0.5)).max()) < 1.3
+    assert int((sigma > 0).sum()) > len(sigma) // 2
