@@ -31,7 +31,8 @@ ALLOWED = {
     "outputs": GROUND | {"jobs", "slide", "network"},
     "sample": GROUND,
     "doctor": GROUND | {"jobs", "network", "listening"},
-    "training": GROUND | {"network", "quality"},
+    # Slides too: crops to train on come from the reader and the tissue mask that the daemon uses.
+    "training": GROUND | {"network", "quality", "slide"},
     "migrations": GROUND | {"jobs"},
     "dashboard": GROUND | {"jobs", "slide", "query", "listening", "logs"},
 }
