@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hmac
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
@@ -24,6 +24,9 @@ _FORM = """<!doctype html><html lang="en"><meta charset="utf-8"><title>wsi-denoi
 <form method="post" action="/login"><label>Token
 <input type="password" name="token" autocomplete="current-password" autofocus></label> <button>Open</button></form>
 <p>The token is the setting dashboard.token.</p></body></html>"""
+
+
+NO_SUCH = JSONResponse({"error_code": "not_found", "error": "There is no such address."}, 404)
 
 
 class Guard:
@@ -46,19 +49,19 @@ class Guard:
         """Answer or pass on."""
         if scope["type"] not in {"http", "websocket"}:
             return await self._app(scope, receive, send)
+        if is_devious(scope):
+            # Before anything else: what a route would make of it must not matter.
+            return await _refuse(NO_SUCH, scope, receive, send)
         refusal = await self._without_login(scope, receive) if self._token else self._stranger(scope)
         if refusal is None:
             return await self._app(scope, receive, send)
-        if scope["type"] == "websocket":
-            # Closing before accepting is answered with 403.
-            return await send({"type": "websocket.close", "code": 1008})
-        return await refusal(scope, receive, send)
+        return await _refuse(refusal, scope, receive, send)
 
     def _stranger(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         # Another site's page could make the browser ask us under its own name (DNS rebinding), or open a websocket
         # here, which no browser refuses.
-        if _is_own_name(headers.get("host", "")) and _same_site(headers):
+        if _is_here(scope) and _is_own_name(headers.get("host", "")) and same_site(headers):
             return None
         return JSONResponse({"error_code": "forbidden", "error": "Ask for 127.0.0.1 or localhost."}, 403)
 
@@ -85,7 +88,7 @@ class Guard:
         except CookieError:
             return False
         # A cookie goes along with what other sites ask for; Strict keeps it from links, and this from websockets.
-        return cookie is not None and self._is_token(cookie.value) and _same_site(headers)
+        return cookie is not None and self._is_token(cookie.value) and same_site(headers)
 
     def _is_token(self, given: str) -> bool:
         return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token)
@@ -109,6 +112,35 @@ class Guard:
         return answer
 
 
+async def _refuse(refusal: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        # Closing before accepting is answered with 403.
+        return await send({"type": "websocket.close", "code": 1008})
+    return await refusal(scope, receive, send)
+
+
+def is_devious(scope: Scope) -> bool:
+    """Whether a path climbs, in whatever encoding: no address of ours has such a segment."""
+    path: str = scope["path"]
+    for _ in range(3):  # what a proxy may decode once more
+        if "\\" in path or "\0" in path or any(part in {"..", "."} for part in path.split("/")):
+            return True
+        path, before = unquote(path), path
+        if path == before:
+            return False
+    return True
+
+
+def _is_here(scope: Scope) -> bool:
+    """Whether a connection came in at an address that only this machine can reach.
+
+    Who starts the server chooses where it listens, and can leave the settings behind; the socket tells the truth.
+    """
+    server = scope.get("server")
+    # A Unix socket has a path and no port.
+    return server is None or server[1] is None or is_loopback(server[0])
+
+
 def _is_own_name(host: str) -> bool:
     try:
         return is_loopback(urlsplit(f"//{host}").hostname or "")
@@ -116,7 +148,7 @@ def _is_own_name(host: str) -> bool:
         return False
 
 
-def _same_site(headers: Headers) -> bool:
+def same_site(headers: Headers) -> bool:
     """Return whether a request that says where it comes from comes from our own page."""
     origin = headers.get("origin")
     if origin is None:

@@ -8,7 +8,8 @@
     │   ├── NoSuchJob
     │   ├── TransitionRefused
     │   ├── NoSuchPath
-    │   └── RegionOutside
+    │   ├── RegionOutside
+    │   └── UploadRefused
     ├── SlideError            the file is at fault: the job is quarantined
     │   ├── EmptyFile, NotASlide, UnsupportedSlide, NotRGB, NotBrightfield
     │   ├── TruncatedSlide, UnreadableTile, TooLarge, NotARegularFile, NoPermission
@@ -112,6 +113,12 @@ class RegionOutside(UsageError):
     code = "region_outside"
     happened = "The region lies beside the slide"
     advice = "Choose one within the slide; wsi-denoise job ID shows its size."
+
+
+class UploadRefused(UsageError):
+    code = "upload_refused"
+    happened = "The page did not take the file"
+    advice = "Nothing of it was kept; copy it into the inbox folder itself if it belongs there."
 
 
 class SlideError(WsiDenoiseError):

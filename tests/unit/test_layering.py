@@ -34,10 +34,10 @@ ALLOWED = {
     # Slides too: crops to train on come from the reader and the tissue mask that the daemon uses.
     "training": GROUND | {"network", "quality", "slide"},
     "migrations": GROUND | {"jobs"},
-    "dashboard": GROUND | {"jobs", "slide", "query", "listening", "logs"},
+    "dashboard": GROUND | {"jobs", "slide", "quality", "network", "intake", "query", "listening", "logs", "doctor"},
 }
 #: These sit on top of everything in wsi_denoise, in this order.
-TOP = ("runner", "daemon", "commands", "cli")
+TOP = ("recovery", "runner", "daemon", "commands", "cli")
 LATE_ONLY = ("root", "errors", "settings", "jobs", "intake", "query", "notify", "listening", "logs", "commands", "cli")
 
 

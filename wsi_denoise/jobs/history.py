@@ -185,6 +185,14 @@ class History(Figures):
             counts: dict[JobState, int] = {row[0]: row[1] for row in rows}
         return {state: counts.get(state, 0) for state in JobState}
 
+    def count_by_error_code(self) -> dict[str, int]:
+        """Return how many failed and quarantined jobs there are for each error code."""
+        over = (JobState.FAILED, JobState.QUARANTINED)
+        counted = select(JobRow.error_code, func.count()).where(JobRow.state.in_(over), JobRow.error_code.is_not(None))
+        with self.reading() as session:
+            rows = session.execute(counted.group_by(JobRow.error_code).order_by(JobRow.error_code))
+            return {row[0]: row[1] for row in rows}
+
     def known(self, paths: Iterable[str | PathLike[str]] | None = None) -> dict[str, KnownFile]:
         """Return the newest job of each path, for the scan.
 

@@ -1,0 +1,183 @@
+"""Slides that the page has open, a bounded number of them; and one slide seen at any scale."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dashboard.deepzoom import Box
+from wsi_denoise.slide.base import Slide, stat_source
+
+Pixels = NDArray[np.uint8]
+
+OPEN_SLIDES = 6
+"""Each keeps up to 32 MiB of decoded tiles."""
+
+MOST_PIXELS = 24_000_000
+"""Pixels that are read for one tile at most: a tile of 512 px from a level eight times as large is 17 million."""
+
+EMPTY = (236, 236, 236)
+"""Colour of what cannot be shown at a scale."""
+
+
+class OpenSlides:
+    """Opens slides, and keeps those used last. Safe to use from several threads."""
+
+    def __init__(self, max_megapixels: float, limit: int = OPEN_SLIDES) -> None:
+        self._max_megapixels = max_megapixels
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._slides: OrderedDict[tuple[str, int, int], Slide] = OrderedDict()
+        self._opening: dict[tuple[str, int, int], threading.Lock] = {}
+
+    def get(self, path: Path) -> Slide:
+        """Return an open slide; it is closed when nobody holds it any more.
+
+        Raises
+        ------
+        SlideError, SourceError
+        """
+        # Not at import: the routes that need no slide must start quickly.
+        from wsi_denoise.slide.reader import open_slide  # noqa: PLC0415
+
+        status = stat_source(path)
+        key = (str(path), status.st_size, status.st_mtime_ns)
+        with self._lock:
+            turn = self._opening.setdefault(key, threading.Lock())
+        with turn:
+            with self._lock:
+                found = self._slides.get(key)
+                if found is not None:
+                    self._slides.move_to_end(key)
+                    return found
+            made = open_slide(path, max_megapixels=self._max_megapixels)
+            with self._lock:
+                for old in [other for other in self._slides if other[0] == key[0]]:
+                    del self._slides[old]
+                self._slides[key] = made
+                # Dropped, not closed: another thread may be reading.
+                while len(self._slides) > self._limit:
+                    self._slides.popitem(last=False)
+                self._opening.pop(key, None)
+            return made
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._slides)
+
+
+class Plane(Protocol):
+    """The slide at one size."""
+
+    size: tuple[int, int]
+
+    def read(self, x: int, y: int, width: int, height: int) -> Pixels:
+        """Return (height, width, 3) uint8."""
+        ...
+
+
+@dataclass(frozen=True)
+class LevelPlane:
+    """A level of an open slide, or a part of its level 0 that starts at `origin` (x, y)."""
+
+    slide: Slide
+    level: int
+    size: tuple[int, int]
+    origin: tuple[int, int] = (0, 0)
+
+    def read(self, x: int, y: int, width: int, height: int) -> Pixels:
+        """Return (height, width, 3) uint8."""
+        return self.slide.read_level(self.level, x + self.origin[0], y + self.origin[1], width, height)
+
+
+@dataclass(frozen=True)
+class PicturePlane:
+    """A small picture of the whole slide."""
+
+    pixels: Pixels
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) in pixels."""
+        return self.pixels.shape[1], self.pixels.shape[0]
+
+    def read(self, x: int, y: int, width: int, height: int) -> Pixels:
+        """Return (height, width, 3) uint8."""
+        return self.pixels[y : y + height, x : x + width]
+
+
+@dataclass(frozen=True)
+class View:
+    """One slide at any scale.
+
+    Parameters
+    ----------
+    width, height : int
+        Pixels at level 0.
+    planes : sequence of Plane
+        The same slide at several sizes; the first is level 0 where there is one.
+    """
+
+    width: int
+    height: int
+    planes: Sequence[Plane]
+
+    def read(self, box: Box) -> Pixels:
+        """Return the pixels of a box, (box.height, box.width, 3) uint8, made smaller by area means.
+
+        Raises
+        ------
+        SlideError, SourceError
+        """
+        plane = self.plane_for(box)
+        if plane is None:
+            return np.full((box.height, box.width, 3), EMPTY, np.uint8)
+        across, down = plane.size[0] / self.width, plane.size[1] / self.height
+        left, top = box.left * across, box.top * down
+        right, bottom = min(box.right * across, plane.size[0]), min(box.bottom * down, plane.size[1])
+        x, y = int(left), int(top)
+        x_stop, y_stop = min(_ceil(right), plane.size[0]), min(_ceil(bottom), plane.size[1])
+        x, y = min(x, x_stop - 1), min(y, y_stop - 1)
+        pixels = plane.read(x, y, x_stop - x, y_stop - y)
+        inner = (max(0.0, left - x), max(0.0, top - y), right - x, bottom - y)
+        if pixels.shape[:2] == (box.height, box.width):
+            return pixels
+        step = pixels.shape[0] // box.height
+        if step > 1 and pixels.shape[:2] == (box.height * step, box.width * step) and inner[:2] == (0, 0):
+            return _reduced(pixels, step)
+        small = Image.fromarray(pixels).resize((box.width, box.height), Image.Resampling.BOX, box=inner)
+        return np.asarray(small)
+
+    def plane_for(self, box: Box) -> Plane | None:
+        """Return the smallest plane that is fine enough; if that is too much to read, the largest that is coarser."""
+        fine, coarse = [], []
+        for plane in self.planes:
+            step = self.width / plane.size[0]
+            cost = (box.right - box.left) * (box.bottom - box.top) / step**2
+            (fine if step <= box.scale * 1.02 and cost <= MOST_PIXELS else coarse).append((step, cost, plane))
+        if fine:
+            return max(fine, key=lambda each: each[0])[2]
+        possible = [each for each in coarse if each[1] <= MOST_PIXELS]
+        return min(possible, key=lambda each: each[0])[2] if possible else None
+
+
+def _reduced(pixels: Pixels, step: int) -> Pixels:
+    # An eighth of the time that a general resize takes.
+    return np.asarray(Image.fromarray(pixels).reduce(step))
+
+
+def _ceil(value: float) -> int:
+    return int(-(-(value - 1e-6) // 1))
+
+
+def level_planes(slide: Slide, levels: Sequence[int]) -> list[Plane]:
+    """Return the planes of some of a slide's levels."""
+    return [LevelPlane(slide, level, slide.info.levels[level]) for level in levels]
