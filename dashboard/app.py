@@ -11,25 +11,23 @@ import logging
 import os
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import uvicorn
 from starlette.middleware import Middleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from dashboard import context
+from dashboard import context, export, look
+from dashboard import routes as own
 from dashboard.guard import Guard
 from wsi_denoise import logs
-from wsi_denoise.errors import UsageError, WsiDenoiseError
+from wsi_denoise.errors import WsiDenoiseError
 from wsi_denoise.listening import refuse_unguarded
-from wsi_denoise.query import job_query
 from wsi_denoise.settings import Settings
 
 PAGE = Path(__file__).with_name("main.py")
-_ASKED = ("since", "until", "slide", "verdict", "preset", "error_code", "sort")
 
 _STREAMLIT = {
     "browser.gatherUsageStats": False,
@@ -43,38 +41,7 @@ _STREAMLIT = {
 _log = logging.getLogger(__name__)
 
 
-def jobs(request: Request) -> Response:
-    """Answer what ``wsi-denoise jobs --json`` prints, for the same questions."""
-    asked = request.query_params
-    try:
-        query = job_query(
-            states=asked.getlist("state"),
-            limit=_count(asked.get("limit", "100")),
-            offset=_count(asked.get("offset", "0")),
-            **{name: asked[name] for name in _ASKED if name in asked},
-        )
-        return JSONResponse(context.store().jobs(query).to_json())
-    except WsiDenoiseError as error:
-        status = 400 if isinstance(error, UsageError) else 503
-        return JSONResponse({"error_code": error.code, "error": str(error)}, status_code=status)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or len(text) > 9:
-        raise UsageError(f"{text} is not a count of jobs")
-    return int(text)
-
-
-def healthz(_request: Request) -> Response:
-    """Answer whether the page can read the record; open to everybody, so it says no more than that."""
-    try:
-        context.store().check()
-    except WsiDenoiseError as error:
-        return JSONResponse({"status": "broken", "error_code": error.code}, status_code=503)
-    return JSONResponse({"status": "ok"})
-
-
-def application(settings: Settings) -> ASGIApp:
+def application(settings: Settings, origins: Mapping[str, str] = MappingProxyType({})) -> ASGIApp:
     """Return the ASGI application.
 
     Raises
@@ -83,16 +50,16 @@ def application(settings: Settings) -> ASGIApp:
         For an address that others can reach, without a token.
     """
     refuse_unguarded(settings.dashboard)
-    context.use(settings)
+    context.use(settings, origins)
     import streamlit  # noqa: PLC0415 - seconds, and not needed to be refused
     from streamlit import config  # noqa: PLC0415
 
     # Not by variables: Streamlit reads those only when its own command line starts it.
-    for name, value in _STREAMLIT.items():
+    for name, value in {**_STREAMLIT, **look.THEME}.items():
         config.set_option(name, value)
     _take_logs()
     guard = Middleware(Guard, token=settings.dashboard.token)
-    routes = [Route("/api/jobs", jobs), Route("/healthz", healthz)]
+    routes = [*export.ROUTES, *own.routes(settings)]
     return streamlit.App(PAGE, routes=routes, middleware=[guard], on_script_error=_failed)
 
 
@@ -115,11 +82,11 @@ def _failed(error: Exception) -> bool:
     return True
 
 
-def serve(settings: Settings) -> None:
+def serve(settings: Settings, origins: Mapping[str, str] = MappingProxyType({})) -> None:
     """Serve until SIGTERM or SIGINT."""
     page = settings.dashboard
     config = uvicorn.Config(
-        application(settings),
+        application(settings, origins),
         host=page.host,
         port=page.port,
         log_config=None,
@@ -132,7 +99,8 @@ def serve(settings: Settings) -> None:
 
 def main() -> None:
     """Serve with the settings on standard input, until that ends."""
-    settings = Settings(**json.loads(sys.stdin.readline()))
+    given = json.loads(sys.stdin.readline())
+    settings = Settings(**given["settings"])
     logs.setup(settings, "dashboard")
 
     def follow() -> None:
@@ -141,7 +109,7 @@ def main() -> None:
 
     threading.Thread(target=follow, name="parent", daemon=True).start()
     try:
-        serve(settings)
+        serve(settings, given["origins"])
     except WsiDenoiseError as error:
         _log.error("%s", error)
         sys.exit(2)
