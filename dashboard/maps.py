@@ -14,17 +14,21 @@ from numpy.typing import NDArray
 from dashboard.colour import map_colours, painted
 from dashboard.errors import NotFound
 from wsi_denoise.jobs.values import Job
-from wsi_denoise.quality import patchmap
+from wsi_denoise.quality import patchmap, verdict
 from wsi_denoise.slide.lattice import PATCH
 
 NAMES = {
     "noise": ("Noise removed", "grey levels"),
-    "structure": ("Structure found in what was removed", "times what noise does there"),
+    "structure": ("Structure found in what was removed", "deviations of noise"),
 }
 PLACES = 24
 APART = 3
 """Patches between two places that are listed: one wound is one place."""
 
+LEAST_STRUCTURE = 1.0
+"""Less than what noise alone does is not listed."""
+
+LEAST_NOISE = 2.0
 _STEPS = (1, 1.5, 2, 3, 4, 5, 6, 8, 10)
 
 
@@ -40,10 +44,14 @@ class Maps:
         return self.noise if name == "noise" else np.abs(self.structure)
 
     def high(self, name: str) -> float:
-        """Return the value that has the last colour: a round number that one patch in a hundred exceeds."""
+        """Return the value that has the last colour: a round number that one patch in a hundred exceeds.
+
+        Of structure it is at least what calls for a review: a slide without any is dark, and not full of colours.
+        """
         values = self.values(name)
         known = values[np.isfinite(values)]
-        return rounded_up(float(np.percentile(known, 99))) if known.size else 1.0
+        high = rounded_up(float(np.percentile(known, 99))) if known.size else 1.0
+        return max(high, verdict.DEFAULT.structure if name == "structure" else LEAST_NOISE)
 
     def picture(self, name: str) -> bytes:
         """Return a PNG, RGBA, with a pixel for each patch."""
@@ -68,7 +76,7 @@ class Maps:
         found: list[dict[str, float]] = []
         for _ in range(PLACES):
             row, column = (int(at) for at in np.unravel_index(int(np.argmax(strength)), strength.shape))
-            if strength[row, column] <= 0:
+            if strength[row, column] < LEAST_STRUCTURE:
                 break
             value = float(self.structure[row, column])
             found.append({"x": (column + 0.5) * PATCH, "y": (row + 0.5) * PATCH, "value": round(value, 2)})

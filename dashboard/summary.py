@@ -10,6 +10,7 @@ from dashboard.errors import NotFound
 from dashboard.tiles import MOST_GAIN, Tiles, extent
 from wsi_denoise.errors import WsiDenoiseError
 from wsi_denoise.jobs.values import Job, iso
+from wsi_denoise.quality import verdict
 from wsi_denoise.slide.lattice import PATCH, Lattice
 
 _PROVENANCE = ("preset", "model_sha256", "numerics", "plan", "background", "settings")
@@ -53,6 +54,7 @@ def summary(tiles: Tiles, job: Job) -> dict[str, Any]:
         "patch": PATCH,
         "map_shape": list(Lattice(width, height).patch_shape),
         "most_gain": MOST_GAIN,
+        "structure_limit": verdict.DEFAULT.structure,
         "verdict": job.verdict,
         "reasons": job.reasons,
         "metrics": job.metrics,

@@ -2,7 +2,7 @@
 
 export const MODES = ["curtain", "flip", "opacity", "difference"];
 export const MAPS = ["", "noise", "structure"];
-const DEFAULTS = { mode: "curtain", side: "before", curtain: 0.5, opacity: 0.5, gain: 4, overlay: "", strength: 0.6 };
+const DEFAULTS = { mode: "curtain", side: "before", curtain: 0.5, opacity: 0.5, gain: 4, overlay: "", strength: 0.5 };
 
 function number(text, low, high) {
   if (text === null || text.trim() === "") return null;

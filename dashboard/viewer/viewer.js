@@ -191,7 +191,8 @@ function jump(step) {
   overlay.mark = { x, y };
   go(x, y, Math.max(1, target()));
   $("place").textContent = `${place + 1} of ${places.length}`;
-  say(`Structure ${Math.abs(value).toFixed(1)}: ${value < 0 ? "something stained may be gone" : "something may be new"}.`);
+  const change = value < 0 ? "lighter than before" : "darker than before";
+  say(`${Math.abs(value).toFixed(1)} deviations, ${change}; from ${info.structure_limit} on it is for review.`);
   draw();
 }
 
@@ -313,8 +314,11 @@ function wire() {
 function describe() {
   const size = `${info.width.toLocaleString("en")} × ${info.height.toLocaleString("en")} px`;
   const mpp = info.mpp ? `, ${Number(info.mpp[0].toPrecision(4))} µm/px` : "";
-  $("caption").textContent = `${info.name}, job ${job}: ${size}${mpp}. Research use only, derived image.`;
-  $("notes").textContent = [...info.notes, ...Object.values(info.missing)].join(" ");
+  $("caption").textContent = `Research use only, derived image. ${info.name}, job ${job}: ${size}${mpp}.`;
+  $("caption").title = $("caption").textContent;
+  const notes = [...info.notes, ...Object.values(info.missing)];
+  $("notes").textContent = notes.join(" ");
+  $("notes").hidden = !notes.length;
   document.title = `${info.name} · before and after · wsi-denoise`;
   const both = layers.has("difference");
   for (const button of document.querySelectorAll("[data-mode]")) button.disabled = !both && button.dataset.mode !== "flip";
@@ -329,7 +333,7 @@ function describe() {
 function viewer() {
   return OpenSeadragon({
     element: $("slide"), prefixUrl: "/viewer/static/", drawer: "canvas", showNavigationControl: false, showNavigator: false,
-    tabIndex: "", animationTime: 0.5, springStiffness: 9, blendTime: 0, maxZoomPixelRatio: 16, minZoomImageRatio: 0.7,
+    tabIndex: "", preserveImageSizeOnResize: true, animationTime: 0.5, springStiffness: 9, blendTime: 0, maxZoomPixelRatio: 16, minZoomImageRatio: 0.7,
     visibilityRatio: 0.3, zoomPerScroll: 1.3, imageLoaderLimit: 6, maxImageCacheCount: 300, crossOriginPolicy: false,
     loadTilesWithAjax: false, timeout: 60000, gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
     gestureSettingsTouch: { clickToZoom: false, dblClickToZoom: true },
