@@ -21,13 +21,13 @@ export function parse(query) {
   const x = number(asked.get("x"), -far, far);
   const y = number(asked.get("y"), -far, far);
   const zoom = number(asked.get("zoom"), 1e-6, 1e3);
-  const gain = number(asked.get("gain"), 1, 64);
+  const gain = number(asked.get("k"), 1, 64);
   return {
     x, y, zoom,
     placed: x !== null && y !== null && zoom !== null,
     mode: oneOf(asked.get("mode"), MODES, DEFAULTS.mode),
     side: oneOf(asked.get("side"), ["before", "after"], DEFAULTS.side),
-    curtain: number(asked.get("curtain"), 0, 1) ?? DEFAULTS.curtain,
+    curtain: number(asked.get("position"), 0, 1) ?? DEFAULTS.curtain,
     opacity: number(asked.get("opacity"), 0, 1) ?? DEFAULTS.opacity,
     gain: gain === null ? DEFAULTS.gain : 2 ** Math.round(Math.log2(gain)),
     overlay: oneOf(asked.get("overlay"), MAPS, DEFAULTS.overlay),
@@ -46,9 +46,9 @@ export function parameters(state) {
   result.zoom = short(state.zoom, 5);
   result.mode = state.mode;
   if (state.mode === "flip") result.side = state.side;
-  if (state.mode === "curtain") result.curtain = short(state.curtain, 3);
+  if (state.mode === "curtain") result.position = short(state.curtain, 3);
   if (state.mode === "opacity") result.opacity = short(state.opacity, 3);
-  if (state.mode === "difference") result.gain = String(state.gain);
+  if (state.mode === "difference") result.k = String(state.gain);
   if (state.overlay) {
     result.overlay = state.overlay;
     result.strength = short(state.strength, 2);

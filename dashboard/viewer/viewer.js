@@ -309,6 +309,8 @@ function wire() {
   curtain.addEventListener("pointermove", drag);
   document.addEventListener("keydown", pressed);
   $("full").hidden = !document.fullscreenEnabled;
+  // The page around has its own.
+  $("link").hidden = $("theme").hidden = embedded;
 }
 
 function describe() {
