@@ -47,10 +47,11 @@ _OTHERS_SECONDS = 24 * 3600.0
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that will be written below a folder."""
+    """Bytes that will be written below a folder; `by_block` if that happens block by block."""
 
     folder: Path
     size: int
+    by_block: bool = False
 
 
 def estimate(width: int, height: int, output: OutputSettings) -> tuple[int, int]:
@@ -137,7 +138,7 @@ class Promises:
         return ""
 
     def keep(self, share: float) -> None:
-        """Say which share of the reserved room is still to be written: the rest is used by now."""
+        """Say which share of the blocks is still to be done: what the others needed is used by now."""
         if abs(share - self._share) < 0.05 and share:
             return
         self._share = share
@@ -146,7 +147,7 @@ class Promises:
 
     def left(self) -> list[Need]:
         """Return what is still to be written."""
-        return [Need(need.folder, round(need.size * self._share)) for need in self._needs]
+        return [Need(need.folder, round(need.size * self._share)) if need.by_block else need for need in self._needs]
 
     def release(self) -> None:
         """Give the room back."""
@@ -280,7 +281,7 @@ def promises(settings: Settings) -> Promises:
 def needs(settings: Settings, width: int, height: int, share: float = 1.0) -> list[Need]:
     """Return what a slide needs, `share` of its blocks being still to do."""
     spool, output = estimate(width, height, settings.output)
-    return [Need(settings.jobs.state, round(spool * share)), Need(settings.output.folder, output)]
+    return [Need(settings.jobs.state, round(spool * share), by_block=True), Need(settings.output.folder, output)]
 
 
 def _existing(folder: Path) -> Path:

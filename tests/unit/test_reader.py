@@ -596,6 +596,16 @@ def test_evicted_slides_still_read_for_whoever_holds_them_and_then_close(tmp_pat
     assert open_files() <= before + 1
 
 
+def test_decoded_tiles_are_kept_for_the_slide_that_is_worked_on_only(tmp_path):
+    paths = [write(tmp_path / f"{index}.tif", image(900, 700), **TILED) for index in range(2)]
+    first = open_cached(paths[0])
+    first.read(0, 0, 900, 700)
+    assert first._cached >= 900 * 700 * 3
+    open_cached(paths[1])
+    assert first._cached == 0
+    np.testing.assert_array_equal(first.read(0, 0, 900, 700), image(900, 700))
+
+
 def test_threads_share_a_slide(tmp_path):
     pixels = image(900, 700)
     path = write(tmp_path / "a.tif", pixels, **TILED)

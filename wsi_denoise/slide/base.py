@@ -215,6 +215,9 @@ class Slide(ABC):
         """Change the colour behind transparent areas; only while nobody else has the slide."""
         self.info = replace(self.info, background=colour)
 
+    def trim(self) -> None:  # noqa: B027 - most keep nothing
+        """Let go of decoded pixels kept for the next read."""
+
     @abstractmethod
     def close(self) -> None:
         """Give back what is open; reading afterwards is a mistake."""

@@ -123,6 +123,9 @@ class _OpenSlides:
                 slide = open_slide(path, max_megapixels=max_megapixels)
                 for old in [other for other in self.slides if other[0] == key[0]]:
                     del self.slides[old]
+                # A single tile may be half a gigabyte: it is kept for the slide that is being worked on, no longer.
+                for other in self.slides.values():
+                    other.trim()
                 self.slides[key] = slide
             self.slides.move_to_end(key)
             # Dropped, not closed: another thread may be reading. The last reference closes it.

@@ -210,8 +210,11 @@ class TiffSlide(Slide):
     def set_background(self, colour: tuple[int, int, int]) -> None:
         """Change the colour behind transparent areas."""
         super().set_background(colour)
+        self.trim()  # decoded tiles have been laid on the old one
+
+    def trim(self) -> None:
+        """Let go of decoded tiles."""
         with self._lock:
-            # Decoded tiles have been laid on the old one.
             self._cache.clear()
             self._cached = 0
 

@@ -1,0 +1,205 @@
+"""Reserving disk space, and the pause while there is none."""
+
+import errno
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from wsi_denoise import space
+from wsi_denoise.errors import DatabaseFull, DiskFull, OutputUnwritable
+from wsi_denoise.jobs.store import JobStore
+from wsi_denoise.processing import slide
+from wsi_denoise.settings import OutputSettings, Settings
+from wsi_denoise.space import Hold, Need, Promises
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """What the system says is free, in bytes."""
+    free = SimpleNamespace(bytes=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=free.bytes))
+    return free
+
+
+def test_what_does_not_fit_is_refused_with_figures(disk, tmp_path):
+    promises = Promises(tmp_path / "space", kept=100)
+    promises.reserve([Need(tmp_path, 600), Need(tmp_path / "not" / "there", 300)])
+    with pytest.raises(DiskFull, match=r"needed in .*, .* are free"):
+        promises.reserve([Need(tmp_path, 600), Need(tmp_path, 301)])
+
+
+def test_what_others_were_promised_is_not_free(disk, tmp_path):
+    promises = Promises(tmp_path / "space", kept=0)
+    device = tmp_path.stat().st_dev
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        theirs = tmp_path / "space" / f"{socket.gethostname()}-{other.pid}.json"
+        theirs.parent.mkdir()
+        theirs.write_text(json.dumps({str(device): 700}))
+        promises.reserve([Need(tmp_path, 300)])
+        with pytest.raises(DiskFull, match="promised to other slides"):
+            promises.reserve([Need(tmp_path, 301)])
+        other.communicate(b"\n")
+    # A daemon that was killed promises nothing any more.
+    promises.reserve([Need(tmp_path, 1000)])
+    assert not theirs.exists()
+
+
+def test_what_is_written_by_now_is_not_promised_twice(disk, tmp_path):
+    promises = Promises(tmp_path / "space", kept=0)
+    promises.reserve([Need(tmp_path, 400, by_block=True), Need(tmp_path, 200)])
+    (file,) = (tmp_path / "space").glob("*.json")
+
+    def promised() -> int:
+        return sum(json.loads(file.read_text()).values())
+
+    assert promised() == 600
+    promises.keep(0.25)
+    assert promised() == 300
+    promises.keep(0.0)
+    assert promised() == 200
+    assert [need.size for need in promises.left()] == [0, 200]
+    promises.release()
+    assert not file.exists()
+
+
+def test_estimates_grow_with_quality_and_are_not_below_what_was_measured():
+    sizes = [space.estimate(1000, 1000, OutputSettings(quality=quality)) for quality in (50, 75, 80, 95, 100)]
+    assert sizes == sorted(sizes)
+    assert sizes[3][1] >= 0.61 * 1.34 * 1e6  # the largest of the slides in docs/compression.md
+    assert space.estimate(1000, 1000, OutputSettings(compression="deflate"))[1] >= 2.5e6
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"), [(errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EACCES, OutputUnwritable)]
+)
+def test_errors_of_the_system(number, kind):
+    assert type(space.of_writing(OSError(number, os.strerror(number)), Path("/out"))) is kind
+
+
+class Waiting:
+    """A queued job in a real store, and a clock for the hold."""
+
+    def __init__(self, folder: Path, monkeypatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(space.time, "monotonic", lambda: self.now)
+        self.store = JobStore(f"sqlite:///{folder / 'jobs.sqlite'}")
+        self.store.upgrade()
+        self.daemon = self.store.register_daemon()
+        job = self.store.see(folder / "a", "a", size_bytes=1, mtime_ns=1, preset="paper", origin="test")
+        common = {"settings": {}, "settings_hash": "s", "preset": "paper", "origin": "test"}
+        self.job = self.store.queue(job.id, fingerprint="f", **common)
+        self.told = 0
+        self.promises = Promises(folder / "space", kept=0)
+        self.hold = Hold(self.store, f"daemon:{self.daemon}", self.promises, on_pause=self._tell)
+        self.needs = [Need(folder, 2000)]
+
+    def _tell(self) -> None:
+        self.told += 1
+
+
+@pytest.fixture
+def waiting(tmp_path, monkeypatch, disk):
+    made = Waiting(tmp_path, monkeypatch)
+    yield made
+    made.store.close()
+
+
+def test_the_queue_is_paused_until_there_is_room(waiting, disk):
+    assert not waiting.hold.look()
+    waiting.hold.begin(waiting.job.id, DiskFull("2 kB needed"), waiting.needs)
+    assert "2 kB needed" in waiting.store.paused()
+    assert waiting.store.claim(waiting.daemon, 60) is None
+    waiting.now = 100.0
+    assert waiting.hold.look()
+    disk.bytes = 2000
+    waiting.now = 200.0
+    assert not waiting.hold.look()
+    assert waiting.store.paused() is None
+    assert waiting.store.claim(waiting.daemon, 60).id == waiting.job.id
+    assert waiting.told == 1
+
+
+def test_room_that_was_not_enough_after_all_is_waited_for_longer_each_time(waiting, disk):
+    disk.bytes = 10_000  # a quota: free for others
+    waits = []
+    for _ in range(9):
+        begun = waiting.now
+        waiting.hold.begin(waiting.job.id, DiskFull("in /out"), waiting.needs)
+        while waiting.hold.look():
+            waiting.now += 1.0
+        waits.append(waiting.now - begun)
+    assert waits[:3] == [5.0, 10.0, 20.0]
+    assert waits[-1] == 300.0
+    waiting.hold.finished()
+    waiting.hold.begin(waiting.job.id, DiskFull("in /out"), waiting.needs)
+    waiting.now += 5.0
+    assert not waiting.hold.look()
+
+
+def test_a_job_that_nobody_wants_any_more_holds_nothing_up(waiting):
+    waiting.hold.begin(waiting.job.id, DiskFull("x"), waiting.needs)
+    waiting.store.cancel(waiting.job.id, "person:test")
+    waiting.now = 100.0
+    assert not waiting.hold.look()
+    assert waiting.store.paused() is None
+
+
+def test_a_person_may_lift_the_pause(waiting):
+    waiting.hold.begin(waiting.job.id, DiskFull("x"), waiting.needs)
+    waiting.store.resume("person:test")
+    waiting.now = 100.0
+    assert not waiting.hold.look()
+
+
+def test_a_pause_that_the_database_does_not_take_is_written_down_later(waiting, monkeypatch):
+    full = [True]
+    pause = waiting.store.pause
+
+    def refuse(*args):
+        if full[0]:
+            raise DatabaseFull("jobs.sqlite")
+        return pause(*args)
+
+    monkeypatch.setattr(waiting.store, "pause", refuse)
+    waiting.hold.begin(waiting.job.id, DiskFull("x"), waiting.needs)
+    waiting.now = 100.0
+    assert waiting.hold.look()
+    assert waiting.store.paused() is None
+    full[0] = False
+    waiting.now = 200.0
+    assert waiting.hold.look()
+    assert waiting.store.paused() is not None
+
+
+def test_settings_say_where_and_how_much():
+    settings = Settings()
+    spool, output = space.needs(settings, 1000, 1000, share=0.5)
+    assert (spool.folder, output.folder) == (settings.jobs.state, settings.output.folder)
+    assert spool.size == space.estimate(1000, 1000, settings.output)[0] // 2
+    assert output.size == space.estimate(1000, 1000, settings.output)[1]
+
+
+def test_publishing_without_room_says_so_and_leaves_no_final_name(tmp_path, monkeypatch):
+    part, target = tmp_path / ".work.part", tmp_path / "a.svs.denoised.tiff"
+    part.write_bytes(b"verified")
+    real = os.rename, os.link
+
+    def refuse(*_args, **_named):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    # Names need room too: a directory that has to grow, or the last inode.
+    monkeypatch.setattr(os, "link", refuse)
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(DiskFull):
+        slide.publish(part, target, {})
+    assert not target.exists()
+    monkeypatch.setattr(os, "link", real[1])
+    slide.publish(part, target, {})
+    assert target.read_bytes() == b"verified"
