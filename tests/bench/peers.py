@@ -1,0 +1,248 @@
+"""The same network on the same slide through what a user would pick otherwise, in one run.
+
+    python tests/bench/peers.py --folder /tmp/bench                  # 6400 x 6400 px, all of it tissue
+    python tests/bench/peers.py --folder /tmp/bench --side 3200 --only ours plain
+
+* ``ours``: ``wsi-denoise run``, as it is; ``ours, torch``: the same without OpenVINO, in fp32.
+* ``plain``: the script that one writes in an afternoon: OpenSlide's ``read_region``, torch in fp32, tifffile.
+* ``tiatoolbox``: its ``SemanticSegmentor`` engine with our network, which merges the windows into a Zarr array.
+* ``copy``: the slide to a new pyramid through libvips (``pip install pyvips[binary]``), without a network: the floor
+  for reading and writing.
+
+All have the same windows and halo and two threads. What each does beside that is told in docs/performance.md: ours
+measures, verifies and keeps what is needed to resume. Each runs as a program of its own, first on a small slide, which
+is start-up and is subtracted; processor time is the kernel's account of all its processes.
+"""
+
+# ruff: noqa: PLC0415 - each contender imports its own libraries, and none of the others
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import large_slide
+import numpy as np
+from memory import machine
+
+SMALL, PRESET = 1600, "paper"
+WINDOW, HALO = 768, 48
+THREADS = 2
+
+
+def ours(slide: Path, folder: Path, *sets: str) -> None:
+    """Run the program itself."""
+    command = [str(Path(sys.executable).with_name("wsi-denoise")), "run", str(slide), "--set", "tissue.mode=all"]
+    command += [part for value in sets for part in ("--set", value)]
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+
+def ours_torch(slide: Path, folder: Path) -> None:
+    """Run the program without OpenVINO."""
+    ours(slide, folder, "compute.backend=torch", "compute.precision=fp32")
+
+
+def _denoiser() -> Callable[[Any], Any]:
+    import torch
+
+    from wsi_denoise.network import weights
+
+    torch.set_num_threads(THREADS)
+    network = weights.load(PRESET)
+
+    def denoise(windows: Any) -> Any:
+        with torch.inference_mode():
+            x = torch.as_tensor(windows).permute(0, 3, 1, 2).float() / 255
+            y = network(x).clamp(0, 1).mul(255).round().to(torch.uint8)
+        return y.permute(0, 2, 3, 1).numpy()
+
+    return denoise
+
+
+def plain(slide: Path, folder: Path) -> None:
+    """Read, denoise and write with three libraries; level 0 in memory, smaller levels by halving."""
+    import cv2
+    import openslide
+    import tifffile
+
+    denoise = _denoiser()
+    with openslide.OpenSlide(slide) as source:
+        width, height = source.dimensions
+        result = np.empty((height, width, 3), np.uint8)
+        side = WINDOW + 2 * HALO
+        for y in range(0, height, WINDOW):
+            for x in range(0, width, WINDOW):
+                # Beyond the slide OpenSlide gives transparent black: a plain script takes it as it comes.
+                piece = source.read_region((x - HALO, y - HALO), 0, (side, side))
+                after = denoise(np.asarray(piece.convert("RGB"))[None])[0, HALO:-HALO, HALO:-HALO]
+                result[y : y + WINDOW, x : x + WINDOW] = after[: height - y, : width - x]
+    levels = [result]
+    while min(levels[-1].shape[:2]) > 512:
+        shape = levels[-1].shape
+        levels.append(cv2.resize(levels[-1], (shape[1] // 2, shape[0] // 2), interpolation=cv2.INTER_AREA))
+    options: dict[str, Any] = {"tile": (256, 256), "photometric": "rgb", "compression": "jpeg"}
+    with tifffile.TiffWriter(folder / "plain.tiff", bigtiff=True) as tiff:
+        for number, level in enumerate(levels):
+            options["compressionargs"] = {"level": 95}
+            tiff.write(level, subfiletype=1 if number else 0, **options)
+
+
+def tiatoolbox(slide: Path, folder: Path) -> None:
+    """Run tiatoolbox's engine with the network as its model."""
+    import torch
+    from tiatoolbox.models.engine.io_config import IOSegmentorConfig
+    from tiatoolbox.models.engine.semantic_segmentor import SemanticSegmentor
+    from tiatoolbox.models.models_abc import ModelABC
+
+    denoise = _denoiser()
+
+    class Model(ModelABC):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.dummy = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, *_: Any, **__: Any) -> None:
+            return None
+
+        @staticmethod
+        def infer_batch(_model: Any, batch: Any, *, device: str) -> Any:
+            return denoise(batch)[:, HALO:-HALO, HALO:-HALO].astype(np.float32)
+
+    resolution = [{"units": "baseline", "resolution": 1.0}]
+    config = IOSegmentorConfig(
+        input_resolutions=resolution,
+        output_resolutions=resolution,
+        patch_input_shape=(WINDOW + 2 * HALO,) * 2,
+        patch_output_shape=(WINDOW,) * 2,
+        stride_shape=(WINDOW,) * 2,
+        save_resolution=resolution[0],
+    )
+    engine = SemanticSegmentor(model=Model(), batch_size=1, num_workers=0, device="cpu", verbose=False)
+    engine.run(
+        images=[slide],
+        patch_mode=False,
+        ioconfig=config,
+        auto_get_mask=False,
+        return_probabilities=True,
+        output_type="zarr",
+        save_dir=folder / "engine",
+        overwrite=True,
+    )
+
+
+def copy(slide: Path, folder: Path) -> None:
+    """Read and write without a network."""
+    import pyvips
+
+    image = pyvips.Image.new_from_file(str(slide), access="sequential")
+    image.tiffsave(
+        str(folder / "copy.tiff"), tile=True, pyramid=True, compression="jpeg", Q=95, tile_width=256, tile_height=256
+    )
+
+
+CONTENDERS: dict[str, Callable[[Path, Path], None]] = {
+    "ours": ours,
+    "ours, torch": ours_torch,
+    "plain": plain,
+    "tiatoolbox": tiatoolbox,
+    "copy": copy,
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one contender took for one slide.
+
+    Parameters
+    ----------
+    processor, clock : float
+        Seconds, of all its processes.
+    """
+
+    processor: float
+    clock: float
+
+
+def cost(name: str, slide: Path, folder: Path) -> Cost:
+    """Run one contender as a program of its own.
+
+    Raises
+    ------
+    RuntimeError
+        With the end of what it printed.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "VIPS_CONCURRENCY": str(THREADS)}
+    command = [sys.executable, __file__, "--as", name, str(slide.absolute()), str(folder.absolute())]
+    begun = time.monotonic()
+    with (folder / "log.txt").open("wb") as log:
+        program = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+        _, status, usage = os.wait4(program.pid, 0)
+        program.returncode = os.waitstatus_to_exitcode(status)
+    clock = time.monotonic() - begun
+    if program.returncode:
+        raise RuntimeError(f"{name}: exit code {program.returncode}\n{(folder / 'log.txt').read_text()[-2000:]}")
+    shutil.rmtree(folder)
+    return Cost(usage.ru_utime + usage.ru_stime, clock)
+
+
+def rows(found: dict[str, tuple[Cost, Cost]], small: float, large: float) -> Iterator[list[str]]:
+    """Yield table rows: name, processor seconds per megapixel beyond start-up, ratio to ours, start-up, clock."""
+    rate = {name: (b.processor - a.processor) / (large - small) for name, (a, b) in found.items()}
+    for name, (start, whole) in found.items():
+        ratio = f"{rate[name] / rate['ours']:.2f}" if "ours" in rate else ""
+        yield [name, f"{rate[name]:.3f}", ratio, f"{start.processor:.1f}", f"{whole.clock:.0f}"]
+
+
+def main() -> int:
+    """Run all contenders, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="slides are made here once, and kept")
+    parser.add_argument("--side", type=int, default=6400, help="width and height of the slide in pixels")
+    parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
+    parser.add_argument("--save", type=Path, help="the figures as JSON")
+    parser.add_argument("--as", dest="contender", choices=CONTENDERS, help=argparse.SUPPRESS)
+    parser.add_argument("paths", type=Path, nargs="*", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.contender:
+        CONTENDERS[given.contender](*given.paths)
+        return 0
+    if given.folder is None:
+        parser.error("--folder is needed")
+    given.folder.mkdir(parents=True, exist_ok=True)
+    slides = []
+    for side in (SMALL, given.side):
+        slides.append(given.folder / f"tissue-{side}.tiff")
+        if not slides[-1].exists():
+            large_slide.write(slides[-1], side, share=1.0)
+    found = {}
+    for name in given.only:
+        try:
+            found[name] = cost(name, slides[0], given.folder / "work"), cost(name, slides[1], given.folder / "work")
+        except RuntimeError as error:
+            print(f"NOT MEASURED: {error}", file=sys.stderr)
+    small, large = SMALL**2 / 1e6, given.side**2 / 1e6
+    print(f"{machine()}; {large:.0f} MPix, all tissue; load {os.getloadavg()[0]:.1f}\n")
+    print("| | processor s per MPix | times ours | start-up, processor s | clock, s |\n|---|---|---|---|---|")
+    for row in rows(found, small, large):
+        print(f"| {' | '.join(row)} |")
+    if given.save:
+        values = {name: [vars(each) for each in pair] for name, pair in found.items()}
+        given.save.write_text(
+            json.dumps({"machine": machine(), "side": given.side, "costs": values}, indent=1), "utf-8"
+        )
+    return 0 if len(found) == len(given.only) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
