@@ -6,6 +6,7 @@ import pytest
 
 from wsi_denoise.quality import evidence, patchmap, structure
 from wsi_denoise.quality.evidence import Evidence
+from wsi_denoise.quality.verdict import judge
 
 
 def noisy(image: np.ndarray, sigma: float) -> np.ndarray:
@@ -158,3 +159,12 @@ def test_a_block_costs_little(tissue_image):
     evidence.measure(before, clean, everywhere(clean))
     # Measured 0.12 s; the network takes about 1 s for the same block. Twice the budget, for slow machines.
     assert time.process_time() - started < 0.7
+
+
+@pytest.mark.parametrize(("side", "measured"), [(16, False), (28, False), (34, True), (96, True)])
+def test_noise_is_not_estimated_from_too_few_pixels(pair, side, measured):
+    before, after = (image[200 : 200 + side, 200 : 200 + side] for image in pair)
+    metrics = evidence.measure(before, after, everywhere(before)).summary()
+    assert (metrics["sigma_before_wavelet"] is not None) is measured
+    assert measured or metrics["sigma_before_flat"] is None
+    assert (judge(metrics).reasons[0].partition(":")[0] == "not_measured") is not measured

@@ -21,6 +21,9 @@ from wsi_denoise.quality.structure import PATCH, Seam
 LAYERS = ("removed_sigma", "lighter", "darker", "low_sigma", "mismatch")
 """Order of the layers in :attr:`Evidence.maps`; see :class:`wsi_denoise.quality.structure.PatchLayers`."""
 
+LEAST_QUADS = 100
+"""Fewer values (an area of 30 x 30 px has as many) say nothing about noise: sigma is off by a tenth or more by chance."""
+
 _SUMS = (
     "patches",
     "tissue_patches",
@@ -174,7 +177,11 @@ class Evidence:
         found: dict[str, float | None] = {}
         for place, prefix in (("tissue", "sigma"), ("glass", "glass_sigma")):
             for when in ("before", "after"):
-                channels = noise.wavelet_sigma(self.histograms[f"{place}_wavelet_{when}"])
+                fine = self.histograms[f"{place}_wavelet_{when}"]
+                if fine[0].sum() < LEAST_QUADS:
+                    found |= {f"{prefix}_{when}_wavelet": None, f"{prefix}_{when}_flat": None}
+                    continue
+                channels = noise.wavelet_sigma(fine)
                 found[f"{prefix}_{when}_wavelet"] = None if channels is None else sum(channels) / 3
                 found[f"{prefix}_{when}_flat"] = noise.flat_sigma(self.histograms[f"{place}_flat_{when}"])
         return found
