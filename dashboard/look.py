@@ -29,6 +29,9 @@ STYLE = """<style>
 .wd p { margin: 0 0 0.4rem; }
 .wd code { font-size: 0.86em; overflow-wrap: anywhere; background: none; color: inherit; padding: 0; }
 .wd .scroll { overflow-x: auto; }
+.wd-metrics table { table-layout: fixed; min-width: 50rem; }
+.wd-metrics th:nth-child(1) { width: 21%; } .wd-metrics th:nth-child(2) { width: 15%; }
+.wd-metrics th:nth-child(4) { width: 19%; }
 .wd table { border-collapse: collapse; width: 100%; margin: 0.2rem 0 0.8rem; }
 .wd th, .wd td { text-align: left; vertical-align: top; padding: 0.32rem 0.9rem 0.32rem 0; border: 0;
   border-bottom: 1px solid rgb(128 128 128 / 28%); }
@@ -36,7 +39,8 @@ STYLE = """<style>
 .wd thead th { white-space: nowrap; font-size: 0.85rem; }
 .wd .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .wd .s { white-space: nowrap; }
-.wd .w { overflow-wrap: anywhere; }
+.wd .w { overflow-wrap: break-word; }
+.wd .w bdi { overflow-wrap: anywhere; }
 .wd .chip { display: inline-block; padding: 0 0.55rem; border-radius: 1rem; font-size: 0.82rem; line-height: 1.55;
   white-space: nowrap; border: 1px solid rgb(128 128 128 / 40%); }
 .wd .chip.green { color: #0b5d3b; background: #e6f6ed; }

@@ -1,5 +1,127 @@
-"""quality."""
+"""Quality: many slides at a time. What stands out, how figures are spread, and whether a scanner drifts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import streamlit as st
 
-st.text("quality")
+from dashboard import charts, context
+from dashboard.components import mount
+from dashboard.quality_view import ESTIMATES, KEYS, OUTLYING, SHOWN, Point, measures, outliers, points, series
+from dashboard.words import count, in_markdown
+from wsi_denoise.errors import WsiDenoiseError
+from wsi_denoise.jobs.values import JobQuery
+
+PERIODS = {"7 days": 7, "30 days": 30, "90 days": 90, "1 year": 365, "any time": None}
+LISTED = 20
+
+
+def act(event: Mapping[str, Any]) -> None:
+    """Open the slide that was chosen from the list."""
+    st.session_state.compare = int(event["job"])
+
+
+def filters() -> tuple[JobQuery, str]:
+    """Draw the filters and return the query and the estimate of noise that they mean."""
+    kept = {"bind": "query-params", "persist_state": "session"}
+    first, second, third, _ = st.columns([1, 2, 1.6, 1.4])
+    period = first.selectbox("Slides seen within", list(PERIODS), index=1, key="within", **kept)
+    slide = second.text_input("Slide", key="slides", placeholder="part of its name or folder", **kept)
+    estimate = third.segmented_control(
+        "Noise, estimated from", list(ESTIMATES), default="wavelet", required=True, key="estimate",
+        format_func=lambda one: f"the {ESTIMATES[one]}", **kept,
+    )  # fmt: skip
+    back = PERIODS[period]
+    since = None if back is None else datetime.now(UTC) - timedelta(days=back)
+    return JobQuery(since=since, slide=slide.strip(), limit=SHOWN), estimate or "wavelet"
+
+
+def standing_out(found: list[Point], rows: list[dict[str, Any]], estimate: str) -> None:
+    """Draw the scatter and the list of what stands out."""
+    compared = measures(estimate)
+    st.html(
+        '<div class="wd"><h2>Noise before and after</h2><p class="weak">One mark for each slide. A ring marks a slide '
+        "that stands out in any of the figures below. A click opens it in Compare.</p></div>"
+    )
+    chart = charts.scatter(rows, compared)
+    picked = st.altair_chart(
+        chart, key="scatter", on_select="rerun", selection_mode=charts.PICK,
+        alt="Noise after against noise before, one mark a slide. The slides that stand out are listed below.",
+    )  # fmt: skip
+    chosen = picked.selection.get(charts.PICK, []) if picked else []
+    if chosen:
+        st.switch_page("screens/compare.py", query_params={"job": str(chosen[0]["job"])})
+    listed = outliers(found, compared)
+    st.html(
+        f'<div class="wd"><h2>{count(len(listed), "slide")} stand{"s" if len(listed) == 1 else ""} out</h2>'
+        f"<p>Further than {OUTLYING:g} robust deviations from the median of the slides shown.</p></div>"
+    )
+    if listed:
+        mount("links", {"rows": listed[:LISTED], "label": "Slides that stand out"}, key="outliers", act=act)
+    if len(listed) > LISTED:
+        st.html(f'<div class="wd"><p>and {len(listed) - LISTED:,} more, older ones.</p></div>')
+
+
+def spread(rows: list[dict[str, Any]], estimate: str) -> None:
+    """Draw how each figure is spread."""
+    st.html('<div class="wd"><h2>How the figures are spread</h2></div>')
+    grid = st.grid(3, min_column_width=300, gap="medium")
+    for measure in measures(estimate):
+        with grid.cell():
+            known = sum(row[measure.key] is not None for row in rows)
+            st.html(f'<div class="wd"><h3>{measure.title}</h3><p>{measure.sentence}</p></div>')
+            if known:
+                alt = f"{measure.title}: how many slides have which value."
+                st.altair_chart(charts.distribution(rows, measure), key=f"spread {measure.key}", alt=alt)
+            else:
+                st.html('<div class="wd"><p>Not measured on any of these slides.</p></div>')
+
+
+def drift(query: JobQuery, estimate: str) -> None:
+    """Draw the trend of the noise before, for each scanner."""
+    st.html(
+        '<div class="wd"><h2>Noise of each scanner over time</h2><p>Mean of the noise before, and the range over the '
+        "slides as a band. A scanner whose line climbs gets noisier. Of a slide's metadata only vendor, model, a hash "
+        "of the serial number and the week of the scan are stored.</p></div>"
+    )
+    by = st.segmented_control(
+        "By", ["day", "scan_week"], default="day", required=True, key="by", bind="query-params",
+        persist_state="session",
+        format_func=lambda one: {"day": "day seen", "scan_week": "week of the scan"}[one],
+    )  # fmt: skip
+    rows = series(context.store().trend(f"sigma_before_{estimate}", query, by=by or "day"))
+    if rows:
+        alt = "Mean noise before over time, a line for each scanner."
+        st.altair_chart(charts.trend(rows, measures(estimate)[0].title, by=by or "day"), key="trend", alt=alt)
+    else:
+        st.html('<div class="wd"><p>None of these slides says when it was scanned.</p></div>')
+
+
+def draw() -> None:
+    """Draw the page."""
+    go = st.session_state.pop("compare", None)
+    if go is not None:
+        st.switch_page("screens/compare.py", query_params={"job": str(go)})
+    query, estimate = filters()
+    slides, total = context.store().figures(KEYS, query)
+    if not slides:
+        st.html('<div class="wd"><h2>No slide to show</h2><p>No slide that is done matches these filters.</p></div>')
+        return
+    found = points(slides, measures(estimate))
+    rows = [point.flat() for point in found]
+    newest = (
+        f"The newest {SHOWN:,} of {count(total, 'slide')} are drawn; the trend counts all." if total > SHOWN else ""
+    )
+    st.html(f'<div class="wd"><p>{newest or count(total, "slide") + "."}</p></div>')
+    standing_out(found, rows, estimate)
+    spread(rows, estimate)
+    drift(query, estimate)
+
+
+try:
+    draw()
+except WsiDenoiseError as error:
+    st.error(in_markdown(error), icon=":material/database_off:")

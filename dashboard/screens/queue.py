@@ -72,4 +72,4 @@ def live() -> None:
 
 
 live()
-mount("upload", {"limit": getattr(context.settings().dashboard, "upload_megabytes", 0)}, key="upload")
+mount("upload", {"limit": context.settings().dashboard.upload_megabytes}, key="upload")

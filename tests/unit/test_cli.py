@@ -409,7 +409,7 @@ def test_a_page_that_dies_is_started_again_and_ends_with_the_daemon(tmp_path, mo
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
     monkeypatch.setattr(page, "RESTART_SECONDS", (0.05,))
     said = []
-    runs = page.Page(settings.load(environ={}).settings, said.append)
+    runs = page.Page(settings.load(environ={}), said.append)
     runs.start()
     starts = tmp_path / "starts"
     for _ in range(200):
@@ -419,6 +419,8 @@ def test_a_page_that_dies_is_started_again_and_ends_with_the_daemon(tmp_path, mo
     runs.stop()
     first, second = (line.split(" ", 1) for line in starts.read_text().splitlines())
     assert first[0] != second[0]
-    assert json.loads(second[1])["dashboard"]["port"] == 8501
+    given = json.loads(second[1])
+    assert given["settings"]["dashboard"]["port"] == 8501
+    assert given["origins"]["dashboard.port"] == "default"
     assert len(said) == 1
     assert not Path(f"/proc/{second[0]}").exists()

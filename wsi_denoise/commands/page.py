@@ -13,7 +13,7 @@ from dataclasses import replace
 from importlib import import_module
 
 from wsi_denoise.listening import url
-from wsi_denoise.settings import Loaded, Settings
+from wsi_denoise.settings import Loaded
 
 RESTART_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0)
 
@@ -26,10 +26,10 @@ def with_port(loaded: Loaded, port: int) -> Loaded:
     return replace(loaded, settings=loaded.settings.model_copy(update={"dashboard": page}))
 
 
-def serve(settings: Settings) -> None:
+def serve(loaded: Loaded) -> None:
     """Serve the page until a signal comes."""
     # By its name: the page sits on top of this package, which knows nothing of it but how to start it.
-    import_module("dashboard.app").serve(settings)
+    import_module("dashboard.app").serve(loaded.settings, loaded.origins)
 
 
 class Page:
@@ -40,14 +40,14 @@ class Page:
 
     Parameters
     ----------
-    settings : Settings
+    loaded : Loaded
     say : callable
         Tells the person at the terminal.
     """
 
-    def __init__(self, settings: Settings, say: Callable[[str], None]) -> None:
-        self.url = url(settings.dashboard)
-        self._settings = settings
+    def __init__(self, loaded: Loaded, say: Callable[[str], None]) -> None:
+        self.url = url(loaded.settings.dashboard)
+        self._loaded = loaded
         self._say = say
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="page", daemon=True)
@@ -97,7 +97,8 @@ class Page:
         assert process.stdin is not None
         # The page may die before it has read them; its exit code tells that.
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(self._settings.model_dump(mode="json")).encode() + b"\n")
+            given = {"settings": self._loaded.settings.model_dump(mode="json"), "origins": self._loaded.origins}
+            process.stdin.write(json.dumps(given).encode() + b"\n")
             process.stdin.flush()
         code = process.wait()
         with contextlib.suppress(BrokenPipeError):

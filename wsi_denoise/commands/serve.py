@@ -46,7 +46,7 @@ def up(
     chosen = free_port(loaded.settings.dashboard, may_move=loaded.origins["dashboard.port"] == "default")
     loaded = with_port(loaded, chosen)
     with options.opened(loaded, upgrade=True) as store, stopping() as stop:
-        page = Page(loaded.settings, say)
+        page = Page(loaded, say)
         _greet(loaded, store, page.url, as_json=as_json)
         page.start()
         try:
@@ -99,7 +99,7 @@ def dashboard(
         show.as_json({"url": address})
     else:
         say(f"page:   {address}")
-    serve(loaded.settings)
+    serve(loaded)
 
 
 def say(text: str) -> None:

@@ -1,0 +1,265 @@
+"""How quick the pages are with 100,000 jobs, and whether one that is left open grows.
+
+    python tests/bench/dashboard.py first-paint [--jobs 100000]
+    python tests/bench/dashboard.py live --minutes 60
+
+Both start the page as a person would, in a folder of their own, and look at it with a real Chromium.
+"""
+
+import argparse
+import json
+import os
+import random
+import shutil
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psutil
+from playwright.sync_api import sync_playwright
+from sqlalchemy import text
+
+from wsi_denoise.jobs.states import JobState
+from wsi_denoise.jobs.store import JobStore
+
+PROGRAM = Path(sys.executable).with_name("wsi-denoise")
+METRICS = ("sigma_before_wavelet", "sigma_after_wavelet", "sigma_before_flat", "sigma_after_flat", "structure_removed",
+           "structure_added", "hematoxylin_before", "hematoxylin_after", "eosin_before", "eosin_after", "codec_psnr",
+           "psnr", "ssim", "residual_rms", "colour_shift", "sharpness_fine", "sharpness_coarse", "tissue_patches",
+           "patches")  # fmt: skip
+
+
+def fill(store: JobStore, count: int, *, days: int = 365, waiting: int = 200) -> None:
+    """Put jobs in as rows, evenly over the last days: states, verdicts, scanners and metrics as a lab might have them.
+
+    The last `waiting` wait; of the others every 50th failed, every 70th is quarantined, one in 50 needs a review.
+    Scanner 2 gets noisier from month to month.
+    """
+    now = datetime.now(UTC)
+    start, step = now - timedelta(days=days), timedelta(days=days) / count
+    facts = [
+        {"vendor": "aperio", "model": "ScanScope", "serial_hash": "3f2a91c07d11"},
+        {"vendor": "aperio", "model": "ScanScope", "serial_hash": "b8e4402fd9a3"},
+        {"vendor": "hamamatsu", "model": "C13220", "serial_hash": "77d10ce5a2b4"},
+    ]
+    draw = random.Random(1)
+    slides, jobs, metrics = [], [], []
+    for i in range(1, count + 1):
+        seen, scanner = start + step * i, i % 3
+        week = seen.isocalendar()
+        state = (
+            "queued" if i > count - waiting else "failed" if i % 50 == 0 else "quarantined" if i % 70 == 0 else "done"
+        )
+        noise = abs(draw.gauss(8 + 4 * scanner, 1.2)) + (6 * i / count if scanner == 1 else 0)
+        noise += 15 if draw.random() < 0.003 else 0
+        verdict = "review" if draw.random() < 0.02 else "not_needed" if noise < 6.5 else "pass"
+        reason = {
+            "pass": f"noise_removed: sigma {noise:.1f} before, 1.9 after; no structure found in what was removed.",
+            "review": "structure_removed: something stained is missing from the output, in 3 patches.",
+            "not_needed": "low_noise: the input's noise is 4.1 and 3.8 grey levels by two estimates.",
+        }[verdict]
+        over = state != "queued"
+        error = {"failed": ("disk_full", "The disk is full. Free some space, then retry."),
+                 "quarantined": ("truncated_slide", "The file ends early. Copy it again."),
+                 }.get(state, (None, None))  # fmt: skip
+        slides.append({
+            "id": i, "path": f"/data/inbox/2026/{i % 97:02}/Case_{i:06}.svs",
+            "relative": f"2026/{i % 97:02}/Case_{i:06}.svs",
+            "size": 400_000_000 + 7 * i, "hash": f"{i:064x}", "width": 90_000, "height": 60_000, "mpp": 0.25,
+            "facts": json.dumps(facts[scanner] | {"scan_week": f"{week.year}-W{week.week:02d}"}),
+        })  # fmt: skip
+        jobs.append({
+            "id": i, "state": state, "priority": 0, "created": seen, "started": seen if over else None,
+            "finished": seen + timedelta(minutes=4) if over else None, "code": error[0], "error": error[1],
+            "verdict": verdict if state == "done" else None, "reasons": json.dumps([reason] if state == "done" else []),
+            "output": f"/data/denoised/Case_{i:06}.svs.denoised.tiff" if state == "done" else None,
+            "settings": json.dumps({"output.compression": "jpeg", "output.quality": 95, "tissue.mode": "auto"}),
+        })  # fmt: skip
+        if state == "done":
+            structure = abs(draw.gauss(11 if verdict == "review" else 2, 0.8))
+            eosin = 0.14 * (1 + draw.gauss(0, 0.012))
+            values = (noise, draw.gauss(1.9, 0.2), noise * 1.05, draw.gauss(2.0, 0.2), structure, 1.6, 0.2, 0.201, 0.14,
+                      eosin, draw.gauss(44, 0.7), 25.0, 0.6, noise, 0.5, 0.9, 0.97, 9e3, 12e3)  # fmt: skip
+            metrics += [{"job": i, "key": key, "value": value} for key, value in zip(METRICS, values, strict=True)]
+    with store.writing() as session:
+        run = session.execute
+        run(
+            text(
+                "INSERT INTO slides (id, path, relative, size_bytes, mtime_ns, fingerprint, width, height, mpp_x,"
+                " mpp_y, facts) VALUES (:id, :path, :relative, :size, 1, :hash, :width, :height, :mpp, :mpp, :facts)"
+            ),
+            slides,
+        )
+        run(
+            text(
+                "INSERT INTO jobs (id, slide_id, state, preset, priority, origin, settings, settings_hash, created,"
+                " started, finished, attempts, cancel_requested, blocks_done, blocks_total, blocks_resumed, verdict,"
+                " reasons, output, provenance, error_code, error) VALUES (:id, :id, :state, 'paper', :priority,"
+                " 'daemon:1', :settings, 's', :created, :started, :finished, 1, FALSE, 0, 0, 0, :verdict, :reasons,"
+                " :output, '{}', :code, :error)"
+            ),
+            [{**job, **{name: _stored(job[name]) for name in ("created", "started", "finished")}} for job in jobs],
+        )
+        run(text("INSERT INTO metrics (job_id, key, value) VALUES (:job, :key, :value)"), metrics)
+
+
+def _stored(time: datetime | None) -> str | None:
+    return None if time is None else time.strftime("%Y-%m-%d %H:%M:%S.%f")
+
+
+@contextmanager
+def served(folder: Path):
+    """Start the page in a folder; gives its address and its process."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    process = subprocess.Popen(
+        [PROGRAM, "dashboard", "--port", str(port)], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"{url}healthz", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield url, psutil.Process(process.pid)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def chromium():
+    """Start a browser."""
+    program = os.environ.get("WSI_DENOISE_BROWSER") or shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield browser
+        browser.close()
+
+
+SEEN = {
+    "queue": "[aria-label='Waiting jobs'] li",
+    "history": "tbody tr",
+    "history?state=failed": "tbody tr",
+    "history?slide=case_0999": "tbody tr",
+    "quality?within=1+year": "[data-testid='stVegaLiteChart'] canvas, [data-testid='stVegaLiteChart'] svg",
+    "system": "meter",
+}
+"""Page to what is there once it is painted with what it is for."""
+
+
+def first_paint(jobs: int, looks: int) -> dict[str, dict[str, float]]:
+    """Return for each page the seconds from asking for its address to the first row, with a fresh visitor each."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        store = JobStore(f"sqlite:///{Path(folder) / '.wsi-denoise' / 'jobs.sqlite'}")
+        store.upgrade()
+        fill(store, jobs)
+        assert store.count_by_state()[JobState.QUEUED] == min(200, jobs)
+        store.close()
+        with served(Path(folder)) as (url, _), chromium() as browser:
+            for page, mark in SEEN.items():
+                took = []
+                for _ in range(looks + 1):
+                    # The browser's own cache stays: a lab opens the page every day with the same browser.
+                    tab = browser.contexts[0].new_page() if browser.contexts else browser.new_context().new_page()
+                    began = time.perf_counter()
+                    tab.goto(url + page, wait_until="commit")
+                    tab.locator(mark).first.wait_for(timeout=60_000)
+                    took.append(time.perf_counter() - began)
+                    tab.close()
+                first, *again = took
+                found[page] = {"first": first, "median": statistics.median(again), "worst": max(again)}
+                print(
+                    f"{page:28} first {first:5.2f} s, then median {found[page]['median']:.2f} s,"
+                    f" worst {max(again):.2f} s"
+                )
+    return found
+
+
+def live(minutes: float, *, settle: float = 5.0, every: float = 10.0, jobs: int = 2_000) -> dict[str, float]:
+    """Leave Queue open and return how much the memory of server and browser grew after the first `settle` minutes.
+
+    Jobs come and go meanwhile. The growth is that of the median of the last fifth over that of the first fifth.
+    """
+    server, heap = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        store = JobStore(f"sqlite:///{Path(folder) / '.wsi-denoise' / 'jobs.sqlite'}")
+        store.upgrade()
+        fill(store, jobs)
+        daemon = store.register_daemon(device="bench")
+        with served(Path(folder)) as (url, process), chromium() as browser:
+            tab = browser.new_page()
+            tab.goto(url)
+            tab.locator(SEEN["queue"]).first.wait_for(timeout=60_000)
+            session = tab.context.new_cdp_session(tab)
+            end, began, number = time.monotonic() + 60 * minutes, time.monotonic(), 0
+            job = None
+            while time.monotonic() < end:
+                time.sleep(every)
+                number += 1
+                job = _go_on(store, daemon, job, number)
+                if time.monotonic() - began < 60 * settle:
+                    continue
+                session.send("HeapProfiler.collectGarbage")
+                heap.append(session.send("Runtime.getHeapUsage")["usedSize"] / 1e6)
+                server.append(process.memory_info().rss / 1e6)
+                if number % 30 == 0:
+                    print(
+                        f"{(time.monotonic() - began) / 60:5.1f} min:"
+                        f" server {server[-1]:.1f} MB, page {heap[-1]:.1f} MB"
+                    )
+        store.close()
+    result = {"minutes": minutes, "looks": len(server)}
+    for name, seen in (("server", server), ("page", heap)):
+        fifth = max(len(seen) // 5, 1)
+        first, last = statistics.median(seen[:fifth]), statistics.median(seen[-fifth:])
+        result |= {f"{name}_first_mb": first, f"{name}_last_mb": last, f"{name}_growth": last / first - 1}
+    return result
+
+
+def _go_on(store: JobStore, daemon: int, job: int | None, number: int) -> int | None:
+    """Move a job on by a step, as a daemon would."""
+    store.heartbeat(daemon, job, 60)
+    if job is None:
+        claimed = store.claim(daemon, 600)
+        return claimed.id if claimed else None
+    if number % 12:
+        store.progress(job, daemon, number % 12, 12, rate=2.0, seconds_left=60.0)
+        return job
+    store.finish(job, daemon, verdict="pass", reasons=[], metrics={}, output="/x", output_sha256="0")
+    return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("first-paint", "live", "fill"))
+    parser.add_argument("--jobs", type=int, default=100_000)
+    parser.add_argument("--looks", type=int, default=5)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--settle", type=float, default=5.0)
+    parser.add_argument("--folder", type=Path, help="for fill: a working folder without a database")
+    given = parser.parse_args()
+    if given.what == "fill":
+        store = JobStore(f"sqlite:///{given.folder / '.wsi-denoise' / 'jobs.sqlite'}")
+        store.upgrade()
+        fill(store, given.jobs)
+        store.close()
+    elif given.what == "first-paint":
+        print(json.dumps(first_paint(given.jobs, given.looks), indent=2))
+    else:
+        print(json.dumps(live(given.minutes, settle=given.settle), indent=2))
+
+
+if __name__ == "__main__":
+    main()
