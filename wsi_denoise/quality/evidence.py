@@ -22,7 +22,7 @@ LAYERS = ("removed_sigma", "lighter", "darker", "low_sigma", "mismatch")
 """Order of the layers in :attr:`Evidence.maps`; see :class:`wsi_denoise.quality.structure.PatchLayers`."""
 
 LEAST_QUADS = 100
-"""Fewer values (an area of 30 x 30 px has as many) say nothing about noise: sigma is off by a tenth or more by chance."""
+"""Fewer values (30 x 30 px have as many) say nothing about noise: by chance alone sigma is off by a tenth or more."""
 
 _SUMS = (
     "patches",
