@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint env clean
+.PHONY: help run demo test lint env clean train evaluate
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -17,6 +17,8 @@ help:
 	@echo "make demo   put a demo slide into inbox/, wait, and say where the result is"
 	@echo "make test   everything that a change has to pass"
 	@echo "make lint   style and types alone"
+	@echo "make train  train PRESET (paper) again as its card says, into runs/"
+	@echo "make evaluate  measure the presets and fill the tables of the docs"
 	@echo "make env    the environment alone; it is made again when pyproject.toml changes"
 
 env: $(STAMP)
@@ -41,6 +43,13 @@ test: env
 	@.ci/system chromium
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest
+
+PRESET ?= paper
+train: env
+	@$(BIN)/python -m training.recipe $(PRESET) --out runs
+
+evaluate: env
+	@$(BIN)/python -m training.evidence
 
 clean:
 	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

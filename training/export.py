@@ -51,6 +51,7 @@ def card_of(run: Path, name: str, purpose: str) -> weights.ModelCard:
             "finished": state["progress"] >= 1.0,
             **initial,
             **{key: configuration[key] for key in ("seed", "rate", "polish", "decay", "pixels", "bf16")},
+            "flat": share,
             "machine": record.get("machine", "2 cores of an AMD EPYC (Zen 4), shared; no GPU"),
         },
         measured=(),

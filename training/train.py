@@ -10,6 +10,7 @@ import argparse
 import csv
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.progress import Progress
 from torch import Tensor
 
 from training import checkpoint, corruption, data
@@ -257,16 +259,20 @@ class Run:
         """
         saved = checked = time.monotonic()
         losses: list[float] = []
-        while self.progress < 1.0:
-            losses.append(self.advance())
-            now = time.monotonic()
-            if now - saved > every:
-                self.save()
-                saved = now
-            if now - checked > checks or self.progress >= 1.0:
-                self.report(losses)
-                losses.clear()
-                checked = time.monotonic()
+        # A bar for those who watch; in a log it would be noise.
+        with Progress(disable=not sys.stdout.isatty(), transient=True) as bar:
+            task = bar.add_task("training", total=1.0)
+            while self.progress < 1.0:
+                losses.append(self.advance())
+                now = time.monotonic()
+                bar.update(task, completed=self.progress, description=f"step {self.step}, loss {losses[-1]:.4f}")
+                if now - saved > every:
+                    self.save()
+                    saved = now
+                if now - checked > checks or self.progress >= 1.0:
+                    self.report(losses)
+                    losses.clear()
+                    checked = time.monotonic()
         self.save()
         self.batches.close()
 

@@ -1,0 +1,174 @@
+"""Tables and pages of the presets: made from files, and those that are committed are up to date."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training import (
+    ablation,
+    baselines,
+    behaviour,
+    corruption,
+    evaluate,
+    evidence,
+    leak,
+    manifest,
+    pages,
+    pictures,
+    recipe,
+    report,
+    sources,
+    table,
+    train,
+)
+from wsi_denoise.network import weights
+
+
+@pytest.fixture
+def tissue(tissue_image) -> np.ndarray:
+    return np.stack([tissue_image[top : top + 96, :96] for top in (0, 60, 120)])
+
+
+def test_the_pages_are_as_the_tables_say():
+    for path, text in report.pages_of(pages.DOCS, pages.TABLES).items():
+        assert path.read_text("utf-8") == text, f"{path.name}: run python -m training.report"
+
+
+def test_every_mark_of_a_page_is_a_part_and_every_part_is_shown():
+    shown = "".join((pages.DOCS / name).read_text("utf-8") for name in report.PAGES)
+    assert {name for name in report.PARTS if f"<!-- made: {name} -->" in shown} == set(report.PARTS)
+    with pytest.raises(KeyError):
+        pages.filled("<!-- made: no such part -->\n<!-- end -->", {})
+
+
+def test_what_stood_between_the_marks_is_replaced_and_nothing_else():
+    text = "before\n<!-- made: a -->\nold\n<!-- end -->\nafter"
+    made = pages.filled(text, {"a": "new\n"})
+    assert made == "before\n<!-- made: a -->\n\nnew\n\n<!-- end -->\nafter"
+    assert pages.filled(made, {"a": "new"}) == made
+
+
+def test_the_leaks_page_is_as_its_table_says():
+    file = pages.TABLES / "leak.json"
+    assert (pages.DOCS / "leak.md").read_text("utf-8") == leak.page(pages.read_json(file))
+
+
+def test_a_network_that_knows_the_pattern_is_found_out(tissue):
+    def knows_the_pattern(noisy, sigma):
+        return np.clip(np.rint(noisy - sigma * corruption.fixed_pattern()), 0, 255).astype(np.uint8)
+
+    rows = leak.measured({"cheat": knows_the_pattern, "noisy input": lambda noisy, _: noisy}, tissue)
+    found = {(row["method"], row["noise"], row["sigma"]): row["psnr"] for row in rows}
+    assert found["cheat", leak.KINDS[0], 10.0] > 40
+    assert found["cheat", leak.KINDS[1], 10.0] < found["noisy input", leak.KINDS[1], 10.0]
+    assert found["cheat", leak.KINDS[2], 10.0] < found["noisy input", leak.KINDS[2], 10.0]
+    page = leak.page({"source": "tissue", "trained": None, "rows": rows})
+    assert f"| cheat | {found['cheat', leak.KINDS[0], 10.0]:.2f} / " in page
+
+
+def test_steps_name_programs_options_that_exist(tmp_path):
+    for name, program, what in [*evidence.steps_of("paper"), *evidence.baseline_steps()]:
+        if program is evaluate.main:
+            evaluate.parser().parse_args([*what, "--out", str(tmp_path / name)])
+        else:
+            assert program is behaviour.main
+            assert what == ["--preset", "paper"]
+
+
+def test_a_table_of_other_weights_is_measured_again(tmp_path):
+    path = tmp_path / "paper.json"
+    assert not evidence.is_current(path, "paper")
+    table.save(path, [], {"sha256": "0" * 64})
+    assert not evidence.is_current(path, "paper")
+    table.save(path, [], {"sha256": weights.card("paper").sha256})
+    assert evidence.is_current(path, "paper")
+
+
+def test_curves_are_drawn(tmp_path, tissue, monkeypatch):
+    monkeypatch.setitem(sources.SOURCES, "tissue", lambda _patches: tissue)
+    rows = table.measured({"paper": lambda x, _: x}, tmp_path, sources=["tissue"], sigmas=[10.0, 25.0], seeds=1)
+    pictures.plot(rows, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+
+
+def test_a_grid_has_the_images_in_their_places():
+    black, white = (np.full((4, 4, 3), value, np.uint8) for value in (0, 100))
+    made = pages.grid([[black, white], [white, black]], enlarge=2, border=3)
+    assert made.shape == (19, 19, 3)
+    assert (made[0, 0, 0], made[0, 18, 0], made[18, 0, 0], made[9, 9, 0]) == (0, 100, 100, 255)
+
+
+def test_a_card_gives_the_options_of_its_run():
+    card = weights.card("paper")
+    options = recipe.options_of(card, Path("first"))
+    given = train.parser().parse_args(["--out", "x", *options])
+    known = card.training
+    assert (given.filters, given.residual, given.full_skip, given.protocol) == (16, True, True, "fresh")
+    assert (given.steps, given.seed, given.rate, given.bf16) == (
+        known["steps"],
+        known["seed"],
+        known["rate"],
+        known["bf16"],
+    )
+    started = dataclasses.replace(card, training={**known, "initial": "paper"}, protocol="scanner")
+    given = train.parser().parse_args(["--out", "x", *recipe.options_of(started, Path("first"))])
+    assert (given.initial, given.protocol) == ("first", "scanner")
+
+
+def test_the_manifest_says_what_is_missing_and_how_to_get_it(tmp_path, capsys):
+    assert manifest.main(["--shared", str(tmp_path)]) == 1
+    told = capsys.readouterr().err
+    assert all(source["get"] in told for source in manifest.known()["sources"])
+    assert recipe.main(["paper", "--shared", str(tmp_path), "--out", str(tmp_path)]) == 1
+    for source in manifest.known()["sources"]:
+        assert source["licence"]
+        assert len(source["sha256"]) == 64
+
+
+@pytest.mark.shared
+def test_the_manifest_is_of_the_files_that_are_trained_on(shared):
+    assert manifest.differences(shared) == []
+    trained = {source["name"]: source["sha256"] for source in manifest.known()["sources"]}
+    for card in weights.presets():
+        assert all(trained[source.name] == source.sha256 for source in card.trained_on if source.sha256)
+
+
+def test_variants_differ_from_paper_in_one_choice_and_see_as_much(tissue):
+    whole = ablation.variants(7)
+    base, augmented = whole["as paper"]
+    for name, (configuration, augments) in whole.items():
+        differs = [
+            field.name
+            for field in dataclasses.fields(base)
+            if getattr(base, field.name) != getattr(configuration, field.name)
+        ]
+        assert len(differs) + (augments != augmented) == (name != "as paper")
+        assert (configuration.steps, configuration.pixels, configuration.seed) == (7, base.pixels, base.seed)
+    assert ablation.enlarged(tissue).shape == tissue.shape
+    figures = ablation.measured(torch.nn.Identity(), tissue, "tissue")
+    noisy = {"10": 28.2, "25": 20.4, "50": 15.0}
+    assert figures == pytest.approx(noisy, abs=0.7)
+
+
+@pytest.mark.shared
+def test_one_variant_is_trained_and_measured(shared, tmp_path, monkeypatch):
+    monkeypatch.setattr(ablation, "variants", lambda steps: {"small": (small(steps), False)})
+    found = ablation.ablate(tmp_path, shared, steps=2, images=2)
+    (row,) = found["rows"]
+    assert (row["steps"], row["variant"]) == (2, "small")
+    assert set(row["psnr"]) == set(row[ablation.ENLARGED]) == {"10", "25", "50"}
+    (tmp_path / "ablation.json").write_text(json.dumps(found))
+    assert "| small | 2 | " in report._ablation(tmp_path)
+
+
+def small(steps: int) -> train.Configuration:
+    return train.Configuration(filters=2, steps=steps, pixels=8, bf16=False, device="cpu")
+
+
+def test_baselines_that_are_not_there_are_left_out(tmp_path):
+    assert baselines.anchors(tmp_path) == {}
+    assert next(iter(leak.methods_of(tmp_path))) == "noisy input"

@@ -1,0 +1,117 @@
+"""Measure everything that the documentation says about the presets: ``make evaluate``.
+
+Each step writes a file in ``training/tables`` and says how long it took; a step whose file is of these very weights is
+left out (``--again`` makes it anew). Baselines do not change with the presets: theirs are measured by ``--baselines``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from training import behaviour, data, evaluate, export, leak, onnx, pages, pictures, report
+from training.conditions import COMPRESSED, OTHERS
+from training.sources import TEST, VALIDATION
+from wsi_denoise.network import weights
+
+Step = tuple[str, Callable[[list[str]], object], list[str]]
+
+COMPARED = ("pcam-kaggle/test", "kather-crc-20x, odd positions", "monuseg/test", "scikit-image ihc")
+STRENGTHS = ("10", "25", "50")
+MANY, FEW = "60", "12"
+"""Images of each source that slow methods and BM3D stand beside."""
+
+
+def several(flag: str, values: tuple[str, ...]) -> list[str]:
+    """Return an option that is given once for each value."""
+    return [part for value in values for part in (flag, value)]
+
+
+def steps_of(preset: str) -> list[Step]:
+    """Return what is measured for a preset: the name of the table, the program, its options."""
+    strengths = several("--sigma", STRENGTHS)
+    sources = several("--source", COMPARED)
+    kinds = several("--protocol", ("fresh", *OTHERS))
+    one = ["--preset", preset, "--seeds", "1"]
+    return [
+        (preset, evaluate.main, ["--preset", preset, *several("--source", TEST)]),
+        (f"{preset}-val", evaluate.main, ["--preset", preset, "--source", VALIDATION, "--count", "100"]),
+        (f"{preset}-compared", evaluate.main, [*one, "--count", MANY, *strengths, *sources]),
+        (f"{preset}-few", evaluate.main, [*one, "--count", FEW, *strengths, *sources]),
+        (
+            f"{preset}-compressed",
+            evaluate.main,
+            [*one, "--count", MANY, *strengths, *several("--protocol", COMPRESSED), *sources],
+        ),
+        (
+            f"{preset}-others",
+            evaluate.main,
+            [*one, "--count", MANY, *several("--sigma", (*STRENGTHS, "60", "75")), *sources, *kinds],
+        ),
+        (f"{preset}-behaviour", behaviour.main, ["--preset", preset]),
+    ]
+
+
+def baseline_steps() -> list[Step]:
+    """Return what is measured of methods that are not ours; hours on one core."""
+    strengths = several("--sigma", STRENGTHS)
+    sources = several("--source", COMPARED)
+    few = ["--seeds", "1", *strengths, *sources]
+    return [
+        ("baselines", evaluate.main, ["--classical", "--anchors", "--count", MANY, *few]),
+        ("bm3d", evaluate.main, ["--bm3d", "--count", FEW, *few]),
+        ("dncnn", evaluate.main, ["--anchors", "--method", "DnCNN", *strengths, *several("--source", TEST)]),
+    ]
+
+
+def is_current(path: Path, preset: str) -> bool:
+    """Whether a table was measured with the weights that ship."""
+    return path.is_file() and pages.read_json(path).get("sha256") == weights.card(preset).sha256
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure as the command line says."""
+    options = argparse.ArgumentParser(prog="python -m training.evidence", description=__doc__)
+    options.add_argument("--preset", action="append", help="only these; by default all that are for slides")
+    options.add_argument("--shared", type=Path, default=data.shared_folder(), help="folder with data/ and reference/")
+    options.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves it to torch")
+    options.add_argument("--again", action="store_true", help="also what is there already")
+    options.add_argument("--baselines", action="store_true", help="the methods that are not ours, too: hours")
+    given = options.parse_args(arguments)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    known = given.preset or [card.name for card in weights.presets() if not card.not_for_slides]
+    started = time.monotonic()
+    place = ["--shared", str(given.shared)]
+    for preset in known:
+        for name, program, what in steps_of(preset):
+            path = pages.TABLES / f"{name}.json"
+            if given.again or not is_current(path, preset):
+                _timed(name, lambda program=program, what=what, path=path: program([*what, *place, "--out", str(path)]))
+        tables = [pages.TABLES / f"{preset}{kind}.json" for kind in ("", "-val")]
+        export.measure(preset, tables)
+    if given.baselines:
+        for name, program, what in baseline_steps():
+            path = pages.TABLES / f"{name}.json"
+            _timed(name, lambda program=program, what=what, path=path: program([*what, *place, "--out", str(path)]))
+    _timed("leak", lambda: leak.main(place))
+    with tempfile.TemporaryDirectory() as folder:
+        _timed("onnx", lambda: onnx.main(["--out", folder, "--table", str(pages.TABLES / "onnx.json")]))
+    _timed("pictures", lambda: pictures.main(place))
+    report.main([])
+    print(f"all of it: {(time.monotonic() - started) / 60:.1f} minutes")
+
+
+def _timed(name: str, run: Callable[[], object]) -> None:
+    started = time.monotonic()
+    run()
+    print(f"== {name}: {time.monotonic() - started:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""What the presets are trained on, where it comes from, and whether it is here: ``python -m training.manifest``.
+
+``training/manifest.json`` names every source with its licence, its origin and the checksum over its files. This program
+compares the files that are here with it, and says how to get what is missing; ``--write`` makes the checksums anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from training import data, pages
+
+FILE = Path(__file__).with_name("manifest.json")
+
+
+def known() -> dict[str, Any]:
+    """Return the manifest."""
+    return pages.read_json(FILE)
+
+
+def here(shared: Path) -> dict[str, dict[str, Any]]:
+    """Return number and checksum of the files of each source that training would draw from.
+
+    Raises
+    ------
+    FileNotFoundError
+        If a folder is not there.
+    """
+    return {
+        source.name: {"files": len(source.files), "sha256": data.digest(source.files)}
+        for source in (*data.default_sources(shared), *data.paper_sources(shared))
+    }
+
+
+def differences(shared: Path) -> list[str]:
+    """Return what is missing or other than the manifest says, a line each with what to do about it."""
+    manifest = known()["sources"]
+    try:
+        found = here(shared)
+    except FileNotFoundError as error:
+        ways = [f"{source['name']}: {source['get']}" for source in manifest]
+        return [f"{error.filename} is missing. The sources and how to get them:", *ways]
+    wrong = []
+    for source in manifest:
+        mine = found.get(source["name"])
+        if mine != {"files": source["files"], "sha256": source["sha256"]}:
+            wrong.append(f"{source['name']}: the files are not those of the manifest. {source['get']}")
+    return wrong
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compare, or write the checksums, as the command line says."""
+    options = argparse.ArgumentParser(prog="python -m training.manifest", description=__doc__)
+    options.add_argument("--shared", type=Path, default=data.shared_folder(), help="folder with data/")
+    options.add_argument("--write", action="store_true", help="write counts and checksums of the files that are here")
+    given = options.parse_args(arguments)
+    if given.write:
+        content, found = known(), here(given.shared)
+        content["sources"] = [{**source, **found[source["name"]]} for source in content["sources"]]
+        pages.write_json(FILE, content)
+        return 0
+    wrong = differences(given.shared)
+    for line in wrong:
+        print(line, file=sys.stderr)
+    if not wrong:
+        print(f"all {len(known()['sources'])} sources are here, as the manifest says")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

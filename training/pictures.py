@@ -1,0 +1,113 @@
+"""Pictures of the evaluation: ``python -m training.pictures``.
+
+Crops of each method beside the noisy input and the truth, for each source whose licence allows showing them, and PSNR
+over sigma as curves, from the tables. Everything goes to ``docs/images``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from training import baselines, data, pages, table
+from training.conditions import noisy_images
+from training.measures import Batch
+from training.sources import SOURCES
+from wsi_denoise.network import weights
+
+SHOWN = {"pcam-kaggle/test": 13, "kather-crc-20x, odd positions": 5, "scikit-image ihc": 7}
+"""Sources that may be shown (CC0, CC BY), and which image; MoNuSeg is CC BY-NC-SA, the authors' pairs state none."""
+PART = slice(16, 80)
+CURVES = ("noisy input", "paper", "scanner")
+
+
+def crops(
+    methods: Mapping[str, baselines.Method], patches: Path, protocols: Sequence[str], sigma: float
+) -> list[list[Batch]]:
+    """Return lines of images: one per source and kind of noise, with the noisy input first and the truth last."""
+    lines = []
+    for source, index in SHOWN.items():
+        clean = SOURCES[source](patches)[index : index + 1]
+        for protocol in protocols:
+            noisy = noisy_images(clean, source, protocol, sigma, 0)
+            shown = [noisy, *(method(noisy, sigma) for method in methods.values()), clean]
+            lines.append([image[0, PART, PART] for image in shown])
+    return lines
+
+
+def plot(rows: Sequence[table.Row], path: Path) -> None:
+    """Draw PSNR over sigma, one field per source."""
+    import matplotlib as mpl  # noqa: PLC0415 - comes with the extra `train`
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    sources = list(dict.fromkeys(row.source for row in rows))
+    methods = list(dict.fromkeys(row.method for row in rows))
+    figure, fields = plt.subplots(1, len(sources), figsize=(3.1 * len(sources), 3.0), sharey=True)
+    for field, source in zip(np.atleast_1d(fields), sources, strict=True):
+        for method in methods:
+            line = sorted(
+                (row.sigma, row.psnr, row.psnr_low, row.psnr_high)
+                for row in rows
+                if (row.source, row.method) == (source, method) and row.sigma > 0
+            )
+            if line:
+                sigmas, middle, low, high = (list(values) for values in zip(*line, strict=True))
+                field.plot(sigmas, middle, marker="o", markersize=3, label=method)
+                field.fill_between(sigmas, low, high, alpha=0.2)
+        field.set_title(source, fontsize=9)
+        field.set_xlabel("sigma (grey levels)")
+        field.grid(alpha=0.3)
+    np.atleast_1d(fields)[0].set_ylabel("PSNR (dB)")
+    np.atleast_1d(fields)[0].legend(fontsize=8)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90, metadata={"Software": None})
+    plt.close(figure)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Make the pictures as the command line says."""
+    options = argparse.ArgumentParser(prog="python -m training.pictures", description=__doc__)
+    options.add_argument("--shared", type=Path, default=data.shared_folder(), help="folder with data/ and reference/")
+    options.add_argument("--images", type=Path, default=pages.IMAGES, help="folder to write to")
+    options.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves it to torch")
+    given = options.parse_args(arguments)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    patches = given.shared / "data" / "patches"
+    known = [card.name for card in weights.presets() if not card.not_for_slides]
+    presets = {name: baselines.network(weights.load(name)) for name in known}
+    classical = {"non-local means": baselines.classical("non-local means", 0.6)}
+    anchors = baselines.anchors(given.shared / "reference")
+    blind = {name: method for name, method in anchors.items() if name.startswith("DnCNN")}
+    shown = {**presets, **classical, **blind}
+    pages.write_image(given.images / "methods.webp", pages.grid(crops(shown, patches, ["fresh"], 25.0), enlarge=2))
+    compressed = ["noise, then JPEG 70"]
+    pages.write_image(
+        given.images / "compressed.webp", pages.grid(crops(presets, patches, compressed, 25.0), enlarge=3)
+    )
+    pages.write_json(
+        pages.TABLES / "pictures.json",
+        {"methods": list(shown), "presets": list(presets), "sources": list(SHOWN), "sigma": 25.0},
+    )
+    rows = [row for name in known for row in read_rows(name)]
+    if rows:
+        plot([row for row in rows if row.method in CURVES], given.images / "curves.png")
+
+
+def read_rows(preset: str) -> list[table.Row]:
+    """Return a preset's rows of fresh noise on the test sources, as far as they were measured."""
+    path = pages.TABLES / f"{preset}.json"
+    if not path.is_file():
+        return []
+    return [row for row in table.read(path) if row.protocol == "fresh" and row.source != "pcam-kaggle/val"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""Fill the tables of the documentation from the files that the evaluation wrote: ``python -m training.report``.
+
+A page has marks, ``<!-- made: NAME -->`` to ``<!-- end -->``, and what stands between them is replaced. A table whose
+file is not there yet says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from training import pages, table
+
+PRESETS = ("paper", "scanner")
+PAGES = ("evaluation.md", "presets.md")
+MISSING = "Not measured yet."
+
+
+def _rows(folder: Path, names: Iterable[str]) -> list[table.Row]:
+    files = [folder / f"{name}.json" for name in names]
+    return [row for file in files if file.is_file() for row in table.read(file)]
+
+
+def _of_presets(folder: Path, kind: str = "") -> list[table.Row]:
+    """Return the presets' rows of a kind, side by side."""
+    found = [_rows(folder, [f"{preset}{kind}"]) for preset in PRESETS]
+    return table.joined(found[0], found[1]) if found[0] else found[1]
+
+
+def _beside(folder: Path, kind: str, others: str) -> list[table.Row]:
+    return table.joined(_of_presets(folder, kind), _rows(folder, [others]))
+
+
+def _behaviour(folder: Path, check: str, columns: Mapping[str, str]) -> str:
+    """Return a check's table: a line for each preset and row; `columns` names the keys and their headings."""
+    lines = []
+    for preset in PRESETS:
+        file = folder / f"{preset}-behaviour.json"
+        if file.is_file():
+            rows = pages.read_json(file)["checks"][check]
+            lines += [f"| {preset} | " + " | ".join(_text(row[key]) for key in columns) + " |" for row in rows]
+    if not lines:
+        return MISSING
+    return "\n".join(["| preset | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 1) + "|", *lines])
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _compact(rows: Sequence[table.Row]) -> str:
+    if not rows:
+        return MISSING
+    known = [name for name in (table.NOISY, *PRESETS) if any(row.method == name for row in rows)]
+    return table.compact(rows, known)
+
+
+def _likeness(rows: Sequence[table.Row]) -> str:
+    whole = [row for row in rows if row.ssim_grey is not None and row.sigma > 0]
+    return table.likeness(whole) if whole else MISSING
+
+
+def _onnx(folder: Path) -> str:
+    file = folder / "onnx.json"
+    if not file.is_file():
+        return MISSING
+    rows = pages.read_json(file)["rows"]
+    lines = ["| preset | file, bytes | one patch of 96 x 96 px | largest difference from torch |", "|---|---|---|---|"]
+    for row in rows:
+        time = f"{row['patch_ms']} ms (least {row['patch_ms_least']})"
+        lines.append(f"| {row['preset']} | {row['bytes']:,} | {time} | {row['largest_difference']:.0e} |")
+    about = f"Median of {rows[0]['runs']} runs of onnxruntime {rows[0]['onnxruntime']}, {rows[0]['machine']}."
+    return "\n".join([*lines, "", about])
+
+
+def _ablation(folder: Path) -> str:
+    file = folder / "ablation.json"
+    if not file.is_file():
+        return "Not run."
+    found = pages.read_json(file)
+    heads = [f"sigma {sigma}" for sigma in found["sigmas"]]
+    heads += [f"enlarged, {head}" for head in heads]
+    lines = ["| variant | steps | samples | " + " | ".join(heads) + " |", "|---" * (len(heads) + 3) + "|"]
+    for row in found["rows"]:
+        figures = [row[kind][str(sigma)] for kind in ("psnr", "enlarged") for sigma in found["sigmas"]]
+        cells = " | ".join(f"{figure:.2f}" for figure in figures)
+        lines.append(f"| {row['variant']} | {row['steps']:,} | {row['samples']:,} | {cells} |")
+    about = f"PSNR in dB on {found['images']} images of `{found['source']}`, and on their middles enlarged twice."
+    return "\n".join([*lines, "", about])
+
+
+def _pictures(folder: Path) -> str:
+    file = folder / "pictures.json"
+    if not file.is_file():
+        return MISSING
+    found = pages.read_json(file)
+    lines = " / ".join(found["sources"])
+    across = ", ".join(["noisy input", *found["methods"], "clean"])
+    return f"![Crops of each method](images/methods.webp)\n\nAcross: {across}. Down: {lines}. Sigma {found['sigma']:g}."
+
+
+def _compressed_picture(folder: Path) -> str:
+    file = folder / "pictures.json"
+    if not file.is_file():
+        return MISSING
+    found = pages.read_json(file)
+    across = ", ".join(["noise of sigma 25 after JPEG 70", *found["presets"], "clean"])
+    down = " / ".join(found["sources"])
+    return f"![Crops of compressed noise](images/compressed.webp)\n\nAcross: {across}. Down: {down}."
+
+
+FIDELITY = {
+    "source": "source",
+    "images": "images",
+    "psnr": "PSNR to the input, dB",
+    "psnr_least": "least",
+    "colour_moved": "mean colour moved, grey levels",
+    "colour_moved_most": "most",
+}
+FLAT = {
+    "sigma": "sigma",
+    "colours": "colours",
+    "deviation": "standard deviation left, median",
+    "deviation_most": "most",
+    "at_colour": "at colour",
+    "colours_under_3": "colours under 3",
+    "structure_most": "largest structure over 4 sd, px",
+    "colour_moved": "colour moved, median",
+    "colour_moved_most": "most",
+}
+LATTICE = {
+    "source": "source",
+    "images": "images",
+    "what": "what",
+    "psnr_change": "PSNR against the whole image, dB",
+    "levels_most": "largest difference, grey levels",
+}
+STAINS = {
+    "source": "source",
+    "images": "images",
+    "sigma": "sigma",
+    "haematoxylin_noisy_error": "haematoxylin noisy, % off",
+    "haematoxylin_denoised_error": "denoised, % off",
+    "eosin_noisy_error": "eosin noisy, % off",
+    "eosin_denoised_error": "denoised, % off",
+}
+NUCLEI = {
+    "source": "source",
+    "images": "images",
+    "sigma": "sigma",
+    "clean": "nuclei clean",
+    "noisy": "noisy",
+    "noisy_error": "% off",
+    "denoised": "denoised",
+    "denoised_error": "% off",
+}
+
+PARTS: dict[str, Callable[[Path], str]] = {
+    "fresh": lambda folder: table.markdown(_of_presets(folder)) or MISSING,
+    "validation": lambda folder: table.markdown(_of_presets(folder, "-val")) or MISSING,
+    "compared": lambda folder: table.markdown(_beside(folder, "-compared", "baselines")) or MISSING,
+    "blind": lambda folder: table.markdown(_blind(folder)) or MISSING,
+    "bm3d": lambda folder: table.markdown(_beside(folder, "-few", "bm3d")) or MISSING,
+    "ssim": lambda folder: _likeness(_of_presets(folder, "-compared")),
+    "others": lambda folder: _compact(_of_presets(folder, "-others")),
+    "compressed": lambda folder: _compact(_of_presets(folder, "-compressed")),
+    "fidelity": lambda folder: _behaviour(folder, "fidelity", FIDELITY),
+    "flat": lambda folder: _behaviour(folder, "flat", FLAT),
+    "lattice": lambda folder: _behaviour(folder, "lattice", LATTICE),
+    "stains": lambda folder: _behaviour(folder, "stains", STAINS),
+    "nuclei": lambda folder: _behaviour(folder, "nuclei", NUCLEI),
+    "onnx": _onnx,
+    "ablation": _ablation,
+    "pictures": _pictures,
+    "compressed picture": _compressed_picture,
+}
+
+
+def _blind(folder: Path) -> list[table.Row]:
+    """Return the rows of all images and seeds that a blind DnCNN was measured on too, as far as they go."""
+    others = _rows(folder, ["dncnn"])
+    return table.joined(others, _of_presets(folder)) if others else []
+
+
+def pages_of(docs: Path, tables: Path) -> dict[Path, str]:
+    """Return the text of each page as the tables say it."""
+    parts = {name: make(tables) for name, make in PARTS.items()}
+    return {docs / name: pages.filled((docs / name).read_text("utf-8"), parts) for name in PAGES}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Fill the pages, or with ``--check`` say which are not as the tables say."""
+    options = argparse.ArgumentParser(prog="python -m training.report", description=__doc__)
+    options.add_argument("--check", action="store_true", help="change nothing; fail if a page is not up to date")
+    given = options.parse_args(arguments)
+    old = 0
+    for path, text in pages_of(pages.DOCS, pages.TABLES).items():
+        if path.read_text("utf-8") != text:
+            old += 1
+            print(f"{path.name}: {'not as the tables say' if given.check else 'written'}")
+            if not given.check:
+                path.write_text(text, "utf-8")
+    return 1 if given.check and old else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
