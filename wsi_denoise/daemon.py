@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
@@ -20,10 +20,12 @@ from distributed import KilledWorker
 from wsi_denoise import __version__, notify, space
 from wsi_denoise.errors import (
     BlockKillsWorker,
+    NoWorkers,
     SchedulerUnreachable,
     SourceError,
     SourceUnavailable,
     StoreError,
+    WorkerLost,
     WsiDenoiseError,
 )
 from wsi_denoise.intake.files import slide_files, snapshot
@@ -34,15 +36,22 @@ from wsi_denoise.intake.watcher import Watcher
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
-from wsi_denoise.processing import remote
+from wsi_denoise.processing import remote, waiting
 from wsi_denoise.processing.cluster import Cluster, connect
+from wsi_denoise.processing.slide import Interrupted
+from wsi_denoise.recovery import identity, recover, sweep
 from wsi_denoise.runner import Heartbeat, Runner
 from wsi_denoise.settings import Loaded, Settings
 
 _log = logging.getLogger(__name__)
 
 IDLE_SECONDS = 1.0
+AGAIN_SECONDS = 5.0
+END_SECONDS = 18.0
+"""A shutdown that takes longer, because the database is locked, say, is cut short: supervisors wait for 20 or more."""
+
 PROBES = 2
+_CLUSTER_LOST = {SchedulerUnreachable.code, NoWorkers.code}
 
 
 class Daemon:
@@ -59,18 +68,43 @@ class Daemon:
 
     def __init__(self, loaded: Loaded, store: JobStore, *, say: Callable[[str], None]) -> None:
         self._settings, self._store, self._say = loaded.settings, store, say
+        self._said: dict[int, JobState] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; then finish the blocks in flight and give the job back.
 
         Raises
         ------
-        SchedulerUnreachable
-            At the start only.
+        SchedulerUnreachable, NoWorkers
+            At the start only. A cluster that is lost later is connected to, or started, anew.
+        """
+        for inbox in self._settings.intake.inbox:
+            _make_inbox(inbox)
+        self._served = False
+        threading.Thread(target=_end_in_time, args=(stop,), name="end", daemon=True).start()
+        while not stop.is_set():
+            leave = threading.Event()
+            follow = threading.Thread(target=_follow_stop, args=(stop, leave), name="stop", daemon=True)
+            follow.start()
+            try:
+                self._serve(leave)
+            except (SchedulerUnreachable, NoWorkers, StoreError) as error:
+                if not self._served or not error.outlasts:
+                    raise
+                _log.warning("beginning anew: %s", error)
+                self._say(str(error))
+                stop.wait(AGAIN_SECONDS)
+            finally:
+                leave.set()
+
+    def _serve(self, leave: threading.Event) -> None:
+        """Work on one cluster until `leave` is set, or the cluster is lost, which sets it.
+
+        Raises
+        ------
+        SchedulerUnreachable, NoWorkers
         """
         settings, store = self._settings, self._store
-        for inbox in settings.intake.inbox:
-            _make_inbox(inbox)
         recover(store)
         with registered(store, settings) as daemon_id, connect(settings) as cluster:
             _log.info("daemon %d: %s", daemon_id, cluster.description)
@@ -78,7 +112,7 @@ class Daemon:
             watcher = Watcher(
                 settings, store, probe=lambda path: probe(cluster, path, settings), origin=f"daemon:{daemon_id}"
             )
-            intake = threading.Thread(target=self._intake, args=(watcher, stop), name="intake", daemon=True)
+            intake = threading.Thread(target=self._intake, args=(watcher, leave), name="intake", daemon=True)
             hold = space.Hold(
                 store,
                 f"daemon:{daemon_id}",
@@ -87,7 +121,6 @@ class Daemon:
             )
             store.resume(f"daemon:{daemon_id}")  # what a daemon paused that is no more; it is paused again if need be
             with Heartbeat(store, daemon_id, settings) as heartbeat:
-                device = cluster.call(remote.describe_device, settings.compute)
                 intake.start()
                 runner = Runner(
                     settings,
@@ -95,30 +128,48 @@ class Daemon:
                     daemon_id,
                     cluster,
                     heartbeat,
-                    stop,
+                    leave,
                     quarantine=Quarantine(settings.intake.quarantine, move=settings.intake.move),
                     on_change=self._changed,
+                    on_wait=lambda job, text: self._say(f"job {job.id} waits: {text}"),
                     hold=hold,
                 )
                 try:
-                    self._device(device, heartbeat, stop)
-                    self._work(runner, daemon_id, stop, hold)
+                    self._device(cluster, heartbeat, leave)
+                    self._served = True
+                    self._work(runner, cluster, daemon_id, leave, hold)
+                except Interrupted:
+                    pass
                 finally:
-                    stop.set()
+                    leave.set()
                     watcher.close()
                     intake.join(timeout=5)
 
-    def _device(self, future: object, heartbeat: Heartbeat, stop: threading.Event) -> None:
+    def _device(self, cluster: Cluster, heartbeat: Heartbeat, leave: threading.Event) -> None:
         """Say what the network runs on, once a worker knows."""
-        while not stop.is_set():
-            if future.done():  # type: ignore[attr-defined]
-                heartbeat.device = str(future.result())  # type: ignore[attr-defined]
-                _log.info("device: %s", heartbeat.device)
-                self._say(f"device: {heartbeat.device}")
-                return
-            stop.wait(0.1)
+
+        def keep_going() -> None:
+            if leave.is_set():
+                raise Interrupted
+
+        watch = waiting.Watch(cluster, self._settings.limits, self._say)
+        while True:
+            try:
+                heartbeat.device = str(
+                    waiting.run(cluster, watch, keep_going, remote.describe_device, self._settings.compute)
+                )
+            except WorkerLost as error:
+                _log.warning("%s", error)
+                continue
+            _log.info("device: %s", heartbeat.device)
+            self._say(f"device: {heartbeat.device}")
+            return
 
     def _intake(self, watcher: Watcher, stop: threading.Event) -> None:
+        try:
+            sweep(self._settings, self._store, stop)
+        except Exception:  # noqa: BLE001 - logged with its traceback; slides come first
+            _log.exception("looking for what was left behind")
         while not stop.is_set():
             try:
                 report = watcher.look()
@@ -147,7 +198,7 @@ class Daemon:
         for trouble in report.unavailable:
             _log.warning("intake: %s", trouble)
 
-    def _work(self, runner: Runner, daemon_id: int, stop: threading.Event, hold: space.Hold) -> None:
+    def _work(self, runner: Runner, cluster: Cluster, daemon_id: int, stop: threading.Event, hold: space.Hold) -> None:
         while not stop.is_set():
             try:
                 if hold.look():
@@ -158,21 +209,22 @@ class Daemon:
                     stop.wait(IDLE_SECONDS)
                     continue
                 self._changed(job)
-                runner.run(job)
+                ended = runner.run(job)
+                if ended.error_code in _CLUSTER_LOST and not cluster.is_there():
+                    raise SchedulerUnreachable("the daemon lost its cluster")
             except StoreError as error:
                 _log.warning("queue: %s", error)
                 stop.wait(5 * IDLE_SECONDS)
 
     def _changed(self, job: Job) -> None:
-        if job.state in OVER or not job.blocks_done:
-            rest = (
-                f": {job.verdict}, {job.output}"
-                if job.state is JobState.DONE
-                else f": {job.error}"
-                if job.error
-                else ""
-            )
-            self._say(f"job {job.id} {job.state}{rest}")
+        if self._said.get(job.id) is job.state:
+            return
+        if job.state in OVER:
+            self._said.pop(job.id, None)
+        else:
+            self._said[job.id] = job.state
+        rest = f": {job.verdict}, {job.output}" if job.state is JobState.DONE else f": {job.error}" if job.error else ""
+        self._say(f"job {job.id} {job.state}{rest}")
 
 
 def run_slides(
@@ -276,9 +328,12 @@ def probe(cluster: Cluster, path: Path, settings: Settings) -> WsiDenoiseError |
             # A scheduler that went away: the slide is not to blame, and is probed again.
             return SchedulerUnreachable("it dropped the probe")
         except TimeoutError:
-            return SourceUnavailable(f"opening it took more than {settings.limits.open_seconds:g} s")
+            # The worker that hangs on it would be missing for ever, and with it the place for a block.
+            if waiting.end_task(cluster, future):
+                return SourceUnavailable(f"opening it took more than {settings.limits.open_seconds:g} s")
+            return NoWorkers(f"none was free to open it within {settings.limits.open_seconds:g} s")
         finally:
-            future.cancel()
+            cluster.drop([future])
         return trouble
     return BlockKillsWorker("while it was opened")
 
@@ -286,7 +341,11 @@ def probe(cluster: Cluster, path: Path, settings: Settings) -> WsiDenoiseError |
 @contextmanager
 def registered(store: JobStore, settings: Settings) -> Iterator[int]:
     """Give this process a number in the store, and sign it off at the end."""
-    facts = {"inbox": [str(inbox) for inbox in settings.intake.inbox], "output": str(settings.output.folder)}
+    facts = {
+        **identity(),
+        "inbox": [str(inbox) for inbox in settings.intake.inbox],
+        "output": str(settings.output.folder),
+    }
     daemon_id = store.register_daemon(version=__version__, facts=facts)
     try:
         yield daemon_id
@@ -297,32 +356,22 @@ def registered(store: JobStore, settings: Settings) -> Iterator[int]:
             _log.warning("signing off: %s", error)
 
 
-def recover(store: JobStore) -> list[int]:
-    """Give back what daemons of this machine held that died without a word, and return those jobs' numbers.
-
-    Nobody has to wait for their leases then. A process number may have been given to another program meanwhile: then
-    the lease decides, as it does for daemons on other machines.
-    """
-    freed: list[int] = []
-    for daemon in store.daemons():
-        if daemon.host == socket.gethostname() and daemon.pid != os.getpid() and not _alive(daemon.pid):
-            jobs = store.stop_daemon(daemon.id, origin="recovery", reason="died without a word")
-            if jobs:
-                _log.warning(
-                    "daemon %d died; taken up again: %s", daemon.id, ", ".join(f"job {number}" for number in jobs)
-                )
-            freed += jobs
-    return freed
+def _follow_stop(stop: threading.Event, leave: threading.Event) -> None:
+    """Set `leave` when `stop` is set; end when `leave` is."""
+    while not leave.is_set():
+        if stop.wait(0.2):
+            leave.set()
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+def _end_in_time(stop: threading.Event) -> None:
+    """End this process if it is still there so long after it was told to stop: all that is finished is on disk."""
+    stop.wait()
+    time.sleep(END_SECONDS)
+    _log.warning(
+        "not ended within %g s of being told to, and ended hard; whatever it held is taken up again", END_SECONDS
+    )
+    logging.shutdown()
+    os._exit(1)
 
 
 def _make_inbox(inbox: Path) -> None:

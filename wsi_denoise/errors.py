@@ -21,7 +21,7 @@
     ├── ModelError
     │   └── NoSuchPreset, WeightsDamaged, PresetNotForSlides
     ├── ClusterError
-    │   └── WorkerLost, SchedulerUnreachable, DeviceOutOfMemory (all tried again)
+    │   └── WorkerLost, NoWorkers, SchedulerUnreachable, DeviceOutOfMemory (all tried again)
     ├── StoreError
     │   └── DatabaseBusy, DatabaseFull (both tried again), DatabaseOutdated, DatabaseUnreachable, LeaseLost
     ├── JobCancelled          somebody asked for it
@@ -61,12 +61,16 @@ class WsiDenoiseError(Exception):
         What happened in general, and what to do, as complete sentences without and with full stop.
     retry : bool
         Whether the same job may succeed later without anybody changing the file.
+    outlasts : bool
+        Whether such an error is about the surroundings alone (a share, a disk, a cluster, a database): it is tried
+        again however often it happens, and does not count against ``jobs.attempts``.
     """
 
     code: ClassVar[str] = "error"
     happened: ClassVar[str] = "Something went wrong"
     advice: ClassVar[str] = "See the log for details."
     retry: ClassVar[bool] = False
+    outlasts: ClassVar[bool] = False
 
     def __init__(self, detail: str = "") -> None:
         super().__init__(detail)
@@ -220,6 +224,7 @@ class SourceUnavailable(SourceError):
     code = "source_unavailable"
     happened = "The folder or share cannot be read"
     advice = "Check that it is mounted and that permissions allow reading; it is tried again by itself."
+    outlasts = True
 
 
 class OutputError(WsiDenoiseError):
@@ -235,6 +240,7 @@ class DiskFull(OutputError):
     happened = "There is not enough free disk space"
     advice = "Free some space; the job goes on by itself."
     retry = True
+    outlasts = True
 
 
 class OutputExists(OutputError):
@@ -248,6 +254,7 @@ class OutputUnwritable(OutputError):
     happened = "The output folder cannot be written"
     advice = "Check that it exists and that permissions allow writing; it is tried again by itself."
     retry = True
+    outlasts = True
 
 
 class VerificationFailed(OutputError):
@@ -297,10 +304,18 @@ class WorkerLost(ClusterError):
     advice = "The job goes on from its finished blocks by itself."
 
 
+class NoWorkers(ClusterError):
+    code = "no_workers"
+    happened = "No worker process takes tasks"
+    advice = "Check the cluster's workers, and the memory of this machine; the job is tried again by itself."
+    outlasts = True
+
+
 class SchedulerUnreachable(ClusterError):
     code = "scheduler_unreachable"
     happened = "The Dask scheduler cannot be reached"
     advice = "Check compute.scheduler and the network; the job is tried again by itself."
+    outlasts = True
 
 
 class DeviceOutOfMemory(ClusterError):
@@ -322,6 +337,7 @@ class DatabaseBusy(StoreError):
     happened = "The job database is locked by another program"
     advice = "It is tried again by itself; close programs that keep it open."
     retry = True
+    outlasts = True
 
 
 class DatabaseFull(StoreError, DiskFull):
@@ -342,6 +358,7 @@ class DatabaseUnreachable(StoreError):
     happened = "The job database cannot be opened"
     advice = "Check jobs.database and permissions; it is tried again by itself."
     retry = True
+    outlasts = True
 
 
 class LeaseLost(StoreError):

@@ -29,7 +29,7 @@ from wsi_denoise.errors import (
 )
 from wsi_denoise.intake.files import slide_files, snapshot
 from wsi_denoise.intake.quarantine import Quarantine
-from wsi_denoise.jobs.states import JobState, retry_at
+from wsi_denoise.jobs.states import JobState, failures, retry_at
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
 from wsi_denoise.network import weights
@@ -44,7 +44,12 @@ from wsi_denoise.settings import Settings
 _log = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 1.0
+WRITE_SECONDS = 15.0
+"""Longest pause between two tries to write down how a job ended."""
+
 _DATABASE_BYTES = 8_000_000
+_SPOOL_IN_VAIN = frozenset({JobState.CANCELLED, JobState.QUARANTINED, JobState.SETTLING})
+"""Nobody goes on from the finished blocks of a job that ended so."""
 
 
 class Heartbeat:
@@ -115,6 +120,8 @@ class Runner:
         Set to give the running job back after the blocks in flight.
     on_change : callable
         Told the job whenever it moved on.
+    on_wait : callable
+        Told the job, and in a sentence why it does not.
     quarantine : Quarantine or None
         Where notes are written; None writes none (a person is looking at the terminal).
     hold : Hold or None
@@ -131,16 +138,18 @@ class Runner:
         stop: threading.Event,
         *,
         on_change: Callable[[Job], None] = lambda _job: None,
+        on_wait: Callable[[Job, str], None] = lambda _job, _text: None,
         quarantine: Quarantine | None = None,
         hold: space.Hold | None = None,
     ) -> None:
         self._settings, self._store, self._cluster = settings, store, cluster
         self._daemon_id, self._origin = daemon_id, f"daemon:{daemon_id}"
         self._heartbeat, self._stop = heartbeat, stop
-        self._on_change, self._quarantine = on_change, quarantine
+        self._on_change, self._on_wait, self._quarantine = on_change, on_wait, quarantine
         self._hold, self._promises = hold, space.promises(settings)
         self._asked = 0.0
         self._told = 0.0
+        self._spool: Spool | None = None
 
     def run(self, job: Job) -> Job:
         """Run a claimed job to whatever end, and return it as the store has it then.
@@ -154,7 +163,7 @@ class Runner:
         try:
             with self._heartbeat.on(job):
                 result, spool = self._denoise(job)
-                ended = self._finish(job, result)
+                ended = self._written(lambda: self._finish(job, result))
             spool.remove()  # not before the record says done: else a crash here would cost the whole slide
             if self._hold is not None:
                 self._hold.finished()
@@ -166,17 +175,56 @@ class Runner:
             _log.warning("job %d: %s", job.id, error)
             ended = self._store.job(job.id)
         except JobCancelled:
-            ended = self._store.cancelled(job.id, self._daemon_id)
+            ended = self._written(lambda: self._store.cancelled(job.id, self._daemon_id))
         except WsiDenoiseError as error:
-            ended = self._end(job, error)
+            ended = self._ended(job, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, the daemon goes on and the user is told
             _log.exception("job %d", job.id)
-            ended = self._end(job, InternalError(f"{type(error).__name__}: {error}"))
+            ended = self._ended(job, InternalError(f"{type(error).__name__}: {error}"))
         finally:
             self._promises.release()
+        if self._spool is not None and ended.state in _SPOOL_IN_VAIN:
+            self._spool.remove()
         _log.info("job %d: %s%s", ended.id, ended.state, f", {ended.error_code}" if ended.error_code else "")
         self._tell(ended)
         return ended
+
+    def _ended(self, job: Job, error: WsiDenoiseError) -> Job:
+        with self._heartbeat.on(job):
+            try:
+                return self._written(lambda: self._end(job, error))
+            except LeaseLost as lost:
+                _log.warning("job %d: %s", job.id, lost)
+                return self._store.job(job.id)
+
+    def _written(self, write: Callable[[], Job]) -> Job:
+        """Write down how a job ended, however long the database is locked or away; not while the daemon stops.
+
+        Hours of work hang on one line in the database. Its lease is kept meanwhile, where the database lets us.
+
+        Raises
+        ------
+        StoreError
+        """
+        waited = 0.0
+        while True:
+            try:
+                return write()
+            except StoreError as error:
+                if not error.outlasts or self._stop.is_set():
+                    raise
+                _log.warning("the end of a job cannot be written down, and is tried again: %s", error)
+                waited = min(2 * waited + 1, WRITE_SECONDS)
+                self._stop.wait(waited)
+
+    def _remark(self, job: Job, text: str) -> None:
+        try:
+            self._store.remark(job.id, self._daemon_id, text)
+        except LeaseLost:
+            raise
+        except StoreError as error:
+            _log.warning("job %d: %s", job.id, error)
+        self._on_wait(job, text)
 
     def _tell(self, job: Job) -> None:
         self._on_change(job)
@@ -217,18 +265,21 @@ class Runner:
 
         def on_plan(plan: SlidePlan) -> None:
             planned.append(plan)
+            self._spool = Spool(plan.work.spool)
             self._store.set_slide_facts(
                 job.id, plan.info.width, plan.info.height, plan.info.mpp, facts_of(plan.info), origin=self._origin
             )
             _log.info("job %d: %s; %s", job.id, plan.work.plan, plan.tissue_note or "tissue found")
             self._promises.reserve(self._needs(settings, plan))
 
+        self._spool = None
         result = denoise_slide(
             request,
             self._cluster,
             on_plan=on_plan,
             on_progress=lambda progress: self._progress(job, progress),
             keep_going=lambda: self._keep_going(job),
+            on_wait=lambda text: self._remark(job, text),
         )
         if job.region:
             self._cluster.call(remote.preview, planned[0], result.output, result.output.with_suffix(".png")).result()
@@ -269,11 +320,11 @@ class Runner:
         if isinstance(error, DiskFull) and self._hold is not None:
             self._hold.begin(job.id, error, self._promises.left())
             return self._store.retry_later(job.id, error, datetime.now(UTC), self._origin, counts=False)
-        if error.retry and job.attempts < self._settings.jobs.attempts:
-            now = datetime.now(UTC)
-            return self._store.retry_later(
-                job.id, error, retry_at(job.attempts, self._settings.jobs.retry_seconds, now), self._origin
-            )
+        failed = failures(self._store.attempts(job.id)) + 1
+        # What counts began when it was last queued by intake or a person.
+        if error.outlasts or (error.retry and min(failed, job.attempts) < self._settings.jobs.attempts):
+            at = retry_at(failed, self._settings.jobs.retry_seconds, datetime.now(UTC))
+            return self._store.retry_later(job.id, error, at, self._origin, counts=not error.outlasts)
         return self._store.fail(job.id, error, self._origin)
 
     def _note(self, job: Job, error: WsiDenoiseError) -> None:

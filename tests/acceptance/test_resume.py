@@ -120,7 +120,8 @@ def test_shutdown_in_the_middle_gives_the_job_back(workplace, slide, copy_in, ti
     place = workplace(SETTINGS)
     started(place, slide, copy_in, blocks=BLOCKS // 4)
     assert place.stop(seconds=20) == 0
-    assert not place.processes()
+    _, alive = psutil.wait_procs(place.processes(), timeout=60)  # multiprocessing's own helper ends after its parent
+    assert not alive
     (job,) = place.jobs()
     assert job.state is JobState.QUEUED
     assert job.next_try is None

@@ -14,7 +14,7 @@ import pytest
 import tifffile
 from distributed import Future
 
-from wsi_denoise.errors import WorkerLost
+from wsi_denoise.errors import NoWorkers, WorkerLost
 from wsi_denoise.processing import tasks, waiting
 from wsi_denoise.processing.cluster import Cluster, connect
 from wsi_denoise.processing.spool import Spool
@@ -143,7 +143,7 @@ def test_a_cluster_without_workers_is_said_and_given_up(tmp_path):
             patience()
             time.sleep(0.1)
         watch = Watch(cluster, LimitSettings(no_worker_seconds=3), said.append)
-        with pytest.raises(WorkerLost, match="no worker"):
+        with pytest.raises(NoWorkers, match="no worker"):
             waiting.run(cluster, watch, patience, operator.add, 1, 2)
         assert len(said) == 1
         assert cluster.slots() == 1

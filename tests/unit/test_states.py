@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_denoise.errors import TransitionRefused
-from wsi_denoise.jobs.states import ALLOWED, OVER, RETRY_LONGEST, JobState, check, retry_at
+from wsi_denoise.jobs.states import ALLOWED, OVER, RETRY_LONGEST, JobState, check, failures, retry_at
+from wsi_denoise.jobs.values import Attempt
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -70,3 +71,33 @@ def test_waits_never_shrink_and_end(attempt, base):
 
 def test_a_long_wait_is_an_hour():
     assert retry_at(50, 30, NOW) - NOW == timedelta(hours=1)
+
+
+def attempt(outcome, done=0, resumed=0):
+    return Attempt(
+        number=1,
+        daemon=1,
+        started=NOW,
+        ended=NOW,
+        outcome=outcome,
+        error_code=None,
+        error=None,
+        blocks_done=done,
+        blocks_resumed=resumed,
+    )
+
+
+@pytest.mark.parametrize(
+    ("attempts", "count"),
+    [
+        ([], 0),
+        ([attempt("retry_later")] * 3, 3),
+        ([attempt("released"), attempt("lease_expired")] * 50, 0),
+        ([attempt("retry_later"), attempt("released"), attempt("retry_later"), attempt(None)], 2),
+        ([attempt("retry_later")] * 4 + [attempt("retry_later", 7, 3)], 1),
+        ([attempt("retry_later")] * 4 + [attempt(None, 7, 3)], 0),
+        ([attempt("retry_later", 7, 7)] * 4, 4),
+    ],
+)
+def test_failures_in_a_row_without_getting_on(attempts, count):
+    assert failures(attempts) == count

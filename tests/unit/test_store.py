@@ -551,6 +551,7 @@ def test_a_job_that_is_not_there(store, daemon):
         "progress": (daemon, 1, 2),
         "set_slide_facts": (1, 1, None),
         "retry_later": (error, START, "daemon:1"),
+        "remark": (daemon, "no worker"),
         "release": (daemon, "shutdown"),
         "cancelled": (daemon,),
         "cancel": ("person:cli",),
@@ -570,6 +571,28 @@ def test_a_job_that_is_not_there(store, daemon):
         if not name.startswith("_") and "job_id" in inspect.signature(method).parameters
     }
     assert takes_a_job - set(calls) == {"queue", "finish", "cancel_requested", "heartbeat", "rerun"}
+
+
+def test_why_a_running_job_waits(store, daemon):
+    job = queued(store)
+    with pytest.raises(LeaseLost):
+        store.remark(job.id, daemon, "the cluster has no worker")
+    store.claim(daemon, 60)
+    before = store.job(job.id)
+    store.remark(job.id, daemon, "the cluster has no worker")
+    event = store.events(job.id)[-1]
+    assert (event.kind, event.message, event.origin) == ("waiting", "the cluster has no worker", f"daemon:{daemon}")
+    assert store.job(job.id) == before
+
+
+def test_the_states_of_what_a_fingerprint_begins(store, daemon):
+    queued(store, "a", "abc1")
+    assert finish(store, store.claim(daemon, 60), daemon).state is JobState.DONE
+    queued(store, "b", "abc2")
+    queued(store, "c", "a_c3")
+    assert store.states_of("abc") == {JobState.DONE, JobState.QUEUED}
+    assert store.states_of("a_c") == {JobState.QUEUED}
+    assert store.states_of("x") == set()
 
 
 # --- values -----------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from wsi_denoise.errors import SchedulerUnreachable, WorkerLost
+from wsi_denoise.errors import NoWorkers, SchedulerUnreachable, WorkerLost
 from wsi_denoise.processing.waiting import AGAIN, IDLE_LOOKS, LOOK_SECONDS, SILENT_LOOKS, Seen, Watch, judge
 from wsi_denoise.settings import LimitSettings
 
@@ -88,7 +88,7 @@ def test_a_cluster_without_workers_is_said_once_and_given_up_later():
         assert story.look() == []
     assert len(story.said) == 1
     assert "no worker" in story.said[0]
-    with pytest.raises(WorkerLost):
+    with pytest.raises(NoWorkers):
         story.look()
 
 

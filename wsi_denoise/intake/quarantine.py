@@ -89,6 +89,14 @@ class Quarantine:
             raise OutputUnwritable(f"{shown(self.folder)} ({failure.strerror})") from failure
         return Placed(note, link, moved)
 
+    def has_note(self, slide: Path, relative: Path) -> bool:
+        """Tell whether the note of a slide is there."""
+        try:
+            note, _ = self._places(slide, relative, make=False)
+        except OSError:
+            return False
+        return _is_note_of(note, slide)
+
     def release(self, slide: Path, relative: Path) -> bool:
         """Remove note and link of a slide that is queued again or gone; a moved original stays.
 

@@ -222,10 +222,21 @@ class History(Figures):
             row = session.scalar(select(PauseRow).order_by(PauseRow.since))
             return None if row is None else row.reason or f"paused by {row.origin}"
 
+    def pauses(self) -> dict[str, str]:
+        """Return every pause: who asked for it, and why."""
+        with self.reading() as session:
+            return {row.origin: row.reason for row in session.scalars(select(PauseRow).order_by(PauseRow.since))}
+
     def cancel_requested(self, job_id: int) -> bool:
         """Return whether a person wants a running job to stop."""
         with self.reading() as session:
             return bool(session.scalar(select(JobRow.cancel_requested).where(JobRow.id == job_id)))
+
+    def states_of(self, fingerprint: str) -> set[JobState]:
+        """Return the states of all jobs whose slide's fingerprint begins like this, in hexadecimal digits."""
+        begins = SlideRow.fingerprint.startswith(fingerprint, autoescape=True)
+        with self.reading() as session:
+            return set(session.scalars(select(JobRow.state).join(JobRow.slide).where(begins).distinct()))
 
     def daemons(self, *, stopped: bool = False) -> list[DaemonInfo]:
         """Return the daemons, newest first; those that said goodbye only when asked for."""

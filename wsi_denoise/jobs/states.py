@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from wsi_denoise.errors import TransitionRefused
+
+if TYPE_CHECKING:
+    from wsi_denoise.jobs.values import Attempt
 
 RETRY_FACTOR = 2.0
 RETRY_LONGEST = timedelta(hours=1)
@@ -73,6 +77,21 @@ def check(old: JobState, new: JobState) -> None:
     """
     if new not in ALLOWED[old]:
         raise TransitionRefused(f"a job that is {old} cannot become {new}")
+
+
+def failures(attempts: Sequence[Attempt]) -> int:
+    """Return how often in a row a job failed without getting on, from its attempts, oldest first.
+
+    An attempt that finished a block begins a new count. One that was given back, or whose daemon died, says nothing
+    about the job: a machine may be restarted as often as it likes.
+    """
+    count = 0
+    for attempt in attempts:
+        if attempt.blocks_done > attempt.blocks_resumed:
+            count = 0
+        if attempt.outcome == "retry_later":
+            count += 1
+    return count
 
 
 def retry_at(attempt: int, base_seconds: float, now: datetime) -> datetime:

@@ -191,6 +191,17 @@ class Work(Record):
             who = origin or (f"daemon:{row.daemon_id}" if row.daemon_id is not None else "intake")
             self._record(session, row, who, "slide", f"{width} x {height} px, {resolution}")
 
+    def remark(self, job_id: int, daemon_id: int, message: str) -> None:
+        """Note why a running job does not get on. It changes nothing else.
+
+        Raises
+        ------
+        LeaseLost
+        """
+        with self.writing() as session:
+            row = held(session, job_id, daemon_id)
+            self._record(session, row, f"daemon:{daemon_id}", "waiting", message)
+
     def finish(
         self,
         job_id: int,

@@ -13,10 +13,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, WorkerPlugin
 from distributed.comm import CommClosedError
 
-from wsi_denoise.errors import SchedulerUnreachable
+from wsi_denoise.errors import NoWorkers, SchedulerUnreachable
 from wsi_denoise.settings import ComputeSettings, Settings
 
 _log = logging.getLogger(__name__)
@@ -26,6 +26,8 @@ MOST_PROCESSES = 4
 
 ANSWER_SECONDS = 10.0
 """A scheduler that has not answered by then does not answer."""
+
+CLOSE_SECONDS = 10.0
 
 QUIET = {
     # Dask watches itself ten to a hundred times a second: 12 % of a core for two workers that do nothing, 2 % like
@@ -66,6 +68,14 @@ class Cluster:
             return 1  # whether anybody is there is told elsewhere (waiting.py)
         return max(1, sum(threads.values()))
 
+    def is_there(self) -> bool:
+        """Tell whether the scheduler answers and has a worker."""
+        try:
+            known = self.client.sync(self.client.scheduler.ncores, workers=None, callback_timeout=ANSWER_SECONDS)
+        except (TimeoutError, OSError, CancelledError, RuntimeError):
+            return False
+        return bool(known)
+
     def drop(self, futures: Iterable[Any]) -> None:
         """Say that nobody wants these results any more; does not wait for anybody."""
         dropped = list(futures)
@@ -81,6 +91,7 @@ class Cluster:
 def shape(compute: ComputeSettings, cores: int | None = None) -> tuple[int, int]:
     """Return (processes, threads per process) for a cluster on this machine."""
     cores = cores or len(os.sched_getaffinity(0))
+    cores = min(cores, compute.cores or cores)
     processes = compute.workers or min(cores, MOST_PROCESSES)
     return processes, compute.threads or max(1, cores // processes)
 
@@ -91,7 +102,7 @@ def connect(settings: Settings) -> Iterator[Cluster]:
 
     Raises
     ------
-    SchedulerUnreachable
+    SchedulerUnreachable, NoWorkers
     """
     address = settings.compute.scheduler
     logging.getLogger("distributed").setLevel(logging.WARNING)
@@ -125,17 +136,48 @@ def connect(settings: Settings) -> Iterator[Cluster]:
     processes, threads = shape(settings.compute)
     folder = settings.jobs.state / "workers"
     folder.mkdir(parents=True, exist_ok=True)
-    cluster = _local(processes, threads, settings.limits.worker_memory, folder)
+    cluster = _started(processes, threads, settings.limits.worker_memory, folder)
     try:
         with Client(cluster) as client:
+            client.register_plugin(_EndHard())
             yield Cluster(client, 1, f"{processes} worker processes with {threads} threads each on this machine")
     finally:
         _close(cluster)
 
 
+class _EndHard(WorkerPlugin):  # type: ignore[misc]
+    """Ends a worker process at once when it is told to close.
+
+    All it did is in the spool; to take down torch and tiatoolbox in good order takes seconds, for which a shutdown has
+    no time.
+    """
+
+    name = "wsi-denoise-end"
+
+    def teardown(self, worker: Any) -> None:  # noqa: ARG002 - Dask's own signature
+        os._exit(0)
+
+
+def _started(processes: int, threads: int, memory: str, folder: Path) -> Any:
+    """Start the worker processes; one that dies while it starts is no reason to give up.
+
+    Raises
+    ------
+    NoWorkers
+    """
+    for again in (True, True, False):
+        try:
+            return _local(processes, threads, memory, folder)
+        except (RuntimeError, TimeoutError, OSError) as error:
+            if not again:
+                raise NoWorkers(f"they do not start ({error})") from error
+            _log.warning("the worker processes did not start, and are started again: %s", error)
+    raise AssertionError
+
+
 def _close(cluster: Any) -> None:
     try:
-        cluster.close()
+        cluster.close(timeout=CLOSE_SECONDS)
     except TimeoutError:
         # Dask waits a few seconds for a killed worker, which a busy machine takes longer to bury. All work is done by
         # now, and must not count as failed for that.

@@ -18,7 +18,7 @@ from typing import Any
 
 from distributed import KilledWorker
 
-from wsi_denoise.errors import ClusterError, SchedulerUnreachable, WorkerLost
+from wsi_denoise.errors import NoWorkers, SchedulerUnreachable, WorkerLost
 from wsi_denoise.processing.cluster import ANSWER_SECONDS, Cluster
 from wsi_denoise.settings import LimitSettings
 
@@ -225,8 +225,8 @@ class Watch:
 
         Raises
         ------
-        SchedulerUnreachable, WorkerLost
-            When waiting longer is in vain; both are tried again later.
+        SchedulerUnreachable, NoWorkers, WorkerLost
+            When waiting longer is in vain; they are tried again later.
         """
         now = self._clock()
         if not futures or now - self._looked < LOOK_SECONDS:
@@ -271,7 +271,7 @@ class Watch:
             return
         self._nobody = now if self._nobody is None else self._nobody
         if now - self._moved >= self._limits.no_worker_seconds:
-            raise WorkerLost(f"for {now - self._moved:.0f} s {finding.text}")
+            raise NoWorkers(f"for {now - self._moved:.0f} s {finding.text}")
 
     def _check_time(self, seen: Seen, tasks: Mapping[str, Any], now: float) -> None:
         """End the workers that are at one task for too long; whoever waits for it gets a KilledWorker."""
@@ -304,6 +304,18 @@ def restart(cluster: Cluster, addresses: list[str]) -> None:
         )
     except (TimeoutError, OSError, CancelledError, RuntimeError) as error:
         _log.warning("ending workers: %s", error)
+
+
+def end_task(cluster: Cluster, future: Any) -> bool:
+    """End the worker that is at a task, and tell whether there was one; a task that nobody began is let be."""
+    seen = ask(cluster)
+    task = str(future.key)
+    address = seen.placed.get(task)
+    if address is None or not (task in seen.executing or address in seen.silent):
+        return False
+    _log.warning("a worker is ended: it was too long at %s", seen.executing.get(task, "a place that it does not tell"))
+    restart(cluster, [address])
+    return True
 
 
 def result(future: Any, seconds: float = ANSWER_SECONDS) -> Any:
@@ -361,6 +373,3 @@ def run(
     finally:
         watch.moved()
         cluster.drop([future])
-
-
-__all__ = ["ClusterError", "Finding", "Seen", "StillOut", "Watch", "ask", "judge", "restart", "result", "run"]

@@ -1,0 +1,216 @@
+"""What is found after a crash: dead daemons, finished blocks nobody wants, partial files, missing notes."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from wsi_denoise import recovery
+from wsi_denoise.errors import UnreadableTile, VerificationFailed
+from wsi_denoise.jobs.states import JobState
+from wsi_denoise.jobs.store import JobStore
+from wsi_denoise.settings import load
+
+ONE, OTHER, UNKNOWN = "1" * 64, "2" * 64, "3" * 64
+KEY = "f" * 20
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return load(folder=tmp_path, environ={}).settings
+
+
+@pytest.fixture
+def store(settings):
+    store = JobStore(settings.database_url)
+    store.upgrade()
+    yield store
+    store.close()
+
+
+def queued(store, settings, fingerprint, name="a.tiff"):
+    slide = settings.intake.inbox[0] / name
+    slide.parent.mkdir(parents=True, exist_ok=True)
+    slide.write_bytes(b"slide")
+    job = store.see(slide, name, size_bytes=5, mtime_ns=1, preset="paper", origin="test")
+    return store.queue(job.id, fingerprint=fingerprint, settings={}, settings_hash="s", preset="paper", origin="test")
+
+
+# -- daemons
+
+
+def daemon_with(store, pid, **facts):
+    return store.register_daemon(host=socket.gethostname(), pid=pid, facts={**recovery.identity(), **facts})
+
+
+@pytest.fixture
+def ended():
+    """The number of a process that was."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_jobs_of_a_dead_daemon_are_taken_up_at_once(store, settings, ended):
+    job = queued(store, settings, ONE)
+    daemon = daemon_with(store, ended)
+    store.claim(daemon, 600)
+    assert recovery.recover(store) == [job.id]
+    assert store.job(job.id).state is JobState.QUEUED
+    assert store.daemons() == []
+    assert recovery.recover(store) == []
+
+
+def test_a_living_daemon_keeps_its_job(store, settings):
+    job = queued(store, settings, ONE)
+    store.claim(daemon_with(store, os.getpid()), 600)
+    assert recovery.recover(store) == []
+    assert store.job(job.id).state is JobState.RUNNING
+
+
+def test_a_number_that_was_given_to_another_program_is_no_daemon(store, settings):
+    job = queued(store, settings, ONE)
+    store.claim(daemon_with(store, os.getpid(), began=recovery.identity()["began"] - 1), 600)
+    assert recovery.recover(store) == [job.id]
+
+
+def test_numbers_of_another_container_say_nothing(store, settings, ended):
+    queued(store, settings, ONE)
+    store.claim(daemon_with(store, ended, namespace="pid:[1]"), 600)
+    assert recovery.recover(store) == []
+
+
+def test_after_a_restart_of_the_machine_silence_decides(store, settings, ended, monkeypatch):
+    """Or it is another machine of the same name, whose daemon lives."""
+    job = queued(store, settings, ONE)
+    store.claim(daemon_with(store, ended, boot="another"), 600)
+    assert recovery.recover(store) == []
+    (daemon,) = store.daemons()
+    assert recovery.is_dead(daemon, daemon.heartbeat + 2 * recovery.ELSEWHERE)
+    monkeypatch.setattr(recovery, "ELSEWHERE", -recovery.ELSEWHERE)
+    assert recovery.recover(store) == [job.id]
+
+
+# -- files
+
+
+def spool_of(settings, fingerprint):
+    folder = settings.jobs.state / "spool" / f"{fingerprint[:20]}-{KEY}"
+    folder.mkdir(parents=True)
+    (folder / "0-0.block").write_bytes(b"block")
+    return folder
+
+
+def partial_of(settings, fingerprint):
+    file = settings.output.folder / "deep" / "down" / f".{fingerprint[:20]}-{KEY}.part"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"half a slide")
+    return file
+
+
+def age(path, seconds):
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
+def test_what_a_waiting_job_will_go_on_from_is_kept(store, settings):
+    queued(store, settings, ONE)
+    kept = [spool_of(settings, ONE), partial_of(settings, ONE)]
+    for path in kept:
+        age(path, 1e7)
+    assert recovery.sweep(settings, store) == []
+    assert all(path.exists() for path in kept)
+
+
+def test_what_a_failed_job_left_is_kept_for_a_retry(store, settings):
+    store.fail(queued(store, settings, ONE).id, VerificationFailed(), "test")
+    folder = spool_of(settings, ONE)
+    assert recovery.sweep(settings, store) == []
+    assert folder.exists()
+
+
+@pytest.mark.parametrize("fingerprint", [ONE, OTHER])
+def test_what_nobody_wants_is_removed_and_said(store, settings, fingerprint, caplog):
+    daemon = store.register_daemon()
+    queued(store, settings, ONE)
+    job = store.claim(daemon, 600)
+    store.finish(job.id, daemon, verdict="pass", reasons=[], metrics={}, output="/o", output_sha256="0")
+    store.cancel(queued(store, settings, OTHER, "b.tiff").id, "person:cli")
+    gone = [spool_of(settings, fingerprint), partial_of(settings, fingerprint)]
+    said = recovery.sweep(settings, store)
+    assert len(said) == 2
+    assert not any(path.exists() for path in gone)
+    assert all(line in caplog.text for line in said)
+
+
+def test_what_this_database_does_not_know_is_left_for_a_day(store, settings):
+    paths = [spool_of(settings, UNKNOWN), partial_of(settings, UNKNOWN)]
+    assert recovery.sweep(settings, store) == []
+    assert all(path.exists() for path in paths)
+    for path in paths:
+        age(path, 2 * recovery.STRANGE_SECONDS)
+    assert len(recovery.sweep(settings, store)) == 2
+    assert not any(path.exists() for path in paths)
+
+
+def test_other_files_are_never_touched(store, settings):
+    names = [".hidden.part", "x.part", f".{ONE[:20]}-{KEY}.part.tiff", f".{ONE[:19]}-{KEY}.part", "slide.denoised.tiff"]
+    settings.output.folder.mkdir(parents=True)
+    files = [settings.output.folder / name for name in names]
+    strange = settings.jobs.state / "spool" / "mine"
+    strange.mkdir(parents=True)
+    for path in files:
+        path.write_text("x")
+    for path in (*files, strange):
+        age(path, 1e8)
+    assert recovery.sweep(settings, store) == []
+    assert all(path.exists() for path in (*files, strange))
+
+
+# -- notes
+
+
+def test_a_note_that_a_crash_kept_from_being_written(store, settings):
+    error = UnreadableTile("level 0, x 512, y 1024: it says so.")
+    job = store.quarantine(queued(store, settings, ONE).id, error, "daemon:1")
+    (line,) = recovery.sweep(settings, store)
+    assert f"job {job.id}" in line
+    note = (settings.intake.quarantine / "a.tiff.txt").read_text()
+    assert note.startswith(f"{error.happened}: level 0, x 512, y 1024: it says so")
+    assert f"code: {error.code}" in note
+    assert recovery.sweep(settings, store) == []
+
+
+def test_no_note_for_what_is_gone_or_tried_again(store, settings):
+    job = store.quarantine(queued(store, settings, ONE).id, UnreadableTile(), "daemon:1")
+    again = store.see(job.slide, job.relative, size_bytes=6, mtime_ns=2, preset="paper", origin="test")
+    assert recovery.sweep(settings, store) == []
+    store.forget(again.id, "gone")
+    shutil.rmtree(settings.intake.inbox[0])
+    assert recovery.sweep(settings, store) == []
+    assert not settings.intake.quarantine.exists() or not list(settings.intake.quarantine.iterdir())
+
+
+@pytest.mark.parametrize("detail", ["", "x 1", "it ends. here", "with: colons"])
+def test_an_error_comes_back_from_the_record(store, settings, detail):
+    job = store.quarantine(queued(store, settings, ONE).id, UnreadableTile(detail), "daemon:1")
+    found = recovery.error_of(job)
+    assert type(found) is UnreadableTile
+    assert str(found).rstrip(".") == str(UnreadableTile(detail.rstrip("."))).rstrip(".")
+
+
+def test_an_error_of_another_version_keeps_its_text(store, settings):
+    class Other(UnreadableTile):
+        code = "not known any more"
+        happened = "Something else"
+
+    job = store.quarantine(queued(store, settings, ONE).id, Other("x 1"), "daemon:1")
+    assert "Something else: x 1" in str(recovery.error_of(job))
+    assert datetime.now(UTC) >= job.finished
+    assert Path(job.slide).exists()

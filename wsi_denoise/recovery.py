@@ -1,0 +1,185 @@
+"""What a daemon that died without a word left behind: jobs, finished blocks, partial files, a missing note.
+
+Found when a daemon starts, and said in the log. Nothing is removed that a job may still want, nor anything that this
+database does not know and that was touched within a day: it may be another program's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from wsi_denoise.errors import WsiDenoiseError, every_error
+from wsi_denoise.intake.quarantine import Quarantine
+from wsi_denoise.jobs.states import JobState
+from wsi_denoise.jobs.store import JobStore
+from wsi_denoise.jobs.values import DaemonInfo, Job, JobQuery
+from wsi_denoise.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+STRANGE_SECONDS = 24 * 3600.0
+ELSEWHERE = timedelta(seconds=30)
+"""A daemon of another boot of this machine, or of another machine of its name, is dead when it was silent so long."""
+
+_WANTED = frozenset({JobState.SETTLING, JobState.QUEUED, JobState.RUNNING, JobState.FAILED})
+"""A failed job may be retried by a person, and goes on from its blocks then."""
+
+_SPOOL = re.compile(r"(?P<slide>[0-9a-f]{20})-[0-9a-f]{20}")
+_PARTIAL = re.compile(rf"\.{_SPOOL.pattern}\.part")
+
+
+def identity() -> dict[str, Any]:
+    """Return what tells this process from one that gets its number later: for the daemon's entry in the store."""
+    return {
+        "boot": _line(Path("/proc/sys/kernel/random/boot_id")),
+        "namespace": _namespace(),
+        "began": _began(os.getpid()),
+    }
+
+
+def recover(store: JobStore) -> list[int]:
+    """Give back what daemons of this machine held that died without a word, and return those jobs' numbers.
+
+    Nobody has to wait for their leases then. Where that cannot be told, the lease decides, as it does for daemons on
+    other machines.
+    """
+    freed: list[int] = []
+    for daemon in store.daemons():
+        if daemon.host == socket.gethostname() and is_dead(daemon, datetime.now(UTC)):
+            jobs = store.stop_daemon(daemon.id, origin="recovery", reason="died without a word")
+            if jobs:
+                _log.warning(
+                    "daemon %d died; taken up again: %s", daemon.id, ", ".join(f"job {number}" for number in jobs)
+                )
+            freed += jobs
+    return freed
+
+
+def is_dead(daemon: DaemonInfo, now: datetime) -> bool:
+    """Tell whether the process of a daemon of this machine is surely gone."""
+    here, there = identity(), daemon.facts
+    if there.get("boot") and there["boot"] != here["boot"]:
+        return now - daemon.heartbeat > ELSEWHERE
+    if there.get("namespace") and there["namespace"] != here["namespace"]:
+        return False  # a container: its numbers are not ours
+    if not _alive(daemon.pid):
+        return True
+    return there.get("began") is not None and there["began"] != _began(daemon.pid)
+
+
+def sweep(settings: Settings, store: JobStore, stop: threading.Event | None = None) -> list[str]:
+    """Remove what nobody wants any more, write notes that are missing, and return what was done, in words.
+
+    Raises
+    ------
+    StoreError
+    """
+    stop = stop or threading.Event()
+    done = []
+    for folder in sorted((settings.jobs.state / "spool").glob("*")):
+        if stop.is_set():
+            break
+        match = _SPOOL.fullmatch(folder.name)
+        if match and not _is_wanted(folder, match["slide"], store):
+            shutil.rmtree(folder, ignore_errors=True)
+            done.append(f"removed the finished blocks of a slide that nobody wants: {folder.name}")
+    for file, slide in _partials(settings.output.folder, stop):
+        if not _is_wanted(file, slide, store):
+            file.unlink(missing_ok=True)
+            done.append(f"removed a partial output: {file.name}")
+    quarantine = Quarantine(settings.intake.quarantine, move=settings.intake.move)
+    done.extend(
+        f"wrote the missing quarantine note of job {job.id}"
+        for job in _quarantined(store)
+        if not stop.is_set() and _put_note(quarantine, job)
+    )
+    for line in done:
+        _log.warning("found after a crash: %s", line)
+    return done
+
+
+def _is_wanted(path: Path, slide: str, store: JobStore) -> bool:
+    states = store.states_of(slide)
+    if states:
+        return not _WANTED.isdisjoint(states)
+    try:
+        return time.time() - path.stat().st_mtime < STRANGE_SECONDS
+    except OSError:
+        return True
+
+
+def _partials(folder: Path, stop: threading.Event) -> Iterator[tuple[Path, str]]:
+    for here, _, names in os.walk(folder):
+        if stop.is_set():
+            return
+        for name in names:
+            match = _PARTIAL.fullmatch(name)
+            if match:
+                yield Path(here) / name, match["slide"]
+
+
+def _quarantined(store: JobStore) -> Iterator[Job]:
+    """Yield the jobs that stand for their file, and whose file is still there."""
+    jobs = store.jobs(JobQuery(states=(JobState.QUARANTINED,), limit=None)).jobs
+    newest = {known.job_id for known in store.known([job.slide for job in jobs]).values()}
+    yield from (job for job in jobs if job.id in newest and os.path.lexists(job.slide))
+
+
+def _put_note(quarantine: Quarantine, job: Job) -> bool:
+    slide, relative = Path(job.slide), Path(job.relative)
+    if quarantine.has_note(slide, relative):
+        return False
+    try:
+        quarantine.put(slide, relative, error_of(job), job_id=job.id, time=job.finished or datetime.now(UTC))
+    except WsiDenoiseError as failure:
+        _log.warning("job %d: %s", job.id, failure)
+        return False
+    return True
+
+
+def error_of(job: Job) -> WsiDenoiseError:
+    """Return the error that a job ended with, from its code and its text in the store."""
+    kind = next((each for each in every_error() if each.code == job.error_code), WsiDenoiseError)
+    detail = (job.error or "").removeprefix(kind.happened).removesuffix(kind.advice)
+    return kind(detail.strip().removeprefix(":").removesuffix(".").strip())
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _began(pid: int) -> int | None:
+    """Return when a process began, in ticks since the machine did; None where that cannot be told."""
+    # Field 22; the second one, the program's name, may hold spaces and parentheses.
+    fields = _line(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return int(fields[19]) if len(fields) > 19 else None
+
+
+def _namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def _line(file: Path) -> str:
+    try:
+        return file.read_text("ascii", "replace").strip()
+    except OSError:
+        return ""
