@@ -1,12 +1,25 @@
 """Fixtures every tier uses: real tissue that ships with a dependency, and the shared folder where there is one."""
 
+import asyncio
+import hashlib
+import importlib.util
 import os
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
+import httpx
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
+
+from wsi_denoise.jobs.store import JobStore
+from wsi_denoise.jobs.values import Job
+from wsi_denoise.quality.patchmap import PatchMap, save
+from wsi_denoise.settings import Settings, load
+from wsi_denoise.slide.lattice import halve
 
 ROOT = Path(__file__).parents[1]
 
@@ -30,3 +43,132 @@ def tissue_image() -> np.ndarray:
     file = Path(str(find_spec("tiatoolbox").origin)).parent / "data" / "target_image.png"
     with Image.open(file) as image:
         return np.asarray(image.convert("RGB"))
+
+
+def program(name: str) -> ModuleType:
+    """Return one of the acceptance programs, which are no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "acceptance" / "programs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def postgres():
+    """A PostgreSQL server, started by the tests; its ``database()`` gives the URL of a new, empty database."""
+    starting = program("postgres")
+    try:
+        server = starting.Server()
+    except starting.NotThere as error:
+        pytest.skip(f"no PostgreSQL: {error}")
+    yield server
+    server.close()
+
+
+def write_tiff(path: Path, levels: list[np.ndarray], *, icc: bytes | None = None) -> Path:
+    """Write a tiled, lossless TIFF of the given levels, (height, width, 3) uint8."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tifffile.TiffWriter(path) as tiff:
+        for number, pixels in enumerate(levels):
+            tiff.write(
+                pixels, tile=(256, 256), photometric="rgb", compression="adobe_deflate", metadata=None,
+                subfiletype=1 if number else 0, iccprofile=icc,
+            )  # fmt: skip
+    return path
+
+
+def halved(pixels: np.ndarray, times: int) -> list[np.ndarray]:
+    """Return a picture and its smaller levels."""
+    levels = [pixels]
+    for _ in range(times):
+        levels.append(halve(levels[-1]))
+    return levels
+
+
+@dataclass(frozen=True)
+class Processed:
+    """A slide that has been processed, as daemon and record would leave it, in a folder that the page can serve."""
+
+    folder: Path
+    store: JobStore
+    job: Job
+    before: np.ndarray
+    after: np.ndarray
+    patch_map: PatchMap
+
+    @property
+    def settings(self) -> Settings:
+        return load(folder=self.folder, environ={}).settings
+
+
+@pytest.fixture
+def processed(tmp_path, tissue_image):
+    """What makes a done job of real tissue, 700 x 900 px: ``processed(name="a.tiff", levels=2, icc=None)``."""
+    stores = []
+
+    def make(name: str = "slide.tiff", *, levels: int = 2, icc: bytes | None = None) -> Processed:
+        after = np.ascontiguousarray(tissue_image[:900, :700])
+        noise = np.random.default_rng(3).normal(0, 20, after.shape)
+        before = np.clip(after + noise, 0, 255).astype(np.uint8)
+        source = write_tiff(tmp_path / "inbox" / name, halved(before, levels), icc=icc)
+        output = write_tiff(tmp_path / "denoised" / f"{name}.denoised.tiff", halved(after, 2), icc=icc)
+        strength = np.full((10, 8), 0.5, np.float32)
+        strength[2, 3], strength[8, 1], strength[0, 0] = -9.5, 4.0, np.nan
+        patch_map = PatchMap(np.linspace(5, 20, 80, dtype=np.float32).reshape(10, 8), strength)
+        store = JobStore(f"sqlite:///{tmp_path / '.wsi-denoise' / 'jobs.sqlite'}")
+        stores.append(store)
+        store.upgrade()
+        daemon = store.register_daemon()
+        status = source.stat()
+        seen = store.see(
+            source, name, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns, preset="paper", origin="daemon:1"
+        )
+        print_of = hashlib.sha256(source.read_bytes()).hexdigest()
+        store.queue(
+            seen.id, fingerprint=print_of, settings={}, settings_hash=str(seen.id), preset="paper", origin="daemon:1"
+        )
+        store.claim(daemon, 60, only=seen.id)
+        store.set_slide_facts(seen.id, 700, 900, (0.5, 0.5), {})
+        maps = tmp_path / ".wsi-denoise" / "maps" / f"{seen.id}.npz"
+        maps.parent.mkdir(exist_ok=True)
+        save(maps, patch_map)
+        job = store.finish(
+            seen.id, daemon, verdict="review", reasons=["structure_removed: <b>one</b> patch"],
+            metrics={"sigma_before_wavelet": 20.0}, output=output, output_sha256="0" * 64, maps=maps,
+            provenance={"preset": "paper"},
+        )  # fmt: skip
+        return Processed(tmp_path, store, job, before, after, patch_map)
+
+    yield make
+    for store in stores:
+        store.close()
+
+
+class Client:
+    """Asks an ASGI application as a browser on this machine would."""
+
+    def __init__(self, app, base_url: str = "http://127.0.0.1:8501") -> None:
+        self.app, self._base = app, base_url
+
+    def request(self, method: str, path: str, **options) -> httpx.Response:
+        async def ask() -> httpx.Response:
+            transport = httpx.ASGITransport(self.app)
+            async with httpx.AsyncClient(transport=transport, base_url=self._base) as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(ask())
+
+    def get(self, path: str, **options) -> httpx.Response:
+        return self.request("GET", path, **options)
+
+    def put(self, path: str, **options) -> httpx.Response:
+        return self.request("PUT", path, **options)
+
+    def post(self, path: str, **options) -> httpx.Response:
+        return self.request("POST", path, **options)
+
+
+@pytest.fixture
+def asking():
+    """What asks an application: ``asking(app).get(path)``."""
+    return Client

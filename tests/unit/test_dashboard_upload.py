@@ -1,0 +1,177 @@
+"""Uploads: what becomes of a file that comes through the browser, whole, cut off, too large or badly named."""
+
+import http.client
+import socket
+import threading
+import time
+from contextlib import contextmanager
+from fnmatch import fnmatch
+
+import psutil
+import pytest
+import uvicorn
+
+from dashboard import routes, upload
+from wsi_denoise.settings import IntakeSettings, load
+
+IGNORE = load(environ={}).settings.intake.ignore
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "place"
+
+
+def settings_in(folder, **values):
+    folder.mkdir(exist_ok=True)
+    overrides = {name.replace("__", "."): value for name, value in values.items()}
+    return load(folder=folder, environ={}, overrides=overrides).settings
+
+
+@pytest.fixture
+def client_of(asking):
+    @contextmanager
+    def make(folder, **values):
+        yield asking(routes.application(settings_in(folder, **values)))
+
+    return make
+
+
+def left_in(folder):
+    return sorted(file.name for file in (folder / "inbox").iterdir()) if (folder / "inbox").exists() else []
+
+
+def test_a_file_arrives_whole_under_its_name(folder, client_of):
+    content = bytes(range(256)) * 40_000
+    with client_of(folder) as client:
+        answer = client.put("/upload/schn%C3%B6%20%231.svs", content=content)
+    assert (answer.status_code, answer.json()) == (201, {"name": "schnö #1.svs", "bytes": len(content)})
+    assert (folder / "inbox" / "schnö #1.svs").read_bytes() == content
+    assert left_in(folder) == ["schnö #1.svs"]
+
+
+def test_a_file_of_that_name_is_never_replaced(folder, client_of):
+    with client_of(folder) as client:
+        assert client.put("/upload/a.svs", content=b"first").status_code == 201
+        again = client.put("/upload/a.svs", content=b"second")
+    assert (again.status_code, again.json()["error_code"]) == (409, "upload_refused")
+    assert (folder / "inbox" / "a.svs").read_bytes() == b"first"
+    assert left_in(folder) == ["a.svs"]
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("a.txt", 415), ("a.czi", 415), ("a.mrxs", 415), ("a", 415), (".hidden.svs", 400), ("a.svs.part", 400),
+        ("~$a.svs", 400), ("a%0A.svs", 400), ("a%E2%80%AE.svs", 400), ("%20a.svs", 400), ("C%3Aa.svs", 400),
+        ("a%5Cb.svs", 404), ("a%2Fb.svs", 404), ("..%2Fa.svs", 404), ("%2E%2E", 404), ("x" * 300 + ".svs", 400),
+    ],
+)  # fmt: skip
+def test_names_that_no_slide_has_are_refused(folder, client_of, name, status):
+    with client_of(folder) as client:
+        answer = client.put(f"/upload/{name}", content=b"x")
+    assert answer.status_code == status
+    assert answer.json()["error"]
+    assert left_in(folder) == []
+
+
+def test_too_much_is_refused_before_and_while_it_comes(folder, client_of):
+    async def pieces():
+        for _ in range(50):
+            yield bytes(100_000)
+
+    with client_of(folder, dashboard__upload_megabytes=1) as client:
+        assert client.put("/upload/a.svs", content=bytes(1_000_001)).status_code == 413
+        assert client.put("/upload/b.svs", content=pieces()).status_code == 413
+        assert client.put("/upload/c.svs", content=bytes(1_000_000)).status_code == 201
+        assert client.put("/upload/d.svs", content=b"").status_code == 400
+    assert left_in(folder) == ["c.svs"]
+
+
+def test_a_full_disk_is_said_before_anything_is_written(folder, client_of, monkeypatch):
+    monkeypatch.setattr(upload, "SPARE_BYTES", 1 << 62)
+    with client_of(folder) as client:
+        assert client.put("/upload/a.svs", content=b"x").status_code == 507
+    assert left_in(folder) == []
+
+
+def test_another_site_cannot_fill_the_inbox(folder, client_of):
+    with client_of(folder) as client:
+        for headers in ({"origin": "http://evil.example"}, {"origin": "null"}, {"sec-fetch-site": "cross-site"}):
+            assert client.put("/upload/a.svs", content=b"x", headers=headers).status_code == 403
+        own = {"origin": "http://127.0.0.1:8501", "sec-fetch-site": "same-origin"}
+        assert client.put("/upload/a.svs", content=b"x", headers=own).status_code == 201
+        assert client.post("/upload/b.svs", content=b"x").status_code in {404, 405}
+    assert left_in(folder) == ["a.svs"]
+
+
+@pytest.mark.parametrize("ignore", [IGNORE, ["*.part"], [".*"], ["*.tmp"]])
+def test_the_partial_name_is_one_that_intake_passes_over(ignore):
+    name = upload.partial_name("a.svs", ignore)
+    assert any(fnmatch(name, pattern) for pattern in ignore)
+    assert upload.partial_name("a.svs", ignore) != name
+
+
+def test_without_such_a_pattern_nothing_is_taken(folder, client_of):
+    with client_of(folder, intake__ignore=["Thumbs.db"]) as client:
+        answer = client.put("/upload/a.svs", content=b"x")
+    assert answer.status_code == 503
+    assert "intake.ignore" in answer.json()["error"]
+    assert IntakeSettings().ignore == IGNORE
+
+
+@contextmanager
+def served(folder):
+    """A real server: only there does a connection break."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        config = uvicorn.Config(routes.application(settings_in(folder)), log_config=None)
+        server = uvicorn.Server(config)
+        listener.listen()
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = True
+            thread.join(60)
+
+
+def wait_for(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_an_upload_that_is_cut_off_leaves_nothing(folder):
+    with served(folder) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.putrequest("PUT", "/upload/a.svs")
+        connection.putheader("Content-Length", "50000000")
+        connection.endheaders()
+        connection.send(bytes(9_000_000))
+        wait_for(lambda: left_in(folder))
+        (part,) = left_in(folder)
+        assert part != "a.svs"
+        assert any(fnmatch(part, pattern) for pattern in IGNORE)
+        connection.close()
+        wait_for(lambda: left_in(folder) == [])
+
+
+def test_a_large_file_is_never_in_memory(folder):
+    process = psutil.Process()
+    with served(folder) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        connection.putrequest("PUT", "/upload/a.svs")
+        connection.putheader("Content-Length", str(300_000_000))
+        connection.endheaders()
+        piece = bytes(1_000_000)
+        start = most = process.memory_info().rss
+        for _ in range(300):
+            connection.send(piece)
+            most = max(most, process.memory_info().rss)
+        assert connection.getresponse().status == 201
+        connection.close()
+    assert (folder / "inbox" / "a.svs").stat().st_size == 300_000_000
+    assert most - start < 100_000_000
