@@ -22,7 +22,7 @@ from wsi_denoise.network import weights
 SHOWN = {"pcam-kaggle/test": 13, "kather-crc-20x, odd positions": 5, "scikit-image ihc": 7}
 """Sources that may be shown (CC0, CC BY), and which image; MoNuSeg is CC BY-NC-SA, the authors' pairs state none."""
 PART = slice(16, 80)
-CURVES = ("noisy input", "paper", "scanner")
+CURVES = ("noisy input", "paper", "scanner", "DnCNN colour, blind")
 
 
 def crops(
@@ -51,11 +51,13 @@ def plot(rows: Sequence[table.Row], path: Path) -> None:
     figure, fields = plt.subplots(1, len(sources), figsize=(3.1 * len(sources), 3.0), sharey=True)
     for field, source in zip(np.atleast_1d(fields), sources, strict=True):
         for method in methods:
-            line = sorted(
+            # The noisy input stands in each table.
+            found = {
                 (row.sigma, row.psnr, row.psnr_low, row.psnr_high)
                 for row in rows
                 if (row.source, row.method) == (source, method) and row.sigma > 0
-            )
+            }
+            line = sorted(found)
             if line:
                 sigmas, middle, low, high = (list(values) for values in zip(*line, strict=True))
                 field.plot(sigmas, middle, marker="o", markersize=3, label=method)
@@ -87,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
     anchors = baselines.anchors(given.shared / "reference")
     blind = {name: method for name, method in anchors.items() if name.startswith("DnCNN")}
     shown = {**presets, **classical, **blind}
-    pages.write_image(given.images / "methods.webp", pages.grid(crops(shown, patches, ["fresh"], 25.0), enlarge=2))
+    pages.write_image(given.images / "methods.webp", pages.grid(crops(shown, patches, ["fresh"], 25.0), enlarge=3))
     compressed = ["noise, then JPEG 70"]
     pages.write_image(
         given.images / "compressed.webp", pages.grid(crops(presets, patches, compressed, 25.0), enlarge=3)
@@ -96,14 +98,14 @@ def main(arguments: list[str] | None = None) -> None:
         pages.TABLES / "pictures.json",
         {"methods": list(shown), "presets": list(presets), "sources": list(SHOWN), "sigma": 25.0},
     )
-    rows = [row for name in known for row in read_rows(name)]
+    rows = [row for name in (*known, "dncnn") for row in read_rows(name)]
     if rows:
         plot([row for row in rows if row.method in CURVES], given.images / "curves.png")
 
 
-def read_rows(preset: str) -> list[table.Row]:
-    """Return a preset's rows of fresh noise on the test sources, as far as they were measured."""
-    path = pages.TABLES / f"{preset}.json"
+def read_rows(name: str) -> list[table.Row]:
+    """Return a table's rows of fresh noise on the test sources, as far as they were measured."""
+    path = pages.TABLES / f"{name}.json"
     if not path.is_file():
         return []
     return [row for row in table.read(path) if row.protocol == "fresh" and row.source != "pcam-kaggle/val"]
