@@ -93,7 +93,7 @@ def _packed() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         try:
             subprocess.run(  # noqa: S603
-                [*command, "pack", "--silent", "--pack-destination", folder, f"{NAME}@{VERSION}"],
+                [*command, "pack", "--pack-destination", folder, f"{NAME}@{VERSION}"],
                 check=True,
                 capture_output=True,
                 text=True,
