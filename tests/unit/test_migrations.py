@@ -6,7 +6,6 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
-import uuid
 from pathlib import Path
 
 import pytest
@@ -22,25 +21,19 @@ from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 
 ROOT = Path(__file__).parents[2]
-SERVER = os.environ.get("WSI_DENOISE_TEST_POSTGRES", "")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"] if SERVER else ["sqlite"])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def store(request, tmp_path):
     if request.param == "sqlite":
         store = JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
         yield store
         store.close()
         return
-    import psycopg  # noqa: PLC0415
-
-    name = f"wsi_denoise_{uuid.uuid4().hex}"
-    with psycopg.connect(SERVER, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        store = JobStore(f"{SERVER.rpartition('/')[0]}/{name}")
+    with request.getfixturevalue("postgres").database() as url:
+        store = JobStore(url)
         yield store
         store.close()
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 # As a program of revision 0001 has written them. Never changed: a later revision has to cope with exactly these.

@@ -1,9 +1,7 @@
-"""The store's promises, on SQLite and, where WSI_DENOISE_TEST_POSTGRES gives a server, on PostgreSQL."""
+"""The store's promises, on SQLite and, where it is installed, on PostgreSQL."""
 
 import inspect
 import json
-import os
-import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -23,7 +21,6 @@ from wsi_denoise.jobs.states import JobState, retry_at
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import JobQuery
 
-SERVER = os.environ.get("WSI_DENOISE_TEST_POSTGRES", "")
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
@@ -38,30 +35,13 @@ class Clock:
         self.now += timedelta(seconds=seconds)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"] if SERVER else ["sqlite"])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path):
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'state' / 'jobs.sqlite'}"
         return
-    import psycopg  # noqa: PLC0415
-
-    name = f"wsi_denoise_{uuid.uuid4().hex}"
-    with psycopg.connect(SERVER, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        try:
-            yield f"{SERVER.rpartition('/')[0]}/{name}"
-        finally:
-            connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def test_on_postgresql_too():
-    """Every test of this file that takes `url` or `store` runs on the server as well."""
-    if not SERVER:
-        pytest.skip("no PostgreSQL: WSI_DENOISE_TEST_POSTGRES is not set (postgresql://user@host:port/postgres)")
-    import psycopg  # noqa: PLC0415
-
-    with psycopg.connect(SERVER) as connection:
-        assert connection.info.server_version >= 130000
+    with request.getfixturevalue("postgres").database() as made:
+        yield made
 
 
 @pytest.fixture

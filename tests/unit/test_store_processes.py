@@ -9,9 +9,11 @@ import sys
 import textwrap
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from sqlalchemy import insert
 
 from wsi_denoise.errors import (
     DatabaseBusy,
@@ -22,6 +24,7 @@ from wsi_denoise.errors import (
     StoreError,
 )
 from wsi_denoise.jobs import database
+from wsi_denoise.jobs.models import JobRow, SlideRow
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import JobQuery
@@ -42,21 +45,40 @@ def store(file):
     store.close()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either(request):
+    """A store and its URL, on each of the databases."""
+    if request.param == "sqlite":
+        yield request.getfixturevalue("store"), f"sqlite:///{request.getfixturevalue('file')}"
+        return
+    with request.getfixturevalue("postgres").database() as url:
+        store = JobStore(url)
+        store.upgrade()
+        yield store, url
+        store.close()
+
+
 def queued(store, count):
     """Queue so many jobs, in one transaction."""
-    numbers = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"
+    created = datetime(2026, 3, 1, 12, tzinfo=UTC)
+    numbers = range(1, count + 1)
     with store.writing() as session:
-        run = session.connection().exec_driver_sql
-        run(
-            f"INSERT INTO slides (id, path, relative, size_bytes, mtime_ns, fingerprint, facts) {numbers} "
-            "SELECT i, '/inbox/' || i, i, 1, 1, i, '{}' FROM n"
+        session.execute(
+            insert(SlideRow),
+            [
+                {
+                    "id": i,
+                    "path": f"/inbox/{i}",
+                    "relative": str(i),
+                    "size_bytes": 1,
+                    "mtime_ns": 1,
+                    "fingerprint": str(i),
+                }
+                for i in numbers
+            ],
         )
-        run(
-            "INSERT INTO jobs (id, slide_id, state, preset, priority, origin, settings, settings_hash, created, "
-            "attempts, cancel_requested, blocks_done, blocks_total, blocks_resumed, reasons, provenance) "
-            f"{numbers} SELECT i, i, 'queued', 'paper', 0, 'test', '{{}}', 's', '2026-03-01 12:00:00', 0, 0, 0, 0, 0, "
-            "'[]', '{}' FROM n"
-        )
+        same = {"state": JobState.QUEUED, "preset": "paper", "priority": 0, "origin": "test", "settings_hash": "s"}
+        session.execute(insert(JobRow), [{"id": i, "slide_id": i, "created": created, **same} for i in numbers])
 
 
 def claim_all(url, start, results):
@@ -75,7 +97,8 @@ def claim_all(url, start, results):
     store.close()
 
 
-def test_four_processes_claim_each_of_200_jobs_exactly_once(store, file, monkeypatch):
+def test_four_processes_claim_each_of_200_jobs_exactly_once(either, monkeypatch):
+    store, url = either
     queued(store, 200)
     # A spawned process finds this file by its module's name, which pytest has not put on the path.
     monkeypatch.setitem(sys.modules, "test_store_processes", sys.modules[__name__])
@@ -83,7 +106,7 @@ def test_four_processes_claim_each_of_200_jobs_exactly_once(store, file, monkeyp
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     spawn = multiprocessing.get_context("spawn")
     start, results = spawn.Barrier(4), spawn.Queue()
-    processes = [spawn.Process(target=claim_all, args=(f"sqlite:///{file}", start, results)) for _ in range(4)]
+    processes = [spawn.Process(target=claim_all, args=(url, start, results)) for _ in range(4)]
     for process in processes:
         process.start()
     claimed = [results.get(timeout=120) for _ in processes]
@@ -98,7 +121,8 @@ def test_four_processes_claim_each_of_200_jobs_exactly_once(store, file, monkeyp
     assert {kind: kinds.count(kind) for kind in set(kinds)} == {"running": 200, "done": 200}
 
 
-def test_threads_share_a_store(store):
+def test_threads_share_a_store(either):
+    store, _ = either
     queued(store, 30)
     daemon = store.register_daemon()
     claimed, failed = [], []
@@ -131,7 +155,8 @@ def test_several_programs_may_upgrade_at_once(file):
         assert (program.returncode, said) == (0, b"")
 
 
-def test_readers_do_not_wait_for_a_writer(store):
+def test_readers_do_not_wait_for_a_writer(either):
+    store, _ = either
     store.see("/in/a", "a", size_bytes=1, mtime_ns=1, preset="p", origin="test")
     with store.writing():  # holds SQLite's only write lock
         began = time.monotonic()
@@ -259,6 +284,48 @@ def test_a_server_that_does_not_answer():
         with pytest.raises(DatabaseUnreachable) as caught:
             call()
         assert "secret" not in str(caught.value)
+
+
+def test_a_server_that_was_restarted_costs_nothing(postgres):
+    """A statement that meets the cut is an error that is tried again; the next one finds the server."""
+    with postgres.database() as url:
+        store = JobStore(url)
+        store.upgrade()
+        queued(store, 2)
+        daemon = store.register_daemon()
+        first = store.claim(daemon, 600)
+        postgres.stop()
+        try:
+            for call in (lambda: store.claim(daemon, 600), lambda: store.progress(first.id, daemon, 1, 2), store.jobs):
+                with pytest.raises(DatabaseUnreachable) as caught:
+                    call()
+                assert caught.value.outlasts
+        finally:
+            postgres.start()
+        assert store.job(first.id).state is JobState.RUNNING
+        assert store.heartbeat(daemon, first.id, 600)
+        store.progress(first.id, daemon, 1, 2)
+        assert store.claim(daemon, 600).id != first.id
+        store.close()
+
+
+def test_a_long_transaction_of_another_program_only_delays(postgres, monkeypatch):
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)  # four times that is the longest wait for a lock
+    import psycopg  # noqa: PLC0415
+
+    with postgres.database() as url:
+        store = JobStore(url)
+        store.upgrade()
+        queued(store, 1)
+        daemon = store.register_daemon()
+        with psycopg.connect(url) as other:
+            other.execute("SELECT * FROM jobs FOR UPDATE")
+            assert store.claim(daemon, 600) is None  # skipped, not waited for
+            with pytest.raises(DatabaseBusy):
+                store.set_priority(1, 3, "test")
+            other.rollback()
+        assert store.claim(daemon, 600).id == 1
+        store.close()
 
 
 def test_a_database_from_elsewhere_on_the_path(tmp_path, monkeypatch):
