@@ -59,6 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
         finally:
             place.close()
     names = ("lost", "done twice", "not verified", "originals changed", "blocks done twice", "files left")
+    names += ("daemons that ended by themselves",)
     wrong = {name: results[name] for name in names}
     wrong["wasted beyond the blocks in flight"] = max(0, results["most blocks in flight at a kill"] - SLOTS)
     return conclude(results, wrong, complete=results["kills"] >= options.kills)
@@ -124,7 +125,17 @@ class Run:
         end = time.monotonic() + seconds
         while time.monotonic() < end and not self.over():
             self.look()
+            if not self.place.running:
+                self.fallen()
             time.sleep(0.1)
+
+    def fallen(self) -> None:
+        """Start a daemon again that ended by itself; none may."""
+        self.results.add("daemons that ended by themselves")
+        print(self.place.told(), flush=True)
+        if self.results["daemons that ended by themselves"] > 5:
+            raise RuntimeError("daemons end by themselves")
+        self.start()
 
     def all_blocks(self) -> bool:
         job = self.place.job(self.name)
