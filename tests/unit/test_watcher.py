@@ -620,6 +620,25 @@ def test_a_probe_that_raises_is_one_that_fails(lab: Lab, error: WsiDenoiseError)
     assert lab.settle().waiting[0].decision.error is error
 
 
+def test_a_probe_that_nobody_foresaw_keeps_no_other_file_waiting(lab: Lab) -> None:
+    """Seen: an error that could not be unpickled came out of every look, and no file was taken up any more."""
+
+    def raises(path: Path) -> WsiDenoiseError | None:
+        if path.name == "a.svs":
+            raise TypeError("__init__() takes exactly 3 positional arguments (2 given)")
+        return None
+
+    lab.write("a.svs")
+    lab.write("b.svs", b"other")
+    lab.watcher._probe = raises
+    report = lab.settle()
+    assert len(report.queued) == 1
+    assert report.waiting[0].decision.error.code == "internal_error"
+    lab.look(10_000)
+    (job,) = (job for job in lab.store.jobs().jobs if job.relative == "a.svs")
+    assert (job.state, job.error_code) == (JobState.FAILED, "internal_error")
+
+
 def test_a_change_of_a_quarantined_file_is_a_new_job_and_the_note_goes(lab: Lab) -> None:
     lab.write("a.svs")
     lab.faults["a.svs"] = UnsupportedSlide()

@@ -17,6 +17,7 @@ from pathlib import Path
 from wsi_denoise.errors import (
     ClusterError,
     EmptyFile,
+    InternalError,
     LeaseLost,
     NoPermission,
     NoSuchJob,
@@ -26,6 +27,7 @@ from wsi_denoise.errors import (
     SlideVanished,
     SourceError,
     SourceUnavailable,
+    StoreError,
     TransitionRefused,
     WsiDenoiseError,
 )
@@ -78,7 +80,7 @@ class Watcher:
         Of them ``intake``, and the presets and pixel settings that a job is queued with.
     store : JobStore
     probe : callable
-        See :data:`Probe`. Whatever else it raises ends the look.
+        See :data:`Probe`. Whatever else it raises counts against that file alone, except for errors of the store.
     origin : str
         Who is named in events: ``daemon:3``.
     """
@@ -340,6 +342,11 @@ class Watcher:
             return _outside_fault(candidate) or self._probe(candidate.path)
         except (SlideError, SourceError, ClusterError) as error:
             return error
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one file must not keep all others from being looked at
+            _log.exception("probe")
+            return InternalError(f"{type(error).__name__}: {error}")
 
     def _ready(self, path: str, watch: _Watch, now: float, report: Report) -> None:
         candidate, snapshot_ = watch.candidate, watch.candidate.snapshot
@@ -393,6 +400,11 @@ class Watcher:
 
     def _damaged(self, path: str, watch: _Watch, error: WsiDenoiseError, report: Report) -> None:
         candidate = watch.candidate
+        if isinstance(error, InternalError):
+            self._store.fail(watch.job_id, error, self._origin)  # not the file's fault
+            del self._watches[path]
+            self._before[path] = JobState.FAILED
+            return
         self._store.quarantine(watch.job_id, error, self._origin)
         del self._watches[path]
         self._before[path] = JobState.QUARANTINED

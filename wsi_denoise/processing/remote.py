@@ -2,8 +2,57 @@
 
 from __future__ import annotations
 
+import functools
+import logging
+import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from wsi_denoise.errors import InternalError, WsiDenoiseError
+
+_log = logging.getLogger(__name__)
+
+_Task = TypeVar("_Task", bound=Callable[..., Any])
+
+
+def bare(error: BaseException) -> WsiDenoiseError:
+    """Return an error of ours that can travel: without its causes, which are classes of any library.
+
+    Dask sends the whole chain, and one error that cannot be unpickled (imagecodecs has some) takes down the connection
+    that everything else goes through.
+    """
+    if not isinstance(error, WsiDenoiseError):
+        # Where it was, as a worker's log goes nowhere.
+        places = [f" ({Path(each.filename).name}, line {each.lineno})" for each in _frames(error)]
+        error = InternalError(f"{type(error).__name__}: {error}{places[-1] if places else ''}")
+    error.__cause__ = error.__context__ = error.__traceback__ = None
+    return error
+
+
+def _frames(error: BaseException) -> list[traceback.FrameSummary]:
+    return list(traceback.extract_tb(error.__traceback__))
+
+
+def _travels(task: _Task) -> _Task:
+    """Let only errors of ours out of a task; the whole story is in the worker's log."""
+
+    @functools.wraps(task)
+    def run(*args: Any, **named: Any) -> Any:
+        try:
+            given = task(*args, **named)
+        except WsiDenoiseError as error:
+            _log.debug("%s", error, exc_info=True)
+            failure = error
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must be able to travel
+            _log.exception("%s", task.__name__)
+            failure = bare(error)
+        else:
+            return bare(given) if isinstance(given, BaseException) else given
+        # Not within the handler: there Python would make what was caught the context again.
+        raise bare(failure)
+
+    return run  # type: ignore[return-value]
 
 
 def _tasks() -> Any:
@@ -12,36 +61,43 @@ def _tasks() -> Any:
     return tasks
 
 
+@_travels
 def probe(path: Path, max_megapixels: float) -> Any:
     """See :func:`wsi_denoise.processing.tasks.probe`."""
     return _tasks().probe(path, max_megapixels)
 
 
+@_travels
 def plan_slide(*args: Any) -> Any:
     """See :func:`wsi_denoise.processing.tasks.plan_slide`."""
     return _tasks().plan_slide(*args)
 
 
+@_travels
 def block(*args: Any) -> Any:
     """See :func:`wsi_denoise.processing.tasks.block`."""
     return _tasks().block(*args)
 
 
+@_travels
 def assemble(*args: Any) -> Any:
     """See :func:`wsi_denoise.processing.tasks.assemble`."""
     return _tasks().assemble(*args)
 
 
+@_travels
 def verify(*args: Any) -> Any:
     """See :func:`wsi_denoise.processing.tasks.verify`."""
     return _tasks().verify(*args)
 
 
+@_travels
 def preview(*args: Any) -> Any:
     """See :func:`wsi_denoise.processing.tasks.preview`."""
     return _tasks().preview(*args)
 
 
+@_travels
 def describe_device(compute: Any) -> str:
     """See :func:`wsi_denoise.network.denoiser.describe_device`."""
     from wsi_denoise.network.denoiser import describe_device as describe  # noqa: PLC0415
