@@ -17,7 +17,7 @@ from pathlib import Path
 
 from distributed import KilledWorker
 
-from wsi_denoise import __version__, notify, space
+from wsi_denoise import __version__, notify
 from wsi_denoise.errors import (
     BlockKillsWorker,
     NoWorkers,
@@ -36,10 +36,12 @@ from wsi_denoise.intake.watcher import Watcher
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
+from wsi_denoise.pauses import Pauses
 from wsi_denoise.processing import remote, waiting
 from wsi_denoise.processing.cluster import Cluster, connect
 from wsi_denoise.processing.slide import Interrupted
 from wsi_denoise.recovery import identity, recover, sweep
+from wsi_denoise.retention import Tidying
 from wsi_denoise.runner import Heartbeat, Runner
 from wsi_denoise.settings import Loaded, Settings
 
@@ -113,14 +115,13 @@ class Daemon:
                 settings, store, probe=lambda path: probe(cluster, path, settings), origin=f"daemon:{daemon_id}"
             )
             intake = threading.Thread(target=self._intake, args=(watcher, leave), name="intake", daemon=True)
-            hold = space.Hold(
+            pauses = Pauses(
+                settings,
                 store,
-                f"daemon:{daemon_id}",
-                space.promises(settings),
+                daemon_id,
                 on_pause=lambda: notify.post(settings.notify.url, settings.notify.timeout, "paused", None),
             )
-            store.resume(f"daemon:{daemon_id}")  # what a daemon paused that is no more; it is paused again if need be
-            with Heartbeat(store, daemon_id, settings) as heartbeat:
+            with pauses.lifted(), Heartbeat(store, daemon_id, settings) as heartbeat:
                 intake.start()
                 runner = Runner(
                     settings,
@@ -132,12 +133,12 @@ class Daemon:
                     quarantine=Quarantine(settings.intake.quarantine, move=settings.intake.move),
                     on_change=self._changed,
                     on_wait=lambda job, text: self._say(f"job {job.id} waits: {text}"),
-                    hold=hold,
+                    pauses=pauses,
                 )
                 try:
                     self._device(cluster, heartbeat, leave)
                     self._served = True
-                    self._work(runner, cluster, daemon_id, leave, hold)
+                    self._work(runner, cluster, daemon_id, leave, pauses)
                 except Interrupted:
                     pass
                 finally:
@@ -170,8 +171,10 @@ class Daemon:
             sweep(self._settings, self._store, stop)
         except Exception:  # noqa: BLE001 - logged with its traceback; slides come first
             _log.exception("looking for what was left behind")
+        tidying = Tidying(self._settings, self._store, "retention")
         while not stop.is_set():
             try:
+                tidying.look()
                 report = watcher.look()
                 self._tell(report)
                 if report.unfinished:
@@ -198,10 +201,10 @@ class Daemon:
         for trouble in report.unavailable:
             _log.warning("intake: %s", trouble)
 
-    def _work(self, runner: Runner, cluster: Cluster, daemon_id: int, stop: threading.Event, hold: space.Hold) -> None:
+    def _work(self, runner: Runner, cluster: Cluster, daemon_id: int, stop: threading.Event, pauses: Pauses) -> None:
         while not stop.is_set():
             try:
-                if hold.look():
+                if pauses.look():
                     stop.wait(IDLE_SECONDS)
                     continue
                 job = self._store.claim(daemon_id, self._settings.jobs.lease_seconds)

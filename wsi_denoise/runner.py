@@ -34,6 +34,7 @@ from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
 from wsi_denoise.network import weights
 from wsi_denoise.outputs import output_path
+from wsi_denoise.pauses import Pauses
 from wsi_denoise.processing import remote
 from wsi_denoise.processing.cluster import Cluster
 from wsi_denoise.processing.slide import Interrupted, Progress, Request, Result, denoise_slide, replaceable
@@ -124,8 +125,8 @@ class Runner:
         Told the job, and in a sentence why it does not.
     quarantine : Quarantine or None
         Where notes are written; None writes none (a person is looking at the terminal).
-    hold : Hold or None
-        Pauses the queue while a disk is full; without it the job is tried again later like any other.
+    pauses : Pauses or None
+        Those of a daemon: a full disk and quiet hours. Without, the job is tried again later like any other.
     """
 
     def __init__(
@@ -140,13 +141,13 @@ class Runner:
         on_change: Callable[[Job], None] = lambda _job: None,
         on_wait: Callable[[Job, str], None] = lambda _job, _text: None,
         quarantine: Quarantine | None = None,
-        hold: space.Hold | None = None,
+        pauses: Pauses | None = None,
     ) -> None:
         self._settings, self._store, self._cluster = settings, store, cluster
         self._daemon_id, self._origin = daemon_id, f"daemon:{daemon_id}"
         self._heartbeat, self._stop = heartbeat, stop
         self._on_change, self._on_wait, self._quarantine = on_change, on_wait, quarantine
-        self._hold, self._promises = hold, space.promises(settings)
+        self._pauses, self._promises = pauses, space.promises(settings)
         self._asked = 0.0
         self._told = 0.0
         self._spool: Spool | None = None
@@ -165,12 +166,12 @@ class Runner:
                 result, spool = self._denoise(job)
                 ended = self._written(lambda: self._finish(job, result))
             spool.remove()  # not before the record says done: else a crash here would cost the whole slide
-            if self._hold is not None:
-                self._hold.finished()
+            if self._pauses is not None:
+                self._pauses.hold.finished()
             if self._quarantine is not None:
                 self._quarantine.release(Path(job.slide), Path(job.relative))
-        except Interrupted:
-            ended = self._store.release(job.id, self._daemon_id, "the daemon is stopping")
+        except Interrupted as why:
+            ended = self._store.release(job.id, self._daemon_id, str(why) or "the daemon is stopping")
         except LeaseLost as error:
             _log.warning("job %d: %s", job.id, error)
             ended = self._store.job(job.id)
@@ -317,8 +318,8 @@ class Runner:
             return ended
         if isinstance(error, SlideChanged):
             return self._store.settle_again(job.id, error, self._origin)
-        if isinstance(error, DiskFull) and self._hold is not None:
-            self._hold.begin(job.id, error, self._promises.left())
+        if isinstance(error, DiskFull) and self._pauses is not None:
+            self._pauses.hold.begin(job.id, error, self._promises.left())
             return self._store.retry_later(job.id, error, datetime.now(UTC), self._origin, counts=False)
         failed = failures(self._store.attempts(job.id)) + 1
         # What counts began when it was last queued by intake or a person.
@@ -373,6 +374,8 @@ class Runner:
         """Raise what ends the work: shutdown, a lost lease, or a person's wish."""
         if self._stop.is_set():
             raise Interrupted
+        if self._pauses is not None and self._pauses.quiet.now():
+            raise Interrupted("quiet hours have begun")
         self._heartbeat.check()
         now = time.monotonic()
         if now - self._asked < PROGRESS_SECONDS:

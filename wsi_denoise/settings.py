@@ -23,6 +23,11 @@ FILE_NAME = "wsi-denoise.toml"
 PREFIX = "WSI_DENOISE_"
 
 
+_CLOCK, _DAY = "([01]?[0-9]|2[0-3]):[0-5][0-9]", "([Mm]on|[Tt]ue|[Ww]ed|[Tt]hu|[Ff]ri|[Ss]at|[Ss]un)"
+_ENTRY = rf" *({_DAY}(-{_DAY})? +)?{_CLOCK}-{_CLOCK} *"
+_HOURS = rf"^({_ENTRY}(,{_ENTRY})*)?$"
+
+
 class Section(BaseModel):
     """A group of settings; unknown keys are refused, so that a typo never passes for a setting."""
 
@@ -72,6 +77,14 @@ class OutputSettings(Section):
         False,  # noqa: FBT003
         description="Replace an output of other settings, after the new one has been verified.",
     )
+    mode: str = Field(
+        "",
+        pattern="^([0-7]{3,4})?$",
+        description="Permissions of outputs as in chmod, such as 0640; empty leaves them to the umask.",
+    )
+    owner: str = Field(
+        "", description="Owner of outputs as in chown: user, user:group or :group; empty is who runs this."
+    )
     verify_tiles: int = Field(24, ge=1, description="How many random tiles of a new file are decoded and compared.")
 
 
@@ -114,6 +127,12 @@ class ComputeSettings(Section):
     halo: int = Field(
         48, ge=0, le=256, multiple_of=16, description="Context around a window in pixels; see docs/stitching.md."
     )
+    cores: int = Field(0, ge=0, description="Cores that are used at most; 0 is all that this program may use.")
+    quiet_hours: str = Field(
+        "",
+        pattern=_HOURS,
+        description="Times at which nothing is worked on, as in Mon-Fri 08:00-18:00, Sat 09:00-12:00.",
+    )
     workers: int = Field(0, ge=0, description="Worker processes; 0 chooses from the core count.")
     threads: int = Field(0, ge=0, description="Threads per worker process; 0 chooses from the core count.")
     in_flight: int = Field(0, ge=0, description="Blocks handed to the cluster at a time; 0 is three per thread.")
@@ -131,6 +150,15 @@ class JobsSettings(Section):
     heartbeat_seconds: float = Field(5.0, gt=0, description="Time between two heartbeats.")
     attempts: int = Field(5, ge=1, description="Attempts before a job that could be tried again is failed for good.")
     retry_seconds: float = Field(30.0, gt=0, description="Wait before the second attempt; doubles each time.")
+
+    keep_spool_days: float = Field(
+        14.0, ge=0, description="Finished blocks of a job that failed are kept so long for a retry; 0 is for ever."
+    )
+    keep_days: float = Field(
+        0.0,
+        ge=0,
+        description="The record of a job is kept so long, and longer while its slide or output is there; 0: for ever.",
+    )
 
 
 class LimitSettings(Section):

@@ -26,6 +26,7 @@ ALLOWED = {
     "access": GROUND,
     "hours": GROUND | {"jobs"},
     "retention": GROUND | {"jobs", "intake"},
+    "pauses": GROUND | {"jobs", "space", "hours"},
     "processing": GROUND | {"slide", "network", "quality", "sample", "space", "access"},
     "query": GROUND | {"jobs"},
     "notify": GROUND | {"jobs"},

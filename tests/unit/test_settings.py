@@ -211,7 +211,7 @@ def test_the_hash_changes_with_nothing_else():
             name = f"{section}.{key}"
             if name in PIXEL_VALUES or inner.annotation not in samples:
                 continue
-            value = samples[inner.annotation]
+            value = {"output.mode": "0640", "compute.quiet_hours": "08:00-18:00"}.get(name, samples[inner.annotation])
             if value is True and inner.default is True:
                 value = False
             changed = plain.with_values({name: value})

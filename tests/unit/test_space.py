@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +16,7 @@ import pytest
 from wsi_denoise import space
 from wsi_denoise.errors import DatabaseFull, DiskFull, OutputUnwritable
 from wsi_denoise.jobs.store import JobStore
+from wsi_denoise.pauses import Pauses, lift_stale
 from wsi_denoise.processing import slide
 from wsi_denoise.settings import OutputSettings, Settings
 from wsi_denoise.space import Hold, Need, Promises
@@ -176,6 +178,25 @@ def test_a_pause_that_the_database_does_not_take_is_written_down_later(waiting, 
     waiting.now = 200.0
     assert waiting.hold.look()
     assert waiting.store.paused() is not None
+
+
+def test_a_pause_does_not_outlast_its_daemon(tmp_path):
+    store = JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
+    store.upgrade()
+    try:
+        gone, here, there = (store.register_daemon() for _ in range(3))
+        for origin in (f"daemon:{gone}", f"daemon:{gone}:quiet", f"daemon:{here}", "person:page"):
+            store.pause(origin, "why")
+        store.stop_daemon(gone)
+        assert lift_stale(store) == [f"daemon:{gone}", f"daemon:{gone}:quiet"]
+        with Pauses(Settings(), store, here).lifted():
+            assert set(store.pauses()) == {f"daemon:{here}", "person:page"}
+        assert set(store.pauses()) == {"person:page"}
+        store.pause(f"daemon:{there}:quiet", "why")
+        assert lift_stale(store, datetime.now(UTC) + timedelta(hours=1)) == [f"daemon:{there}:quiet"]
+        assert store.paused() == "why"
+    finally:
+        store.close()
 
 
 def test_settings_say_where_and_how_much():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -147,6 +149,56 @@ def check(
         _good(str(store), as_json=as_json)
     finally:
         store.close()
+
+
+@db.command()
+def backup(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="[FILE]", help="Where to; otherwise backups/ in the state folder.")
+    ] = None,
+    config: options.Config = None,
+    sets: options.Set = None,
+    database: options.Database = None,
+    as_json: options.Json = False,
+) -> None:
+    """Copy the database while programs use it, and check the copy."""
+    from wsi_denoise.commands import show
+    from wsi_denoise.jobs import backup as copying
+    from wsi_denoise.jobs.store import JobStore
+
+    settings = options.load(config, sets, database).settings
+    name = f"jobs-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.sqlite"
+    target = file.absolute() if file else settings.jobs.state / "backups" / name
+    store = JobStore(settings.database_url)
+    try:
+        size = copying.backup(store, target)
+    finally:
+        store.close()
+    if as_json:
+        show.as_json({"backup": str(target), "bytes": size})
+    else:
+        print(f"{show.plain(str(target))} ({size / 1e6:.1f} MB)")
+
+
+@db.command()
+def tidy(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    config: options.Config = None,
+    sets: options.Set = None,
+    database: options.Database = None,
+    as_json: options.Json = False,
+) -> None:
+    """Remove blocks of failed jobs and records of old jobs as the settings say; daemons do so once a day."""
+    from wsi_denoise import retention
+    from wsi_denoise.commands import show
+
+    loaded = options.load(config, sets, database)
+    with options.opened(loaded) as store:
+        found = retention.tidy(loaded.settings, store, datetime.now(UTC), origin="person:cli", dry=dry_run)
+    if as_json:
+        show.as_json({"spools": len(found.spools), "bytes": found.size, "jobs": list(found.jobs), "dry_run": dry_run})
+    else:
+        print(f"{'would remove' if dry_run else 'removed'}: {found}")
 
 
 def _good(where: str, *, as_json: bool) -> None:

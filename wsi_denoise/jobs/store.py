@@ -297,6 +297,15 @@ class JobStore(Work):
             self._record(session, None, origin, "paused", reason or "queue paused")
             return row is None
 
+    def lift(self, origin: str) -> bool:
+        """Lift one pause, that of this origin. Returns whether there was one."""
+        with self.writing(lock="queue") as session:
+            row = session.get(PauseRow, origin)
+            if row is not None:
+                session.delete(row)
+                self._record(session, None, origin, "resumed", "queue resumed", lifted=[origin])
+            return row is not None
+
     def resume(self, origin: str) -> bool:
         """Lift pauses: a person every one, a daemon only those of daemons. Returns whether there was any."""
         kind = origin.partition(":")[0]

@@ -18,7 +18,7 @@ from typing import Any
 
 from distributed import KilledWorker
 
-from wsi_denoise import space
+from wsi_denoise import access, space
 from wsi_denoise.errors import (
     BlockKillsWorker,
     OutputExists,
@@ -192,12 +192,14 @@ def denoise_slide(
         _log.info("no tissue was found: every pixel is kept as it is")
     blocks = Blocks(planned, cluster, request.settings.compute.in_flight, on_progress, keep_going, watch)
     target = request.output(planned.facts)
+    _make_folder(target.parent, request.settings)
     # The same work has the same partial name: what a killed daemon left is written over, not left for ever.
     part = target.with_name(f".{planned.work.spool.name}.part")
     try:
         metrics, digest = _write(blocks, part, request, cluster, keep_going, watch)
         judgement = judge(metrics)
         request.check_source()
+        access.give(part, request.settings.output)
         publish(part, target, planned.facts, overwrite=request.overwrite)
     finally:
         with suppress(OSError):  # the folder may be what is wrong, and that is being told
@@ -378,6 +380,13 @@ class Blocks:
         if self._spent:
             left = self._undone / self._spent * elapsed
         self.on_progress(Progress(len(self.done), len(self._all), self.resumed, rate, left))
+
+
+def _make_folder(folder: Path, settings: Settings) -> None:
+    try:
+        access.make_folder(folder, settings.output)
+    except OSError as error:
+        raise space.of_writing(error, folder) from error
 
 
 def publish(part: Path, target: Path, facts: Mapping[str, Any], *, overwrite: bool = False) -> None:

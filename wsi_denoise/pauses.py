@@ -1,0 +1,78 @@
+"""Why a daemon takes no job: a full disk, or quiet hours. Its pauses begin and end here, and never outlast it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+
+from wsi_denoise import space
+from wsi_denoise.errors import StoreError
+from wsi_denoise.hours import Quiet
+from wsi_denoise.jobs.store import JobStore
+from wsi_denoise.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+SILENT = timedelta(minutes=10)
+"""The pauses of a daemon elsewhere that has not been heard of for so long are lifted."""
+
+
+class Pauses:
+    """The pauses of one daemon.
+
+    Parameters
+    ----------
+    settings : Settings
+    store : JobStore
+    daemon_id : int
+    on_pause : callable
+        Told when a full disk pauses the queue.
+    """
+
+    def __init__(
+        self, settings: Settings, store: JobStore, daemon_id: int, *, on_pause: Callable[[], object] = lambda: None
+    ) -> None:
+        self._store = store
+        self._origins = (f"daemon:{daemon_id}", f"daemon:{daemon_id}:quiet")
+        self.hold = space.Hold(store, self._origins[0], space.promises(settings), on_pause=on_pause)
+        self.quiet = Quiet(store, daemon_id, settings.compute.quiet_hours)
+
+    def look(self) -> bool:
+        """Tell whether no job is to be taken now; begins and ends pauses.
+
+        Raises
+        ------
+        StoreError
+        """
+        held = self.hold.look()
+        return self.quiet.look() or held
+
+    @contextmanager
+    def lifted(self) -> Iterator[None]:
+        """Lift, before, what daemons left that are no more, and afterwards what this one leaves."""
+        lift_stale(self._store)
+        try:
+            yield
+        finally:
+            try:
+                for origin in self._origins:
+                    self._store.lift(origin)
+            except StoreError as error:
+                _log.warning("lifting the pause: %s", error)
+
+
+def lift_stale(store: JobStore, now: datetime | None = None) -> list[str]:
+    """Lift the pauses of daemons that are no more, and return whose they were."""
+    now = now or datetime.now(UTC)
+    alive = {str(daemon.id) for daemon in store.daemons() if now - daemon.heartbeat < SILENT}
+    stale = [
+        origin
+        for origin in store.pauses()
+        if origin.startswith("daemon:") and origin.removeprefix("daemon:").partition(":")[0] not in alive
+    ]
+    for origin in stale:
+        if store.lift(origin):
+            _log.info("lifted a pause of a daemon that is no more (%s)", origin)
+    return stale
