@@ -91,6 +91,7 @@ class Cluster:
 def shape(compute: ComputeSettings, cores: int | None = None) -> tuple[int, int]:
     """Return (processes, threads per process) for a cluster on this machine."""
     cores = cores or len(os.sched_getaffinity(0))
+    cores = min(cores, compute.cores or cores)
     processes = compute.workers or min(cores, MOST_PROCESSES)
     return processes, compute.threads or max(1, cores // processes)
 
