@@ -74,7 +74,9 @@ def trend(rows: list[dict[str, Any]], title: str, *, by: str) -> alt.LayerChart:
     weeks = by == "scan_week"
     x = alt.X("when:O" if weeks else "when:T", title="week of the scan" if weeks else "day on which the slide was seen")
     color = alt.Color(
-        "scanner:N", scale=alt.Scale(range=LINES), legend=alt.Legend(orient="top", title=None, labelLimit=320)
+        "scanner:N",
+        scale=alt.Scale(range=LINES),
+        legend=alt.Legend(orient="top", title=None, labelLimit=320, symbolOpacity=1, symbolType="circle"),
     )
     base = alt.Chart(data)
     band = base.mark_area(opacity=0.16).encode(x=x, y=alt.Y("low:Q", title=title), y2="high:Q", color=color)

@@ -164,5 +164,14 @@ _WRITERS: dict[str, tuple[Callable[[Iterator[Job], list[str]], Iterator[bytes]],
     "parquet": (as_parquet, "application/vnd.apache.parquet"),
 }
 
-ROUTES = [Route(f"/export/jobs.{kind}", export, methods=["GET"]) for kind in _WRITERS]
-"""One route for each kind, so that no other kind has an address."""
+
+def _nothing(_request: Request) -> Response:
+    # Streamlit would answer with its own page.
+    return JSONResponse({"error_code": "not_found", "error": "There is no such export."}, status_code=404)
+
+
+ROUTES = [
+    *(Route(f"/export/jobs.{kind}", export, methods=["GET"]) for kind in _WRITERS),
+    Route("/export{rest:path}", _nothing),
+]
+"""One route for each kind; whatever else begins like them leads nowhere."""

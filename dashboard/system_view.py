@@ -112,7 +112,7 @@ def disks(given: Settings) -> str:
         except (OSError, StopIteration):
             rows.append((name, escaped(folder), "cannot be asked", ""))
             continue
-        share = usage.used / usage.total if usage.total else 0.0
+        share = 1 - usage.free / usage.total if usage.total else 1.0  # what is reserved for root is not free
         meter = (
             f'<meter min="0" max="1" value="{share:.3f}" high="0.9" aria-label="used">{share:.0%}</meter> {share:.0%}'
         )

@@ -16,7 +16,7 @@ from wsi_denoise.errors import WsiDenoiseError
 from wsi_denoise.jobs.values import JobQuery
 
 PERIODS = {"7 days": 7, "30 days": 30, "90 days": 90, "1 year": 365, "any time": None}
-LISTED = 20
+LISTED = 12
 
 
 def act(event: Mapping[str, Any]) -> None:
@@ -27,7 +27,7 @@ def act(event: Mapping[str, Any]) -> None:
 def filters() -> tuple[JobQuery, str]:
     """Draw the filters and return the query and the estimate of noise that they mean."""
     kept = {"bind": "query-params", "persist_state": "session"}
-    first, second, third, _ = st.columns([1, 2, 1.6, 1.4])
+    first, second, third = st.columns([1, 1.6, 1.9])
     period = first.selectbox("Slides seen within", list(PERIODS), index=1, key="within", **kept)
     slide = second.text_input("Slide", key="slides", placeholder="part of its name or folder", **kept)
     estimate = third.segmented_control(

@@ -41,7 +41,10 @@ const build = (root, tell) => {
     const arrow = element("span", { class: "arrow", "aria-hidden": "true" });
     let now = "";
     const button = element("button", { type: "button" }, label, " ", arrow);
-    button.addEventListener("click", () => tell({ what: "sort", value: now === `-${sort}` ? sort : `-${sort}` }));
+    button.addEventListener("click", () => {
+      now = now === `-${sort}` ? sort : `-${sort}`; // at once: a second click may come before the answer
+      tell({ what: "sort", value: now });
+    });
     head.append(button);
     head.update = (given) => {
       now = given;

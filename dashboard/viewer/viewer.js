@@ -18,6 +18,7 @@ let info, osd, layers, overlay, overview;
 let place = -1;
 let saving = 0;
 let smooth = true;
+let moving = false;
 
 function theme(name) {
   root.dataset.theme = name || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
@@ -41,6 +42,7 @@ function go(x, y, scale, immediately = false) {
   if (scale) osd.viewport.zoomTo(layer.imageToViewportZoom(scale), null, immediately);
   osd.viewport.panTo(layer.imageToViewportCoordinates(new OpenSeadragon.Point(x, y)), immediately);
   osd.viewport.applyConstraints(immediately);
+  save();
 }
 
 // The parameters of what is seen now, for the address and for whoever embeds this page.
@@ -50,13 +52,22 @@ function link() {
   return parameters(state);
 }
 
+// Whether nothing moves, everything that is seen has been loaded, and the address says so; for whoever waits for it.
+function ready() {
+  root.dataset.ready = String(!saving && !moving && layers.complete);
+}
+
 function save() {
   clearTimeout(saving);
   saving = setTimeout(() => {
+    if (moving) return save();
+    saving = 0;
+    ready();
     const set = link();
     history.replaceState(null, "", `?${new URLSearchParams(set)}`);
     if (embedded) window.parent.postMessage({ wsiDenoise: { job, ...set } }, location.origin);
   }, SAVE_AFTER);
+  ready();
 }
 
 // The address to share: the page around this one, where there is one of the same origin.
@@ -222,6 +233,7 @@ async function full() {
 
 function home() {
   osd.viewport.goHome();
+  save();
 }
 
 function dark() {
@@ -234,11 +246,13 @@ function pan(x, y, far) {
   const by = (far ? 0.5 : 0.12) / osd.viewport.getZoom();
   osd.viewport.panBy(new OpenSeadragon.Point(x * by, y * by));
   osd.viewport.applyConstraints();
+  save();
 }
 
 function magnify(by) {
   osd.viewport.zoomBy(by);
   osd.viewport.applyConstraints();
+  save();
 }
 
 const ACTIONS = {
@@ -363,16 +377,14 @@ async function start() {
   if (state.placed) go(state.x, state.y, state.zoom, true);
   else osd.viewport.goHome(true);
   for (const event of ["update-viewport", "resize"]) osd.addHandler(event, draw);
-  for (const event of ["animation-finish", "resize"]) osd.addHandler(event, save);
   osd.addHandler("viewport-change", () => layers.cut(state));
   osd.addHandler("tile-load-failed", () => say("A part of the slide could not be loaded."));
-  osd.addHandler("update-viewport", () => { root.dataset.ready = String(layers.complete); });
-  osd.world.addHandler("add-item", ({ item }) => item.addHandler("fully-loaded-change", () => {
-    root.dataset.ready = String(layers.complete);
-  }));
-  for (const item of Object.values(layers.items)) {
-    item.addHandler("fully-loaded-change", () => { root.dataset.ready = String(layers.complete); });
-  }
+  osd.addHandler("animation-start", () => { moving = true; ready(); });
+  osd.addHandler("animation-finish", () => { moving = false; save(); });
+  osd.addHandler("resize", save);
+  osd.addHandler("update-viewport", ready);
+  osd.world.addHandler("add-item", ({ item }) => item.addHandler("fully-loaded-change", ready));
+  for (const item of Object.values(layers.items)) item.addHandler("fully-loaded-change", ready);
   update();
 }
 

@@ -15,7 +15,7 @@ import pytest
 from wsi_denoise.jobs.store import JobStore
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-PATIENCE = 120_000  # milliseconds; a busy machine is slow to draw
+PATIENCE = int(os.environ.get("WSI_DENOISE_PATIENCE", "120")) * 1000  # milliseconds; a busy machine is slow to draw
 
 # What Streamlit itself says on the console of every page: at an address with a path it asks for its server below that
 # path first, and is told 404.
