@@ -6,8 +6,8 @@ answers at once; pickles are never read.
 
 Examples
 --------
->>> [card.name for card in presets()]
-['paper']
+>>> "paper" in [card.name for card in presets()]
+True
 >>> card("paper").parameters
 123379
 """
@@ -68,7 +68,7 @@ class Measured:
     images, seeds : int
         How many images, and how many draws of noise on each.
     protocol : str
-        ``fresh`` or ``fixed-map``.
+        Name of the noise: ``fresh``, or another of ``training/conditions.py``.
     sigma : float
         Strength of the noise in grey levels.
     psnr, psnr_low, psnr_high : float
@@ -107,7 +107,7 @@ class ModelCard:
         As in :class:`wsi_denoise.network.irunet.IRUNet`.
     parameters : int
     protocol : str
-        Noise protocol of the training: ``fresh`` or ``fixed-map``.
+        Noise protocol of the training: ``fresh``, ``scanner`` or ``fixed-map``.
     trained_on : tuple of TrainedOn
     samples_seen : int
         Crops seen in training.
