@@ -18,6 +18,7 @@ from wsi_denoise.errors import (
     EmptyFile,
     NoPermission,
     NotASlide,
+    OpeningTooSlow,
     SlideError,
     SourceError,
     TruncatedSlide,
@@ -26,8 +27,9 @@ from wsi_denoise.errors import (
 )
 from wsi_denoise.intake.files import Snapshot
 
-PERHAPS_BEING_COPIED = (EmptyFile, NoPermission, NotASlide, TruncatedSlide, UnreadableTile)
-"""What half a file looks like. Any other fault of the file (too large, unsupported) does not go away by waiting."""
+PERHAPS_BEING_COPIED = (EmptyFile, NoPermission, NotASlide, OpeningTooSlow, TruncatedSlide, UnreadableTile)
+"""What half a file, or one on a slow share, looks like. Any other fault of the file (too large, unsupported) does not
+go away by waiting."""
 
 LONGEST_PAUSE = 300.0
 """Seconds; a file that stands still is probed at least this often while it is given grace."""
