@@ -93,7 +93,9 @@ def main(arguments: list[str] | None = None) -> None:
             path = pages.TABLES / f"{name}.json"
             if given.again or not is_current(path, preset):
                 _timed(name, lambda program=program, what=what, path=path: program([*what, *place, "--out", str(path)]))
-        tables = [pages.TABLES / f"{preset}{kind}.json" for kind in ("", "-val")]
+        # What a preset is for stands in its card.
+        kinds = ("", "-val", "-compressed") if weights.card(preset).protocol == "scanner" else ("", "-val")
+        tables = [pages.TABLES / f"{preset}{kind}.json" for kind in kinds]
         export.measure(preset, tables)
     if given.baselines:
         for name, program, what in baseline_steps():

@@ -220,9 +220,10 @@ def test_a_method_that_invents_on_flat_fields_is_seen():
     assert made["structure_most"] >= 100
 
 
-def test_the_shipped_cards_table_is_of_the_shipped_weights():
-    card = weights.card("paper")
-    tables = [json.loads(file.read_text()) for file in (ROOT / "training" / "tables").glob("paper*.json")]
+@pytest.mark.parametrize("preset", [card.name for card in weights.presets() if not card.not_for_slides])
+def test_a_shipped_cards_table_is_of_the_shipped_weights(preset):
+    card = weights.card(preset)
+    tables = [json.loads(file.read_text()) for file in (ROOT / "training" / "tables").glob(f"{preset}*.json")]
     assert tables
     assert all(table["sha256"] == card.sha256 for table in tables)
     assert {row.source for row in card.measured} <= set(sources.SOURCES)
