@@ -19,11 +19,11 @@ from distributed import KilledWorker
 
 from wsi_denoise import __version__, notify
 from wsi_denoise.errors import (
-    BlockKillsWorker,
     NoWorkers,
+    OpeningKillsWorker,
+    OpeningTooSlow,
     SchedulerUnreachable,
     SourceError,
-    SourceUnavailable,
     StoreError,
     WorkerLost,
     WsiDenoiseError,
@@ -226,7 +226,10 @@ class Daemon:
             self._said.pop(job.id, None)
         else:
             self._said[job.id] = job.state
-        rest = f": {job.verdict}, {job.output}" if job.state is JobState.DONE else f": {job.error}" if job.error else ""
+        done, why = f": {job.verdict}, {job.output}", f": {job.error}"
+        if not self._settings.log.names:
+            done, why = f": {job.verdict}", f": {job.error_code}"
+        rest = done if job.state is JobState.DONE else why if job.error else ""
         self._say(f"job {job.id} {job.state}{rest}")
 
 
@@ -333,12 +336,12 @@ def probe(cluster: Cluster, path: Path, settings: Settings) -> WsiDenoiseError |
         except TimeoutError:
             # The worker that hangs on it would be missing for ever, and with it the place for a block.
             if waiting.end_task(cluster, future):
-                return SourceUnavailable(f"opening it took more than {settings.limits.open_seconds:g} s")
+                return OpeningTooSlow(f"{settings.limits.open_seconds:g} s")
             return NoWorkers(f"none was free to open it within {settings.limits.open_seconds:g} s")
         finally:
             cluster.drop([future])
         return trouble
-    return BlockKillsWorker("while it was opened")
+    return OpeningKillsWorker(f"{PROBES} times")
 
 
 @contextmanager

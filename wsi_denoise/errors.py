@@ -13,7 +13,7 @@
     ├── SlideError            the file is at fault: the job is quarantined
     │   ├── EmptyFile, NotASlide, UnsupportedSlide, NotRGB, NotBrightfield
     │   ├── TruncatedSlide, UnreadableTile, TooLarge, NotARegularFile, NoPermission
-    │   └── BlockKillsWorker
+    │   └── BlockKillsWorker, OpeningKillsWorker, OpeningTooSlow
     ├── SourceError           the place the file is in: tried again later
     │   └── SlideVanished, SlideChanged, SourceUnavailable
     ├── OutputError
@@ -197,6 +197,18 @@ class BlockKillsWorker(SlideError):
     code = "block_kills_worker"
     happened = "A worker process died three times on the same block"
     advice = "The slide is probably damaged there; scan or copy it again, or raise limits.worker_memory."
+
+
+class OpeningKillsWorker(SlideError):
+    code = "opening_kills_worker"
+    happened = "A worker process died each time the file was opened"
+    advice = "The file is probably damaged; scan or copy it again, or raise limits.worker_memory."
+
+
+class OpeningTooSlow(SlideError):
+    code = "opening_too_slow"
+    happened = "Opening the file took longer than the limit allows"
+    advice = "The file is damaged, or its place very slow; then raise limits.open_seconds, and retry the job."
 
 
 class SourceError(WsiDenoiseError):

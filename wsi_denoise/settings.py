@@ -204,6 +204,10 @@ class LogSettings(Section):
     """What is logged."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+    names: bool = Field(
+        True,  # noqa: FBT003
+        description="Names of files in the log; switch them off where it is sent elsewhere: job numbers remain.",
+    )
     megabytes: float = Field(10.0, gt=0, description="Size at which the log file is rotated.")
     files: int = Field(5, ge=1, description="How many rotated log files are kept.")
 

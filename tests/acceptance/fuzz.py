@@ -209,7 +209,7 @@ def by_daemon(
         {
             "intake": {"settle_seconds": 1.0, "scan_seconds": 0.5, "grace_seconds": 4.0},
             "jobs": {"heartbeat_seconds": 2.0, "retry_seconds": 1.0, "attempts": 2},
-            "limits": {"open_seconds": OPEN_SECONDS, "worker_memory": "3GiB"},
+            "limits": {"open_seconds": OPEN_SECONDS, "worker_memory": "3GiB", "free_gigabytes": 0.1},
             "output": {"quality": 75},
         },
         variables={"OMP_NUM_THREADS": "1"},
@@ -225,7 +225,7 @@ def by_daemon(
                 assert place.running, place.told()
                 time.sleep(0.5)
                 newest = {job.relative: job for job in place.jobs()}
-                log = (place.folder / ".wsi-denoise/logs/daemon.log").read_text("utf-8", "replace")
+                log = _log_of(place)
                 for case in cases:
                     job = newest.get(case.path.name) or next(
                         (job for name, job in newest.items() if name.startswith(f"{case.path.name}/")), None
@@ -241,12 +241,17 @@ def by_daemon(
             memory.append({"after": start + len(cases), **_memory(place)})
             shutil.rmtree(place.output, ignore_errors=True)
         left = [str(file) for file in (place.folder / ".wsi-denoise/spool").glob("*")]
-        log = (place.folder / ".wsi-denoise/logs/daemon.log").read_text("utf-8", "replace")
+        log = _log_of(place)
         alive = place.running
         code = place.stop()
         return {"alive": alive, "exit": code, "memory": memory, "spool": left, "tracebacks": log.count("Traceback")}
     finally:
         place.close()
+
+
+def _log_of(place: Any) -> str:
+    file = place.folder / ".wsi-denoise/logs/daemon.log"
+    return file.read_text("utf-8", "replace") if file.exists() else ""
 
 
 def _ended(place: Any, job: Any, _start: int) -> dict[str, Any]:

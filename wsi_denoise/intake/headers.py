@@ -12,6 +12,8 @@ import struct
 from io import FileIO
 from pathlib import Path
 
+from wsi_denoise.names import Shown
+
 PROVENANCE = b"wsi-denoise "
 """What the ImageDescription of the first directory of every output of this program starts with."""
 
@@ -45,10 +47,11 @@ def open_regular(path: Path) -> FileIO:
     raise OSError(f"not a regular file: {shown(path)}")
 
 
-def shown(path: Path | str) -> str:
+def shown(path: Path | str) -> Shown:
     """Return a path as one line of printable text, whatever bytes its name has."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    plain = (letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    return Shown("".join(plain))
 
 
 def image_format(path: Path) -> str | None:

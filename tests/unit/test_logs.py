@@ -1,0 +1,58 @@
+"""Names of slides in the log, and without them."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from wsi_denoise import logs
+from wsi_denoise.errors import OutputUnwritable, SlideChanged
+from wsi_denoise.intake.headers import shown
+from wsi_denoise.settings import load
+
+NAME = "S26-4711 Doe, Jane.svs"
+
+
+@pytest.fixture
+def written(tmp_path):
+    """What logs under some settings and returns the file's text."""
+    root = logging.getLogger()
+    before, level, captured = list(root.handlers), root.level, logging.captureWarnings
+
+    def write(**values: object) -> str:
+        settings = load(folder=tmp_path, environ={}, overrides={"log." + k: v for k, v in values.items()}).settings
+        file = logs.setup(settings, "daemon", console=False)
+        log = logging.getLogger("wsi_denoise.test")
+        log.info("job %d: seen %s", 7, shown(NAME))
+        log.warning("job %d: %s", 8, SlideChanged(shown(Path("/mnt") / NAME)))
+        log.warning("%s", OutputUnwritable(f"{tmp_path / 'denoised' / NAME} (No space left on device)"))
+        log.info("what a library says about %s", str(tmp_path / "inbox" / "sub folder" / NAME))
+        try:
+            raise OSError(2, "No such file", str(tmp_path / "inbox" / NAME))
+        except OSError:
+            log.exception("job %d", 9)
+        return file.read_text()
+
+    yield write
+    for handler in [handler for handler in root.handlers if handler not in before]:
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(level)
+    captured(capture=False)
+
+
+def test_by_default_the_log_says_which_file_it_was(written):
+    text = written()
+    assert text.count(NAME) == 5
+    assert "Traceback" in text
+
+
+def test_without_names_job_numbers_and_reasons_remain(written):
+    text = written(names=False)
+    assert "4711" not in text
+    assert "Doe" not in text
+    assert "job 7: seen (name withheld)" in text
+    assert "slide_changed" in text
+    assert "output_unwritable" in text
+    assert "FileNotFoundError" in text
+    assert "job 9" in text
