@@ -9,7 +9,7 @@ export class Layers {
     this.missing = missing;
     this.items = {};
     this.gain = null;
-    this.wanted = null;
+    this.clip = null;
   }
 
   has(which) {
@@ -79,11 +79,15 @@ export class Layers {
     if (!before || !after) return;
     if (state.mode !== "curtain") {
       for (const item of [before, after]) if (item.getClip()) item.setClip(null);
+      this.clip = null;
       return;
     }
     const size = after.getContentSize();
     const at = new OpenSeadragon.Point(state.curtain * this.osd.container.clientWidth, 0);
     const x = Math.min(size.x, Math.max(0, after.viewerElementToImageCoordinates(at).x));
+    // Setting it has everything drawn again, which comes here again.
+    if (x === this.clip) return;
+    this.clip = x;
     before.setClip(new OpenSeadragon.Rect(0, 0, x, size.y));
     after.setClip(new OpenSeadragon.Rect(x, 0, size.x - x, size.y));
     before.setOpacity(x > 0 ? 1 : 0);

@@ -163,7 +163,7 @@ def main() -> None:
         chance = random.Random(7)
         for which in ("before", "after", "difference"):
             for name, least in (("all levels", min(LEAST_LEVEL, picture.last)), ("level 0", picture.last)):
-                wanted = min(arguments.tiles, 2 ** (picture.last - 9))
+                wanted = min(arguments.tiles, 4 ** max(0, picture.last - 10))
                 times = [
                     1e3 * ask(connection, f"/slides/{job}/{which}_files/{place}.jpeg")
                     for place in random_tiles(picture, wanted, chance, least=least)
