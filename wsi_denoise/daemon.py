@@ -36,6 +36,7 @@ from wsi_denoise.intake.watcher import Watcher
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
+from wsi_denoise.network import weights
 from wsi_denoise.pauses import Pauses
 from wsi_denoise.processing import remote, waiting
 from wsi_denoise.processing.cluster import Cluster, connect
@@ -112,7 +113,11 @@ class Daemon:
             _log.info("daemon %d: %s", daemon_id, cluster.description)
             store.note_daemon(daemon_id, {"cluster": cluster.description})
             watcher = Watcher(
-                settings, store, probe=lambda path: probe(cluster, path, settings), origin=f"daemon:{daemon_id}"
+                settings,
+                store,
+                probe=lambda path: probe(cluster, path, settings),
+                origin=f"daemon:{daemon_id}",
+                checksum=checksum,
             )
             intake = threading.Thread(target=self._intake, args=(watcher, leave), name="intake", daemon=True)
             pauses = Pauses(
@@ -310,7 +315,16 @@ def _submit(
         preset=preset,
         origin=origin,
         region=region,
+        model_checksum=checksum(preset),
     )
+
+
+def checksum(preset: str) -> str | None:
+    """Return the checksum of a preset's weights, or None where that cannot be told; the job itself will say why."""
+    try:
+        return weights.card(preset).sha256
+    except WsiDenoiseError:
+        return None
 
 
 def _follow(job: Job, store: JobStore, report: Callable[[Job], None], stop: threading.Event) -> Job:

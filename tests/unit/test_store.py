@@ -553,6 +553,21 @@ def test_a_job_that_is_not_there(store, daemon):
     assert takes_a_job - set(calls) == {"queue", "finish", "cancel_requested", "heartbeat", "rerun"}
 
 
+def test_new_weights_of_a_preset_are_other_work(store, daemon):
+    def again(name, weights):
+        return store.queue(
+            seen(store, name).id, fingerprint="content", settings={}, settings_hash="s1", preset="paper",
+            origin="daemon:1", model_checksum=weights,
+        )  # fmt: skip
+
+    assert again("a", "one").state is JobState.QUEUED
+    finish(store, store.claim(daemon, 60), daemon, model_checksum="one")
+    assert again("b", "one").state is JobState.DUPLICATE
+    assert again("c", None).state is JobState.DUPLICATE  # nobody could tell
+    assert again("d", "two").state is JobState.QUEUED
+    assert again("e", "two").state is JobState.DUPLICATE
+
+
 def test_why_a_running_job_waits(store, daemon):
     job = queued(store)
     with pytest.raises(LeaseLost):

@@ -83,11 +83,22 @@ class Watcher:
         See :data:`Probe`. Whatever else it raises counts against that file alone, except for errors of the store.
     origin : str
         Who is named in events: ``daemon:3``.
+    checksum : callable
+        Gives the checksum of a preset's weights, or None: the same slide under new weights is no duplicate.
     """
 
-    def __init__(self, settings: Settings, store: JobStore, *, probe: Probe, origin: str) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: JobStore,
+        *,
+        probe: Probe,
+        origin: str,
+        checksum: Callable[[str], str | None] = lambda _preset: None,
+    ) -> None:
         intake = settings.intake
         self._settings, self._store, self._probe, self._origin = settings, store, probe, origin
+        self._checksum = checksum
         self._rules = Rules(intake.settle_seconds, intake.grace_seconds)
         self._scanner = Scanner(settings)
         self.quarantine = Quarantine(intake.quarantine, move=intake.move)
@@ -354,13 +365,15 @@ class Watcher:
         if self._is_being_stopped(path, content):
             report.waiting.append(Waiting(watch.job_id, candidate.path, Decision(Step.WAIT, until=now)))
             return
+        preset = self._settings.preset_for(candidate.relative)
         job = self._store.queue(
             watch.job_id,
             fingerprint=content,
             settings=self._settings.pixel_settings(),
             settings_hash=self._settings.pixel_hash(),
-            preset=self._settings.preset_for(candidate.relative),
+            preset=preset,
             origin=self._origin,
+            model_checksum=self._checksum(preset),
         )
         del self._watches[path]
         self._before[path] = job.state

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select, true
 from sqlalchemy.orm import Session
 
 from wsi_denoise.errors import JobCancelled, LeaseLost, NoSuchJob, WsiDenoiseError
@@ -138,10 +138,14 @@ def same_work(session: Session, row: JobRow, among: Sequence[JobState]) -> JobRo
     fingerprint, settings_hash, preset, region = same_key(row)
     if fingerprint is None:
         return None
+    # Of a job from before weights were noted, or that nobody could ask for them, nothing else is known.
+    unknown = JobRow.model_checksum.is_(None)
+    model = or_(unknown, JobRow.model_checksum == row.model_checksum) if row.model_checksum else true()
     same = (
         select(JobRow)
         .join(JobRow.slide)
         .where(
+            model,
             SlideRow.fingerprint == fingerprint,
             JobRow.settings_hash == settings_hash,
             JobRow.preset == preset,

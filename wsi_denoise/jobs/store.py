@@ -115,12 +115,13 @@ class JobStore(Work):
         preset: str,
         origin: str,
         region: tuple[int, int, int, int] | None = None,
+        model_checksum: str | None = None,
     ) -> Job:
         """Queue a settled job, or mark it as a duplicate.
 
         It is a duplicate when a job with the same fingerprint, settings' hash, preset and region is queued, running
-        or done. A job that another daemon has queued meanwhile, with the same content and settings, is returned as
-        it is.
+        or done, and was not made by other weights of that preset (`model_checksum`, where both are known). A job that
+        another daemon has queued meanwhile, with the same content and settings, is returned as it is.
 
         Raises
         ------
@@ -137,7 +138,7 @@ class JobStore(Work):
                 raise TransitionRefused(f"job {job_id} is {row.state} and no longer settling")
             row.slide.fingerprint = fingerprint
             row.settings, row.settings_hash = dict(settings), settings_hash
-            row.preset, row.region = preset, region_text(region)
+            row.preset, row.region, row.model_checksum = preset, region_text(region), model_checksum
             first = same_work(session, row, _SAME_WORK)
             if first is not None:
                 row.duplicate_of = first.id
