@@ -75,12 +75,12 @@ class Workplace:
 
     # -- the daemon
 
-    def start(self, *arguments: str, before: tuple[str, ...] = ()) -> None:
-        """Start `wsi-denoise watch`, as the leader of a process group of its own."""
+    def start(self, *arguments: str, before: tuple[str, ...] = (), command: str = "watch") -> None:
+        """Start a daemon, as the leader of a process group of its own."""
         assert not self.running
         with (self.folder / "terminal").open("ab") as terminal:
             self._process = subprocess.Popen(
-                [*before, PROGRAM, "watch", *arguments],
+                [*before, PROGRAM, command, *arguments],
                 cwd=self.folder,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,

@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -115,6 +116,9 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--results", type=Path, help="JSON file; figures of further runs are added to it")
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--folder", type=Path, help="where to work; a temporary folder by default")
+    # Whoever ends a program ends its daemons with it; a shell's background jobs ignore Ctrl-C unless told otherwise.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _frame: sys.exit(128 + received))
     made.add_argument("--minutes", type=float, default=1e9, help="stop after so long; run again to go on")
     return made
 

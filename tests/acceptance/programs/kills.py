@@ -26,6 +26,8 @@ from common import Deadline, Results, Workplace, conclude, parser, slide_pixels,
 SETTINGS = {
     "compute": {"workers": 2, "threads": 1},
     "output": {"compression": "deflate"},
+    # Without the masker a worker is at its first block in a few seconds, and most kills meet real work.
+    "tissue": {"mode": "all"},
     "jobs": {"heartbeat_seconds": 1.0, "retry_seconds": 1.0, "lease_seconds": 20.0},
     "log": {"level": "info"},
 }
@@ -41,8 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run until so many kills are made, or the time is over."""
     given = parser(__doc__)
     given.add_argument("--kills", type=int, default=200)
-    given.add_argument("--size", default="4700x4100", metavar="WIDTHxHEIGHT")
-    given.add_argument("--longest", type=float, default=25.0, help="seconds until a kill at most")
+    given.add_argument("--size", default="4096x4096", metavar="WIDTHxHEIGHT")
+    given.add_argument("--longest", type=float, default=20.0, help="seconds until a kill at most")
     options = given.parse_args(arguments)
     width, height = (int(part) for part in options.size.split("x"))
     results = Results(options.results, options.seed)
