@@ -225,6 +225,15 @@ def test_a_retry_waits_for_its_time(store, daemon, clock):
     assert store.attempts(job.id)[0].error_code == "disk_full"
 
 
+def test_a_clock_that_is_put_back_does_not_make_a_retry_wait_for_ever(store, daemon, clock):
+    queued(store)
+    job = store.claim(daemon, 60)
+    store.retry_later(job.id, DiskFull(), retry_at(99, 30, clock()), f"daemon:{daemon}")
+    assert store.claim(daemon, 60) is None
+    clock.advance(-7 * 24 * 3600)
+    assert store.claim(daemon, 60).id == job.id
+
+
 def test_only_a_running_job_is_tried_later(store, clock):
     jobs = [seen(store, "a"), queued(store, "b"), store.fail(queued(store, "c").id, WorkerLost(), "daemon:1")]
     for job in jobs:

@@ -16,7 +16,7 @@ from wsi_denoise.errors import JobCancelled, TransitionRefused, WsiDenoiseError
 from wsi_denoise.jobs.history import value
 from wsi_denoise.jobs.models import AttemptRow, DaemonRow, JobRow, MetricRow, PauseRow, Utc
 from wsi_denoise.jobs.record import Record, finite, guard, held, open_attempt, row_of
-from wsi_denoise.jobs.states import JobState
+from wsi_denoise.jobs.states import RETRY_LONGEST, JobState
 from wsi_denoise.jobs.values import Job
 
 
@@ -89,7 +89,7 @@ class Work(Record):
         now = self._clock()
         # Asking first, without the writer's lock: a waiting daemon asks every second, and mostly in vain.
         with self.reading() as session:
-            if only is None and not session.scalar(_ANYTHING, {"now": now}):
+            if only is None and not session.scalar(_ANYTHING, {"now": now, "never": now + _NEVER}):
                 return None
         with self.writing() as session:
             for abandoned in session.scalars(_ABANDONED, {"now": now}).all():
@@ -98,7 +98,7 @@ class Work(Record):
                     session, row, JobState.CANCELLED, f"daemon:{daemon_id}", "lease expired", error=JobCancelled()
                 )
             until = now + timedelta(seconds=lease_seconds)
-            bound = {"now": now, "until": until, "daemon": daemon_id}
+            bound = {"now": now, "never": now + _NEVER, "until": until, "daemon": daemon_id}
             taken = session.scalar(_CLAIM, bound) if only is None else session.scalar(_TAKE, {**bound, "only": only})
             if taken is None:
                 return None
@@ -286,6 +286,7 @@ class Work(Record):
 
 
 _JOBS = cast("Table", JobRow.__table__)
+_NEVER = 2 * RETRY_LONGEST
 _NOW = bindparam("now", type_=Utc())
 _PAUSED = exists().where(PauseRow.origin.is_not(None))
 
@@ -295,7 +296,9 @@ def _expired(jobs: Any) -> ColumnElement[bool]:
 
 
 def _due(jobs: Any) -> ColumnElement[bool]:
-    return and_(jobs.c.state == JobState.QUEUED, or_(jobs.c.next_try.is_(None), jobs.c.next_try <= _NOW))
+    # No next try is ever as far away as that: the clock was put back.
+    due = or_(jobs.c.next_try.is_(None), jobs.c.next_try <= _NOW, jobs.c.next_try > bindparam("never", type_=Utc()))
+    return and_(jobs.c.state == JobState.QUEUED, due)
 
 
 def _first(condition: Callable[[Any], ColumnElement[bool]]) -> Any:

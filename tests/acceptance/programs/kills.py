@@ -1,9 +1,9 @@
 """Kills daemons and workers with SIGKILL at random moments, and counts what is lost by it.
 
 A slide after the other goes through a real daemon. At random moments the daemon, one of its workers, or all its
-processes at once are killed; half of the moments are drawn from the end of a slide, where it is assembled, verified and
-published. A killed daemon is started again. After each slide: done exactly once, the output verifies, the original is
-what it was, nothing lies about, no finished block was done twice.
+processes at once are killed; four in ten of the moments are drawn from the end of a slide, where it is assembled,
+verified and published. A killed daemon is started again. After each slide: done exactly once, the output verifies, the
+original is what it was, nothing lies about, no finished block was done twice.
 
     python tests/acceptance/programs/kills.py --kills 200 --results kills.json
 """
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser(__doc__)
     given.add_argument("--kills", type=int, default=200)
     given.add_argument("--size", default="4096x4096", metavar="WIDTHxHEIGHT")
-    given.add_argument("--longest", type=float, default=20.0, help="seconds until a kill at most")
+    given.add_argument("--longest", type=float, default=15.0, help="seconds until a kill at most")
     options = given.parse_args(arguments)
     width, height = (int(part) for part in options.size.split("x"))
     results = Results(options.results, options.seed)
@@ -109,13 +109,13 @@ class Run:
 
     def disturb(self) -> None:
         """Wait for a random moment, and kill."""
-        if self.chance.random() < 0.5:
+        if self.chance.random() < 0.6:
             self.wait(self.chance.uniform(0, self.options.longest))
         else:
             # The end of a slide is short, and where most can go wrong.
             while not self.over() and not self.all_blocks():
                 self.wait(0.2)
-            self.wait(self.chance.uniform(0, 3))
+            self.wait(self.chance.uniform(0, 1.5))
         if self.over():
             return
         kinds = ["daemon"] * 4 + ["everything"] * 2
