@@ -333,7 +333,7 @@ class SchedulerUnreachable(ClusterError):
 class DeviceOutOfMemory(ClusterError):
     code = "device_out_of_memory"
     happened = "The device ran out of memory"
-    advice = "The job is tried again with smaller batches."
+    advice = "There is no room for a single window: another program may use the device, or compute.window is too large."
 
 
 class StoreError(WsiDenoiseError):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import logging
 import os
 import threading
 from functools import lru_cache
@@ -20,13 +21,15 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_denoise.errors import SettingsInvalid
+from wsi_denoise.errors import DeviceOutOfMemory, SettingsInvalid
 from wsi_denoise.network import weights as presets
 from wsi_denoise.network.plan import Backend, Plan, Precision
 from wsi_denoise.settings import ComputeSettings
 
 if TYPE_CHECKING:
     from wsi_denoise.network.irunet import IRUNet
+
+_log = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]
 
@@ -131,9 +134,10 @@ class Denoiser:
     def __init__(self, preset: str | IRUNet, plan: Plan, *, threads: int = 1) -> None:
         self.plan = plan
         self._backend = _backend(preset, plan, threads)
+        self._most: int | None = None
 
     def denoise(self, windows: Pixels) -> Pixels:
-        """Denoise a batch.
+        """Denoise a batch; in halves where the device has no memory for it whole, which is remembered.
 
         Parameters
         ----------
@@ -148,8 +152,19 @@ class Denoiser:
         Raises
         ------
         DeviceOutOfMemory
+            When there is no memory for a single window.
         """
-        return self._backend.denoise(windows)
+        while True:
+            most = min(len(windows), self._most or len(windows))
+            try:
+                parts = [self._backend.denoise(windows[at : at + most]) for at in range(0, len(windows), most)]
+            except DeviceOutOfMemory as error:
+                if most == 1:
+                    raise
+                self._most = -(-most // 2)
+                _log.warning("%s; batches of %d from now on", error.happened, self._most)
+            else:
+                return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _backend(preset: str | IRUNet, plan: Plan, threads: int) -> _Backend:

@@ -10,6 +10,7 @@ import numpy as np
 import openvino
 from numpy.typing import NDArray
 
+from wsi_denoise.errors import DeviceOutOfMemory
 from wsi_denoise.network.graph import Weights, build
 from wsi_denoise.network.plan import Plan
 
@@ -45,10 +46,21 @@ class OpenVinoBackend:
         self._compiled: dict[tuple[int, ...], Any] = {}
 
     def denoise(self, windows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Denoise (n, height, width, 3) uint8; see :meth:`wsi_denoise.network.denoiser.Denoiser.denoise`."""
-        outputs = self._request(windows.shape).infer(
-            [np.ascontiguousarray(windows)], share_inputs=True, share_outputs=True
-        )
+        """Denoise (n, height, width, 3) uint8; see :meth:`wsi_denoise.network.denoiser.Denoiser.denoise`.
+
+        Raises
+        ------
+        DeviceOutOfMemory
+        """
+        try:
+            outputs = self._request(windows.shape).infer(
+                [np.ascontiguousarray(windows)], share_inputs=True, share_outputs=True
+            )
+        except (RuntimeError, MemoryError) as error:
+            said = str(error)
+            if isinstance(error, RuntimeError) and not ("bad_alloc" in said or "Failed to allocate" in said):
+                raise
+            raise DeviceOutOfMemory(f"{len(windows)} windows of {windows.shape[1]} px") from None
         change: NDArray[np.float32] = next(iter(outputs.values()))
         if not self._residual:
             direct: NDArray[np.uint8] = np.clip(np.rint(change), 0, 255).astype(np.uint8)

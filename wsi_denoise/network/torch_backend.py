@@ -61,8 +61,20 @@ class TorchBackend:
                 after = pixels.float() + change if self._residual else change
                 result: NDArray[np.uint8] = after.round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
                 return result
-        except torch.cuda.OutOfMemoryError as error:
-            raise DeviceOutOfMemory(f"{len(windows)} windows of {windows.shape[1]} px") from error
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+        # After the handler, which would keep the tensors of the frames that failed.
+        if self._plan.device == "cuda":
+            torch.cuda.empty_cache()
+        raise DeviceOutOfMemory(f"{len(windows)} windows of {windows.shape[1]} px")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    # A CPU has no class of its own for it: the allocator and oneDNN each say it in their words.
+    words = ("not enough memory", "can't allocate memory", "could not create a memory", "out of memory")
+    said = str(error).lower()
+    return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or any(part in said for part in words)
 
 
 def has_cuda() -> bool:
