@@ -10,8 +10,9 @@ import pytest
 
 from wsi_denoise import access, retention
 from wsi_denoise.errors import NotASlide, OutputUnwritable, SettingsInvalid, UsageError, WorkerLost
-from wsi_denoise.jobs import backup
+from wsi_denoise.jobs import backup, upgrading
 from wsi_denoise.jobs.database import Database
+from wsi_denoise.jobs.models import HEAD
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.processing import cluster
 from wsi_denoise.settings import ComputeSettings, OutputSettings, Settings, load
@@ -252,3 +253,46 @@ def test_a_cap_on_cores():
     assert cluster.shape(ComputeSettings(cores=2), cores=16) == (2, 1)
     assert cluster.shape(ComputeSettings(cores=8), cores=16) == (4, 2)
     assert cluster.shape(ComputeSettings(cores=32), cores=16) == cluster.shape(ComputeSettings(), cores=16)
+
+
+# -- upgrading while a daemon runs
+
+
+def at_revision(store: JobStore, revision: str) -> None:
+    with store.writing() as session:
+        session.connection().exec_driver_sql(f"UPDATE alembic_version SET version_num = '{revision}'")
+
+
+def test_an_old_daemon_finishes_before_the_database_is_migrated(lab, monkeypatch):
+    lab.now = datetime.now(UTC)
+    old = lab.store.register_daemon(host="lab", pid=7, version="0.0.9")
+    lab.store.stop_daemon(lab.daemon)
+    at_revision(lab.store, "0000")
+    told, upgraded = [], []
+    looks = iter(range(100))
+
+    def sleep(_seconds: float) -> None:
+        assert not upgraded
+        if next(looks) == 3:
+            at_revision(lab.store, HEAD)  # as the old program knows its tables
+            lab.store.stop_daemon(old)
+            at_revision(lab.store, "0000")
+
+    monkeypatch.setattr(upgrading.time, "sleep", sleep)
+    monkeypatch.setattr(lab.store, "upgrade", lambda: upgraded.append(1))
+    upgrading.upgrade(lab.store, told.append)
+    assert upgraded == [1]
+    assert told == ["the database is upgraded once these have stopped: daemon 2 of version 0.0.9 (lab, process 7)"]
+
+
+def test_nobody_is_waited_for_without_need(lab):
+    now = datetime.now(UTC)
+    lab.now = now
+    lab.store.register_daemon()
+    assert upgrading.running(lab.store, now) == []  # of the same revision: several may work
+    at_revision(lab.store, "0000")
+    assert len(upgrading.running(lab.store, now)) == 1
+    assert upgrading.running(lab.store, now + timedelta(minutes=2)) == []  # it died without a word
+    nowhere = JobStore(f"sqlite:///{lab.folder / 'nowhere.sqlite'}")
+    assert upgrading.running(nowhere, now) == []
+    nowhere.close()

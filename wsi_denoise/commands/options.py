@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,6 +100,7 @@ def opened(loaded: Loaded, *, upgrade: bool = False, make: bool = True) -> Itera
         When there is no database and none is to be made.
     DatabaseOutdated, DatabaseUnreachable
     """
+    from wsi_denoise.jobs import upgrading
     from wsi_denoise.jobs.store import JobStore
 
     store = JobStore(loaded.settings.database_url)
@@ -106,7 +108,7 @@ def opened(loaded: Loaded, *, upgrade: bool = False, make: bool = True) -> Itera
         if missing(store) and not make:
             raise NoSuchJob(f"{store.file} does not exist")
         if upgrade or missing(store):
-            store.upgrade()
+            upgrading.upgrade(store, lambda text: print(text, file=sys.stderr, flush=True))
         yield store
     finally:
         store.close()

@@ -158,7 +158,7 @@ class Database:
         if self.file is not None and not self.file.exists():
             raise DatabaseOutdated(f"there is no {self.file} yet")
         with self._said(), self._reader.connect() as connection:
-            found = self._revision(connection)
+            found = self.revision(connection)
         if found != HEAD:
             raise DatabaseOutdated(f"{self} is at {found or 'nothing'}, this program needs {HEAD}")
 
@@ -187,7 +187,8 @@ class Database:
                 return
 
     @staticmethod
-    def _revision(connection: Connection) -> str | None:
+    def revision(connection: Connection) -> str | None:
+        """Return the revision of the tables, or None where there are none."""
         if not connection.dialect.has_table(connection, "alembic_version"):
             return None
         found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
