@@ -18,7 +18,8 @@ class Box:
     Parameters
     ----------
     left, top, right, bottom : float
-        In pixels of level 0; within the slide.
+        In pixels of level 0. The last pixel of a row or column may reach beyond the slide: each pixel shows as much
+        of the slide as the others, so that before and after lie on each other to the last row.
     width, height : int
         Pixels of the tile.
     """
@@ -77,8 +78,8 @@ class DeepZoom:
         return Box(
             left * step,
             top * step,
-            min(right * step, self.width),
-            min(bottom * step, self.height),
+            right * step,
+            bottom * step,
             right - left,
             bottom - top,
         )

@@ -140,21 +140,13 @@ class View:
         plane = self.plane_for(box)
         if plane is None:
             return np.full((box.height, box.width, 3), EMPTY, np.uint8)
-        across, down = plane.size[0] / self.width, plane.size[1] / self.height
-        left, top = box.left * across, box.top * down
-        right, bottom = min(box.right * across, plane.size[0]), min(box.bottom * down, plane.size[1])
-        x, y = int(left), int(top)
-        x_stop, y_stop = min(_ceil(right), plane.size[0]), min(_ceil(bottom), plane.size[1])
-        x, y = min(x, x_stop - 1), min(y, y_stop - 1)
+        left, right, x, x_stop = _along(box.left, box.right, self.width, plane.size[0])
+        top, bottom, y, y_stop = _along(box.top, box.bottom, self.height, plane.size[1])
         pixels = plane.read(x, y, x_stop - x, y_stop - y)
-        inner = (max(0.0, left - x), max(0.0, top - y), right - x, bottom - y)
-        if pixels.shape[:2] == (box.height, box.width):
-            return pixels
-        step = pixels.shape[0] // box.height
-        if step > 1 and pixels.shape[:2] == (box.height * step, box.width * step) and inner[:2] == (0, 0):
-            return _reduced(pixels, step)
-        small = Image.fromarray(pixels).resize((box.width, box.height), Image.Resampling.BOX, box=inner)
-        return np.asarray(small)
+        beyond = max(0, _ceil(bottom) - y_stop), max(0, _ceil(right) - x_stop)
+        if any(beyond):
+            pixels = np.pad(pixels, ((0, beyond[0]), (0, beyond[1]), (0, 0)), mode="edge")
+        return _resized(pixels, (left - x, top - y, right - x, bottom - y), (box.width, box.height))
 
     def plane_for(self, box: Box) -> Plane | None:
         """Return the smallest plane that is fine enough; if that is too much to read, the largest that is coarser."""
@@ -169,9 +161,26 @@ class View:
         return min(possible, key=lambda each: each[0])[2] if possible else None
 
 
-def _reduced(pixels: Pixels, step: int) -> Pixels:
-    # An eighth of the time that a general resize takes.
-    return np.asarray(Image.fromarray(pixels).reduce(step))
+def _along(start: float, stop: float, full: int, size: int) -> tuple[float, float, int, int]:
+    """Return where a part of level 0 is along one side of a plane: exact start and stop, and the pixels to read."""
+    ratio = full / size
+    step = round(ratio)
+    # Levels are made by whole steps and rounded up or down at the end; their sizes alone say 3.996 instead of 4.
+    scale = step if step and size in {full // step, -(-full // step)} else ratio
+    first, last = start / scale, stop / scale
+    begin = min(int(first + 1e-6), size - 1)
+    return first, last, begin, max(begin + 1, min(_ceil(last), size))
+
+
+def _resized(pixels: Pixels, inner: tuple[float, float, float, float], size: tuple[int, int]) -> Pixels:
+    """Return the inner part (left, top, right, bottom) of pixels in another size (width, height), by area means."""
+    width, height = size
+    step = pixels.shape[0] // height
+    if pixels.shape[:2] == (height * step, width * step) and max(abs(inner[0]), abs(inner[1])) < 1e-6:
+        # An eighth of the time that a general resize takes.
+        return pixels if step == 1 else np.asarray(Image.fromarray(pixels).reduce(step))
+    limits = max(0.0, inner[0]), max(0.0, inner[1]), min(inner[2], pixels.shape[1]), min(inner[3], pixels.shape[0])
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX, box=limits))
 
 
 def _ceil(value: float) -> int:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import imagecodecs
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
@@ -24,6 +24,7 @@ from wsi_denoise.slide.lattice import halve
 SIZES = st.integers(1, 70_000)
 
 
+@settings(deadline=None)
 @given(width=SIZES, height=SIZES, level=st.integers(0, 17))
 def test_the_tiles_of_a_level_cover_it_once(width, height, level):
     picture = DeepZoom(width, height, tile=4096)
@@ -35,7 +36,9 @@ def test_the_tiles_of_a_level_cover_it_once(width, height, level):
     assert sum(box.width for box in boxes[0]) == picture.size(level)[0]
     assert sum(row[0].height for row in boxes) == picture.size(level)[1]
     assert boxes[0][0].left == boxes[0][0].top == 0
-    assert (boxes[-1][-1].right, boxes[-1][-1].bottom) == (width, height)
+    step = 1 << (picture.last - level)
+    assert width <= boxes[-1][-1].right < width + step
+    assert height <= boxes[-1][-1].bottom < height + step
     for one, other in zip(boxes[0], boxes[0][1:], strict=False):
         assert one.right == other.left
     assert picture.box(level, columns, 0) is None
@@ -92,6 +95,30 @@ def swapped_profile():
     return bytes(profile)
 
 
+@pytest.mark.parametrize("size", [(2220, 2967), (1037, 1029), (513, 2049)])
+@pytest.mark.parametrize("rounded", ["up", "down"])
+def test_before_and_after_lie_on_each_other_at_every_zoom(tissue_image, size, rounded):
+    width, height = size
+    pixels = np.pad(tissue_image, ((0, 2000), (0, 1300), (0, 0)), mode="reflect")[:height, :width]
+    planes = [PicturePlane(pixels)]
+    for _ in range(3):
+        last = planes[-1].pixels
+        if rounded == "down":
+            last = last[: len(last) // 2 * 2, : last.shape[1] // 2 * 2]
+        planes.append(PicturePlane(halve(last)))
+    one_level, levels = View(width, height, planes[:1]), View(width, height, planes)
+    picture = DeepZoom(width, height)
+    for level in range(picture.last - 4, picture.last + 1):
+        columns, rows = picture.shape(level)
+        for column in range(columns):
+            for row in range(rows):
+                box = picture.box(level, column, row)
+                one, other = one_level.read(box), levels.read(box)
+                assert one.shape == other.shape == (box.height, box.width, 3)
+                # The rounding of means; at the very edge a level that was rounded down knows less.
+                assert np.abs(one[:-1, :-1].astype(int) - other[:-1, :-1]).max(initial=0) <= 2
+
+
 def test_colours_are_managed_to_srgb(tiles):
     case, shown = tiles(icc=swapped_profile())
     last = DeepZoom(700, 900).last
@@ -133,6 +160,7 @@ class Counting:
         return np.full((height, width, 3), 7, np.uint8)
 
 
+@settings(deadline=None, max_examples=25)
 @given(level=st.integers(0, 16), column=st.integers(0, 80), row=st.integers(0, 80), with_overview=st.booleans())
 def test_low_zoom_never_reads_level_0_whole(level, column, row, with_overview):
     size = (40_000, 39_001)
@@ -234,6 +262,7 @@ def test_maps_are_painted_with_what_was_not_measured_left_out(processed):
     ]
 
 
+@settings(deadline=None)
 @given(st.floats(1e-6, 1e6))
 def test_the_end_of_a_scale_is_round(value):
     high = rounded_up(value)
