@@ -1,4 +1,4 @@
-"""Damaged slides, the short form: a fixed budget; the full one is `python tests/acceptance/fuzz.py`."""
+"""Damaged slides, the short form: a fixed budget; the full one is `python tests/acceptance/programs/fuzz.py`."""
 
 import importlib.util
 import os
@@ -13,8 +13,8 @@ SECONDS = 600.0 if os.environ.get("WSI_DENOISE_LONG") else 40.0
 
 @pytest.fixture(scope="module")
 def fuzz(shared):
-    """tests/acceptance/fuzz.py, which is a program and no package."""
-    spec = importlib.util.spec_from_file_location("fuzz", HERE / "fuzz.py")
+    """tests/acceptance/programs/fuzz.py, which is a program and no package."""
+    spec = importlib.util.spec_from_file_location("fuzz", HERE / "programs" / "fuzz.py")
     sys.modules["fuzz"] = module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     module.SLIDES = shared / "data" / "slides"

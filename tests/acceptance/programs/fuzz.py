@@ -5,8 +5,8 @@ fingerprint, plan, blocks, assembling, verification) in a process of its own, wi
 ``daemon`` puts the cases into the inbox of a real daemon, with the real network. Both are drawn from a seed; the
 results file keeps every case, so that a run that was cut off goes on, and runs add up.
 
-    python tests/acceptance/fuzz.py path --cases 1000 --results fuzz.json
-    python tests/acceptance/fuzz.py daemon --cases 1000 --results fuzz.json
+    python tests/acceptance/programs/fuzz.py path --cases 1000 --results fuzz.json
+    python tests/acceptance/programs/fuzz.py daemon --cases 1000 --results fuzz.json
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-SLIDES = Path(os.environ.get("WSI_DENOISE_SHARED", HERE.parents[2] / "shared")) / "data" / "slides"
+SLIDES = Path(os.environ.get("WSI_DENOISE_SHARED", HERE.parents[3] / "shared")) / "data" / "slides"
 OPEN_SECONDS, CASE_SECONDS = 60.0, 300.0
 """Limits of opening a file, and of a case from its first look to its end, in seconds of a machine that is shared."""
 
@@ -44,9 +44,10 @@ UNEXPLAINED = ("internal_error", "error", "timeout", "died", "traceback", "unexp
 
 
 def sibling(name: str) -> Any:
-    """Import another file of this folder, which is no package."""
+    """Import another file of this folder, or the one above, which are no packages."""
     if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+        folder = HERE.parent if name == "conftest" else HERE
+        spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
@@ -222,7 +223,7 @@ def by_daemon(
             begun = time.monotonic()
             ended: dict[str, Any] = {}
             while len(ended) < len(cases) and time.monotonic() - begun < CASE_SECONDS * batch:
-                assert place.running, place.told()
+                assert place.running, f"exit code {place.process.returncode}\n{place.told()}"
                 time.sleep(0.5)
                 newest = {job.relative: job for job in place.jobs()}
                 log = _log_of(place)
