@@ -245,6 +245,7 @@ def run_slides(
     *,
     region: tuple[int, int, int, int] | None = None,
     report: Callable[[Job], None] = lambda _job: None,
+    say: Callable[[str], None] = lambda _text: None,
     stop: threading.Event | None = None,
 ) -> list[Job]:
     """Denoise slides now, in the foreground, in the same store.
@@ -258,6 +259,8 @@ def run_slides(
         (x, y, width, height) at level 0: a trial, with a picture beside the TIFF.
     report : callable
         Told each job as it moves on.
+    say : callable
+        Shows a line to a person: why nothing moves.
     stop : threading.Event, optional
         Set to stop after the blocks in flight.
 
@@ -275,7 +278,16 @@ def run_slides(
         connect(settings) as cluster,
         Heartbeat(store, daemon_id, settings) as heartbeat,
     ):
-        runner = Runner(settings, store, daemon_id, cluster, heartbeat, stop, on_change=report)
+        runner = Runner(
+            settings,
+            store,
+            daemon_id,
+            cluster,
+            heartbeat,
+            stop,
+            on_change=report,
+            on_wait=lambda job, text: say(f"job {job.id} waits: {text}"),
+        )
         for path in paths:
             job = _submit(path.absolute(), settings, store, cluster, region)
             report(job)

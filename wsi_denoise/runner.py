@@ -35,7 +35,7 @@ from wsi_denoise.jobs.values import Job
 from wsi_denoise.network import weights
 from wsi_denoise.outputs import output_path
 from wsi_denoise.pauses import Pauses
-from wsi_denoise.processing import remote
+from wsi_denoise.processing import remote, waiting
 from wsi_denoise.processing.cluster import Cluster
 from wsi_denoise.processing.slide import Interrupted, Progress, Request, Result, denoise_slide, replaceable
 from wsi_denoise.processing.spool import Spool
@@ -283,7 +283,11 @@ class Runner:
             on_wait=lambda text: self._remark(job, text),
         )
         if job.region:
-            self._cluster.call(remote.preview, planned[0], result.output, result.output.with_suffix(".png")).result()
+            picture = result.output.with_suffix(".png")
+            watch = waiting.Watch(self._cluster, settings.limits, lambda text: self._remark(job, text))
+            waiting.run(
+                self._cluster, watch, lambda: self._keep_going(job), remote.preview, planned[0], result.output, picture
+            )
         return result, Spool(planned[0].work.spool)
 
     def _finish(self, job: Job, result: Result) -> Job:

@@ -52,7 +52,7 @@ def run(
         from wsi_denoise.daemon import run_slides
 
         paths = [slide.absolute() for slide in slides]
-        jobs = run_slides(paths, loaded, store, region=part, report=report)
+        jobs = run_slides(paths, loaded, store, region=part, report=report, say=_say)
     if as_json:
         show.as_json({"jobs": [job.to_json() for job in jobs], "total": len(jobs)})
     else:
@@ -61,6 +61,12 @@ def run(
     if any(job.error_code == RegionOutside.code for job in jobs):
         return 2
     return 0 if all(job.state in {"done", "duplicate"} for job in jobs) else 1
+
+
+def _say(text: str) -> None:
+    from wsi_denoise.commands import show
+
+    print(show.plain(text), file=sys.stderr, flush=True)
 
 
 def _region(text: str | None) -> tuple[int, int, int, int] | None:

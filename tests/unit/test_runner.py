@@ -1,0 +1,133 @@
+"""How a job ends is written down: tried again, for how long, and whatever the database does meanwhile."""
+
+import sqlite3
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from wsi_denoise.errors import SchedulerUnreachable, WorkerLost
+from wsi_denoise.jobs import database
+from wsi_denoise.jobs.states import JobState
+from wsi_denoise.jobs.store import JobStore
+from wsi_denoise.runner import Heartbeat, Runner
+from wsi_denoise.settings import load
+
+
+class Clock:
+    def __init__(self):
+        self.now = datetime.now(UTC)
+
+    def __call__(self):
+        return self.now
+
+
+class BrokenCluster:
+    """Takes nothing, for a reason."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def call(self, *_arguments, **_named):
+        raise self.error
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return load(overrides={"jobs.heartbeat_seconds": 0.1}, folder=tmp_path, environ={}).settings
+
+
+@pytest.fixture
+def store(settings, clock):
+    store = JobStore(settings.database_url, clock=clock)
+    store.upgrade()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def job(settings, store):
+    slide = settings.intake.inbox[0] / "a.tiff"
+    slide.parent.mkdir()
+    slide.write_bytes(b"slide")
+    status = slide.stat()
+    seen = store.see(slide, "a.tiff", size_bytes=5, mtime_ns=status.st_mtime_ns, preset="paper", origin="test")
+    return store.queue(seen.id, fingerprint="f" * 64, settings={}, settings_hash="s", preset="paper", origin="test")
+
+
+@pytest.fixture
+def attempt(settings, store, clock):
+    """Claim the job when it is due, run it once on a broken cluster, and return it."""
+    daemon = store.register_daemon()
+    stop = threading.Event()
+
+    def run(error):
+        clock.now += timedelta(hours=1, minutes=1)  # longer than any wait
+        claimed = store.claim(daemon, 600)
+        with Heartbeat(store, daemon, settings) as heartbeat:
+            return Runner(settings, store, daemon, BrokenCluster(error), heartbeat, stop).run(claimed)
+
+    return run
+
+
+def test_what_may_be_the_jobs_own_fault_is_tried_so_often(settings, job, attempt):
+    for _ in range(settings.jobs.attempts - 1):
+        assert attempt(WorkerLost("x")).state is JobState.QUEUED
+    ended = attempt(WorkerLost("x"))
+    assert (ended.state, ended.error_code) == (JobState.FAILED, "worker_lost")
+
+
+def test_what_the_surroundings_cause_never_fails_a_job(settings, job, attempt):
+    waits = []
+    for _ in range(4 * settings.jobs.attempts):
+        ended = attempt(SchedulerUnreachable("x"))
+        assert (ended.state, ended.error_code) == (JobState.QUEUED, "scheduler_unreachable")
+        waits.append(ended.next_try - datetime.now(UTC))
+    assert waits[0] < waits[1] < waits[2]
+    assert waits[-1] <= timedelta(hours=1)
+    # Nor does it use up what the job may fail.
+    assert attempt(WorkerLost("x")).state is JobState.QUEUED
+
+
+def test_a_person_who_tries_again_begins_a_new_count(settings, store, job, attempt):
+    for _ in range(settings.jobs.attempts):
+        ended = attempt(WorkerLost("x"))
+    assert ended.state is JobState.FAILED
+    store.retry(job.id, "person:cli")
+    assert attempt(WorkerLost("x")).state is JobState.QUEUED
+
+
+def test_a_daemon_that_dies_again_and_again_fails_no_job(settings, store, job, attempt):
+    for _ in range(4 * settings.jobs.attempts):
+        dying = store.register_daemon()
+        store.claim(dying, 600)
+        store.stop_daemon(dying, origin="recovery", reason="died without a word")
+    assert attempt(WorkerLost("x")).state is JobState.QUEUED
+
+
+def test_the_end_is_written_down_once_the_database_takes_it(settings, store, job, attempt, monkeypatch, caplog):
+    monkeypatch.setattr(database, "BUSY_WAITS", ())
+    other = sqlite3.connect(store.file, isolation_level=None, check_same_thread=False)
+    other.execute("PRAGMA busy_timeout = 10000")
+
+    timer = threading.Timer(7.0, other.execute, ["ROLLBACK"])  # longer than a writer waits for the lock
+    error = WorkerLost("x")
+
+    def call(*_arguments, **_named):
+        other.execute("BEGIN IMMEDIATE")
+        timer.start()
+        raise error
+
+    monkeypatch.setattr(BrokenCluster, "call", call)
+    try:
+        ended = attempt(error)
+    finally:
+        timer.join()
+        other.close()
+    assert (ended.state, ended.error_code) == (JobState.QUEUED, "worker_lost")
+    assert "cannot be written down, and is tried again" in caplog.text
