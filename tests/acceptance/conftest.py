@@ -88,6 +88,9 @@ class Workplace:
                 stderr=terminal,
                 start_new_session=True,
             )
+        # The number of a group that is gone may belong to somebody else by now, who must not be killed for it: seen
+        # after half an hour of kills on a machine with 32,768 numbers.
+        self._groups = [group for group in self._groups if _has_members(group)]
         self._groups.append(self._process.pid)
 
     @property
@@ -114,6 +117,7 @@ class Workplace:
         if self._process is not None:
             self._process.wait()
         psutil.wait_procs(before, timeout=60)  # memory of gigabytes is not given back in an instant
+        self._groups = [group for group in self._groups if _has_members(group)]
 
     def processes(self) -> list[psutil.Process]:
         """Return what is left of the daemons of this folder."""
@@ -219,6 +223,14 @@ class Workplace:
 
     def json(self, *arguments: str | Path, code: int = 0) -> Any:
         return json.loads(self.cli(*arguments, "--json", code=code))
+
+
+def _has_members(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="session")
