@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 THEME = {
-    "theme.light.primaryColor": "#1f6feb",
+    "theme.light.primaryColor": "#1756c2",
     "theme.light.backgroundColor": "#ffffff",
     "theme.light.secondaryBackgroundColor": "#f4f5f7",
     "theme.light.textColor": "#1c2128",

@@ -10,7 +10,7 @@ import streamlit as st
 
 from dashboard import charts, context
 from dashboard.components import mount
-from dashboard.quality_view import ESTIMATES, KEYS, OUTLYING, SHOWN, Point, measures, outliers, points, series
+from dashboard.quality_view import ESTIMATES, KEYS, LEAST, OUTLYING, SHOWN, Point, measures, outliers, points, series
 from dashboard.words import count, in_markdown
 from wsi_denoise.errors import WsiDenoiseError
 from wsi_denoise.jobs.values import JobQuery
@@ -55,10 +55,12 @@ def standing_out(found: list[Point], rows: list[dict[str, Any]], estimate: str) 
     if chosen:
         st.switch_page("screens/compare.py", query_params={"job": str(chosen[0]["job"])})
     listed = outliers(found, compared)
-    st.html(
-        f'<div class="wd"><h2>{count(len(listed), "slide")} stand{"s" if len(listed) == 1 else ""} out</h2>'
-        f"<p>Further than {OUTLYING:g} robust deviations from the median of the slides shown.</p></div>"
+    slides = (
+        f"{count(len(listed), 'slide')} stand{'s' if len(listed) == 1 else ''} out" if listed else "No slide stands out"
     )
+    usual = f"Further than {OUTLYING:g} robust deviations from the median of the slides shown."
+    few = f"There is no usual with fewer than {LEAST} slides."
+    st.html(f'<div class="wd"><h2>{slides}</h2><p>{few if len(found) < LEAST else usual}</p></div>')
     if listed:
         mount("links", {"rows": listed[:LISTED], "label": "Slides that stand out"}, key="outliers", act=act)
     if len(listed) > LISTED:

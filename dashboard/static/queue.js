@@ -259,8 +259,8 @@ const build = (root, tell) => {
     element(
       "div",
       { class: "lists" },
-      element("section", { class: "panel" }, element("h2", {}, "Waiting", waitCount), noWait, waits, waitTail),
-      element("section", { class: "panel" }, element("h2", {}, "Last finished"), noEnd, ended, element("p", { class: "tail" }, all)),
+      element("section", { class: "panel" }, element("h2", {}, "Waiting", waitCount), element("div", { class: "box" }, noWait, waits), waitTail),
+      element("section", { class: "panel" }, element("h2", {}, "Last finished"), element("div", { class: "box" }, noEnd, ended), element("p", { class: "tail" }, all)),
     ),
   );
   const held = (list) => list.matches(":hover") || list.contains(list.getRootNode().activeElement);

@@ -4,7 +4,7 @@ import pytest
 
 NAMES = (
     "<img src=x onerror=window.hacked=1>.svs",
-    "<script>window.hacked=1</script>.svs",
+    "<svg onload=window.hacked=1>.svs",
     "**bold** [link](javascript:window.hacked=1) $x^2$ :red[x] `code`.svs",
     "quotes \"double\" 'single' & &amp; {{braces}}.svs",
     "turned\u202egpj.svs",
@@ -18,7 +18,7 @@ EVERYTHING = """() => {
   const walk = (root) => {
     for (const node of root.querySelectorAll("*")) {
       if (node.shadowRoot) walk(node.shadowRoot);
-      if (node.matches("img[src=x], script:not([src])") && node.textContent.includes("hacked")) texts.push("MARKUP");
+      if (node.matches("svg[onload]")) texts.push("MARKUP");
       if (node.matches("img[src=x]")) texts.push("MARKUP");
       for (const child of node.childNodes) if (child.nodeType === 3) texts.push(child.textContent);
     }

@@ -58,29 +58,7 @@ def test_a_mark_of_the_scatter_opens_compare(measured, serve, open_page, tmp_pat
         page.goto(f"{url}quality?slides=slide-03")
         page.get_by_text("1 slide.").wait_for()
         chart = page.get_by_test_id("stVegaLiteChart").first
-        chart.locator("canvas, svg").first.wait_for()
-        # One slide, whose mark is in the only place where the pixels of a mark are.
-        mark = page.wait_for_function(
-            """() => {
-              const canvas = document.querySelector("[data-testid=stVegaLiteChart] canvas");
-              if (!canvas) return null;
-              const { width, height } = canvas;
-              const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
-              const scale = canvas.getBoundingClientRect().width / width;
-              let found = null;
-              // Below the legend, from the bottom: a green that no text and no line has.
-              for (let y = height - 1; y > height * 0.14 && !found; y--)
-                for (let x = 0; x < width; x++) {
-                  const at = 4 * (y * width + x);
-                  if (pixels[at + 1] > pixels[at] + 60 && pixels[at + 1] > pixels[at + 2] + 20) {
-                    found = [x, y - 4];
-                    break;
-                  }
-                }
-              return found && [found[0] * scale, found[1] * scale];
-            }"""
-        ).json_value()
-        chart.locator("canvas").first.click(position={"x": mark[0], "y": mark[1]})
+        chart.locator("svg .mark-symbol.role-mark path").last.click()
         page.wait_for_url("**/compare?job=4**")
         page.get_by_role("heading", name="slide-03.svs").wait_for()
 

@@ -1,0 +1,113 @@
+"""axe-core finds no serious violation of ours on any page, in either theme."""
+
+import base64
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from wsi_denoise.errors import BlockKillsWorker
+
+VERSION = "4.10.3"
+INTEGRITY = "Xm7bpRXnDSX2YE2YFfBk2FnF0ep6tmG7xPh8iHee8MIcrgq762Nkce856dYtJYLkuIoYZvGfTs/PbZhideTcEg=="
+"""SHA-512 of the package, in base64, as npm publishes it. It is for tests only: never shipped, never in git."""
+
+FILE = Path(__file__).parents[2] / "build" / f"axe-core-{VERSION}.min.js"
+
+STREAMLITS = {}
+"""Rule to the selectors of Streamlit's own elements that break it; nothing that we draw is in this list."""
+
+
+@pytest.fixture(scope="module")
+def axe():
+    """The script of axe-core, got once through npm and checked against its digest."""
+    if not FILE.exists():
+        npm = shutil.which("npm")
+        if npm is None:
+            pytest.skip("axe-core is got through npm, which is not here")
+        with tempfile.TemporaryDirectory() as folder:
+            command = [npm, "pack", f"axe-core@{VERSION}", "--pack-destination", folder, "--ignore-scripts", "--silent"]
+            try:
+                done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
+            except subprocess.TimeoutExpired:
+                pytest.skip("npm does not answer")
+            if done.returncode:
+                pytest.skip(f"npm could not get axe-core {VERSION}: {done.stderr.strip()[-200:]}")
+            packed = next(Path(folder).glob("*.tgz")).read_bytes()
+        assert base64.b64encode(hashlib.sha512(packed).digest()).decode() == INTEGRITY
+        with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
+            script = archive.extractfile("package/axe.min.js").read()
+        FILE.parent.mkdir(exist_ok=True)
+        part = FILE.with_suffix(".part")
+        part.write_bytes(script)
+        part.rename(FILE)
+    return FILE.read_text("utf-8")
+
+
+@pytest.fixture
+def some(store, see, tmp_path):
+    """One job of each kind that looks different."""
+    daemon = store.register_daemon(device="cpu, openvino", facts={"cluster": "2 workers"})
+    metrics = {"sigma_before_wavelet": 9.0, "sigma_after_wavelet": 2.0, "structure_removed": 9.0, "codec_psnr": 44.0}
+
+    def queued(name):
+        job = see(name).id
+        given = {"settings": {"output.quality": 95}, "settings_hash": "s", "preset": "paper", "origin": "daemon:1"}
+        store.queue(job, fingerprint=name, **given)
+        return job
+
+    for number, verdict in enumerate(("pass", "review", "not_needed", *["pass"] * 6)):
+        job = queued(f"done {number}.svs")
+        assert store.claim(daemon, 600, only=job)
+        store.set_slide_facts(job, 1000, 800, (0.25, 0.25), {"vendor": "aperio", "scan_week": "2026-W09"})
+        ended = {"output": tmp_path / f"{number}.tiff", "output_sha256": "0"}
+        changed = metrics | {"structure_removed": 50.0 if number == 1 else 1.0}
+        store.finish(job, daemon, verdict=verdict, reasons=["noise_left: sigma 9."], metrics=changed, **ended)
+    store.fail(queued("failed.svs"), BlockKillsWorker("row 1"), "daemon:1")
+    see("settling.svs")
+    queued("waits.svs")
+    running = queued("runs.svs")
+    assert store.claim(daemon, 600, only=running)
+    store.set_slide_facts(running, 9000, 8000, None)
+    store.progress(running, daemon, 3, 30, rate=1.5, seconds_left=70)
+    store.pause("person:cli", "lunch")
+    return store
+
+
+PAGES = {
+    "": "lunch",
+    "history": "Export what is filtered",
+    "history?job=2": "Attempts",
+    "compare?job=2": "What made it",
+    "quality": "Noise of each scanner over time",
+    "system": "Room on the disks",
+}
+
+RUN = """async () => {
+  const found = await axe.run(document, { resultTypes: ["violations"], iframes: false });
+  return found.violations
+    .filter((rule) => ["serious", "critical"].includes(rule.impact))
+    .flatMap((rule) => rule.nodes.map((node) => [rule.id, node.target.flat().join(" "), node.html.slice(0, 160)]));
+}"""
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_page_has_a_serious_violation_of_ours(axe, some, serve, open_page, tmp_path, scheme):
+    found = []
+    with serve(tmp_path) as url:
+        for address, mark in PAGES.items():
+            with open_page(color_scheme=scheme, viewport={"width": 1440, "height": 900}) as page:
+                page.goto(url + address)
+                page.get_by_text(mark).first.wait_for()
+                page.wait_for_timeout(1500)  # transitions of colour: axe measures what it sees
+                page.evaluate(axe)
+                found += [(address, *one) for one in page.evaluate(RUN)]
+    ours = [one for one in found if not any(part in one[2] or part in one[3] for part in STREAMLITS.get(one[1], ()))]
+    assert not ours, json.dumps(ours, indent=1)
