@@ -228,3 +228,12 @@ def test_a_shipped_cards_table_is_of_the_shipped_weights(preset):
     assert all(table["sha256"] == card.sha256 for table in tables)
     assert {row.source for row in card.measured} <= set(sources.SOURCES)
     assert {row.sigma for row in card.measured} >= {10.0, 25.0, 50.0}
+
+
+@pytest.mark.parametrize("quality", [50, 70, 90])
+def test_scanner_is_a_decibel_above_paper_on_compressed_noise(tissue_image, quality):
+    clean = np.stack([tissue_image[:192, :192], tissue_image[-192:, -192:]])
+    noisy = conditions.noisy_images(clean, "tissue", f"noise, then JPEG {quality}", 25.0, 0)
+    found = {name: baselines.network(weights.load(name))(noisy, 25.0) for name in ("paper", "scanner")}
+    gain = measures.psnr(found["scanner"], clean) - measures.psnr(found["paper"], clean)
+    assert gain.min() > 1.0
