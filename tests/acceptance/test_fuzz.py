@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-SECONDS = 600.0 if os.environ.get("WSI_DENOISE_LONG") else 40.0
+SECONDS = 600.0 if os.environ.get("WSI_DENOISE_LONG") else 30.0
 
 
 @pytest.fixture(scope="module")
