@@ -47,6 +47,6 @@ def test_daemons_on_a_server_that_is_restarted_meanwhile(tmp_path, postgres):
 
 
 def test_soak(tmp_path):
-    found = figures(tmp_path, "soak", "--slides", "24", "--first", "12", "--batch", "12")
+    found = figures(tmp_path, "soak", "--slides", "24", "--first", "12", "--batch", "12", "--slack", "8")
     assert found["at the end"]["slides"] == 24
     assert found["answers of /api/jobs"] > 0
