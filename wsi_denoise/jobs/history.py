@@ -191,7 +191,7 @@ class History(Figures):
         counted = select(JobRow.error_code, func.count()).where(JobRow.state.in_(over), JobRow.error_code.is_not(None))
         with self.reading() as session:
             rows = session.execute(counted.group_by(JobRow.error_code).order_by(JobRow.error_code))
-            return {row[0]: row[1] for row in rows}
+            return {str(row[0]): row[1] for row in rows}
 
     def known(self, paths: Iterable[str | PathLike[str]] | None = None) -> dict[str, KnownFile]:
         """Return the newest job of each path, for the scan.
