@@ -201,9 +201,18 @@ def by_path(todo: list[int], seed: int, folder: Path, record: Callable[[int, dic
 
 
 def by_daemon(
-    todo: list[int], seed: int, folder: Path, record: Callable[[int, dict[str, Any]], None], *, batch: int = 20
+    todo: list[int],
+    seed: int,
+    folder: Path,
+    record: Callable[[int, dict[str, Any]], None],
+    *,
+    batch: int = 20,
+    end: float = float("inf"),
 ) -> dict[str, Any]:
-    """Put cases into the inbox of a daemon, some at a time, and wait until nothing is left to explain."""
+    """Put cases into the inbox of a daemon, some at a time, and wait until nothing is left to explain.
+
+    After `end` (on the monotonic clock) no further ones are put in.
+    """
     conftest, mutations = sibling("conftest"), sibling("mutations")
     place = conftest.Workplace(
         folder / "lab",
@@ -219,6 +228,8 @@ def by_daemon(
     memory: list[dict[str, int]] = []
     try:
         for start in range(0, len(todo), batch):
+            if time.monotonic() > end:
+                break
             cases = [mutations.make(SLIDES, seed, number, place.inbox) for number in todo[start : start + batch]]
             begun = time.monotonic()
             ended: dict[str, Any] = {}
@@ -363,7 +374,7 @@ def main(arguments: list[str] | None = None) -> int:
                 by_path(todo, given.seed, folder, record)
             else:
                 known["runs"].append(
-                    {"form": "daemon", "cases": len(todo), **by_daemon(todo, given.seed, folder, record)}
+                    {"form": "daemon", "cases": len(todo), **by_daemon(todo, given.seed, folder, record, end=end)}
                 )
                 save(given.results, known)
     finally:
