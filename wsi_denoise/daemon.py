@@ -28,8 +28,8 @@ from wsi_denoise.errors import (
     WorkerLost,
     WsiDenoiseError,
 )
-from wsi_denoise.intake.files import slide_files, snapshot
 from wsi_denoise.intake.fingerprint import fingerprint
+from wsi_denoise.intake.parts import slide_files, snapshot
 from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.intake.report import Report
 from wsi_denoise.intake.watcher import Watcher

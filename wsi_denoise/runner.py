@@ -27,7 +27,7 @@ from wsi_denoise.errors import (
     StoreError,
     WsiDenoiseError,
 )
-from wsi_denoise.intake.files import slide_files, snapshot
+from wsi_denoise.intake.parts import slide_files, snapshot
 from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.jobs.states import JobState, failures, retry_at
 from wsi_denoise.jobs.store import JobStore

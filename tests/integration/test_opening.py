@@ -8,7 +8,7 @@ import pytest
 
 from wsi_denoise import daemon
 from wsi_denoise.errors import OpeningKillsWorker, OpeningTooSlow
-from wsi_denoise.intake.files import Snapshot
+from wsi_denoise.intake.parts import Snapshot
 from wsi_denoise.intake.settling import Rules, Settling, Step
 from wsi_denoise.processing.cluster import Cluster, connect
 from wsi_denoise.settings import load

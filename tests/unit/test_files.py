@@ -18,8 +18,9 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID
 
 from wsi_denoise.errors import NotARegularFile, NotASlide, SlideVanished, SourceUnavailable, UnsupportedSlide
-from wsi_denoise.intake.files import SUFFIXES, Candidate, Kind, Snapshot, slide_files, slides_under, snapshot
+from wsi_denoise.intake.files import SUFFIXES, Candidate, Kind, slides_under
 from wsi_denoise.intake.headers import dicom_series, image_format, is_own_output, shown
+from wsi_denoise.intake.parts import Snapshot, slide_files, snapshot
 
 TIFF = b"II*\0\x08\0\0\0\0\0\0\0\0\0"
 

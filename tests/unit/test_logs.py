@@ -28,7 +28,7 @@ def written(tmp_path):
         log.warning("%s", OutputUnwritable(f"{tmp_path / 'denoised' / NAME} (No space left on device)"))
         log.info("what a library says about %s", str(tmp_path / "inbox" / "sub folder" / NAME))
         try:
-            raise OSError(2, "No such file", str(tmp_path / "inbox" / NAME))
+            (tmp_path / "inbox" / NAME).read_bytes()
         except OSError:
             log.exception("job %d", 9)
         return file.read_text()

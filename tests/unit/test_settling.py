@@ -16,7 +16,7 @@ from wsi_denoise.errors import (
     UnsupportedSlide,
     WorkerLost,
 )
-from wsi_denoise.intake.files import Snapshot
+from wsi_denoise.intake.parts import Snapshot
 from wsi_denoise.intake.settling import LONGEST_PAUSE, Rules, Settling, Step
 
 RULES = Rules(settle_seconds=10, grace_seconds=100)

@@ -1,4 +1,4 @@
-"""Which files of a folder tree are slides, and which files one slide is made of. No image libraries.
+"""Which files of a folder tree are slides. No image libraries.
 
 Nothing is passed over in silence: every entry below an inbox is a slide (perhaps with a problem), part of a slide, an
 output of this program, ignored by a pattern of the settings, or "other" with the reason why it is not a slide.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatch
@@ -24,7 +24,17 @@ from wsi_denoise.errors import (
     UnsupportedSlide,
     WsiDenoiseError,
 )
-from wsi_denoise.intake.headers import dicom_series, image_format, is_own_output, open_regular, shown
+from wsi_denoise.intake.headers import image_format, is_own_output, shown
+from wsi_denoise.intake.parts import (
+    NOTHING,
+    Snapshot,
+    below,
+    companion_folders,
+    companions,
+    series_of,
+    slide_files,
+    snapshot,
+)
 
 SUFFIXES = (
     *(".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm", ".qptiff"),
@@ -45,9 +55,6 @@ UNSUPPORTED = {
 }
 """Suffixes of slides that no reader here opens: said so at once, instead of ignoring somebody's scan."""
 
-_KEY_FILE_LIMIT = 1 << 20
-_KEYS = ("imagefile", "mapfile", "optimisationfile", "macroimage")
-
 
 class Kind(StrEnum):
     """What an entry below an inbox is."""
@@ -56,22 +63,6 @@ class Kind(StrEnum):
     OTHER = "other"  # not a slide; the reason says why
     OUTPUT = "output"  # made by this program
     UNREADABLE = "unreadable"  # a folder that cannot be listed: what is below it is unknown, not gone
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What a slide's files look like from outside; equal snapshots mean that nothing moved.
-
-    Parameters
-    ----------
-    size_bytes : int
-        Sum over all files of the slide.
-    mtime_ns : int
-        Newest time of change over all files, nanoseconds since 1970.
-    """
-
-    size_bytes: int
-    mtime_ns: int
 
 
 @dataclass(frozen=True)
@@ -96,7 +87,7 @@ class Candidate:
     path: Path
     relative: Path
     kind: Kind
-    snapshot: Snapshot = Snapshot(0, 0)
+    snapshot: Snapshot = NOTHING
     problem: WsiDenoiseError | None = None
     reason: str = ""
 
@@ -137,61 +128,6 @@ def slides_under(inbox: Path, ignore: Sequence[str], *, exclude: Collection[Path
         found = _Folder(inbox, root, folder, wanted)
         yield from found.candidates()
         pending += [path for path in reversed(found.folders) if not excluded or os.path.realpath(path) not in excluded]
-
-
-def slide_files(path: Path) -> tuple[Path, ...]:
-    """Return every regular file that a slide is made of, sorted.
-
-    Parameters
-    ----------
-    path : Path
-        As in :class:`Candidate`: a file, a key file, or the folder of a DICOM series.
-
-    Raises
-    ------
-    SlideVanished
-        When the file, or everything in the folder, is gone.
-    SourceUnavailable
-        When a folder of the slide cannot be listed.
-    """
-    suffix = path.suffix.lower()
-    try:
-        if path.is_dir() and not path.is_symlink():
-            inside = _regular_below(path) if suffix == ".zarr" else _dicom_files(path)
-            if not inside:
-                raise SlideVanished(shown(path))
-            return tuple(sorted(inside))
-        if not os.path.lexists(path):
-            raise SlideVanished(shown(path))
-        if suffix == ".dcm":
-            return tuple(sorted(_same_series(path)))
-        return tuple(sorted([path, *_companions(path)]))
-    except FileNotFoundError as error:
-        raise SlideVanished(shown(path)) from error
-    except OSError as error:
-        raise SourceUnavailable(f"{shown(path)} ({error.strerror})") from error
-
-
-def snapshot(files: Iterable[Path]) -> Snapshot:
-    """Return total size and newest time of change of some files.
-
-    Raises
-    ------
-    SlideVanished
-        When one of them is gone.
-    SourceUnavailable
-        When one of them cannot be looked at.
-    """
-    size, newest = 0, 0
-    for file in files:
-        try:
-            status = file.lstat()
-        except FileNotFoundError as error:
-            raise SlideVanished(shown(file)) from error
-        except OSError as error:
-            raise SourceUnavailable(f"{shown(file)} ({error.strerror})") from error
-        size, newest = size + status.st_size, max(newest, status.st_mtime_ns)
-    return Snapshot(size, newest)
 
 
 class _Folder:
@@ -240,7 +176,7 @@ class _Folder:
         for entry in self._entries:
             if Path(entry.name).suffix.lower() in {".mrxs", ".vms", ".vmu"} and entry.is_file(follow_symlinks=False):
                 path = self._folder / entry.name
-                self._parts |= {part.relative_to(self._folder).parts[0] for part in _companions(path)}
+                self._parts |= {part.relative_to(self._folder).parts[0] for part in companions(path)}
                 self._parts |= {path.stem} & self._names if path.suffix.lower() == ".mrxs" else set()
 
     def _candidate(self, path: Path, status: os.stat_result) -> Candidate:
@@ -279,7 +215,7 @@ class _Folder:
     def _slide(self, path: Path) -> Candidate:
         problem = None
         for folder in companion_folders(path):
-            strange = next((inner for inner in _below(folder) if not _is_plain(inner)), None)
+            strange = next((inner for inner in below(folder) if not _is_plain(inner)), None)
             if strange is not None:
                 problem = NotARegularFile(f"{shown(strange.path)}, a part of the slide")
         return Candidate(path, path.relative_to(self._inbox), Kind.SLIDE, snapshot(slide_files(path)), problem)
@@ -293,7 +229,7 @@ class _Folder:
         series: dict[str, list[Path]] = {}
         for path in files:
             try:
-                uid = _series_of(path)
+                uid = series_of(path)
             except OSError:
                 uid = None
             series.setdefault(uid or f"? {path}", []).append(path)
@@ -335,91 +271,6 @@ def _what(mode: int) -> str:
 
 def _is_plain(entry: os.DirEntry[str]) -> bool:
     return entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
-
-
-def _below(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield everything below a folder, without following links."""
-    pending = [str(folder)]
-    while pending:
-        with os.scandir(pending.pop()) as listing:
-            for entry in listing:
-                yield entry
-                if entry.is_dir(follow_symlinks=False):
-                    pending.append(entry.path)
-
-
-def _regular_below(folder: Path) -> list[Path]:
-    return [Path(entry.path) for entry in _below(folder) if entry.is_file(follow_symlinks=False)]
-
-
-def companion_folders(path: Path) -> list[Path]:
-    """Return the folders that belong to one slide with all they contain."""
-    if path.suffix.lower() == ".mrxs":
-        folder = path.with_suffix("")
-        return [folder] if folder.is_dir() and not folder.is_symlink() else []
-    return [path] if path.suffix.lower() == ".zarr" and path.is_dir() else []
-
-
-def _companions(path: Path) -> list[Path]:
-    """Return the files that belong to a key file, apart from itself; those that have not arrived are left out."""
-    suffix = path.suffix.lower()
-    if suffix == ".mrxs":
-        return [file for folder in companion_folders(path) for file in _regular_below(folder)]
-    if suffix in {".vms", ".vmu"}:
-        status = path.lstat()
-        names = _named_files(str(path), status.st_size, status.st_mtime_ns)
-        return [path.parent / name for name in names if (path.parent / name).is_file()]
-    return []
-
-
-@lru_cache(maxsize=1024)
-def _named_files(path: str, _size: int, _mtime_ns: int) -> tuple[str, ...]:
-    """Return the file names in a Hamamatsu key file (``ImageFile(1,0)=name.jpg``), never one outside its folder."""
-    with open_regular(Path(path)) as file:
-        text = file.read(_KEY_FILE_LIMIT).decode("utf-8", "surrogateescape")
-    names = set()
-    for line in text.splitlines():
-        key, _, value = line.partition("=")
-        name = value.strip()
-        if key.strip().lower().startswith(_KEYS) and name not in {"", ".", ".."} and not set("/\\\0") & set(name):
-            names.add(name)
-    return tuple(sorted(names - {Path(path).name}))
-
-
-def _dicom_files(folder: Path) -> list[Path]:
-    with os.scandir(folder) as listing:
-        return [
-            folder / entry.name
-            for entry in listing
-            if entry.name.lower().endswith(".dcm")
-            and not entry.name.startswith(".")
-            and entry.is_file(follow_symlinks=False)
-        ]
-
-
-def _same_series(path: Path) -> list[Path]:
-    series = _series_of(path)
-    if series is None:
-        return [path]
-    same = [path]
-    for other in _dicom_files(path.parent):
-        try:
-            if other != path and _series_of(other) == series:
-                same.append(other)
-        except OSError:
-            continue  # not readable: it cannot be said to belong here, and is a candidate of its own
-    return same
-
-
-def _series_of(path: Path) -> str | None:
-    status = path.lstat()
-    return _cached_series(str(path), status.st_size, status.st_mtime_ns)
-
-
-# A file is opened once per content, not once per scan: on a share each opening is a round trip.
-@lru_cache(maxsize=65536)
-def _cached_series(path: str, _size: int, _mtime_ns: int) -> str | None:
-    return dicom_series(Path(path))
 
 
 @lru_cache(maxsize=65536)

@@ -18,8 +18,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from wsi_denoise.errors import OutputExists, OutputUnwritable, SourceError, WsiDenoiseError
-from wsi_denoise.intake.files import companion_folders, slide_files
 from wsi_denoise.intake.headers import open_regular, shown
+from wsi_denoise.intake.parts import companion_folders, slide_files
 
 NOTICE = "wsi-denoise is for research use only; derived images are not for diagnosis."
 

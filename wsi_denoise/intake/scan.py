@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsi_denoise.errors import SlideVanished, SourceError, SourceUnavailable
-from wsi_denoise.intake.files import Candidate, Kind, Snapshot, slide_files, slides_under
+from wsi_denoise.intake.files import Candidate, Kind, slides_under
 from wsi_denoise.intake.headers import shown
+from wsi_denoise.intake.parts import Snapshot, slide_files
 from wsi_denoise.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -117,7 +118,7 @@ def unreadable_file(path: Path) -> Path | None:
     Raises
     ------
     SlideVanished, SourceUnavailable
-        As :func:`~wsi_denoise.intake.files.slide_files`.
+        As :func:`~wsi_denoise.intake.parts.slide_files`.
     """
     return next((file for file in slide_files(path) if not os.access(file, os.R_OK, effective_ids=True)), None)
 

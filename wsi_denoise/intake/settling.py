@@ -25,7 +25,7 @@ from wsi_denoise.errors import (
     UnreadableTile,
     WsiDenoiseError,
 )
-from wsi_denoise.intake.files import Snapshot
+from wsi_denoise.intake.parts import Snapshot
 
 PERHAPS_BEING_COPIED = (EmptyFile, NoPermission, NotASlide, OpeningTooSlow, TruncatedSlide, UnreadableTile)
 """What half a file, or one on a slow share, looks like. Any other fault of the file (too large, unsupported) does not

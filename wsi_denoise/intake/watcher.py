@@ -31,10 +31,11 @@ from wsi_denoise.errors import (
     TransitionRefused,
     WsiDenoiseError,
 )
-from wsi_denoise.intake.files import Candidate, slide_files, snapshot
+from wsi_denoise.intake.files import Candidate
 from wsi_denoise.intake.fingerprint import Stopped, fingerprint
 from wsi_denoise.intake.headers import shown
 from wsi_denoise.intake.hints import Hints
+from wsi_denoise.intake.parts import slide_files, snapshot
 from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.intake.report import Report, Waiting
 from wsi_denoise.intake.scan import Scan, Scanner, device, is_gone, unreadable_file

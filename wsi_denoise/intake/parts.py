@@ -1,0 +1,176 @@
+"""Which files one slide is made of, and what they look like from outside. No image libraries."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from wsi_denoise.errors import SlideVanished, SourceUnavailable
+from wsi_denoise.intake.headers import dicom_series, open_regular, shown
+
+_KEY_FILE_LIMIT = 1 << 20
+_KEYS = ("imagefile", "mapfile", "optimisationfile", "macroimage")
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a slide's files look like from outside; equal snapshots mean that nothing moved.
+
+    Parameters
+    ----------
+    size_bytes : int
+        Sum over all files of the slide.
+    mtime_ns : int
+        Newest time of change over all files, nanoseconds since 1970.
+    """
+
+    size_bytes: int
+    mtime_ns: int
+
+
+NOTHING = Snapshot(0, 0)
+"""Of what cannot be looked at."""
+
+
+def slide_files(path: Path) -> tuple[Path, ...]:
+    """Return every regular file that a slide is made of, sorted.
+
+    Parameters
+    ----------
+    path : Path
+        As in :class:`Candidate`: a file, a key file, or the folder of a DICOM series.
+
+    Raises
+    ------
+    SlideVanished
+        When the file, or everything in the folder, is gone.
+    SourceUnavailable
+        When a folder of the slide cannot be listed.
+    """
+    suffix = path.suffix.lower()
+    try:
+        if path.is_dir() and not path.is_symlink():
+            inside = _regular_below(path) if suffix == ".zarr" else _dicom_files(path)
+            if not inside:
+                raise SlideVanished(shown(path))
+            return tuple(sorted(inside))
+        if not os.path.lexists(path):
+            raise SlideVanished(shown(path))
+        if suffix == ".dcm":
+            return tuple(sorted(_same_series(path)))
+        return tuple(sorted([path, *companions(path)]))
+    except FileNotFoundError as error:
+        raise SlideVanished(shown(path)) from error
+    except OSError as error:
+        raise SourceUnavailable(f"{shown(path)} ({error.strerror})") from error
+
+
+def snapshot(files: Iterable[Path]) -> Snapshot:
+    """Return total size and newest time of change of some files.
+
+    Raises
+    ------
+    SlideVanished
+        When one of them is gone.
+    SourceUnavailable
+        When one of them cannot be looked at.
+    """
+    size, newest = 0, 0
+    for file in files:
+        try:
+            status = file.lstat()
+        except FileNotFoundError as error:
+            raise SlideVanished(shown(file)) from error
+        except OSError as error:
+            raise SourceUnavailable(f"{shown(file)} ({error.strerror})") from error
+        size, newest = size + status.st_size, max(newest, status.st_mtime_ns)
+    return Snapshot(size, newest)
+
+
+def below(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """Yield everything below a folder, without following links."""
+    pending = [str(folder)]
+    while pending:
+        with os.scandir(pending.pop()) as listing:
+            for entry in listing:
+                yield entry
+                if entry.is_dir(follow_symlinks=False):
+                    pending.append(entry.path)
+
+
+def _regular_below(folder: Path) -> list[Path]:
+    return [Path(entry.path) for entry in below(folder) if entry.is_file(follow_symlinks=False)]
+
+
+def companion_folders(path: Path) -> list[Path]:
+    """Return the folders that belong to one slide with all they contain."""
+    if path.suffix.lower() == ".mrxs":
+        folder = path.with_suffix("")
+        return [folder] if folder.is_dir() and not folder.is_symlink() else []
+    return [path] if path.suffix.lower() == ".zarr" and path.is_dir() else []
+
+
+def companions(path: Path) -> list[Path]:
+    """Return the files that belong to a key file, apart from itself; those that have not arrived are left out."""
+    suffix = path.suffix.lower()
+    if suffix == ".mrxs":
+        return [file for folder in companion_folders(path) for file in _regular_below(folder)]
+    if suffix in {".vms", ".vmu"}:
+        status = path.lstat()
+        names = _named_files(str(path), status.st_size, status.st_mtime_ns)
+        return [path.parent / name for name in names if (path.parent / name).is_file()]
+    return []
+
+
+@lru_cache(maxsize=1024)
+def _named_files(path: str, _size: int, _mtime_ns: int) -> tuple[str, ...]:
+    """Return the file names in a Hamamatsu key file (``ImageFile(1,0)=name.jpg``), never one outside its folder."""
+    with open_regular(Path(path)) as file:
+        text = file.read(_KEY_FILE_LIMIT).decode("utf-8", "surrogateescape")
+    names = set()
+    for line in text.splitlines():
+        key, _, value = line.partition("=")
+        name = value.strip()
+        if key.strip().lower().startswith(_KEYS) and name not in {"", ".", ".."} and not set("/\\\0") & set(name):
+            names.add(name)
+    return tuple(sorted(names - {Path(path).name}))
+
+
+def _dicom_files(folder: Path) -> list[Path]:
+    with os.scandir(folder) as listing:
+        return [
+            folder / entry.name
+            for entry in listing
+            if entry.name.lower().endswith(".dcm")
+            and not entry.name.startswith(".")
+            and entry.is_file(follow_symlinks=False)
+        ]
+
+
+def _same_series(path: Path) -> list[Path]:
+    series = series_of(path)
+    if series is None:
+        return [path]
+    same = [path]
+    for other in _dicom_files(path.parent):
+        try:
+            if other != path and series_of(other) == series:
+                same.append(other)
+        except OSError:
+            continue  # not readable: it cannot be said to belong here, and is a candidate of its own
+    return same
+
+
+def series_of(path: Path) -> str | None:
+    """Return the series that a DICOM file belongs to, or None; its header is read once for each content."""
+    status = path.lstat()
+    return _cached_series(str(path), status.st_size, status.st_mtime_ns)
+
+
+# A file is opened once per content, not once per scan: on a share each opening is a round trip.
+@lru_cache(maxsize=65536)
+def _cached_series(path: str, _size: int, _mtime_ns: int) -> str | None:
+    return dicom_series(Path(path))
