@@ -19,7 +19,7 @@ from dashboard.colour import ToSrgb, difference
 from dashboard.deepzoom import Box, DeepZoom
 from dashboard.errors import NotFound
 from dashboard.slides import LevelPlane, OpenSlides, PicturePlane, Pixels, Plane, View, level_planes
-from wsi_denoise.errors import NoSuchJob
+from wsi_denoise.errors import NoSuchJob, SlideVanished
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.values import Job
 from wsi_denoise.settings import Settings
@@ -204,7 +204,10 @@ class Tiles:
         """
         if job.output is None or job.state is not JobState.DONE:
             raise NotFound(f"Job {job.id} has no denoised slide: it is {job.state.value}.")
-        slide = self.slides.get(Path(job.output))
+        try:
+            slide = self.slides.get(Path(job.output))
+        except SlideVanished as error:
+            raise NotFound(f"The denoised slide of job {job.id} is not where it was written any more.") from error
         _, _, width, height = extent(job)
         if (slide.info.width, slide.info.height) != (width, height):
             raise NotFound(f"The denoised slide of job {job.id} has been replaced by another one.")

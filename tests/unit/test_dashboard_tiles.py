@@ -145,6 +145,9 @@ def test_an_original_that_changed_is_not_shown_as_the_one_that_was_processed(til
     with pytest.raises(NotFound, match="changed"):
         shown.before(case.job)
     assert shown.after(case.job)
+    (case.folder / "denoised" / "slide.tiff.denoised.tiff").unlink()
+    with pytest.raises(NotFound, match="any more"):
+        shown.after(case.job)
 
 
 class Counting:

@@ -159,6 +159,24 @@ def test_an_upload_that_is_cut_off_leaves_nothing(folder):
         wait_for(lambda: left_in(folder) == [])
 
 
+def test_of_two_uploads_of_one_name_the_first_to_end_stays(folder):
+    with served(folder) as port:
+        slow, quick = (http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(2))
+        slow.putrequest("PUT", "/upload/a.svs")
+        slow.putheader("Content-Length", "8")
+        slow.endheaders()
+        slow.send(b"slow")
+        wait_for(lambda: left_in(folder))
+        quick.request("PUT", "/upload/a.svs", b"quick")
+        assert quick.getresponse().status == 201
+        slow.send(b"slow")
+        assert slow.getresponse().status == 409
+        quick.close()
+        slow.close()
+    assert (folder / "inbox" / "a.svs").read_bytes() == b"quick"
+    assert left_in(folder) == ["a.svs"]
+
+
 def test_a_large_file_is_never_in_memory(folder):
     process = psutil.Process()
     with served(folder) as port:
