@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import dask
 from distributed import Client, LocalCluster, WorkerPlugin
 from distributed.comm import CommClosedError
+from distributed.scheduler import DEFAULT_EXTENSIONS
 
 from wsi_denoise.errors import NoWorkers, SchedulerUnreachable
 from wsi_denoise.settings import ComputeSettings, Settings
@@ -145,6 +146,23 @@ def connect(settings: Settings) -> Iterator[Cluster]:
         _close(cluster)
 
 
+class _NoSpans:
+    """Keeps nothing.
+
+    Dask's own keeps the groups of all tasks there ever were, for statistics that nobody looks at: a daemon that runs
+    for months would be eaten up by them.
+    """
+
+    def __init__(self, scheduler: Any) -> None:
+        """Take what Dask gives."""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def heartbeat(self, worker: Any, data: Any) -> None:
+        """Let go what a worker measured."""
+
+
 class _EndHard(WorkerPlugin):  # type: ignore[misc]
     """Ends a worker process at once when it is told to close.
 
@@ -193,7 +211,10 @@ def _local(processes: int, threads: int, memory: str, folder: Path) -> Any:
         # Dask's own dashboard listens on all addresses by default.
         dashboard_address=None,
         # What is left without it, health and metrics, would take port 8787 and warn when a second daemon runs.
-        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+        scheduler_kwargs={
+            "dashboard_address": "127.0.0.1:0",
+            "extensions": {**DEFAULT_EXTENSIONS, "spans": _NoSpans},
+        },
         host="127.0.0.1",
         local_directory=str(folder),
         # A task that raises is told by us, in our words; its worker would print a traceback with the path of the slide.
