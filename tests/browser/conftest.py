@@ -23,7 +23,8 @@ STREAMLIT_SAYS = ("Failed to load resource: the server responded with a status o
 STREAMLIT_ASKS = ("/_stcore/health", "/_stcore/host-config")
 
 
-@pytest.fixture(scope="session")
+# Not for the session: playwright's event loop would still run in the tests that come after, which start their own.
+@pytest.fixture(scope="module")
 def browser():
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     program = os.environ.get("WSI_DENOISE_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
