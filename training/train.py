@@ -24,6 +24,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from training import checkpoint, corruption, data
+from training.validation import validation_check
 from wsi_denoise.network import weights
 from wsi_denoise.network.irunet import IRUNet
 
@@ -309,38 +310,6 @@ def initial_weights(name: str) -> dict[str, Tensor]:
     if Path(name).with_suffix(".safetensors").is_file():
         return checkpoint.averaged_weights(Path(name))[0]
     return {key: torch.from_numpy(value.copy()) for key, value in weights.arrays(name).items()}
-
-
-def validation_check(
-    shared: Path, count: int = 48, *, compressed: bool = False
-) -> Callable[[IRUNet], dict[str, float]]:
-    """Return a function that gives PSNR in dB on the first patches of ``pcam-kaggle/val``, on always the same noise.
-
-    Parameters
-    ----------
-    compressed : bool
-        Also of noise of sigma 25 that went through JPEG of quality 70.
-    """
-    files = data.images_in(shared / "data" / "patches" / "pcam-kaggle" / "val")[:count]
-    clean = np.stack([data.load(file) for file in files])
-
-    def check(network: IRUNet) -> dict[str, float]:
-        found = {}
-        for sigma, quality in ((0, 0), (10, 0), (25, 0), (50, 0), *([(25, 70)] if compressed else [])):
-            rng = np.random.default_rng([7, sigma])
-            noisy = np.stack([corruption.corrupt(image, sigma, rng) for image in clean])
-            if quality:
-                noisy = np.stack([corruption.jpeg(image, quality) for image in noisy])
-            x = torch.from_numpy(noisy).permute(0, 3, 1, 2).float() / 255.0
-            with torch.inference_mode():
-                y = torch.cat([network(part) for part in torch.split(x, 16)])
-            restored = (y * 255.0).round().permute(0, 2, 3, 1).numpy()
-            square = ((restored - clean) ** 2).mean(axis=(1, 2, 3))
-            name = f"psnr_{sigma}_jpeg_{quality}" if quality else f"psnr_{sigma}"
-            found[name] = round(float(np.mean(10.0 * np.log10(255.0**2 / np.maximum(square, 1e-3)))), 3)
-        return found
-
-    return check
 
 
 def parser() -> argparse.ArgumentParser:
