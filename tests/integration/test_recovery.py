@@ -1,5 +1,6 @@
 """Workers that hang, vanish or are not there, and tasks that get lost: noticed, said, and mended. On a real cluster."""
 
+import gc
 import operator
 import os
 import signal
@@ -13,6 +14,7 @@ import psutil
 import pytest
 import tifffile
 from distributed import Future
+from distributed.scheduler import TaskGroup
 
 from wsi_denoise.errors import NoWorkers, WorkerLost
 from wsi_denoise.processing import tasks, waiting
@@ -132,6 +134,16 @@ def test_a_slow_task_is_waited_for_and_done_once(cluster, tmp_path):
     mark = str(tmp_path / "mark")
     assert waiting.run(cluster, watch, LimitedPatience(), nap_first, mark, 5.0) == "first"
     assert said == []
+
+
+def test_only_the_last_hundred_tasks_are_kept_in_memory(cluster, monkeypatch):
+    """Dask keeps the last hundred computations, and without our doing the groups of all tasks there ever were."""
+    monkeypatch.setattr(waiting, "_STEP_SECONDS", 0.005)
+    watch = Watch(cluster, LimitSettings())
+    for number in range(160):
+        assert waiting.run(cluster, watch, LimitedPatience(), operator.add, number, 1) == number + 1
+    gc.collect()
+    assert sum(isinstance(each, TaskGroup) for each in gc.get_objects()) < 120
 
 
 def test_a_cluster_without_workers_is_said_and_given_up(tmp_path):
