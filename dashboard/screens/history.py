@@ -168,7 +168,8 @@ def _buttons(job: Job) -> None:
     ]
     row = st.container(horizontal=True, vertical_alignment="bottom")
     if job.state is JobState.DONE:
-        row.page_link("screens/compare.py", label="Compare before and after", query_params={"job": str(job.id)})
+        if row.button("Compare before and after", key="compare", type="primary"):
+            st.switch_page("screens/compare.py", query_params={"job": str(job.id)})
         row.link_button("Download the TIFF", f"/slides/{job.id}/download")
     if history_view.can_retry(job):
         label = "Try now" if job.finished is None else "Try again"

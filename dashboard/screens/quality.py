@@ -35,8 +35,16 @@ def filters() -> tuple[JobQuery, str]:
         format_func=lambda one: f"the {ESTIMATES[one]}", **kept,
     )  # fmt: skip
     back = PERIODS[period]
-    since = None if back is None else datetime.now(UTC) - timedelta(days=back)
+    # To the hour, so that the next look within it asks the same.
+    now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    since = None if back is None else now - timedelta(days=back)
     return JobQuery(since=since, slide=slide.strip(), limit=SHOWN), estimate or "wavelet"
+
+
+@st.cache_data(ttl=60, max_entries=16, show_spinner=False)
+def trend(key: str, by: str, since: datetime | None, slide: str) -> list[dict[str, Any]]:
+    """Return the rows of the trend; a minute old at most, as it reads a figure of every slide."""
+    return series(context.store().trend(key, JobQuery(since=since, slide=slide), by=by))
 
 
 def standing_out(found: list[Point], rows: list[dict[str, Any]], estimate: str) -> None:
@@ -94,7 +102,7 @@ def drift(query: JobQuery, estimate: str) -> None:
         persist_state="session",
         format_func=lambda one: {"day": "day seen", "scan_week": "week of the scan"}[one],
     )  # fmt: skip
-    rows = series(context.store().trend(f"sigma_before_{estimate}", query, by=by or "day"))
+    rows = trend(f"sigma_before_{estimate}", by or "day", query.since, query.slide)
     if rows:
         alt = "Mean noise before over time, a line for each scanner."
         st.altair_chart(charts.trend(rows, measures(estimate)[0].title, by=by or "day"), key="trend", alt=alt)

@@ -11,7 +11,7 @@ import streamlit as st
 from dashboard import context, queue_view
 from dashboard.components import mount
 from wsi_denoise.errors import WsiDenoiseError
-from wsi_denoise.jobs.states import OVER, JobState
+from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.values import JobQuery
 
 REFRESH_SECONDS = 2.0
@@ -51,7 +51,7 @@ def state() -> dict[str, Any]:
         counts=store.count_by_state(),
         running=store.jobs(JobQuery(states=(JobState.RUNNING,), sort="started", limit=8)).jobs,
         waiting=store.waiting(queue_view.WAITING_SHOWN),
-        finished=store.jobs(JobQuery(states=tuple(OVER), sort="-finished", limit=queue_view.FINISHED_SHOWN)).jobs,
+        finished=store.last_finished(queue_view.FINISHED_SHOWN),
         message=said if (now - said_at).total_seconds() < MESSAGE_SECONDS else "",
     )
 

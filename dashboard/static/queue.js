@@ -34,7 +34,12 @@ const picture = () => {
   let job = null;
   let drawn = -1;
   let tries = 0;
-  image.addEventListener("load", () => made.classList.add("seen"));
+  image.addEventListener("load", () => {
+    // As large as the place allows, whatever the thumbnail's own size; the map over it is in percent of this.
+    const scale = Math.min(made.clientWidth / image.naturalWidth, made.clientHeight / image.naturalHeight);
+    image.style.width = `${Math.floor(image.naturalWidth * scale)}px`;
+    made.classList.add("seen");
+  });
   image.addEventListener("error", () => {
     made.classList.remove("seen");
     image.removeAttribute("src");
@@ -64,7 +69,7 @@ const picture = () => {
     // A slide that was just claimed is not open yet.
     if (!image.getAttribute("src") && tries < 60) {
       tries += 1;
-      image.setAttribute("src", `/slides/${job}/thumbnail.jpeg?side=256${tries > 1 ? `&try=${tries}` : ""}`);
+      image.setAttribute("src", `/slides/${job}/thumbnail.jpeg?side=512${tries > 1 ? `&try=${tries}` : ""}`);
     }
     give(image, "alt", `${one.name}, ${one.blocks} done`);
     if (drawn === one.blocks_done) return;

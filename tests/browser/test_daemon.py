@@ -37,7 +37,7 @@ STILL = """() => {
       });
       window.shifted.push([entry.value, parts]);
     }
-  }).observe({ type: "layout-shift", buffered: true });
+  }).observe({ type: "layout-shift" });
 }"""
 
 
@@ -92,7 +92,7 @@ def test_a_slide_goes_through_the_queue_while_somebody_watches(lab, serve, open_
         assert page.evaluate("window.stillHere"), "the page was loaded anew"
         assert places(page) == before
         shifted = page.evaluate("window.shifted")
-        assert sum(value for value, _ in shifted) < 0.1, shifted
+        assert sum(value for value, _ in shifted) < 0.05, sorted(shifted)[-3:]
 
         ended.get_by_role("link", name=slide.name).click()
         page.wait_for_url("**/compare?job=1**")

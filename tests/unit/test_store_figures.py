@@ -87,6 +87,16 @@ def test_a_new_job_does_not_disturb_who_reads_the_stream(store):
     assert found == jobs[::-1]
 
 
+def test_what_was_over_last_comes_first_however_it_ended(store):
+    first, second = done(store, "x", sigma=1.0), queued(store, "y")
+    queued(store, "waits")
+    store.cancel(second, "person:page")
+    assert [job.id for job in store.last_finished(5)] == [second, first]
+    assert [job.id for job in store.last_finished(1)] == [second]
+    store.retry(second, "person:page")
+    assert [job.id for job in store.last_finished(5)] == [first]
+
+
 def test_choices_are_what_occurs(store):
     assert store.choices() == ([], [])
     store.fail(queued(store, "a"), BlockKillsWorker("x"), "daemon:1")
