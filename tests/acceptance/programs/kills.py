@@ -2,8 +2,8 @@
 
 A slide after the other goes through a real daemon. At random moments the daemon, one of its workers, or all its
 processes at once are killed. Three in ten moments are drawn by time, four among the blocks, three from the end of a
-slide, where it is assembled, verified and published. A killed daemon is started again. After each slide: done exactly once, the output verifies, the
-original is what it was, nothing lies about, no finished block was done twice.
+slide, where it is assembled, verified and published. A killed daemon is started again. After each slide: done exactly
+once, the output verifies, the original is what it was, nothing lies about, no finished block was done twice.
 
     python tests/acceptance/programs/kills.py --kills 200 --results kills.json
 """
