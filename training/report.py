@@ -163,7 +163,7 @@ PARTS: dict[str, Callable[[Path], str]] = {
     "validation": lambda folder: table.markdown(_of_presets(folder, "-val")) or MISSING,
     "compared": lambda folder: table.markdown(_beside(folder, "-compared", "baselines")) or MISSING,
     "blind": lambda folder: table.markdown(_blind(folder)) or MISSING,
-    "bm3d": lambda folder: table.markdown(_beside(folder, "-few", "bm3d")) or MISSING,
+    "bm3d": lambda folder: table.markdown(_few(folder)) or MISSING,
     "ssim": lambda folder: _likeness(_of_presets(folder, "-compared")),
     "others": lambda folder: _compact(_of_presets(folder, "-others")),
     "compressed": lambda folder: _compact(_of_presets(folder, "-compressed")),
@@ -183,6 +183,10 @@ def _blind(folder: Path) -> list[table.Row]:
     """Return the rows of all images and seeds that a blind DnCNN was measured on too, as far as they go."""
     others = _rows(folder, ["dncnn"])
     return table.joined(others, _of_presets(folder)) if others else []
+
+
+def _few(folder: Path) -> list[table.Row]:
+    return _beside(folder, "-few", "bm3d") if (folder / "bm3d.json").is_file() else []
 
 
 def pages_of(docs: Path, tables: Path) -> dict[Path, str]:
