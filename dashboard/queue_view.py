@@ -103,6 +103,7 @@ def _running(job: Job) -> dict[str, Any]:
         "step": step,
         "blocks": blocks,
         "blocks_done": job.blocks_done,
+        "opened": planned,
         "facts": [text for text in (pixels, size(job.size_bytes), f"preset {visible(job.preset)}", resumed) if text],
         "rate": f"{job.rate:.2f} MPix/s" if job.rate else "",
         "left": duration(job.seconds_left) if job.seconds_left is not None and not finishing else "",

@@ -66,7 +66,8 @@ const picture = () => {
       image.removeAttribute("src");
       canvas.width = canvas.height = 0;
     }
-    // A slide that was just claimed is not open yet.
+    // Before it is planned there is neither picture nor map; asking would only be an error on the console.
+    if (!one.opened) return;
     if (!image.getAttribute("src") && tries < 60) {
       tries += 1;
       image.setAttribute("src", `/slides/${job}/thumbnail.jpeg?side=512${tries > 1 ? `&try=${tries}` : ""}`);

@@ -91,7 +91,7 @@ def _opened(browser, **options):
     page.foreign, page.errors = [], []
     page.on("request", lambda request: _own(request.url) or page.foreign.append(request.url))
     page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.on("console", lambda said: page.errors.append(said.text) if _ours(said) else None)
+    page.on("console", lambda said: page.errors.append(f"{said.text} {said.location}") if _ours(said) else None)
     try:
         yield page
     finally:

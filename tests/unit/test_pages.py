@@ -80,7 +80,8 @@ def test_a_daemon_that_is_silent_is_late_and_then_lost(silent, state, alive):
 
 def test_a_running_slide_says_how_far_it_is():
     job = replace(PLAIN, state=JobState.RUNNING)
-    assert queue(running=[job])["running"][0]["step"] == "opening"
+    shown = queue(running=[job])["running"][0]
+    assert (shown["step"], shown["opened"]) == ("opening", False), "there is no picture to ask for yet"
     job = replace(job, blocks_total=30, blocks_done=3, progress=0.1, rate=1.5, seconds_left=70.0)
     shown = queue(running=[job])["running"][0]
     assert (shown["step"], shown["percent"], shown["blocks"]) == ("denoising", "10 %", "3 of 30 blocks")
