@@ -204,8 +204,13 @@ class Run:
         return now
 
     def running(self) -> set[str]:
-        """Return the blocks that were begun and are not finished."""
-        marks = {f"{folder.name}/{file.stem}.block" for folder in self.spools() for file in folder.glob("*.started")}
+        """Return the blocks that a worker is at; what an earlier kill cut off has the mark of a process that was."""
+        marks = set()
+        for folder in self.spools():
+            for file in folder.glob("*.started"):
+                with contextlib.suppress(OSError, ValueError):
+                    if psutil.pid_exists(int(file.read_text("ascii"))):
+                        marks.add(f"{folder.name}/{file.stem}.block")
         return marks - set(self.look())
 
     def before_kill(self) -> None:
