@@ -23,7 +23,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 from sqlalchemy import text
 
 from wsi_denoise.jobs.states import JobState
@@ -151,7 +151,7 @@ SEEN = {
     "queue": "[aria-label='Waiting jobs'] li",
     "history": "tbody tr",
     "history?state=failed": "tbody tr",
-    "history?slide=case_0999": "tbody tr",
+    "history?slide=case_00": "tbody tr",
     "quality?within=1+year": "[data-testid='stVegaLiteChart'] canvas, [data-testid='stVegaLiteChart'] svg",
     "system": "meter",
 }
@@ -184,7 +184,25 @@ def first_paint(jobs: int, looks: int) -> dict[str, dict[str, float]]:
                     f"{page:28} first {first:5.2f} s, then median {found[page]['median']:.2f} s,"
                     f" worst {max(again):.2f} s"
                 )
+            found["history, next page"] = _turning(browser, url, looks)
     return found
+
+
+def _turning(browser: Browser, url: str, looks: int) -> dict[str, float]:
+    """Return the seconds from a click on the next page of the history to its rows, on a page that is open."""
+    tab = browser.contexts[0].new_page()
+    tab.goto(f"{url}history")
+    tab.locator("tbody tr").first.wait_for(timeout=60_000)
+    took = []
+    for number in range(1, looks + 2):
+        began = time.perf_counter()
+        tab.get_by_role("button", name="Next page").click()
+        tab.get_by_text(f"{50 * number + 1:,} to {50 * number + 50:,} of").wait_for(timeout=60_000)
+        took.append(time.perf_counter() - began)
+    tab.close()
+    first, *again = took
+    print(f"{'history, next page':28} first {first:5.2f} s, then median {statistics.median(again):.2f} s")
+    return {"first": first, "median": statistics.median(again), "worst": max(again)}
 
 
 def live(minutes: float, *, settle: float = 5.0, every: float = 10.0, jobs: int = 2_000) -> dict[str, float]:
