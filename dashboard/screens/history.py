@@ -168,12 +168,12 @@ def _buttons(job: Job) -> None:
     ]
     row = st.container(horizontal=True, vertical_alignment="bottom")
     if job.state is JobState.DONE:
-        if row.button("Compare before and after", key="compare", type="primary"):
+        if row.button("Compare before and after", key="compare"):
             st.switch_page("screens/compare.py", query_params={"job": str(job.id)})
         row.link_button("Download the TIFF", f"/slides/{job.id}/download")
     if history_view.can_retry(job):
         label = "Try now" if job.finished is None else "Try again"
-        row.button(label, key="retry", type="primary", on_click=do, args=("retry", job))
+        row.button(label, key="retry", on_click=do, args=("retry", job))
     if history_view.can_cancel(job):
         row.button("Cancel", key="cancel", on_click=do, args=("cancel", job))
     if job.fingerprint and job.finished is not None:

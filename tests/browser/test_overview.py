@@ -79,7 +79,7 @@ def test_system_shows_what_is_there_and_no_secret(measured, serve, open_page, tm
         page.get_by_role("row", name='dashboard.token "***" flag').wait_for()
         assert "very secret" not in page.content()
         page.get_by_role("tab", name="Models").click()
-        page.get_by_text("123,379 parameters").wait_for()
+        page.get_by_role("cell", name="123,379 parameters").first.wait_for()
         page.get_by_role("tab", name="Machines").click()
         page.get_by_role("row").filter(has_text="imagecodecs").wait_for(timeout=240_000)
         assert not page.foreign
