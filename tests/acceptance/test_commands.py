@@ -180,16 +180,20 @@ def test_second_signal_ends_at_once(workplace, large, copy_in):
     place.wait(lambda: place.job("large.tiff").blocks_done, "it goes on", 120)
 
 
-def test_output_folder_that_cannot_be_written(workplace, save_slide, small, listening):
-    place = workplace({"jobs": {"attempts": 2, "retry_seconds": 0.5}, "notify": {"url": listening[0]}})
+def test_output_folder_that_cannot_be_written(workplace, save_slide, small):
+    """A share that is gone or full of something else: the slide waits for it, says why, and goes on by itself."""
+    place = workplace({"jobs": {"attempts": 2, "retry_seconds": 0.5}})
     place.output.write_text("a file where the folder should be")
     save_slide(place.inbox / "slide.tiff", small(40))
     place.start()
-    job = place.wait_for("slide.tiff", JobState.FAILED)
-    assert (job.error_code, job.attempts) == ("output_unwritable", 2)
-    assert posted(place, listening[1], "failed", job.id)["error_code"] == "output_unwritable"
+
+    def waits() -> bool:
+        (job,) = place.jobs() or (None,)
+        return job is not None and job.attempts >= 3 and job.error_code == "output_unwritable"
+
+    place.wait(waits, "it is tried more often than attempts allow errors of the slide")
+    assert place.job("slide.tiff").state in {JobState.QUEUED, JobState.RUNNING}
     place.output.unlink()
-    place.cli("retry", str(job.id))
     place.done("slide.tiff")
     assert place.stop() == 0
 
