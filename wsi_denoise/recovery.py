@@ -90,7 +90,8 @@ def sweep(settings: Settings, store: JobStore, stop: threading.Event | None = No
         if stop.is_set():
             break
         match = _SPOOL.fullmatch(folder.name)
-        if match and not _is_wanted(folder, match["slide"], store):
+        # A cancelled job may be tried again, and goes on from its blocks until retention takes them.
+        if match and not _is_wanted(folder, match["slide"], store, also=JobState.CANCELLED):
             shutil.rmtree(folder, ignore_errors=True)
             done.append(f"removed the finished blocks of a slide that nobody wants: {folder.name}")
     for file, slide in _partials(settings.output.folder, stop):
@@ -108,10 +109,10 @@ def sweep(settings: Settings, store: JobStore, stop: threading.Event | None = No
     return done
 
 
-def _is_wanted(path: Path, slide: str, store: JobStore) -> bool:
+def _is_wanted(path: Path, slide: str, store: JobStore, also: JobState | None = None) -> bool:
     states = store.states_of(slide)
     if states:
-        return not _WANTED.isdisjoint(states)
+        return also in states or not _WANTED.isdisjoint(states)
     try:
         return time.time() - path.stat().st_mtime < STRANGE_SECONDS
     except OSError:

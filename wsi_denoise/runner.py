@@ -49,7 +49,7 @@ WRITE_SECONDS = 15.0
 """Longest pause between two tries to write down how a job ended."""
 
 _DATABASE_BYTES = 8_000_000
-_SPOOL_IN_VAIN = frozenset({JobState.CANCELLED, JobState.QUARANTINED, JobState.SETTLING})
+_SPOOL_IN_VAIN = frozenset({JobState.QUARANTINED, JobState.SETTLING})
 """Nobody goes on from the finished blocks of a job that ended so."""
 
 

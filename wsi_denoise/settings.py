@@ -152,7 +152,9 @@ class JobsSettings(Section):
     retry_seconds: float = Field(30.0, gt=0, description="Wait before the second attempt; doubles each time.")
 
     keep_spool_days: float = Field(
-        14.0, ge=0, description="Finished blocks of a job that failed are kept so long for a retry; 0 is for ever."
+        14.0,
+        ge=0,
+        description="Finished blocks of a job that failed or was cancelled are kept so long for a retry; 0 is for ever.",
     )
     keep_days: float = Field(
         0.0,
