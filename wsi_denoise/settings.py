@@ -154,7 +154,7 @@ class JobsSettings(Section):
     keep_spool_days: float = Field(
         14.0,
         ge=0,
-        description="Finished blocks of a job that failed or was cancelled are kept so long for a retry; 0 is for ever.",
+        description="Finished blocks of a job that failed or was cancelled are kept so long for a retry; 0: for ever.",
     )
     keep_days: float = Field(
         0.0,
