@@ -191,7 +191,7 @@ def cached(preset: str, plan: Plan, threads: int) -> Denoiser:
     """Return this process's denoiser; loading and compiling take a moment.
 
     The threads of a worker begin their first blocks at the same time: one makes the denoiser, and the others wait for
-    it. Two that load OpenVINO's plugin at once are twice the work, and have been seen not to come back.
+    it. Two that load OpenVINO's plugin at once are twice the work.
     """
     with _making:
         return _cached(preset, plan, threads)
