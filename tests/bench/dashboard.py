@@ -1,7 +1,7 @@
 """How quick the pages are with 100,000 jobs, and whether one that is left open grows.
 
     python tests/bench/dashboard.py first-paint [--jobs 100000]
-    python tests/bench/dashboard.py live --minutes 60
+    python tests/bench/dashboard.py live --minutes 60 [--slides 4]
 
 Both start the page as a person would, in a folder of their own, and look at it with a real Chromium.
 """
@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,6 +26,7 @@ import psutil
 from playwright.sync_api import Browser, sync_playwright
 from sqlalchemy import text
 
+from wsi_denoise import sample
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 
@@ -205,45 +206,98 @@ def _turning(browser: Browser, url: str, looks: int) -> dict[str, float]:
     return {"first": first, "median": statistics.median(again), "worst": max(again)}
 
 
-def live(minutes: float, *, settle: float = 5.0, every: float = 10.0, jobs: int = 2_000) -> dict[str, float]:
+def live(
+    minutes: float, *, settle: float = 5.0, every: float = 10.0, jobs: int = 2_000, slides: float = 0.0
+) -> dict[str, float]:
     """Leave Queue open and return how much the memory of server and browser grew after the first `settle` minutes.
 
-    Jobs come and go meanwhile. The growth is that of the median of the last fifth over that of the first fifth.
+    Jobs come and go meanwhile: rows that are moved on as a daemon would, or with `slides` a daemon and real slides, one
+    every so many minutes. The growth is that of the median of the last fifth over that of the first fifth. Server and
+    renderer are resident memory of the whole process; page is the JavaScript heap after its garbage was collected.
     """
-    server, heap = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        store = JobStore(f"sqlite:///{Path(folder) / '.wsi-denoise' / 'jobs.sqlite'}")
+    seen: dict[str, list[float]] = {"server": [], "page": [], "nodes": [], "renderer": []}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        store = JobStore(f"sqlite:///{folder / '.wsi-denoise' / 'jobs.sqlite'}")
+        stack.callback(store.close)
         store.upgrade()
-        fill(store, jobs)
-        daemon = store.register_daemon(device="bench")
-        with served(Path(folder)) as (url, process), chromium() as browser:
-            tab = browser.new_page()
-            tab.goto(url)
-            tab.locator(SEEN["queue"]).first.wait_for(timeout=60_000)
-            session = tab.context.new_cdp_session(tab)
-            end, began, number = time.monotonic() + 60 * minutes, time.monotonic(), 0
-            job = None
-            while time.monotonic() < end:
-                time.sleep(every)
-                number += 1
-                job = _go_on(store, daemon, job, number)
-                if time.monotonic() - began < 60 * settle:
-                    continue
-                session.send("HeapProfiler.collectGarbage")
-                heap.append(session.send("Runtime.getHeapUsage")["usedSize"] / 1e6)
-                server.append(process.memory_info().rss / 1e6)
-                if number % 30 == 0:
-                    print(
-                        f"{(time.monotonic() - began) / 60:5.1f} min:"
-                        f" server {server[-1]:.1f} MB, page {heap[-1]:.1f} MB"
-                    )
-        store.close()
-    result = {"minutes": minutes, "looks": len(server)}
-    for name, seen in (("server", server), ("page", heap)):
-        fifth = max(len(seen) // 5, 1)
-        first, last = statistics.median(seen[:fifth]), statistics.median(seen[-fifth:])
-        result |= {f"{name}_first_mb": first, f"{name}_last_mb": last, f"{name}_growth": last / first - 1}
+        fill(store, jobs, waiting=0 if slides else 200)
+        work = _Slides(folder, slides) if slides else _Rows(store)
+        stack.callback(work.close)
+        url, process = stack.enter_context(served(folder))
+        browser = stack.enter_context(chromium())
+        tab = browser.new_page()
+        tab.goto(url)
+        tab.locator("[aria-label='Last finished jobs'] li").first.wait_for(timeout=120_000)
+        session = tab.context.new_cdp_session(tab)
+        renderer = _renderer(browser)
+        began, number = time.monotonic(), 0
+        while time.monotonic() < began + 60 * minutes:
+            time.sleep(every)
+            number += 1
+            work.go_on(number)
+            if time.monotonic() - began < 60 * settle:
+                continue
+            session.send("HeapProfiler.collectGarbage")
+            seen["page"].append(session.send("Runtime.getHeapUsage")["usedSize"] / 1e6)
+            seen["nodes"].append(session.send("Memory.getDOMCounters")["nodes"])
+            seen["renderer"].append(renderer.memory_info().rss / 1e6)
+            seen["server"].append(process.memory_info().rss / 1e6)
+            if number % 12 == 0:
+                now = ", ".join(f"{name} {values[-1]:.1f}" for name, values in seen.items())
+                print(f"{(time.monotonic() - began) / 60:5.1f} min: {now}", flush=True)
+        counts = {state.value: count for state, count in store.count_by_state().items()}
+    result = {"minutes": minutes, "looks": len(seen["server"]), "jobs": counts}
+    for name, values in seen.items():
+        fifth = max(len(values) // 5, 1)
+        first, last = statistics.median(values[:fifth]), statistics.median(values[-fifth:])
+        result |= {f"{name}_first": first, f"{name}_last": last, f"{name}_growth": last / first - 1}
     return result
+
+
+def _renderer(browser: Browser) -> psutil.Process:
+    """Return the process that draws the page: of the browser's renderers the one that is largest."""
+    told = browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
+    found = [psutil.Process(one["id"]) for one in told if one["type"] == "renderer"]
+    return max(found, key=lambda one: one.memory_info().rss)
+
+
+class _Rows:
+    """Moves rows on, as a daemon would."""
+
+    def __init__(self, store: JobStore) -> None:
+        self._store, self._daemon, self._job = store, store.register_daemon(device="bench"), None
+
+    def go_on(self, number: int) -> None:
+        self._job = _go_on(self._store, self._daemon, self._job, number)
+
+    def close(self) -> None:
+        pass
+
+
+class _Slides:
+    """A daemon, and a slide in its inbox every so many minutes."""
+
+    def __init__(self, folder: Path, minutes: float) -> None:
+        self._folder, self._every, self._next, self._count = folder, 60 * minutes, time.monotonic(), 0
+        (folder / "inbox").mkdir()
+        (folder / "wsi-denoise.toml").write_text("[compute]\nworkers = 1\n[intake]\nsettle_seconds = 2.0\n")
+        self._daemon = subprocess.Popen(
+            [PROGRAM, "watch"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def go_on(self, _: int) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next += self._every
+        self._count += 1
+        # Another side each time: the same content twice would be refused as a duplicate.
+        made = sample.write(self._folder / "made", side=2500 + 8 * self._count)
+        made.rename(self._folder / "inbox" / f"slide-{self._count:03}.tiff")
+
+    def close(self) -> None:
+        self._daemon.terminate()
+        self._daemon.wait(120)
 
 
 def _go_on(store: JobStore, daemon: int, job: int | None, number: int) -> int | None:
@@ -265,7 +319,9 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--looks", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--settle", type=float, default=5.0)
+    parser.add_argument("--settle", type=float, default=5.0, help="minutes before the first look at the memory")
+    parser.add_argument("--every", type=float, default=10.0, help="seconds between two looks")
+    parser.add_argument("--slides", type=float, default=0.0, help="a daemon, and a slide every so many minutes")
     parser.add_argument("--folder", type=Path, help="for fill: a working folder without a database")
     given = parser.parse_args()
     if given.what == "fill":
@@ -276,7 +332,18 @@ def main() -> None:
     elif given.what == "first-paint":
         print(json.dumps(first_paint(given.jobs, given.looks), indent=2))
     else:
-        print(json.dumps(live(given.minutes, settle=given.settle), indent=2))
+        print(
+            json.dumps(
+                live(
+                    given.minutes,
+                    settle=given.settle,
+                    every=given.every,
+                    jobs=min(given.jobs, 2_000),
+                    slides=given.slides,
+                ),
+                indent=2,
+            )
+        )
 
 
 if __name__ == "__main__":
