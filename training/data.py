@@ -106,6 +106,12 @@ def default_sources(shared: Path) -> tuple[Source, ...]:
     )
 
 
+def photographs_source(files: tuple[Path, ...]) -> Source:
+    """Return the photographs of Debian's packages, made smaller; see :mod:`training.photographs`."""
+    name = "photographs of Debian's packages, made smaller"
+    return Source(name, "GPL-2+ / CC-BY-4.0 / CC-BY-SA-4.0 / CC0-1.0", files, 0.12, 0.0, (0.2, 0.5), 0.5, again=0.2)
+
+
 def paper_sources(shared: Path) -> tuple[Source, ...]:
     """Return what the paper trains on: PCam patches as they are, neither rescaled nor recoloured.
 

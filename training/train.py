@@ -23,7 +23,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from training import checkpoint, corruption, data
+from training import checkpoint, corruption, data, photographs, widening
 from training.validation import validation_check
 from wsi_denoise.network import weights
 from wsi_denoise.network.irunet import IRUNet
@@ -64,7 +64,9 @@ class Configuration:
         Share of crops without structure; see :class:`training.data.Bank`.
     initial : str
         Name of a preset, or a run's checkpoint without its suffix, whose averaged weights are the start; empty for
-        random ones.
+        random ones. Weights of a network with half as many filters are widened (:mod:`training.widening`).
+    photographs : str
+        Folder with the photographs of :mod:`training.photographs`, which are then trained on too; empty for none.
     bf16 : bool
         Autocast to bfloat16 (on a CPU with avx512_bf16, measured: 2.5 times as fast with channels_last).
     """
@@ -84,6 +86,7 @@ class Configuration:
     bf16: bool = True
     flat: float = data.FLAT_SHARE
     initial: str = ""
+    photographs: str = ""
 
 
 def learning_rate(progress: float, highest: float) -> float:
@@ -188,7 +191,10 @@ class Run:
         self.network = IRUNet(*shape, **options).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._eval = IRUNet(*shape, **options).eval()
         if configuration.initial:
-            self.network.load_state_dict(initial_weights(configuration.initial))
+            start = initial_weights(configuration.initial)
+            if start["head.bias"].numel() != configuration.filters:
+                start = widening.widened(start, configuration.seed)
+            self.network.load_state_dict(start)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=configuration.rate, betas=(0.9, 0.99), weight_decay=1e-4
         )
@@ -344,8 +350,9 @@ def chosen_sources(given: argparse.Namespace) -> tuple[data.Source, ...]:
     if given.images:
         return tuple(data.own_source(place) for place in given.images)
     own = data.paper_sources if given.protocol == "fixed-map" else data.default_sources
+    photos = (data.photographs_source(photographs.files(Path(given.photographs))),) if given.photographs else ()
     also = tuple(dataclasses.replace(data.own_source(place), weight=ALSO) for place in given.also or ())
-    return own(given.shared) + also
+    return own(given.shared) + photos + also
 
 
 def main(arguments: list[str] | None = None) -> None:
