@@ -10,20 +10,16 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
 from dashboard.history_view import table
 from dashboard.words import duration, escaped, size, when
 from wsi_denoise.doctor import Check
 from wsi_denoise.jobs.values import DaemonInfo
 from wsi_denoise.network.weights import ModelCard
+from wsi_denoise.secrecy import public
 from wsi_denoise.settings import Settings
 from wsi_denoise.settings import table as every_setting
 
-HIDDEN = "***"
 LIBRARIES = (
     "wsi-denoise", "tiatoolbox", "openslide-python", "openslide-bin", "tifffile", "imagecodecs", "torch", "openvino",
     "dask", "distributed", "numpy", "streamlit", "sqlalchemy",
@@ -57,18 +53,6 @@ def settings(given: Settings, origins: Mapping[str, str], *, changed_only: bool 
 def escape_attribute(text: str) -> str:
     """Return text for use inside a quoted attribute."""
     return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
-
-
-def public(name: str, value: Any) -> Any:
-    """Return a value without its secrets."""
-    if name in {"dashboard.token", "notify.url"} and value:
-        return HIDDEN  # the address of a notice often holds a secret
-    if name == "jobs.database" and value:
-        try:
-            return make_url(value).render_as_string(hide_password=True)
-        except ArgumentError:
-            return HIDDEN
-    return value
 
 
 def daemons(found: Sequence[DaemonInfo], now: datetime, given: Settings) -> str:

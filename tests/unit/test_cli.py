@@ -21,6 +21,7 @@ from wsi_denoise import cli, sample, settings
 from wsi_denoise.commands import page, serve
 from wsi_denoise.commands.show import _cell
 from wsi_denoise.errors import TruncatedSlide
+from wsi_denoise.jobs.database import Database
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.query import moment
 
@@ -231,9 +232,14 @@ def test_a_wrong_setting_is_wrong_usage(capsys, flag):
     assert (code, found["error_code"]) == (2, "settings_invalid")
 
 
-def test_passwords_are_not_shown(capsys):
-    _, found = answer(capsys, "config", "--database", "postgresql://lab:secret@db/jobs")
+@pytest.mark.parametrize("url", ["postgresql://lab:secret@db/jobs", "postgresql:///jobs?user=lab&password=secret"])
+def test_passwords_are_not_shown(capsys, url):
+    secrets = {"dashboard.token": "secret", "notify.url": "https://hooks.example/secret", "jobs.database": url}
+    flags = [part for name, value in secrets.items() for part in ("--set", f"{name}={value}")]
+    _, found = answer(capsys, "config", *flags)
+    assert all(found["settings"][name]["origin"] == "flag" for name in secrets)
     assert "secret" not in json.dumps(found)
+    assert "secret" not in str(Database(url))
 
 
 def test_db_check_and_upgrade(capsys, here):

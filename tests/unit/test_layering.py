@@ -17,11 +17,12 @@ ALLOWED = {
     "root": set(),
     "errors": set(),
     "names": set(),
+    "secrecy": set(),
     "settings": {"errors"},
     "slide": GROUND,
     "network": GROUND,
     "quality": GROUND,
-    "jobs": GROUND,
+    "jobs": GROUND | {"secrecy"},
     "intake": GROUND | {"jobs", "names"},
     "space": GROUND | {"jobs"},
     "access": GROUND,
@@ -39,7 +40,8 @@ ALLOWED = {
     # Slides too: crops to train on come from the reader and the tissue mask that the daemon uses.
     "training": GROUND | {"network", "quality", "slide"},
     "migrations": GROUND | {"jobs"},
-    "dashboard": GROUND | {"jobs", "slide", "quality", "network", "intake", "query", "listening", "logs", "doctor"},
+    "dashboard": GROUND
+    | {"jobs", "slide", "quality", "network", "intake", "query", "listening", "logs", "doctor", "secrecy"},
 }
 #: These sit on top of everything in wsi_denoise, in this order.
 TOP = ("recovery", "runner", "daemon", "commands", "cli")

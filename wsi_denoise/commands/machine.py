@@ -10,8 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from wsi_denoise.commands import options
-
-HIDDEN = "***"
+from wsi_denoise.secrecy import public
 
 
 def models(as_json: options.Json = False) -> None:
@@ -94,27 +93,12 @@ def config(
     for name, _default, _description in settings.table():
         section, _, key = name.partition(".")
         value = values[section][key] if key else values[section]
-        rows[name] = {"value": _public(name, value), "origin": loaded.origins[name]}
+        rows[name] = {"value": public(name, value), "origin": loaded.origins[name]}
     if as_json:
         return show.as_json({"settings": rows})
     lines = [(name, json.dumps(row["value"]), row["origin"]) for name, row in rows.items()]
     show.table(("SETTING", "VALUE", "FROM"), lines)
     return None
-
-
-def _public(name: str, value: Any) -> Any:
-    """Return a value without its secrets: such output ends up in tickets."""
-    if name == "dashboard.token" and value:
-        return HIDDEN
-    if name == "jobs.database" and value:
-        from sqlalchemy import make_url
-        from sqlalchemy.exc import ArgumentError
-
-        try:
-            return make_url(value).render_as_string(hide_password=True)
-        except ArgumentError:
-            return HIDDEN
-    return value
 
 
 db = typer.Typer(help="Migrations of the job database.", no_args_is_help=True)

@@ -29,6 +29,7 @@ from wsi_denoise.errors import (
     WsiDenoiseError,
 )
 from wsi_denoise.jobs.models import HEAD
+from wsi_denoise.secrecy import public_url
 
 BUSY_SECONDS = 5.0
 BUSY_WAITS = (0.1, 0.5, 1.0)
@@ -69,7 +70,7 @@ class Database:
         self._reader.dispose()
 
     def __str__(self) -> str:
-        return self.url.render_as_string(hide_password=True)
+        return public_url(self.url)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
