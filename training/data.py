@@ -323,11 +323,14 @@ def recoloured(crops: Tensor, rng: np.random.Generator) -> Tensor:
 def flat_crop(side: int, rng: np.random.Generator) -> Tensor:
     """Make a crop without structure: one colour, or a soft ramp between two that are close.
 
-    Half of them have the near-white of glass.
+    Half of them have the near-white of glass; in a quarter, channels are quite black or white.
     """
     colour = rng.uniform(0.8, 1.0, 3) if rng.random() < 0.5 else rng.uniform(0.0, 1.0, 3)
     if rng.random() < 0.3:
         colour[:] = colour.mean()
+    if rng.random() < 0.25:
+        # Where the truth is black or white, clipping takes half of the noise away and moves the mean.
+        colour = np.where(rng.random(3) < 0.5, np.round(colour), colour)
     flat = torch.from_numpy(colour).float()[:, None, None].expand(3, side, side)
     if rng.random() < 0.5:
         return flat.clone()
