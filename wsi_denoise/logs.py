@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import logging.handlers
+import os
 import re
 import sys
 import time
@@ -12,10 +14,11 @@ from pathlib import Path
 
 from wsi_denoise.errors import OutputUnwritable, WsiDenoiseError
 from wsi_denoise.names import Shown
-from wsi_denoise.settings import Settings
+from wsi_denoise.settings import LogSettings, Settings
 
 FOLDER = "logs"
 WITHHELD = "(name withheld)"
+MOST_FILES = 99
 #: Libraries that tell at `info` what only their authors want to know.
 _TALKATIVE = (
     "distributed",
@@ -83,9 +86,55 @@ class ShortLine(Line):
         return super().format(plain)
 
 
-def file_of(settings: Settings, program: str) -> Path:
-    """Return the log file of a program; each has its own, because rotating is for one writer."""
-    return settings.jobs.state / FOLDER / f"{program}.log"
+class _Rotated(logging.handlers.RotatingFileHandler):
+    """A log file of this process alone: two that rotate one file lose lines.
+
+    Parameters
+    ----------
+    folder : Path
+    program : str
+        The file is ``daemon.log``; while another process has that, ``daemon-2.log``, and so on.
+    settings : LogSettings
+    """
+
+    def __init__(self, folder: Path, program: str, settings: LogSettings) -> None:
+        name, self._held = _own_name(folder, program)
+        try:
+            super().__init__(
+                folder / f"{name}.log",
+                maxBytes=round(settings.megabytes * 1e6),
+                backupCount=settings.files,
+                encoding="utf-8",
+                errors="backslashreplace",
+            )
+        except OSError:
+            os.close(self._held)
+            raise
+
+    def close(self) -> None:
+        """Close the file, and let the next one have it."""
+        super().close()
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
+
+
+def _own_name(folder: Path, program: str) -> tuple[str, int]:
+    """Return a name that no other process logs to, and what holds it until it is closed, or this process dies."""
+    import fcntl  # noqa: PLC0415
+
+    for number in range(1, MOST_FILES + 1):
+        name = program if number == 1 else f"{program}-{number}"
+        handle = os.open(folder / f".{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+        except OSError:
+            return name, handle  # a share without locks: as good as it gets
+        else:
+            return name, handle
+    raise OSError(errno.EMFILE, f"{MOST_FILES} processes log there already")
 
 
 def setup(settings: Settings, program: str, *, console: bool = True) -> Path:
@@ -94,7 +143,7 @@ def setup(settings: Settings, program: str, *, console: bool = True) -> Path:
     Parameters
     ----------
     program : str
-        ``daemon``, ``run`` or ``dashboard``: names the file.
+        ``daemon``, ``run`` or ``dashboard``: names the file. A second process of that name gets one of its own.
     console : bool
         Write to standard error too.
 
@@ -103,30 +152,24 @@ def setup(settings: Settings, program: str, *, console: bool = True) -> Path:
     OutputUnwritable
         When the state folder cannot be written.
     """
-    file = file_of(settings, program)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        rotated: logging.Handler = logging.handlers.RotatingFileHandler(
-            file,
-            maxBytes=round(settings.log.megabytes * 1e6),
-            backupCount=settings.log.files,
-            encoding="utf-8",
-            errors="backslashreplace",
-        )
-    except OSError as error:
-        raise OutputUnwritable(f"{file.parent} ({error.strerror})") from error
-    folders = None
-    if not settings.log.names:
-        folders = [*settings.intake.inbox, settings.intake.quarantine, settings.output.folder]
-    rotated.setFormatter(Line(folders))
-    handlers = [rotated]
-    if console:
-        handlers.append(logging.StreamHandler(sys.stderr))
-        handlers[-1].setFormatter(ShortLine(folders))
     root = logging.getLogger()
     for old in [handler for handler in root.handlers if isinstance(handler.formatter, Line)]:
         root.removeHandler(old)
         old.close()
+    folder = settings.jobs.state / FOLDER
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        rotated = _Rotated(folder, program, settings.log)
+    except OSError as error:
+        raise OutputUnwritable(f"{folder} ({error.strerror})") from error
+    folders = None
+    if not settings.log.names:
+        folders = [*settings.intake.inbox, settings.intake.quarantine, settings.output.folder]
+    rotated.setFormatter(Line(folders))
+    handlers: list[logging.Handler] = [rotated]
+    if console:
+        handlers.append(logging.StreamHandler(sys.stderr))
+        handlers[-1].setFormatter(ShortLine(folders))
     for handler in handlers:
         root.addHandler(handler)
     level = settings.log.level.upper()
@@ -135,4 +178,4 @@ def setup(settings: Settings, program: str, *, console: bool = True) -> Path:
     if level != "DEBUG":
         for name in _TALKATIVE:
             logging.getLogger(name).setLevel(logging.WARNING)
-    return file
+    return Path(rotated.baseFilename)

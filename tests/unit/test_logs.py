@@ -1,6 +1,8 @@
 """Names of slides in the log, and without them."""
 
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,3 +58,27 @@ def test_without_names_job_numbers_and_reasons_remain(written):
     assert "output_unwritable" in text
     assert "FileNotFoundError" in text
     assert "job 9" in text
+
+
+HOLDER = """
+import logging, sys
+from pathlib import Path
+from wsi_denoise import logs, settings
+loaded = settings.load(folder=Path(sys.argv[1]), environ={})
+print(logs.setup(loaded.settings, "daemon", console=False).name, flush=True)
+input()
+"""
+
+
+def test_two_daemons_of_one_folder_have_a_log_each_and_a_dead_one_gives_its_name_back(tmp_path, written):
+    file = tmp_path / ".wsi-denoise" / "logs" / "daemon.log"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "daemon.log\n"
+        assert "job 7" in written()
+        assert file.read_text() == ""
+        assert "job 7" in file.with_name("daemon-2.log").read_text()
+        other.kill()
+    written()
+    assert "job 7" in file.read_text()
