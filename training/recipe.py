@@ -1,47 +1,53 @@
 """Train a shipped preset again as its card says: ``make train``, or ``python -m training.recipe paper --out runs``.
 
-A card holds everything that decides a run, the number of steps instead of the minutes that were given to it. A preset
-that started from another's weights did so from the first `paper`, which is trained before it.
+A card holds everything that decides a run, the number of steps instead of the minutes that were given to it, and the
+same of each run that its first weights came from. The photographs are fetched where a run had them.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from training import data, manifest, train
+from training import data, manifest, photographs, train
 from wsi_denoise.network import weights
 
-FIRST = ["--steps", "7701", "--seed", "1"]
-"""The first `paper`, from random weights."""
+NAMES = ("steps", "seed", "rate", "polish", "decay", "pixels", "flat")
 
 
-def options_of(card: weights.ModelCard, initial: Path) -> list[str]:
-    """Return the options of :mod:`training.train` that a card stands for.
+def options_of(stage: Mapping[str, Any], card: weights.ModelCard, photographs: Path) -> list[str]:
+    """Return the options of :mod:`training.train` that a run of a card stands for, but for its first weights.
 
     Parameters
     ----------
-    initial : Path
-        Checkpoint to start from where the card says that the run started from a preset.
+    stage : mapping
+        The card's ``training``, or one of the runs ``before`` it.
+    photographs : Path
+        Where the photographs lie, for a run that had them.
     """
-    known = card.training
-    options = ["--filters", str(card.filters), "--protocol", card.protocol]
-    for name in ("steps", "seed", "rate", "polish", "decay", "pixels", "flat"):
-        if name in known:
-            options += [f"--{name}", str(known[name])]
-    switches = {"residual": card.residual, "full-skip": card.full_skip, "bf16": known["bf16"]}
+    filters, protocol = stage.get("filters", card.filters), stage.get("protocol", card.protocol)
+    options = ["--filters", str(filters), "--protocol", protocol]
+    for name in NAMES:
+        if name in stage:
+            options += [f"--{name}", str(stage[name])]
+    switches = {"residual": card.residual, "full-skip": card.full_skip, "bf16": stage["bf16"]}
     options += [f"--{'' if on else 'no-'}{name}" for name, on in switches.items()]
-    return [*options, "--initial", str(initial)] if known.get("initial") else options
+    return [*options, "--photographs", str(photographs)] if stage.get("photographs") else options
 
 
-def runs_of(preset: str, folder: Path) -> list[tuple[Path, list[str]]]:
+def runs_of(card: weights.ModelCard, folder: Path) -> list[tuple[Path, list[str]]]:
     """Return the runs that make a preset, in order: the folder and the options of each."""
-    card = weights.card(preset)
-    first = folder / "paper-first"
-    last = (folder / preset, options_of(card, first / train.CHECKPOINT))
-    return [(first, FIRST), last] if card.training.get("initial") else [last]
+    runs: list[tuple[Path, list[str]]] = []
+    before = card.training.get("before", [])
+    for number, stage in enumerate([*before, card.training], 1):
+        options = options_of(stage, card, folder / "photographs")
+        if runs:
+            options += ["--initial", str(runs[-1][0] / train.CHECKPOINT)]
+        runs.append((folder / (card.name if number > len(before) else f"{card.name}-{number}"), options))
+    return runs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,7 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(line, file=sys.stderr)
     if wrong:
         return 1
-    for folder, what in runs_of(given.preset, given.out):
+    card = weights.card(given.preset)
+    if not given.show and any(stage.get("photographs") for stage in (card.training, *card.training.get("before", []))):
+        photographs.fetch(given.out / "photographs")
+    for folder, what in runs_of(card, given.out):
         whole = ["--out", str(folder), "--shared", str(given.shared), "--threads", str(given.threads), *what]
         print("python -m training.train", *whole, flush=True)
         if not given.show:

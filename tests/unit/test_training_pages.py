@@ -2,9 +2,9 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -13,8 +13,10 @@ from training import (
     baselines,
     behaviour,
     corruption,
+    data,
     evaluate,
     evidence,
+    export,
     leak,
     manifest,
     pages,
@@ -102,21 +104,35 @@ def test_a_grid_has_the_images_in_their_places():
     assert (made[0, 0, 0], made[0, 18, 0], made[18, 0, 0], made[9, 9, 0]) == (0, 100, 100, 255)
 
 
-def test_a_card_gives_the_options_of_its_run():
-    card = weights.card("paper")
-    options = recipe.options_of(card, Path("first"))
-    given = train.parser().parse_args(["--out", "x", *options])
-    known = card.training
-    assert (given.filters, given.residual, given.full_skip, given.protocol) == (16, True, True, "fresh")
-    assert (given.steps, given.seed, given.rate, given.bf16) == (
-        known["steps"],
-        known["seed"],
-        known["rate"],
-        known["bf16"],
-    )
-    started = dataclasses.replace(card, training={**known, "initial": "paper"}, protocol="scanner")
-    given = train.parser().parse_args(["--out", "x", *recipe.options_of(started, Path("first"))])
-    assert (given.initial, given.protocol) == ("first", "scanner")
+def test_a_card_gives_the_options_of_its_runs(tmp_path):
+    card = dataclasses.replace(weights.card("paper"), name="mine", protocol="scanner")
+    first = {"steps": 7, "seed": 1, "rate": 0.002, "polish": 0.3, "decay": 0.9, "pixels": 64, "bf16": True}
+    last = {**first, "steps": 9, "flat": 0.2, "photographs": True, "minutes": 3.0, "finished": True}
+    card = dataclasses.replace(card, training={**last, "before": [{**first, "filters": 8, "protocol": "fresh"}]})
+    runs = recipe.runs_of(card, tmp_path)
+    assert [folder.name for folder, _ in runs] == ["mine-1", "mine"]
+    begun, given = (train.parser().parse_args(["--out", "x", *options]) for _, options in runs)
+    assert (begun.filters, begun.protocol, begun.steps, begun.initial, begun.photographs) == (8, "fresh", 7, "", "")
+    assert (given.filters, given.residual, given.full_skip, given.protocol) == (16, True, True, "scanner")
+    assert (given.steps, given.seed, given.rate, given.flat, given.bf16) == (9, 1, 0.002, 0.2, True)
+    assert (given.initial, given.photographs) == (str(tmp_path / "mine-1/checkpoint"), str(tmp_path / "photographs"))
+
+
+def test_a_run_that_started_from_another_names_it(tmp_path, tissue_image):
+    torch.manual_seed(1)
+    small = train.Configuration(filters=4, steps=2, pixels=4, bf16=False)
+    wide = dataclasses.replace(small, filters=8, steps=1, initial=str(tmp_path / "small" / "checkpoint"), flat=0.5)
+    image = tmp_path / "image.png"
+    PIL.Image.fromarray(tissue_image).save(image)
+    bank = data.Bank([data.own_source(tmp_path)])
+    for name, configuration in (("small", small), ("wide", wide)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text(json.dumps({"sources": []}))
+        train.Run(tmp_path / name, configuration, bank).train()
+    card = export.card_of(tmp_path / "wide", "mine", "to test")
+    (before,) = card.training["before"]
+    assert (before["filters"], before["steps"], before["flat"]) == (4, 2, data.FLAT_SHARE)
+    assert (card.filters, card.training["steps"], card.training["flat"]) == (8, 1, 0.5)
 
 
 def test_the_manifest_says_what_is_missing_and_how_to_get_it(tmp_path, capsys):
