@@ -67,6 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(line, file=sys.stderr)
     if not wrong:
         print(f"all {len(known()['sources'])} sources are here, as the manifest says")
+        print(f"photographs, for runs that had them: {known()['photographs']['get']}")
     return 1 if wrong else 0
 
 
