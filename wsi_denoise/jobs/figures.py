@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, and_, func, select
 
 from wsi_denoise.jobs.database import Database
 from wsi_denoise.jobs.models import JobRow, MetricRow, SlideRow
@@ -64,14 +64,17 @@ class Figures(Database):
         """
         *scanner, week = _scanner()
         when: ColumnElement[Any] = week if by == "scan_week" else func.date(JobRow.created)
-        figures = (func.avg(MetricRow.value), func.min(MetricRow.value), func.max(MetricRow.value))
+        value = MetricRow.value
+        # An outer join, so that the database goes from jobs to figures and not, by the index on figures, from the
+        # figures to jobs all over the file: that takes three times as long for a year and twenty times for a month.
         wanted = (
-            select(when, *scanner, *figures, func.count())
-            .select_from(MetricRow)
-            .join(JobRow, JobRow.id == MetricRow.job_id)
+            select(when, *scanner, func.avg(value), func.min(value), func.max(value), func.count(value))
+            .select_from(JobRow)
             .join(SlideRow, SlideRow.id == JobRow.slide_id)
-            .where(MetricRow.key == key, MetricRow.value.is_not(None), when.is_not(None), *_measured(query))
+            .outerjoin(MetricRow, and_(MetricRow.job_id == JobRow.id, MetricRow.key == key))
+            .where(when.is_not(None), *_measured(query))
             .group_by(when, *scanner)
+            .having(func.count(value) > 0)
             .order_by(when)
         )
         with self.reading() as session:

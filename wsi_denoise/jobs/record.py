@@ -42,10 +42,20 @@ class Record(History):
         super().__init__(url)
         self._clock = clock
 
-    def _give_back(self, session: Session, row: JobRow, origin: str, kind: str, reason: str) -> Job:
+    def _give_back(
+        self, session: Session, row: JobRow, origin: str, kind: str, reason: str, next_try: datetime | None = None
+    ) -> Job:
         if row.cancel_requested:
             return self._move(session, row, JobState.CANCELLED, origin, reason, error=JobCancelled())
-        return self._move(session, row, JobState.QUEUED, origin, reason, kind=kind)
+        return self._move(session, row, JobState.QUEUED, origin, reason, kind=kind, next_try=next_try)
+
+    def _bury(self, session: Session, row: JobRow, kind: str) -> tuple[str, datetime | None]:
+        """End the attempt of a daemon that died; return what to say of it, and when to try again (None: at once)."""
+        self._close_attempt(session, row, kind, None)
+        ended = select(AttemptRow).where(AttemptRow.job_id == row.id).order_by(AttemptRow.number)
+        count = states.deaths(session.scalars(ended).all())
+        said = f"; {count} in a row before a block was finished" if count > 1 else ""
+        return said, states.after_deaths(count, self._clock())
 
     def _move(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from wsi_denoise.errors import TransitionRefused
 
@@ -15,6 +15,28 @@ if TYPE_CHECKING:
 
 RETRY_FACTOR = 2.0
 RETRY_LONGEST = timedelta(hours=1)
+
+DEATHS = 20
+"""Daemons that die in a row at one slide before a block of it is finished: then the slide is blamed.
+
+With the waits below these take half a day, in which other slides go first: whoever only restarts a machine often, or
+has a daemon ended from outside, does not get there.
+"""
+
+_DEATHS_AT_ONCE = 2
+_DEATH_SECONDS = 10.0
+_DIED = frozenset({"daemon_died", "lease_expired"})
+
+
+class Ended(Protocol):
+    """What is asked of an attempt, be it a value or a row."""
+
+    @property
+    def outcome(self) -> str | None: ...
+    @property
+    def blocks_done(self) -> int: ...
+    @property
+    def blocks_resumed(self) -> int: ...
 
 
 class JobState(StrEnum):
@@ -92,6 +114,25 @@ def failures(attempts: Sequence[Attempt]) -> int:
         if attempt.outcome == "retry_later":
             count += 1
     return count
+
+
+def deaths(attempts: Sequence[Ended]) -> int:
+    """Return how many daemons died in a row at a job, none having finished a block, from its attempts, oldest first.
+
+    An attempt that is under way says nothing yet.
+    """
+    count = 0
+    for attempt in attempts:
+        if attempt.outcome in _DIED and attempt.blocks_done <= attempt.blocks_resumed:
+            count += 1
+        elif attempt.outcome is not None:
+            count = 0
+    return count
+
+
+def after_deaths(count: int, now: datetime) -> datetime | None:
+    """Return when a job is taken up again after so many deaths in a row; None is at once, as after a power cut."""
+    return retry_at(count - _DEATHS_AT_ONCE, _DEATH_SECONDS, now) if count > _DEATHS_AT_ONCE else None
 
 
 def retry_at(attempt: int, base_seconds: float, now: datetime) -> datetime:

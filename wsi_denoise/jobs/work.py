@@ -56,11 +56,13 @@ class Work(Record):
             if row is not None:
                 row.facts = {**row.facts, **facts}
 
-    def stop_daemon(self, daemon_id: int, *, origin: str | None = None, reason: str = "stopped") -> list[int]:
+    def stop_daemon(
+        self, daemon_id: int, *, origin: str | None = None, reason: str = "stopped", died: bool = False
+    ) -> list[int]:
         """Note that a daemon is gone, and give back what it still held.
 
         A daemon says so itself, or its successor on the same machine that sees its process gone: then nobody has to
-        wait for the leases.
+        wait for the leases. Of a daemon that `died` it is counted at which jobs (:func:`wsi_denoise.jobs.states.deaths`).
 
         Returns
         -------
@@ -76,7 +78,11 @@ class Work(Record):
             held = select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.daemon_id == daemon_id)
             rows = session.scalars(held.with_for_update(of=JobRow)).all()
             for row in rows:
-                self._give_back(session, row, who, "released", f"daemon {daemon_id} {reason}")
+                kind, said, next_try = "released", "", None
+                if died:
+                    kind = "daemon_died"
+                    said, next_try = self._bury(session, row, kind)
+                self._give_back(session, row, who, kind, f"daemon {daemon_id} {reason}{said}", next_try)
             self._record(session, None, who, "daemon_stopped", f"daemon {daemon_id} {reason}")
             return [row.id for row in rows]
 
@@ -97,6 +103,13 @@ class Work(Record):
                 self._move(
                     session, row, JobState.CANCELLED, f"daemon:{daemon_id}", "lease expired", error=JobCancelled()
                 )
+            for expired in session.scalars(_EXPIRED, {"now": now}).all():
+                row = row_of(session, expired)
+                lost_with = row.daemon_id
+                said, next_try = self._bury(session, row, "lease_expired")
+                if next_try is not None:
+                    message = f"the lease of daemon {lost_with} has expired{said}"
+                    self._give_back(session, row, f"daemon:{daemon_id}", "lease_expired", message, next_try)
             until = now + timedelta(seconds=lease_seconds)
             bound = {"now": now, "never": now + _NEVER, "until": until, "daemon": daemon_id}
             taken = session.scalar(_CLAIM, bound) if only is None else session.scalar(_TAKE, {**bound, "only": only})
