@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -193,6 +195,26 @@ def outliers(found: Sequence[Point], compared: Sequence[Measure]) -> list[dict[s
         }
         for point in found
         if point.outlying
+    ]
+
+
+def bins(values: Sequence[float], most: int = 24) -> list[tuple[float, float, int]]:
+    """Return (low, high, how many) for steps of equal width, of 1, 2 or 5 times a power of ten, the empty ones too.
+
+    A value on a border counts to the step above it. There are at most `most` steps, and one more for a value on the
+    last border.
+    """
+    if not values:
+        return []
+    least, greatest = min(values), max(values)
+    reach = (greatest - least) / most or max(abs(least), 1.0) / 10
+    power = 10.0 ** math.floor(math.log10(reach))
+    # A hair above, so that 0.2 is not taken for less than 0.2.
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * (1 + 1e-9) >= reach)
+    counts = Counter(math.floor(value / step + 1e-9) for value in values)
+    return [
+        (round(index * step, 10), round((index + 1) * step, 10), counts[index])
+        for index in range(min(counts), max(counts) + 1)
     ]
 
 

@@ -55,8 +55,8 @@ def standing_out(found: list[Point], rows: list[dict[str, Any]], estimate: str) 
         "that stands out in any of the figures below. A click opens it in Compare.</p></div>"
     )
     chart = charts.scatter(rows, compared)
-    picked = st.altair_chart(
-        chart, key="scatter", on_select="rerun", selection_mode=charts.PICK,
+    picked = st.vega_lite_chart(
+        spec=chart, key="scatter", on_select="rerun", selection_mode=charts.PICK,
         alt="Noise after against noise before, one mark a slide. The slides that stand out are listed below.",
     )  # fmt: skip
     chosen = picked.selection.get(charts.PICK, []) if picked else []
@@ -81,11 +81,11 @@ def spread(rows: list[dict[str, Any]], estimate: str) -> None:
     grid = st.grid(3, min_column_width=300, gap="medium")
     for measure in measures(estimate):
         with grid.cell():
-            known = sum(row[measure.key] is not None for row in rows)
+            known = [row[measure.key] for row in rows if row[measure.key] is not None]
             st.html(f'<div class="wd"><h3>{measure.title}</h3><p>{measure.sentence}</p></div>')
             if known:
                 alt = f"{measure.title}: how many slides have which value."
-                st.altair_chart(charts.distribution(rows, measure), key=f"spread {measure.key}", alt=alt)
+                st.vega_lite_chart(spec=charts.distribution(known, measure), key=f"spread {measure.key}", alt=alt)
             else:
                 st.html('<div class="wd"><p>Not measured on any of these slides.</p></div>')
 
@@ -105,7 +105,8 @@ def drift(query: JobQuery, estimate: str) -> None:
     rows = trend(f"sigma_before_{estimate}", by or "day", query.since, query.slide)
     if rows:
         alt = "Mean noise before over time, a line for each scanner."
-        st.altair_chart(charts.trend(rows, measures(estimate)[0].title, by=by or "day"), key="trend", alt=alt)
+        chart = charts.trend(rows, measures(estimate)[0].title, by=by or "day")
+        st.vega_lite_chart(spec=chart, key="trend", alt=alt)
     else:
         st.html('<div class="wd"><p>None of these slides says when it was scanned.</p></div>')
 

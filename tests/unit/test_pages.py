@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import re
 import threading
@@ -186,6 +187,27 @@ def test_slides_that_are_all_alike_do_not_stand_out_by_a_hair():
     alike = [slide(n, codec_psnr=44.0) for n in range(20)]
     points = quality_view.points([*alike, slide(99, codec_psnr=43.9)], quality_view.measures("flat"))
     assert not any(point.outlying for point in points)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[0.0], [3.7] * 9, [0.1, 0.2, 0.3], [-4.0, 0.0, 4.0], [1e-7, 3e-7], [12.0, 12.4, 60.0, 61.0], [0.0, 2.4, 4.8]],
+)
+def test_bins_are_round_of_one_width_and_hold_every_value(values):
+    found = quality_view.bins(values)
+    assert sum(slides for *_, slides in found) == len(values)
+    assert len(found) <= 25
+    widths = {round(high - low, 9) for low, high, _ in found}
+    assert len(widths) == 1
+    assert f"{widths.pop():e}"[0] in "125"
+    for (_, high, _), (low, _, _) in itertools.pairwise(found):
+        assert high == low
+    for value in values:
+        assert any(low <= value < high or value == pytest.approx(low) for low, high, slides in found if slides)
+
+
+def test_bins_of_nothing_are_none():
+    assert quality_view.bins([]) == []
 
 
 def test_the_trend_keeps_the_scanners_with_most_slides():
