@@ -13,7 +13,7 @@
     ├── SlideError            the file is at fault: the job is quarantined
     │   ├── EmptyFile, NotASlide, UnsupportedSlide, NotRGB, NotBrightfield
     │   ├── TruncatedSlide, UnreadableTile, TooLarge, NotARegularFile, NoPermission
-    │   └── BlockKillsWorker, OpeningKillsWorker, OpeningTooSlow
+    │   └── BlockKillsWorker, OpeningKillsWorker, OpeningTooSlow, SlideKillsDaemon
     ├── SourceError           the place the file is in: tried again later
     │   └── SlideVanished, SlideChanged, SourceUnavailable
     ├── OutputError
@@ -209,6 +209,12 @@ class OpeningTooSlow(SlideError):
     code = "opening_too_slow"
     happened = "Opening the file took longer than the limit allows"
     advice = "The file is damaged, or its place very slow; then raise limits.open_seconds, and retry the job."
+
+
+class SlideKillsDaemon(SlideError):
+    code = "slide_kills_daemon"
+    happened = "The whole program died each time that it was at this slide, before a block was finished"
+    advice = "The system's log may say what ended it, such as memory; wsi-denoise retry ID tries again."
 
 
 class SourceError(WsiDenoiseError):

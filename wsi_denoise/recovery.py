@@ -56,7 +56,7 @@ def recover(store: JobStore) -> list[int]:
     freed: list[int] = []
     for daemon in store.daemons():
         if daemon.host == socket.gethostname() and is_dead(daemon, datetime.now(UTC)):
-            jobs = store.stop_daemon(daemon.id, origin="recovery", reason="died without a word")
+            jobs = store.stop_daemon(daemon.id, origin="recovery", reason="died without a word", died=True)
             if jobs:
                 _log.warning(
                     "daemon %d died; taken up again: %s", daemon.id, ", ".join(f"job {number}" for number in jobs)

@@ -24,12 +24,13 @@ from wsi_denoise.errors import (
     PresetNotForSlides,
     SlideChanged,
     SlideError,
+    SlideKillsDaemon,
     StoreError,
     WsiDenoiseError,
 )
 from wsi_denoise.intake.parts import slide_files, snapshot
 from wsi_denoise.intake.quarantine import Quarantine
-from wsi_denoise.jobs.states import JobState, failures, retry_at
+from wsi_denoise.jobs.states import DEATHS, JobState, deaths, failures, retry_at
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
 from wsi_denoise.network import weights
@@ -234,6 +235,10 @@ class Runner:
 
     def _denoise(self, job: Job) -> tuple[Result, Spool]:
         settings = self._settings.with_values(job.settings)
+        # What counts began when it was last queued by intake or a person.
+        died = min(deaths(self._store.attempts(job.id)), job.attempts - 1)
+        if died >= DEATHS:
+            raise SlideKillsDaemon(f"{died} times in a row")
         card = weights.card(job.preset)
         if card.not_for_slides and not settings.model.allow_unsafe:
             raise PresetNotForSlides(job.preset)

@@ -87,7 +87,7 @@ def test_killed_daemon_goes_on_where_it_was(workplace, slide, copy_in, tiles_of,
     job = check_whole(place, tiles_of, undisturbed)
     assert job.blocks_resumed == len(finished)
     first, second = place.store.attempts(job.id)
-    assert (first.outcome, second.outcome) == ("released", "done")
+    assert (first.outcome, second.outcome) == ("daemon_died", "done")
     assert second.blocks_done == BLOCKS
     assert second.blocks_resumed == len(finished)
     assert place.json("verify", job.output)["ok"]

@@ -8,7 +8,7 @@ import pytest
 
 from wsi_denoise.errors import SchedulerUnreachable, WorkerLost
 from wsi_denoise.jobs import database
-from wsi_denoise.jobs.states import JobState
+from wsi_denoise.jobs.states import DEATHS, JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.runner import Heartbeat, Runner
 from wsi_denoise.settings import load
@@ -69,6 +69,9 @@ def attempt(settings, store, clock):
     def run(error):
         clock.now += timedelta(hours=1, minutes=1)  # longer than any wait
         claimed = store.claim(daemon, 600)
+        if claimed is None:
+            clock.now += timedelta(hours=1, minutes=1)
+            claimed = store.claim(daemon, 600)
         with Heartbeat(store, daemon, settings) as heartbeat:
             return Runner(settings, store, daemon, BrokenCluster(error), heartbeat, stop).run(claimed)
 
@@ -102,12 +105,61 @@ def test_a_person_who_tries_again_begins_a_new_count(settings, store, job, attem
     assert attempt(WorkerLost("x")).state is JobState.QUEUED
 
 
-def test_a_daemon_that_dies_again_and_again_fails_no_job(settings, store, job, attempt):
-    for _ in range(4 * settings.jobs.attempts):
+@pytest.fixture
+def dies(store, clock):
+    """Have a daemon die at the job, before or after a block was finished; found out by a successor or by the lease."""
+
+    def die(*, blocks=0, found=True):
+        clock.now += timedelta(hours=1, minutes=1)  # longer than any wait
         dying = store.register_daemon()
-        store.claim(dying, 600)
-        store.stop_daemon(dying, origin="recovery", reason="died without a word")
+        claimed = store.claim(dying, 600)
+        if claimed is None:  # its lease had expired, and it was told when to be tried again
+            clock.now += timedelta(hours=1, minutes=1)
+            claimed = store.claim(dying, 600)
+        if blocks:
+            store.progress(claimed.id, dying, blocks, 100)
+        if found:
+            store.stop_daemon(dying, origin="recovery", reason="died without a word", died=True)
+
+    return die
+
+
+def test_a_daemon_that_dies_again_and_again_fails_no_job(settings, job, attempt, dies):
+    for _ in range(DEATHS - 1):
+        dies()
     assert attempt(WorkerLost("x")).state is JobState.QUEUED
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_a_slide_at_which_every_daemon_dies_is_quarantined_in_the_end(store, job, attempt, dies, found):
+    for _ in range(DEATHS):
+        dies(found=found)
+    ended = attempt(WorkerLost("x"))
+    assert (ended.state, ended.error_code) == (JobState.QUARANTINED, "slide_kills_daemon")
+    # A person who insists begins anew.
+    store.retry(job.id, "person:cli")
+    dies()
+    assert attempt(WorkerLost("x")).state is JobState.QUEUED
+
+
+def test_deaths_of_a_slide_that_gets_on_are_not_its_fault(job, attempt, dies):
+    for done in range(4 * DEATHS):
+        dies(blocks=1 if done % 10 == 0 else 0)
+    assert attempt(WorkerLost("x")).state is JobState.QUEUED
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_after_the_third_death_other_slides_go_first(store, clock, job, dies, found):
+    for _ in range(3):
+        dies(found=found)
+    clock.now += timedelta(seconds=0 if found else 601)
+    another = store.register_daemon()
+    assert store.claim(another, 600) is None
+    waiting = store.job(job.id)
+    assert (waiting.state, waiting.next_try - clock.now) == (JobState.QUEUED, timedelta(seconds=10))
+    assert "3 in a row before a block was finished" in store.events(job.id)[-1].message
+    clock.now += timedelta(seconds=11)
+    assert store.claim(another, 600).id == job.id
 
 
 def test_the_end_is_written_down_once_the_database_takes_it(settings, store, job, attempt, monkeypatch, caplog):

@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wsi_denoise.errors import TransitionRefused
-from wsi_denoise.jobs.states import ALLOWED, OVER, RETRY_LONGEST, JobState, check, failures, retry_at
+from wsi_denoise.jobs.states import (
+    ALLOWED,
+    DEATHS,
+    OVER,
+    RETRY_LONGEST,
+    JobState,
+    after_deaths,
+    check,
+    deaths,
+    failures,
+    retry_at,
+)
 from wsi_denoise.jobs.values import Attempt
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -101,3 +112,31 @@ def attempt(outcome, done=0, resumed=0):
 )
 def test_failures_in_a_row_without_getting_on(attempts, count):
     assert failures(attempts) == count
+
+
+@pytest.mark.parametrize(
+    ("attempts", "count"),
+    [
+        ([], 0),
+        ([attempt("daemon_died"), attempt("lease_expired")], 2),
+        ([attempt("daemon_died")] * 3 + [attempt(None)], 3),
+        ([attempt("daemon_died"), attempt("released"), attempt("daemon_died", 4, 4)], 1),
+        ([attempt("daemon_died"), attempt("daemon_died", 5, 4)], 0),
+        ([attempt("daemon_died"), attempt("retry_later")], 0),
+    ],
+)
+def test_deaths_in_a_row_without_getting_on(attempts, count):
+    assert deaths(attempts) == count
+
+
+def test_one_that_died_just_now_counts_unless_it_had_got_on():
+    before = [attempt("daemon_died")] * 3
+    assert deaths([*before, attempt(None)], again=True) == 4
+    assert deaths([*before, attempt(None, 2, 1)], again=True) == 0
+
+
+def test_two_deaths_cost_no_time_and_twenty_half_a_day():
+    assert after_deaths(0, NOW) is after_deaths(2, NOW) is None
+    assert after_deaths(3, NOW) - NOW == timedelta(seconds=10)
+    waits = [after_deaths(count, NOW) - NOW for count in range(3, DEATHS)]
+    assert timedelta(hours=9) < sum(waits, timedelta()) < timedelta(hours=15)

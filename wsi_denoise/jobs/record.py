@@ -49,11 +49,10 @@ class Record(History):
             return self._move(session, row, JobState.CANCELLED, origin, reason, error=JobCancelled())
         return self._move(session, row, JobState.QUEUED, origin, reason, kind=kind, next_try=next_try)
 
-    def _bury(self, session: Session, row: JobRow, kind: str) -> tuple[str, datetime | None]:
-        """End the attempt of a daemon that died; return what to say of it, and when to try again (None: at once)."""
-        self._close_attempt(session, row, kind, None)
-        ended = select(AttemptRow).where(AttemptRow.job_id == row.id).order_by(AttemptRow.number)
-        count = states.deaths(session.scalars(ended).all())
+    def _after_death(self, session: Session, row: JobRow) -> tuple[str, datetime | None]:
+        """Return what to say of the daemon that died at a job, and when that is taken up again (None: at once)."""
+        attempts = select(AttemptRow).where(AttemptRow.job_id == row.id).order_by(AttemptRow.number)
+        count = states.deaths(session.scalars(attempts).all(), again=True)
         said = f"; {count} in a row before a block was finished" if count > 1 else ""
         return said, states.after_deaths(count, self._clock())
 

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from wsi_denoise.errors import TransitionRefused
 
 if TYPE_CHECKING:
+    from wsi_denoise.jobs.models import AttemptRow
     from wsi_denoise.jobs.values import Attempt
 
 RETRY_FACTOR = 2.0
@@ -26,17 +27,6 @@ has a daemon ended from outside, does not get there.
 _DEATHS_AT_ONCE = 2
 _DEATH_SECONDS = 10.0
 _DIED = frozenset({"daemon_died", "lease_expired"})
-
-
-class Ended(Protocol):
-    """What is asked of an attempt, be it a value or a row."""
-
-    @property
-    def outcome(self) -> str | None: ...
-    @property
-    def blocks_done(self) -> int: ...
-    @property
-    def blocks_resumed(self) -> int: ...
 
 
 class JobState(StrEnum):
@@ -116,16 +106,17 @@ def failures(attempts: Sequence[Attempt]) -> int:
     return count
 
 
-def deaths(attempts: Sequence[Ended]) -> int:
+def deaths(attempts: Sequence[Attempt | AttemptRow], *, again: bool = False) -> int:
     """Return how many daemons died in a row at a job, none having finished a block, from its attempts, oldest first.
 
-    An attempt that is under way says nothing yet.
+    An attempt that is under way says nothing yet, unless its daemon has died `again`.
     """
     count = 0
     for attempt in attempts:
-        if attempt.outcome in _DIED and attempt.blocks_done <= attempt.blocks_resumed:
+        died = again if attempt.outcome is None else attempt.outcome in _DIED
+        if died and attempt.blocks_done <= attempt.blocks_resumed:
             count += 1
-        elif attempt.outcome is not None:
+        elif died or attempt.outcome is not None:
             count = 0
     return count
 

@@ -195,7 +195,7 @@ class Attempt(_Value):
         UTC; `ended` is None while it runs.
     outcome : str or None
         The job's state afterwards (``done``, ``failed``, ``quarantined``, ``cancelled``, ``settling``), or
-        ``retry_later``, ``released``, ``lease_expired``.
+        ``retry_later``, ``released``, ``daemon_died``, ``lease_expired``.
     error_code, error : str or None
     blocks_done, blocks_resumed : int
         As last reported in this attempt.

@@ -62,7 +62,7 @@ class Work(Record):
         """Note that a daemon is gone, and give back what it still held.
 
         A daemon says so itself, or its successor on the same machine that sees its process gone: then nobody has to
-        wait for the leases. Of a daemon that `died` it is counted at which jobs (:func:`wsi_denoise.jobs.states.deaths`).
+        wait for the leases. That one has `died`, which its jobs remember (:func:`wsi_denoise.jobs.states.deaths`).
 
         Returns
         -------
@@ -81,7 +81,7 @@ class Work(Record):
                 kind, said, next_try = "released", "", None
                 if died:
                     kind = "daemon_died"
-                    said, next_try = self._bury(session, row, kind)
+                    said, next_try = self._after_death(session, row)
                 self._give_back(session, row, who, kind, f"daemon {daemon_id} {reason}{said}", next_try)
             self._record(session, None, who, "daemon_stopped", f"daemon {daemon_id} {reason}")
             return [row.id for row in rows]
@@ -105,10 +105,9 @@ class Work(Record):
                 )
             for expired in session.scalars(_EXPIRED, {"now": now}).all():
                 row = row_of(session, expired)
-                lost_with = row.daemon_id
-                said, next_try = self._bury(session, row, "lease_expired")
+                said, next_try = self._after_death(session, row)
                 if next_try is not None:
-                    message = f"the lease of daemon {lost_with} has expired{said}"
+                    message = f"the lease of daemon {row.daemon_id} has expired{said}"
                     self._give_back(session, row, f"daemon:{daemon_id}", "lease_expired", message, next_try)
             until = now + timedelta(seconds=lease_seconds)
             bound = {"now": now, "never": now + _NEVER, "until": until, "daemon": daemon_id}
@@ -333,6 +332,7 @@ _ANYTHING = select(
     )
 )
 _ABANDONED = select(_JOBS.c.id).where(_expired(_JOBS), _JOBS.c.cancel_requested).with_for_update(skip_locked=True)
+_EXPIRED = select(_JOBS.c.id).where(_expired(_JOBS), ~_PAUSED).with_for_update(skip_locked=True)
 _TAKING: dict[str, Any] = {
     "state": JobState.RUNNING,
     "daemon_id": bindparam("daemon"),
