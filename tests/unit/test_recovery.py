@@ -142,10 +142,12 @@ def test_what_nobody_wants_is_removed_and_said(store, settings, fingerprint, cap
     job = store.claim(daemon, 600)
     store.finish(job.id, daemon, verdict="pass", reasons=[], metrics={}, output="/o", output_sha256="0")
     store.cancel(queued(store, settings, OTHER, "b.tiff").id, "person:cli")
-    gone = [spool_of(settings, fingerprint), partial_of(settings, fingerprint)]
+    spool, partial = spool_of(settings, fingerprint), partial_of(settings, fingerprint)
     said = recovery.sweep(settings, store)
-    assert len(said) == 2
-    assert not any(path.exists() for path in gone)
+    # The cancelled one's blocks may be wanted again.
+    assert spool.exists() == (fingerprint == OTHER)
+    assert not partial.exists()
+    assert len(said) == (1 if fingerprint == OTHER else 2)
     assert all(line in caplog.text for line in said)
 
 
