@@ -17,7 +17,7 @@ from pathlib import Path
 
 from distributed import KilledWorker
 
-from wsi_denoise import __version__, notify
+from wsi_denoise import __version__, memory, notify
 from wsi_denoise.errors import (
     NoWorkers,
     OpeningKillsWorker,
@@ -83,6 +83,7 @@ class Daemon:
         """
         for inbox in self._settings.intake.inbox:
             _make_inbox(inbox)
+        memory.share_one_arena()
         self._served = False
         threading.Thread(target=_end_in_time, args=(stop,), name="end", daemon=True).start()
         while not stop.is_set():
@@ -177,9 +178,11 @@ class Daemon:
         except Exception:  # noqa: BLE001 - logged with its traceback; slides come first
             _log.exception("looking for what was left behind")
         tidying = Tidying(self._settings, self._store, "retention")
+        giving = memory.GivingBack()
         while not stop.is_set():
             try:
                 tidying.look()
+                giving.look()
                 report = watcher.look()
                 self._tell(report)
                 if report.unfinished:

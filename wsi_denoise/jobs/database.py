@@ -35,6 +35,8 @@ BUSY_SECONDS = 5.0
 BUSY_WAITS = (0.1, 0.5, 1.0)
 """A writer waits `BUSY_SECONDS` for the lock, and does so once more after each of these pauses: 22 seconds in all."""
 
+CACHE_KIB = 256
+
 _BUSY_SQLSTATES = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
 _FULL_SQLSTATES = {"53100"}
 _MIGRATION_LOCK = 7_305_105_105_105_105
@@ -239,6 +241,9 @@ def _sqlite(file: Path, *, writing: bool, migrating: bool, **options: Any) -> En
             # Migrations rebuild tables, which would delete what refers to them; this cannot be switched off later.
             connection.execute(f"PRAGMA foreign_keys = {'OFF' if migrating else 'ON'}")
             connection.execute("PRAGMA synchronous = FULL")
+            # Each connection keeps pages, up to 2 MB unless told, and fills that as the database grows; a daemon has
+            # five of them. The system keeps the file's pages anyway.
+            connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             if writing:
                 connection.execute("PRAGMA journal_mode = WAL").fetchone()
             else:

@@ -37,6 +37,11 @@ QUIET = {
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.low-level-log-length": 0,
     "distributed.admin.system-monitor.interval": "5s",
+    # What a process remembers of itself and of its tasks, for the same nobody: hours of figures, and the groups of the
+    # last hundred computations, each of which may be a slide of thousands of blocks.
+    "distributed.admin.system-monitor.log-length": 60,
+    "distributed.diagnostics.computations.max-history": 1,
+    "distributed.diagnostics.erred-tasks.max-history": 1,
     "distributed.worker.memory.monitor-interval": "500ms",
 }
 """Settings of Dask that make idle processes idle."""

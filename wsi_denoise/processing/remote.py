@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from wsi_denoise import memory
 from wsi_denoise.errors import InternalError, WsiDenoiseError
 
 _log = logging.getLogger(__name__)
@@ -88,7 +89,10 @@ def assemble(*args: Any) -> Any:
 @_travels
 def verify(*args: Any) -> Any:
     """See :func:`wsi_denoise.processing.tasks.verify`."""
-    return _tasks().verify(*args)
+    try:
+        return _tasks().verify(*args)
+    finally:
+        memory.give_back()  # once a slide, at its end
 
 
 @_travels
