@@ -12,7 +12,7 @@ from typing import Any
 from wsi_denoise import NOTICE, __version__
 from wsi_denoise.jobs.values import Job, iso
 
-EVENTS = ("done", "quarantined", "failed", "paused")
+EVENTS = ("done", "quarantined", "failed", "waiting", "paused")
 
 _log = logging.getLogger(__name__)
 

@@ -152,6 +152,7 @@ class Runner:
         self._asked = 0.0
         self._told = 0.0
         self._spool: Spool | None = None
+        self._waits: set[str] = set()
 
     def run(self, job: Job) -> Job:
         """Run a claimed job to whatever end, and return it as the store has it then.
@@ -166,6 +167,7 @@ class Runner:
             with self._heartbeat.on(job):
                 result, spool = self._denoise(job)
                 ended = self._written(lambda: self._finish(job, result))
+            self._waits.clear()
             spool.remove()  # not before the record says done: else a crash here would cost the whole slide
             if self._pauses is not None:
                 self._pauses.hold.finished()
@@ -194,10 +196,16 @@ class Runner:
     def _ended(self, job: Job, error: WsiDenoiseError) -> Job:
         with self._heartbeat.on(job):
             try:
-                return self._written(lambda: self._end(job, error))
+                ended = self._written(lambda: self._end(job, error))
             except LeaseLost as lost:
                 _log.warning("job %d: %s", job.id, lost)
                 return self._store.job(job.id)
+        paused = isinstance(error, DiskFull) and self._pauses is not None
+        if error.outlasts and not paused and error.code not in self._waits:
+            # Nobody would look for hours, or for ever. Once, and not for each slide that meets the same.
+            self._waits.add(error.code)
+            notify.post(self._settings.notify.url, self._settings.notify.timeout, "waiting", ended)
+        return ended
 
     def _written(self, write: Callable[[], Job]) -> Job:
         """Write down how a job ended, however long the database is locked or away; not while the daemon stops.

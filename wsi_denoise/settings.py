@@ -197,7 +197,9 @@ class NotifySettings(Section):
     """Who is told."""
 
     url: str = Field(
-        "", description="A small JSON is posted here when a job is done, quarantined or failed, or the queue paused."
+        "",
+        description="A small JSON is posted here when a job is done, quarantined, failed or begins to wait, "
+        "or the queue is paused.",
     )
     timeout: float = Field(10.0, gt=0, description="Seconds before a post is given up.")
 

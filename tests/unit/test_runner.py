@@ -1,12 +1,14 @@
 """How a job ends is written down: tried again, for how long, and whatever the database does meanwhile."""
 
+import json
 import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from wsi_denoise.errors import SchedulerUnreachable, WorkerLost
+from wsi_denoise.errors import OutputUnwritable, SchedulerUnreachable, WorkerLost
 from wsi_denoise.jobs import database
 from wsi_denoise.jobs.states import DEATHS, JobState
 from wsi_denoise.jobs.store import JobStore
@@ -95,6 +97,46 @@ def test_what_the_surroundings_cause_never_fails_a_job(settings, job, attempt):
     assert waits[-1] <= timedelta(hours=1)
     # Nor does it use up what the job may fail.
     assert attempt(WorkerLost("x")).state is JobState.QUEUED
+
+
+@pytest.fixture
+def posted():
+    """What was posted, and where to."""
+    posts = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self):
+            posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_arguments):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield posts, f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_job_that_begins_to_wait_is_posted_once(settings, store, clock, job, posted):
+    posts, url = posted
+    settings = settings.model_copy(update={"notify": settings.notify.model_copy(update={"url": url})})
+    daemon = store.register_daemon()
+    cluster = BrokenCluster(OutputUnwritable("/denoised"))
+    with Heartbeat(store, daemon, settings) as heartbeat:
+        runner = Runner(settings, store, daemon, cluster, heartbeat, threading.Event())
+        for error in (*[cluster.error] * 3, WorkerLost("x"), SchedulerUnreachable("x"), cluster.error):
+            cluster.error = error
+            clock.now += timedelta(hours=1, minutes=1)
+            runner.run(store.claim(daemon, 600))
+    assert [(post["event"], post["job_id"], post["state"], post["error_code"]) for post in posts] == [
+        ("waiting", job.id, "queued", "output_unwritable"),
+        ("waiting", job.id, "queued", "scheduler_unreachable"),
+    ]
 
 
 def test_a_person_who_tries_again_begins_a_new_count(settings, store, job, attempt):
