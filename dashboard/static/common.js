@@ -78,3 +78,27 @@ const follow = (event, go) => {
   event.preventDefault();
   go();
 };
+
+// What Streamlit calls at the first look and whenever the data changes, with the element to draw into. `build(root, tell)`
+// draws once and returns what takes new data; and, where there is something to be undone at the end, `close`.
+const mounted = (build) => {
+  const places = new WeakMap();
+  return ({ data, parentElement, setTriggerValue }) => {
+    let place = places.get(parentElement);
+    if (!place) {
+      const root = element("div", { class: "wd" });
+      parentElement.append(root);
+      place = { root };
+      // Through the place: the function to call may be another one after a rerun. The time makes each event a new one.
+      Object.assign(place, build(root, (told) => place.tell("act", { ...told, nonce: Date.now() })));
+      places.set(parentElement, place);
+    }
+    place.tell = setTriggerValue;
+    place.update(data);
+    return () => {
+      place.close?.();
+      place.root.remove();
+      places.delete(parentElement);
+    };
+  };
+};

@@ -1,5 +1,3 @@
-const places = new WeakMap();
-
 const COLUMNS = [
   ["slide", "Slide", "slide"],
   ["result", "Result", "state"],
@@ -69,7 +67,7 @@ const build = (root, tell) => {
     table,
     none,
   );
-  return (data) => {
+  const update = (data) => {
     page = data.page;
     heads.forEach((head) => head.update(data.sort));
     say(shown, data.shown);
@@ -90,21 +88,7 @@ const build = (root, tell) => {
       );
     }
   };
+  return { update };
 };
 
-export default ({ data, parentElement, setTriggerValue }) => {
-  let place = places.get(parentElement);
-  if (!place) {
-    const root = element("div", { class: "wd" });
-    parentElement.append(root);
-    place = { root };
-    place.update = build(root, (told) => place.tell("act", { ...told, nonce: Date.now() }));
-    places.set(parentElement, place);
-  }
-  place.tell = setTriggerValue;
-  place.update(data);
-  return () => {
-    place.root.remove();
-    places.delete(parentElement);
-  };
-};
+export default mounted(build);

@@ -1,9 +1,7 @@
-const places = new WeakMap();
-
 const linkRow = (tell) => (first) => {
   const name = element("bdi", { class: "name" });
   const link = element("a", { class: "clip", href: `/compare?job=${first.id}` }, name);
-  link.addEventListener("click", (event) => follow(event, () => tell("act", { what: "open", job: first.id, nonce: Date.now() })));
+  link.addEventListener("click", (event) => follow(event, () => tell({ what: "open", job: first.id })));
   const [text, more, side] = [element("span"), element("span", { class: "weak clip" }), element("span", { class: "weak number" })];
   const row = element("li", {}, link, text, more, side);
   row.update = (one) => {
@@ -16,19 +14,15 @@ const linkRow = (tell) => (first) => {
   return row;
 };
 
-export default ({ data, parentElement, setTriggerValue }) => {
-  let place = places.get(parentElement);
-  if (!place) {
-    const list = element("ul");
-    const root = element("div", { class: "wd" }, list);
-    parentElement.append(root);
-    place = { root, list };
-    places.set(parentElement, place);
-  }
-  give(place.list, "aria-label", data.label);
-  keyed(place.list, data.rows, linkRow(setTriggerValue));
-  return () => {
-    place.root.remove();
-    places.delete(parentElement);
+const build = (root, tell) => {
+  const list = element("ul");
+  root.append(list);
+  return {
+    update: (data) => {
+      give(list, "aria-label", data.label);
+      keyed(list, data.rows, linkRow(tell));
+    },
   };
 };
+
+export default mounted(build);

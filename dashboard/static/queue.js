@@ -1,5 +1,3 @@
-const places = new WeakMap();
-
 const cancelButton = (what, act) => {
   // Asked twice, so that a slip of the hand stops nothing; the question goes away by itself.
   const button = element("button", { type: "button" });
@@ -271,7 +269,7 @@ const build = (root, tell) => {
   );
   const held = (list) => list.matches(":hover") || list.contains(list.getRootNode().activeElement);
 
-  return (data) => {
+  const update = (data) => {
     keyed(daemons, data.daemons, () => {
       const text = element("span", { class: "clip" });
       const row = element("div", { class: "daemon" }, element("span", { class: "dot" }), text);
@@ -319,22 +317,7 @@ const build = (root, tell) => {
     show(noEnd, !data.finished.length);
     show(ended, data.finished.length > 0);
   };
+  return { update };
 };
 
-export default ({ data, parentElement, setTriggerValue }) => {
-  let place = places.get(parentElement);
-  if (!place) {
-    const root = element("div", { class: "wd" });
-    parentElement.append(root);
-    place = { root };
-    // Through the place: the function to call may be another one after a rerun.
-    place.update = build(root, (told) => place.tell("act", { ...told, nonce: Date.now() }));
-    places.set(parentElement, place);
-  }
-  place.tell = setTriggerValue;
-  place.update(data);
-  return () => {
-    place.root.remove();
-    places.delete(parentElement);
-  };
-};
+export default mounted(build);

@@ -67,8 +67,6 @@ const add = (files, limit) => {
   next();
 };
 
-const places = new WeakMap();
-
 const build = (root) => {
   let limit = 0;
   const input = element("input", { type: "file", multiple: true, class: "unseen", tabindex: -1, "aria-hidden": "true" });
@@ -160,18 +158,4 @@ const build = (root) => {
   };
 };
 
-export default ({ data, parentElement }) => {
-  let place = places.get(parentElement);
-  if (!place) {
-    const root = element("div", { class: "wd" });
-    parentElement.append(root);
-    place = { root, ...build(root) };
-    places.set(parentElement, place);
-  }
-  place.update(data);
-  return () => {
-    place.close();
-    place.root.remove();
-    places.delete(parentElement);
-  };
-};
+export default mounted(build);

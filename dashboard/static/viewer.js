@@ -1,4 +1,3 @@
-const places = new WeakMap();
 const KEPT = ["x", "y", "zoom", "mode", "k", "opacity", "overlay", "position", "side", "strength"];
 
 const isDark = (root) => {
@@ -52,18 +51,4 @@ const build = (root) => {
   };
 };
 
-export default ({ data, parentElement }) => {
-  let place = places.get(parentElement);
-  if (!place) {
-    const root = element("div", { class: "wd" });
-    parentElement.append(root);
-    place = { root, ...build(root) };
-    places.set(parentElement, place);
-  }
-  place.update(data);
-  return () => {
-    place.close();
-    place.root.remove();
-    places.delete(parentElement);
-  };
-};
+export default mounted(build);
