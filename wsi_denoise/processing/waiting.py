@@ -326,7 +326,8 @@ def result(future: Any, seconds: float = ANSWER_SECONDS) -> Any:
     StillOut
         When the result does not come: its worker is gone, and the task may be done a second time.
     SchedulerUnreachable
-        When the task was dropped: a scheduler that went away cancels what it held.
+        When the task was dropped: a scheduler that went away cancels what it held. Or when it went away just now,
+        while the value was on its way.
     KilledWorker
     """
     try:
@@ -336,6 +337,10 @@ def result(future: Any, seconds: float = ANSWER_SECONDS) -> Any:
         if future.status == "error":
             raise
         raise StillOut from None
+    except OSError as error:
+        if future.status == "error":
+            raise
+        raise SchedulerUnreachable(str(error)) from error
     except CancelledError as error:
         raise SchedulerUnreachable("it dropped what it was given") from error
 

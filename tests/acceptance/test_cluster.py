@@ -1,0 +1,138 @@
+"""A scheduler and workers as processes of their own: a worker that joins is used, one that dies is survived."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from wsi_denoise.jobs.states import JobState
+
+SIZE = (4000, 3000)
+BLOCKS = 3 * 2
+PATIENCE = 600
+NAME = "slide.tiff"
+SETTINGS = {"output": {"compression": "deflate"}}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * PATIENCE)]
+
+
+class Cluster:
+    """`dask scheduler` and `dask worker`, as somebody would start them by hand, on loopback."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = folder / "scheduler.json"
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(self._file))
+
+    def _start(self, kind: str, *arguments: str) -> subprocess.Popen[bytes]:
+        with (self._folder / f"{kind}.log").open("ab") as log:
+            process = subprocess.Popen(
+                [Path(sys.executable).parent / "dask", kind, *arguments, "--no-dashboard"],
+                cwd=self._folder,
+                env={name: value for name, value in os.environ.items() if not name.startswith("WSI_DENOISE_")},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        self._processes.append(process)
+        return process
+
+    @property
+    def address(self) -> str | None:
+        """Where the scheduler listens, once it does."""
+        with contextlib.suppress(FileNotFoundError, json.JSONDecodeError):
+            return str(json.loads(self._file.read_text())["address"])
+        return None
+
+    def worker(self) -> subprocess.Popen[bytes]:
+        """Start a worker of one thread that nobody starts again."""
+        arguments = ("--nthreads", "1", "--no-nanny", "--host", "127.0.0.1")
+        return self._start("worker", "--scheduler-file", str(self._file), *arguments)
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def cluster(tmp_path) -> Iterator[Cluster]:
+    started = Cluster(tmp_path)
+    try:
+        yield started
+    finally:
+        started.close()
+
+
+def at_work(place) -> set[int]:
+    """Return the processes that have a block in hand at this moment."""
+    found = set()
+    for file in (place.folder / ".wsi-denoise" / "spool").glob("*/*.started"):
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            found.add(int(file.read_text("ascii")))
+    return found
+
+
+def finished(place) -> int:
+    return len(list((place.folder / ".wsi-denoise" / "spool").glob("*/*.block")))
+
+
+def test_workers_come_and_go(workplace, cluster, save_slide, tiled_tissue, add_noise, tiles_of, tmp_path):
+    pixels = add_noise(tiled_tissue(*SIZE), 25, seed=2)
+    place = workplace(SETTINGS)
+    first, second = cluster.worker(), cluster.worker()
+    place.wait(lambda: cluster.address, "the scheduler listens")
+    place.start("--scheduler", cluster.address)
+    save_slide(place.inbox / NAME, pixels)
+
+    seen: set[int] = set()
+
+    def watched(condition):
+        def looked():
+            seen.update(at_work(place))
+            return condition()
+
+        return looked
+
+    place.wait(watched(lambda: {first.pid, second.pid} <= seen), "both workers have a block", PATIENCE)
+    for process in (first, second):  # so that there is something left to do for the one that joins
+        process.send_signal(signal.SIGSTOP)
+    third = cluster.worker()
+    place.wait(watched(lambda: third.pid in seen), "the worker that joined has a block", PATIENCE)
+    first.send_signal(signal.SIGKILL)
+    second.send_signal(signal.SIGCONT)
+    job = place.wait(watched(lambda: (job := place.job(NAME)) and job.finished and job), "the slide is done", PATIENCE)
+    assert (job.state, job.blocks_done, job.attempts) == (JobState.DONE, BLOCKS, 1), place.told()
+    assert place.stop() == 0
+    assert [process.poll() for process in (second, third)] == [None, None], (
+        "a daemon ends no worker that is not its own"
+    )
+
+    alone = workplace(SETTINGS)
+    save_slide(alone.inbox / NAME, pixels)
+    alone.start()
+    assert tiles_of(alone.done(NAME, PATIENCE).output) == tiles_of(job.output)
+
+
+def test_a_scheduler_that_goes_away_costs_the_blocks_in_flight(workplace, cluster, save_slide, tiled_tissue, tmp_path):
+    place = workplace(SETTINGS)
+    cluster.worker()
+    place.wait(lambda: cluster.address, "the scheduler listens")
+    place.start("--scheduler", cluster.address)
+    save_slide(place.inbox / NAME, tiled_tissue(*SIZE))
+    place.wait(lambda: finished(place) >= 2, "two blocks", PATIENCE)
+    cluster.close()
+    waiting = place.wait_for(NAME, JobState.QUEUED, seconds=PATIENCE)
+    assert waiting.error_code in {"scheduler_unreachable", "no_workers", "worker_lost"}, waiting.error
+    assert place.stop() == 0
+
+    place.start()
+    job = place.done(NAME, PATIENCE)
+    assert job.blocks_resumed >= 2
