@@ -12,6 +12,8 @@ import logging
 import os
 import shutil
 import socket
+import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -83,7 +85,7 @@ def of_writing(error: OSError, where: Path) -> WsiDenoiseError:
 
 
 class Promises:
-    """What the daemons of one working folder still have to write, one small file for each.
+    """What the daemons of one machine still have to write, one small file for each.
 
     Parameters
     ----------
@@ -116,7 +118,8 @@ class Promises:
                     raise DiskFull(short)
                 self._write()
         except OSError as error:
-            if error.errno in FULL:
+            disks = {os.stat(_existing(need.folder)).st_dev for need in needs}  # noqa: PTH116
+            if error.errno in FULL and os.stat(_existing(self._folder)).st_dev in disks:  # noqa: PTH116
                 raise DiskFull(f"in {self._folder}") from error
             # Without the file nobody else knows; a disk that gets full is noticed all the same.
             _log.warning("space cannot be reserved in %s: %s", self._folder, error.strerror)
@@ -157,7 +160,7 @@ class Promises:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep the other daemons of this folder from reserving the same room."""
+        """Keep the other daemons from reserving the same room."""
         import fcntl  # noqa: PLC0415
 
         handle = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -274,8 +277,24 @@ class Hold:
 
 
 def promises(settings: Settings) -> Promises:
-    """Return the promises of a working folder."""
-    return Promises(settings.jobs.state / "space", settings.limits.free_gigabytes * GB)
+    """Return the promises that this process shares with all daemons of its user on this machine."""
+    return Promises(shared_folder() or settings.jobs.state / "space", settings.limits.free_gigabytes * GB)
+
+
+def shared_folder() -> Path | None:
+    """Return the folder of this machine's promises, whatever their working folders; None where nobody may have one.
+
+    It is among the temporary files: what a reboot or a tidy system takes away has been promised again by then.
+    """
+    folder = Path(tempfile.gettempdir()) / f"wsi-denoise-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError:
+        return None
+    # Anybody may make such a folder or link before us, and have us write elsewhere.
+    ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
+    return folder / "space" if ours else None
 
 
 def needs(settings: Settings, width: int, height: int, share: float = 1.0) -> list[Need]:

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from wsi_denoise.errors import DatabaseFull, DiskFull, OutputUnwritable
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.pauses import Pauses, lift_stale
 from wsi_denoise.processing import slide
-from wsi_denoise.settings import OutputSettings, Settings
+from wsi_denoise.settings import OutputSettings, Settings, load
 from wsi_denoise.space import Hold, Need, Promises
 
 
@@ -51,6 +52,47 @@ def test_what_others_were_promised_is_not_free(disk, tmp_path):
     # A daemon that was killed promises nothing any more.
     promises.reserve([Need(tmp_path, 1000)])
     assert not theirs.exists()
+
+
+def test_what_daemons_of_other_working_folders_were_promised_is_not_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    room = shutil.disk_usage(tmp_path).free
+    settings = load(folder=tmp_path / "ours", environ={}).settings
+    need = [Need(tmp_path, room // 2)]
+    code = """if True:
+        import pathlib, sys
+        from wsi_denoise import settings, space
+        folder = pathlib.Path(sys.argv[1])
+        promises = space.promises(settings.load(folder=folder, environ={}).settings)
+        promises.reserve([space.Need(folder, int(sys.argv[2]))])
+        print("reserved", flush=True)
+        input()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", code, tmp_path / "theirs", str(room // 4 * 3)],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout.readline() == "reserved\n"
+        with pytest.raises(DiskFull, match="promised to other slides"):
+            space.promises(settings).reserve(need)
+        other.kill()
+    space.promises(settings).reserve(need)
+    space.promises(settings).release()
+
+
+def test_a_folder_of_promises_that_somebody_else_may_write_is_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    shared = tmp_path / f"wsi-denoise-{os.getuid()}"
+    assert space.shared_folder() == shared / "space"
+    shared.chmod(0o777)
+    assert space.shared_folder() is None
+    shared.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    shared.symlink_to(tmp_path / "elsewhere")
+    assert space.shared_folder() is None
 
 
 def test_what_is_written_by_now_is_not_promised_twice(disk, tmp_path):
