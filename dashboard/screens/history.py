@@ -116,6 +116,7 @@ def do(what: str, job: Job, preset: str = "") -> None:
                 settings=settings.pixel_settings(),
                 settings_hash=settings.pixel_hash(),
                 origin=ORIGIN,
+                model_checksum=weights.card(preset).sha256,
             )
             st.session_state.said = ""
             st.session_state.goto = new.id

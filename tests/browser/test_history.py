@@ -113,11 +113,18 @@ def test_a_job_is_opened_and_run_again(filled, serve, open_page, store, tmp_path
         page.get_by_role("button", name="Run again with this preset").click()
         page.get_by_text("nothing would differ").wait_for()
         assert store.jobs().total == 71
+        # New weights of the same preset do make one.
+        daemon = store.register_daemon()
+        assert store.claim(daemon, 600, only=71)
+        ended = {"output": tmp_path / "y.tiff", "output_sha256": "0", "model_checksum": "of older weights"}
+        store.finish(71, daemon, verdict="pass", reasons=[], metrics={}, **ended)
+        page.get_by_role("button", name="Run again with this preset").click()
+        page.get_by_role("heading", name="Job 72").wait_for()
         page.get_by_role("button", name="All jobs").click()
         rows(page, 50)
-        page.goto(f"{url}history?job=71")
+        page.goto(f"{url}history?job=72")
         page.get_by_role("button", name="Cancel").click()
-        page.get_by_role("heading", name="Job 71").get_by_text("cancelled").wait_for()
+        page.get_by_role("heading", name="Job 72").get_by_text("cancelled").wait_for()
         page.goto(f"{url}history?job=4711")
         page.get_by_text("There is no job 4711.").wait_for()
         assert not page.errors

@@ -44,13 +44,13 @@ def queued(store, name, content=None):
     return store.queue(job, fingerprint=content or name, **hashed).id
 
 
-def done(store, name, *, verdict="pass", scanner=None, region=None, **metrics):
+def done(store, name, *, verdict="pass", scanner=None, region=None, weights=None, **metrics):
     job = settling(store, name)
     store.queue(job, fingerprint=name, settings={}, settings_hash="s", preset="paper", origin="daemon:1", region=region)
     daemon = store.register_daemon()
     assert store.claim(daemon, 60, only=job)
     store.set_slide_facts(job, 10, 10, None, scanner or {})
-    ended = {"output": f"/out/{name}", "output_sha256": "0"}
+    ended = {"output": f"/out/{name}", "output_sha256": "0", "model_checksum": weights}
     store.finish(job, daemon, verdict=verdict, reasons=[], metrics=metrics, **ended)
     return job
 
@@ -171,6 +171,16 @@ def test_running_again_what_would_not_differ_is_refused(store):
     with pytest.raises(TransitionRefused, match=f"job {new.id} is queued"):
         again(store, job)
     assert store.jobs().total == 2, "a refusal leaves no job behind"
+
+
+def test_new_weights_of_the_same_preset_are_run_again(store):
+    job = done(store, "x", weights="old", sigma=1.0)
+    with pytest.raises(TransitionRefused, match="nothing would differ"):
+        again(store, job, settings_hash="s", model_checksum="old")
+    new = again(store, job, settings_hash="s", model_checksum="new")
+    assert (new.state, new.model_checksum) == (JobState.QUEUED, "new")
+    with pytest.raises(TransitionRefused, match=f"job {new.id} is queued"):
+        again(store, job, settings_hash="s", model_checksum="new")
 
 
 def test_what_has_not_settled_is_not_run_again(store):

@@ -237,8 +237,17 @@ class JobStore(Work):
             row.blocks_done = row.blocks_resumed = row.blocks_total = 0
             return self._move(session, row, new, origin, "tried again", kind="retry")
 
-    def rerun(self, job_id: int, *, preset: str, settings: Mapping[str, Any], settings_hash: str, origin: str) -> Job:
-        """Queue a slide once more, as a new job with another preset or other settings.
+    def rerun(
+        self,
+        job_id: int,
+        *,
+        preset: str,
+        settings: Mapping[str, Any],
+        settings_hash: str,
+        origin: str,
+        model_checksum: str | None = None,
+    ) -> Job:
+        """Queue a slide once more, as a new job with another preset, other settings, or new weights of that preset.
 
         Whether the file still is what was fingerprinted is looked at when the job starts.
 
@@ -260,6 +269,7 @@ class JobStore(Work):
                 region=old.region,
                 settings=dict(settings),
                 settings_hash=settings_hash,
+                model_checksum=model_checksum,
                 created=self._clock(),
             )
             session.add(row)
