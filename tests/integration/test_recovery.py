@@ -136,14 +136,14 @@ def test_a_slow_task_is_waited_for_and_done_once(cluster, tmp_path):
     assert said == []
 
 
-def test_only_the_last_hundred_tasks_are_kept_in_memory(cluster, monkeypatch):
+def test_tasks_that_are_over_are_not_kept_in_memory(cluster, monkeypatch):
     """Dask keeps the last hundred computations, and without our doing the groups of all tasks there ever were."""
     monkeypatch.setattr(waiting, "_STEP_SECONDS", 0.005)
     watch = Watch(cluster, LimitSettings())
-    for number in range(160):
+    for number in range(80):
         assert waiting.run(cluster, watch, LimitedPatience(), operator.add, number, 1) == number + 1
     gc.collect()
-    assert sum(isinstance(each, TaskGroup) for each in gc.get_objects()) < 120
+    assert sum(isinstance(each, TaskGroup) for each in gc.get_objects()) < 20
 
 
 def test_a_cluster_without_workers_is_said_and_given_up(tmp_path):

@@ -1,0 +1,66 @@
+"""Memory goes back to the system."""
+
+import subprocess
+import sys
+
+from sqlalchemy import text
+
+from wsi_denoise.jobs.store import JobStore
+
+PROGRAM = """
+import sys, threading
+from pathlib import Path
+from wsi_denoise import memory
+
+def megabytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+kept = []
+
+def work():
+    many = [bytes(2000) for _ in range(20_000)]
+    kept.extend(many[::200])  # small pieces in use, all over what is freed
+    del many
+    gate.wait()
+
+if sys.argv[1] == "one arena":
+    assert memory.share_one_arena()
+before = megabytes()
+gate = threading.Barrier(6)
+threads = [threading.Thread(target=work) for _ in range(6)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+held = megabytes() - before
+memory.give_back()
+print(held, megabytes() - before)
+"""
+
+
+def held(arenas):
+    """Megabytes that a process holds after six threads made and freed 40 MB each, before and after giving back."""
+    ended = subprocess.run([sys.executable, "-c", PROGRAM, arenas], capture_output=True, text=True, check=True)
+    return [float(figure) for figure in ended.stdout.split()]
+
+
+def test_threads_do_not_hold_an_arena_each():
+    many, _ = held("an arena for each thread")
+    one, _ = held("one arena")
+    assert one < many / 2
+
+
+def test_what_was_freed_goes_back_although_small_pieces_are_in_use():
+    before, after = held("an arena for each thread")
+    assert after < before / 4
+
+
+def test_a_connection_keeps_little_of_a_large_database(tmp_path):
+    store = JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
+    store.upgrade()
+    try:
+        for session in (store.reading, store.writing):
+            with session() as opened:
+                assert opened.scalar(text("PRAGMA cache_size")) == -256  # KiB
+    finally:
+        store.close()
