@@ -79,6 +79,7 @@ def test_truncated_slide_is_quarantined_and_the_daemon_goes_on(place, tmp_path, 
     assert cut.error_code == "truncated"
     assert "copy it again" in cut.error
     note, link = place.folder / "quarantine/scanner/cut.tiff.txt", place.folder / "quarantine/scanner/cut.tiff"
+    place.wait(lambda: note.exists() and link.is_symlink(), "the note, which is written after the record")
     assert "truncated" in note.read_text()
     assert str(cut.id) in note.read_text()
     assert link.is_symlink()

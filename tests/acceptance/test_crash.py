@@ -31,9 +31,11 @@ def test_a_native_crash_costs_the_slide_and_not_the_daemon(workplace, tmp_path, 
     assert bad.error_code == "block_kills_worker"
     assert "block 00000-00001, at x 1536, y 0" in bad.error
     assert bad.attempts == 1
-    note = (place.folder / "quarantine" / "bad.tiff.txt").read_text()
-    assert "at x 1536, y 0" in note
-    assert not list((place.folder / ".wsi-denoise" / "spool").iterdir())
+    note = place.folder / "quarantine" / "bad.tiff.txt"
+    place.wait(note.exists, "the note, which is written after the record")
+    assert "at x 1536, y 0" in note.read_text()
+    spool = place.folder / ".wsi-denoise" / "spool"
+    place.wait(lambda: not list(spool.iterdir()), "the spool is empty")
 
     save_slide(place.inbox / "good.tiff", tiled_tissue(300, 200, 1))  # one block
     place.done("good.tiff")
