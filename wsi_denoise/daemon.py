@@ -84,6 +84,7 @@ class Daemon:
         for inbox in self._settings.intake.inbox:
             _make_inbox(inbox)
         memory.share_one_arena()
+        memory.leave_libraries_alone()
         self._served = False
         threading.Thread(target=_end_in_time, args=(stop,), name="end", daemon=True).start()
         while not stop.is_set():
