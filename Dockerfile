@@ -12,7 +12,7 @@ COPY training training
 COPY migrations migrations
 
 RUN python -m venv /opt/wsi-denoise && /opt/wsi-denoise/bin/pip install --no-cache-dir uv
-RUN /opt/wsi-denoise/bin/uv pip install --python /opt/wsi-denoise/bin/python ".[cpu,postgres]"
+RUN /opt/wsi-denoise/bin/uv pip install --python /opt/wsi-denoise/bin/python ".[cpu,postgres,oidc]"
 
 RUN useradd --create-home --uid 1000 lab && mkdir -p /data/.wsi-denoise && chown -R lab /data
 USER lab

@@ -21,7 +21,7 @@ import uvicorn
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
-from dashboard import context, export, look
+from dashboard import context, export, look, signing_in
 from dashboard import routes as own
 from dashboard.guard import Guard
 from wsi_denoise import logs
@@ -56,7 +56,7 @@ def application(settings: Settings, origins: Mapping[str, str] = MappingProxyTyp
     Raises
     ------
     SettingsInvalid
-        For an address that others can reach, without a token.
+        For an address that others can reach, without a token or people who sign in; for people whom no provider knows.
     """
     refuse_unguarded(settings.dashboard)
     context.use(settings, origins)
@@ -67,7 +67,7 @@ def application(settings: Settings, origins: Mapping[str, str] = MappingProxyTyp
     for name, value in {**_STREAMLIT, **look.THEME}.items():
         config.set_option(name, value)
     _take_logs()
-    guard = Middleware(Guard, token=settings.dashboard.token)
+    guard = Middleware(Guard, token=settings.dashboard.token, signing_in=signing_in.prepare(settings.dashboard))
     routes = [*export.ROUTES, *own.routes(settings)]
     return streamlit.App(PAGE, routes=routes, middleware=[guard], on_script_error=_failed)
 

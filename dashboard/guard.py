@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hmac
+from html import escape
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -10,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from dashboard.signing_in import LEAVE, START, STREAMLITS, SigningIn, links
 from wsi_denoise.listening import is_loopback
 
 COOKIE = "wsi_denoise_token"
@@ -18,19 +20,19 @@ OPEN = frozenset({"/healthz"})
 _LONGEST_FORM = 4096
 _WEEK = 7 * 24 * 3600
 
-_FORM = """<!doctype html><html lang="en"><meta charset="utf-8"><title>wsi-denoise</title>
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>wsi-denoise</title>
 <body style="font-family: sans-serif; max-width: 30em; margin: 4em auto">
-<h1>wsi-denoise</h1><p>{text}</p>
-<form method="post" action="/login"><label>Token
+<h1>wsi-denoise</h1><p>{text}</p>{ways}</body></html>"""
+_FORM = """<form method="post" action="/login"><label>Token
 <input type="password" name="token" autocomplete="current-password" autofocus></label> <button>Open</button></form>
-<p>The token is the setting dashboard.token.</p></body></html>"""
+<p>The token is the setting dashboard.token.</p>"""
 
 
 NO_SUCH = JSONResponse({"error_code": "not_found", "error": "There is no such address."}, 404)
 
 
 class Guard:
-    """Lets through who knows the token; without a token, who asks this machine by its own name.
+    """Lets through who knows the token or has signed in; without either, who asks this machine by its own name.
 
     The token comes as ``Authorization: Bearer``, as the cookie that the form sets, or once as ``?token=``.
 
@@ -38,12 +40,15 @@ class Guard:
     ----------
     app : ASGI application
     token : str
-        Empty for none: then the server must listen on loopback only.
+        Empty for none.
+    signing_in : SigningIn, optional
+        Who else may come in. Without it and without a token the server must listen on loopback only.
     """
 
-    def __init__(self, app: ASGIApp, *, token: str) -> None:
+    def __init__(self, app: ASGIApp, *, token: str, signing_in: SigningIn | None = None) -> None:
         self._app = app
         self._token = token.encode()
+        self._signing_in = signing_in
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer or pass on."""
@@ -52,7 +57,8 @@ class Guard:
         if is_devious(scope):
             # Before anything else: what a route would make of it must not matter.
             return await _refuse(NO_SUCH, scope, receive, send)
-        refusal = await self._without_login(scope, receive) if self._token else self._stranger(scope)
+        guarded = self._token or self._signing_in
+        refusal = await self._without_login(scope, receive) if guarded else self._stranger(scope)
         if refusal is None:
             return await self._app(scope, receive, send)
         return await _refuse(refusal, scope, receive, send)
@@ -69,29 +75,64 @@ class Guard:
         headers = Headers(scope=scope)
         if scope["path"] in OPEN or self._knows(headers):
             return None
-        if scope["type"] == "http" and scope["path"] == LOGIN and scope["method"] == "POST":
+        if scope["type"] == "http" and scope["path"] == LOGIN and scope["method"] == "POST" and self._token:
             return await self._login(receive)
-        given = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        given = query.get("token", [""])[0]
         if given and self._is_token(given):
             # Away from the address line, from where it would be copied with the link.
             return None if scope["type"] == "websocket" else self._welcome(scope["path"])
-        if headers.get("accept", "").startswith("text/html"):
-            return HTMLResponse(_FORM.format(text="This page asks for a token."), 401)
-        return JSONResponse({"error_code": "unauthorized", "error": "A token is needed: dashboard.token."}, 401)
+        if self._signing_in is not None and scope["type"] == "http" and scope["method"] == "GET":
+            if scope["path"] in STREAMLITS:
+                return None
+            if scope["path"] == START:
+                return self._signing_in.start(query.get("provider", [""])[0]) or NO_SUCH
+        return self._refusal(headers)
+
+    def _refusal(self, headers: Headers) -> Response:
+        who = self._signed_in(headers)
+        if who is not None:
+            return self._ask(headers, 403, f"{who} is not among those who may see this page (dashboard.people).")
+        ways = ["a token" if self._token else "", "signing in" if self._signing_in else ""]
+        return self._ask(headers, 401, f"This page asks for {' or '.join(filter(None, ways))}.")
+
+    def _ask(self, headers: Headers, status: int, text: str) -> Response:
+        if not headers.get("accept", "").startswith("text/html"):
+            code = "unauthorized" if status == 401 else "forbidden"
+            hint = "A token is needed: dashboard.token." if self._token and status == 401 else text
+            return JSONResponse({"error_code": code, "error": hint}, status)
+        ways = _FORM if self._token else ""
+        if self._signing_in is not None:
+            leave = [(LEAVE, "Sign out")] if status == 403 else []
+            ways = (
+                "".join(
+                    f'<p><a href="{escape(address)}">{escape(words)}</a></p>'
+                    for address, words in [*links(self._signing_in.providers), *leave]
+                )
+                + ways
+            )
+        return HTMLResponse(_PAGE.format(text=escape(text), ways=ways), status)
+
+    def _signed_in(self, headers: Headers) -> str | None:
+        return None if self._signing_in is None else self._signing_in.who(headers.get("cookie", ""))
 
     def _knows(self, headers: Headers) -> bool:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._is_token(given.strip()):
             return True
+        # A cookie goes along with what other sites ask for; Strict or Lax keeps it from some, and this from websockets.
+        if not same_site(headers):
+            return False
         try:
             cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
         except CookieError:
-            return False
-        # A cookie goes along with what other sites ask for; Strict keeps it from links, and this from websockets.
-        return cookie is not None and self._is_token(cookie.value) and same_site(headers)
+            cookie = None
+        if cookie is not None and self._is_token(cookie.value):
+            return True
+        return self._signing_in is not None and self._signing_in.allows(self._signed_in(headers))
 
     def _is_token(self, given: str) -> bool:
-        return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token)
+        return bool(self._token) and hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token)
 
     async def _login(self, receive: Receive) -> Response:
         body = b""
@@ -103,7 +144,7 @@ class Guard:
         given = parse_qs(body[:_LONGEST_FORM].decode("utf-8", "replace")).get("token", [""])[0]
         if self._is_token(given):
             return self._welcome("/")
-        return HTMLResponse(_FORM.format(text="That was not the token."), 401)
+        return HTMLResponse(_PAGE.format(text="That was not the token.", ways=_FORM), 401)
 
     def _welcome(self, path: str) -> Response:
         # One leading slash only: //elsewhere would lead to another site.

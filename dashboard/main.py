@@ -6,7 +6,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from dashboard import look
+from dashboard import context, look
+from dashboard.signing_in import LEAVE
+from dashboard.words import escaped
 from wsi_denoise import NOTICE, __version__
 
 # Not a folder "pages": Streamlit would serve what is in one by itself, past this file.
@@ -25,4 +27,6 @@ page = st.navigation(
     position="top",
 )
 page.run()
-st.html(f'<p class="wd-foot">{NOTICE.capitalize()}. wsi-denoise {__version__}</p>')
+who = st.user.to_dict().get("email") if context.settings().dashboard.people else None
+leave = f' Signed in as {escaped(who)}. <a href="{LEAVE}" target="_self">Sign out</a>' if who else ""
+st.html(f'<p class="wd-foot">{NOTICE.capitalize()}. wsi-denoise {__version__}.{leave}</p>')

@@ -209,7 +209,7 @@ def routes(settings: Settings) -> list[BaseRoute]:
 
 
 def application(settings: Settings) -> Starlette:
-    """Return the routes alone as an application, guarded as the page is."""
+    """Return the routes alone as an application, guarded as the page is; without the page nobody can sign in."""
     context.use(settings)
     return Starlette(routes=routes(settings), middleware=[Middleware(Guard, token=settings.dashboard.token)])
 

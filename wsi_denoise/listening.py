@@ -20,14 +20,16 @@ def is_loopback(host: str) -> bool:
 
 
 def refuse_unguarded(page: DashboardSettings) -> None:
-    """Refuse to listen where others can connect without a token.
+    """Refuse to listen where others can connect without a token and without signing in.
 
     Raises
     ------
     SettingsInvalid
     """
-    if not is_loopback(page.host) and not page.token:
-        raise SettingsInvalid(f"dashboard.host is {page.host}, which others can reach: set dashboard.token too")
+    if not is_loopback(page.host) and not page.token and not page.people:
+        raise SettingsInvalid(
+            f"dashboard.host is {page.host}, which others can reach: set dashboard.token or dashboard.people too"
+        )
 
 
 def url(page: DashboardSettings) -> str:

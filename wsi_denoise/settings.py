@@ -185,9 +185,13 @@ class LimitSettings(Section):
 class DashboardSettings(Section):
     """The page."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; any but loopback needs dashboard.token.")
+    host: str = Field("127.0.0.1", description="Address to listen on; any but loopback needs token or people.")
     port: int = Field(8501, ge=0, le=65535, description="Port to listen on.")
     token: str = Field("", description="Secret that pages and routes ask for; needed off loopback.")
+    people: list[str] = Field(
+        [],
+        description="Who may sign in by OIDC: addresses, or @domain for everybody of one; see below.",
+    )
     upload_megabytes: float = Field(
         20_000.0, gt=0, description="Largest file that the page takes into the first inbox, in millions of bytes."
     )
