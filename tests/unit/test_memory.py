@@ -1,10 +1,13 @@
 """Memory goes back to the system."""
 
+import gc
 import subprocess
 import sys
+import weakref
 
 from sqlalchemy import text
 
+from wsi_denoise import memory
 from wsi_denoise.jobs.store import JobStore
 
 PROGRAM = """
@@ -18,15 +21,16 @@ def megabytes():
 kept = []
 
 def work():
-    many = [bytes(2000) for _ in range(20_000)]
-    kept.extend(many[::200])  # small pieces in use, all over what is freed
-    del many
+    with turn:
+        many = [bytes(2000) for _ in range(20_000)]
+        kept.extend(many[::200])  # small pieces in use, all over what is freed
+        del many
     gate.wait()
 
 if sys.argv[1] == "one arena":
     assert memory.share_one_arena()
 before = megabytes()
-gate = threading.Barrier(6)
+turn, gate = threading.Lock(), threading.Barrier(6)
 threads = [threading.Thread(target=work) for _ in range(6)]
 for thread in threads:
     thread.start()
@@ -39,7 +43,7 @@ print(held, megabytes() - before)
 
 
 def held(arenas):
-    """Megabytes that a process holds after six threads made and freed 40 MB each, before and after giving back."""
+    """Megabytes that a process holds after six threads made and freed 40 MB each, in turn, before and after giving back."""
     ended = subprocess.run([sys.executable, "-c", PROGRAM, arenas], capture_output=True, text=True, check=True)
     return [float(figure) for figure in ended.stdout.split()]
 
@@ -53,6 +57,21 @@ def test_threads_do_not_hold_an_arena_each():
 def test_what_was_freed_goes_back_although_small_pieces_are_in_use():
     before, after = held("an arena for each thread")
     assert after < before / 4
+
+
+def test_circles_are_freed_without_waiting_for_python_to_look():
+    class Circle:
+        def __init__(self):
+            self.itself = self
+
+    gc.disable()
+    try:
+        circle = weakref.ref(Circle())
+        assert circle() is not None
+        memory.GivingBack().look()
+        assert circle() is None
+    finally:
+        gc.enable()
 
 
 def test_a_connection_keeps_little_of_a_large_database(tmp_path):

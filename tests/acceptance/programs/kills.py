@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     names = ("lost", "done twice", "not verified", "originals changed", "blocks done twice", "files left")
     names += ("daemons that ended by themselves",)
     wrong = {name: results[name] for name in names}
-    wrong["wasted beyond the blocks in flight"] = max(0, results["most blocks in flight at a kill"] - SLOTS)
+    wrong["wasted beyond the blocks in flight"] = max(0, results["most blocks running at a kill"] - SLOTS)
     return conclude(results, wrong, complete=results["kills"] >= options.kills)
 
 
@@ -215,8 +215,8 @@ class Run:
 
     def before_kill(self) -> None:
         running = self.running()
-        self.results.add("blocks in flight at kills", len(running))
-        self.results.most("most blocks in flight at a kill", len(running))
+        self.results.add("blocks running at kills", len(running))
+        self.results.most("most blocks running at a kill", len(running))
 
     def after_kill(self) -> None:
         """Whatever has a final name now must be whole, be it in the record or not."""
