@@ -43,7 +43,7 @@ print(held, megabytes() - before)
 
 
 def held(arenas):
-    """Megabytes that a process holds after six threads made and freed 40 MB each, in turn, before and after giving back."""
+    """Megabytes that a process holds after six threads made and freed 40 MB each in turn, and after giving back."""
     ended = subprocess.run([sys.executable, "-c", PROGRAM, arenas], capture_output=True, text=True, check=True)
     return [float(figure) for figure in ended.stdout.split()]
 
