@@ -201,7 +201,7 @@ class Scanner:
         JPEG quality, both included.
     """
 
-    fresh: Fresh = Fresh(clean=0.08)
+    fresh: Fresh = Fresh(clean=0.12)
     white: float = 0.5
     mosaic: float = 0.7
     compressed: float = 0.8
