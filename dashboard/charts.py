@@ -44,7 +44,7 @@ def scatter(rows: Sequence[Mapping[str, Any]], compared: Sequence[Measure]) -> S
     ]
     ring = {
         "transform": [{"filter": "datum.outlier"}],
-        "mark": {"type": "point", "size": 260, "color": _RING, "strokeWidth": 1.8},
+        "mark": {"type": "point", "size": 260, "color": _RING, "strokeWidth": 1.8, "aria": False},
         "encoding": place,
     }
     marks = {
@@ -74,7 +74,7 @@ def distribution(values: Sequence[float], measure: Measure) -> Spec:
     }
     layers: list[Spec] = [bars]
     if measure.limit is not None:
-        rule = {"type": "rule", "color": _RING, "strokeDash": [5, 4], "strokeWidth": 1.5}
+        rule = {"type": "rule", "color": _RING, "strokeDash": [5, 4], "strokeWidth": 1.5, "aria": False}
         layers.append({"mark": rule, "encoding": {"x": {"datum": measure.limit, "type": "quantitative"}}})
     counted = [{"low": low, "high": high, "slides": slides} for low, high, slides in bins(values)]
     return {"data": {"values": counted}, "layer": layers, "height": 170}

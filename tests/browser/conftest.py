@@ -2,12 +2,14 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,30 @@ def browser():
         made = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield made
         made.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def left_open(request, tmp_path_factory):
+    """A Queue page that is left open for two minutes, beside the other tests: (its process, the file of what it says).
+
+    It starts with the first of these tests, so that hardly anybody has to wait for it. None where nobody asks for it.
+    """
+    wanted = any(item.name.startswith("test_a_page_left_open") for item in request.session.items)
+    if not wanted or not find_spec("playwright") or not any(map(shutil.which, BROWSERS)):
+        yield None
+        return
+    said = tmp_path_factory.mktemp("live") / "said"
+    bench = Path(__file__).parents[1] / "bench" / "dashboard.py"
+    flags = ("--minutes", "2", "--settle", "0.5", "--every", "2", "--jobs", "300")
+    with said.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, bench, "live", *flags], stdout=out, stderr=out, start_new_session=True
+        )
+    yield process, said
+    if process.poll() is None:
+        # With the page and the browser that it has started.
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
 
 
 @pytest.fixture

@@ -111,3 +111,23 @@ def test_no_page_has_a_serious_violation_of_ours(axe, some, serve, open_page, tm
                 found += [(address, *one) for one in page.evaluate(RUN)]
     ours = [one for one in found if not any(part in one[2] or part in one[3] for part in STREAMLITS.get(one[1], ()))]
     assert not ours, json.dumps(ours, indent=1)
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_viewer_has_none_either(axe, processed, serve, open_page, scheme):
+    case = processed()
+    found = []
+    with serve(case.folder) as url, open_page(color_scheme=scheme, viewport={"width": 1440, "height": 900}) as page:
+        page.goto(f"{url}compare?job={case.job.id}")
+        frame = page.frame_locator("iframe")
+        frame.locator("html[data-ready=true]").wait_for(state="attached")
+        inside = next(one for one in page.frames if "/viewer/" in one.url)
+        assert inside.evaluate("document.documentElement.dataset.theme") == scheme
+        inside.evaluate(axe)
+        for step in ("", "f", "o", "d", "m", "?"):
+            if step:
+                frame.locator("#slide").press(step)
+            page.wait_for_timeout(500)
+            found += [(step, *one) for one in inside.evaluate(RUN)]
+    assert not found, json.dumps(found, indent=1)
