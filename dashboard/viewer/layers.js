@@ -73,6 +73,12 @@ export class Layers {
     this.cut(state);
   }
 
+  // OpenSeadragon 5 does not place its tiles anew where only the height of the screen has changed: they would stay where
+  // they were, and be cut off where they should be. Setting the clip, whatever it is, has them placed.
+  place() {
+    for (const item of Object.values(this.items)) item?.setClip(item.getClip());
+  }
+
   // Before ends where after begins: what has not been loaded yet is empty, and never the other one.
   cut(state) {
     const { before, after } = this.items;

@@ -381,7 +381,7 @@ async function start() {
   osd.addHandler("tile-load-failed", () => say("A part of the slide could not be loaded."));
   osd.addHandler("animation-start", () => { moving = true; ready(); });
   osd.addHandler("animation-finish", () => { moving = false; save(); });
-  osd.addHandler("resize", save);
+  osd.addHandler("resize", () => { layers.place(); save(); });
   osd.addHandler("update-viewport", ready);
   osd.world.addHandler("add-item", ({ item }) => item.addHandler("fully-loaded-change", ready));
   for (const item of Object.values(layers.items)) item.addHandler("fully-loaded-change", ready);

@@ -192,6 +192,23 @@ def test_everything_is_named_and_within_the_screen(shown, width):
 
 
 @pytest.mark.timeout(600)
+def test_a_screen_that_grows_or_shrinks_shows_both_layers_whole(shown):
+    address, open_page = shown
+    with open_page(viewport={"width": 800, "height": 600}) as page:
+        start(page, f"{address}?theme=dark")
+        for height in (600, 760, 560):
+            page.set_viewport_size({"width": 800, "height": height})
+            page.wait_for_function("(height) => innerHeight === height", arg=height)
+            page.wait_for_timeout(500)
+            picture = settle(page)
+            # A column on either side of the curtain, clear of the chips in the corners.
+            before, after = (np.flatnonzero(picture[:, column].max(axis=1) > 60) for column in (330, 470))
+            tall = 900 * float(values(page)["zoom"])
+            for drawn in (before, after):
+                assert drawn[-1] - drawn[0] + 1 == pytest.approx(min(tall, len(picture)), abs=4), (height, drawn)
+
+
+@pytest.mark.timeout(600)
 def test_a_job_without_a_slide_says_what_is_missing(shown, store, see):
     address, open_page = shown
     waiting = see("waiting.svs")
