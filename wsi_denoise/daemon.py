@@ -39,7 +39,7 @@ from wsi_denoise.jobs.values import Job
 from wsi_denoise.network import weights
 from wsi_denoise.pauses import Pauses
 from wsi_denoise.processing import remote, waiting
-from wsi_denoise.processing.cluster import Cluster, connect
+from wsi_denoise.processing.cluster import Cluster, connect, forget_keys
 from wsi_denoise.processing.slide import Interrupted
 from wsi_denoise.recovery import identity, recover, sweep
 from wsi_denoise.retention import Tidying
@@ -179,7 +179,7 @@ class Daemon:
         except Exception:  # noqa: BLE001 - logged with its traceback; slides come first
             _log.exception("looking for what was left behind")
         tidying = Tidying(self._settings, self._store, "retention")
-        giving = memory.GivingBack()
+        giving = memory.GivingBack(forget_keys)
         while not stop.is_set():
             try:
                 tidying.look()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
@@ -44,14 +45,21 @@ def give_back() -> None:
 
 
 class GivingBack:
-    """Frees circles and gives back what is free, now and then."""
+    """Frees circles and gives back what is free, now and then.
 
-    def __init__(self) -> None:
-        self._next = 0.0
+    Parameters
+    ----------
+    forget : callable
+        Called before: empties what else is kept for no use.
+    """
+
+    def __init__(self, forget: Callable[[], object] = lambda: None) -> None:
+        self._next, self._forget = 0.0, forget
 
     def look(self) -> None:
         """Give memory back when it is time to."""
         if time.monotonic() >= self._next:
+            self._forget()
             gc.collect()
             give_back()
             self._next = time.monotonic() + EVERY_SECONDS

@@ -65,7 +65,7 @@ class Kind(StrEnum):
     UNREADABLE = "unreadable"  # a folder that cannot be listed: what is below it is unknown, not gone
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """One entry below an inbox.
 

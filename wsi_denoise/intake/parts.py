@@ -15,7 +15,7 @@ _KEY_FILE_LIMIT = 1 << 20
 _KEYS = ("imagefile", "mapfile", "optimisationfile", "macroimage")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """What a slide's files look like from outside; equal snapshots mean that nothing moved.
 

@@ -12,6 +12,7 @@ from wsi_denoise.jobs.models import JobRow, MetricRow, SlideRow
 from wsi_denoise.jobs.values import JobQuery, Scanner, SlideFigures, TrendPoint
 
 _CHUNK = 500  # values in one IN (...): well below every database's limit on parameters
+_LENGTHS = (1, 8, 64, _CHUNK)
 
 
 class Figures(Database):
@@ -111,6 +112,12 @@ def where(query: JobQuery, *, states: bool = True) -> Iterator[ColumnElement[boo
 
 
 def chunks(items: list[Any]) -> Iterator[list[Any]]:
-    """Yield parts of a list that fit into one statement."""
+    """Yield parts of a list that fit into one statement, some items twice so that they have one of a few lengths.
+
+    Each length is a statement of its own, and a connection keeps 128 of those at up to 90 kB: a folder in which slides
+    arrive would fill that with statements that are never used again.
+    """
     for start in range(0, len(items), _CHUNK):
-        yield items[start : start + _CHUNK]
+        part = items[start : start + _CHUNK]
+        length = next(length for length in _LENGTHS if length >= len(part))
+        yield part + part[-1:] * (length - len(part))

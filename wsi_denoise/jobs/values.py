@@ -135,7 +135,7 @@ class Job(_Value):
     cancel_requested: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class KnownFile:
     """What the scan has to know about a path: its newest job.
 

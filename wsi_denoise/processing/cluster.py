@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import dask
+from dask.utils import key_split
 from distributed import Client, LocalCluster, WorkerPlugin
 from distributed.comm import CommClosedError
 from distributed.scheduler import DEFAULT_EXTENSIONS
@@ -149,6 +150,11 @@ def connect(settings: Settings) -> Iterator[Cluster]:
             yield Cluster(client, 1, f"{processes} worker processes with {threads} threads each on this machine")
     finally:
         _close(cluster)
+
+
+def forget_keys() -> None:
+    """Empty Dask's cache of the names of tasks: each of ours has another, and it would keep a hundred thousand."""
+    key_split.cache_clear()
 
 
 class _NoSpans:
