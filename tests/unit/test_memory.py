@@ -5,7 +5,7 @@ import subprocess
 import sys
 import weakref
 
-from sqlalchemy import text
+from sqlalchemy import Engine, event, text
 
 from wsi_denoise import memory
 from wsi_denoise.jobs.store import JobStore
@@ -72,6 +72,24 @@ def test_circles_are_freed_without_waiting_for_python_to_look():
         assert circle() is None
     finally:
         gc.enable()
+
+
+def test_a_folder_that_fills_leaves_no_statement_for_each_number_of_files(tmp_path):
+    store = JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
+    store.upgrade()
+    asked = set()
+
+    def listen(_connection, _cursor, statement, *_rest):
+        asked.add(statement)
+
+    event.listen(Engine, "before_cursor_execute", listen)
+    try:
+        for number in range(1, 700, 3):
+            assert store.known([f"/inbox/{each}" for each in range(number)]) == {}
+    finally:
+        event.remove(Engine, "before_cursor_execute", listen)
+        store.close()
+    assert 0 < len(asked) < 10
 
 
 def test_a_connection_keeps_little_of_a_large_database(tmp_path):
