@@ -45,7 +45,7 @@ def card_of(run: Path, name: str, purpose: str) -> weights.ModelCard:
         parameters=0,
         protocol=configuration["protocol"],
         trained_on=(*(weights.TrainedOn(**source) for source in record["sources"]), *([flat] if share else [])),
-        samples_seen=state["samples"],
+        samples_seen=state["samples"] + sum(stage["samples"] for stage in before),
         training={
             "steps": state["step"],
             "minutes": round(state["elapsed"] / 60.0, 1),
@@ -82,11 +82,13 @@ def stages_before(initial: str) -> list[dict[str, Any]]:
     if not Path(initial).with_suffix(".safetensors").is_file():
         card = weights.card(initial)
         known = {key: value for key, value in card.training.items() if key not in {"before", "finished", "machine"}}
-        stage = {"filters": card.filters, "protocol": card.protocol, "flat": FLAT_SHARE, **known}
-        return [*card.training.get("before", []), stage]
+        earlier = card.training.get("before", [])
+        samples = card.samples_seen - sum(stage["samples"] for stage in earlier)
+        stage = {"filters": card.filters, "protocol": card.protocol, "samples": samples, "flat": FLAT_SHARE, **known}
+        return [*earlier, stage]
     _, state = checkpoint.averaged_weights(Path(initial))
     configuration = state["configuration"]
-    ran = {"steps": state["step"], "minutes": round(state["elapsed"] / 60.0, 1)}
+    ran = {"steps": state["step"], "samples": state["samples"], "minutes": round(state["elapsed"] / 60.0, 1)}
     same = {"filters": configuration["filters"], "protocol": configuration["protocol"]}
     return [*stages_before(configuration.get("initial", "")), {**same, **ran, **options_that_decide(configuration)}]
 
