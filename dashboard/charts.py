@@ -20,6 +20,7 @@ _BAR = "#6f9fe0"
 _RING = "#d64550"
 _TOP: Spec = {"orient": "top", "title": None}
 _MARKS = "marks"
+_FEW_DAYS = 10
 PICK = "pick"
 """Name of the selection that a click on the scatter makes; its field is ``job``."""
 
@@ -83,11 +84,16 @@ def distribution(values: Sequence[float], measure: Measure) -> Spec:
 def trend(rows: Sequence[Mapping[str, Any]], title: str, *, by: str) -> Spec:
     """Return a metric's mean for each scanner over time, with its range as a band."""
     weeks = by == "scan_week"
-    when = {
+    when: Spec = {
         "field": "when",
         "type": "ordinal" if weeks else "temporal",
         "title": "week of the scan" if weeks else "day on which the slide was seen",
     }
+    if not weeks:
+        # Days are UTC, and no hours stand between the days of a week.
+        few = len({row["when"] for row in rows}) <= _FEW_DAYS
+        ticks = {"tickCount": {"interval": "day", "step": 1}, "format": "%b %d"} if few else {}
+        when |= {"scale": {"type": "utc"}, "axis": ticks}
     legend = {**_TOP, "labelLimit": 320, "symbolOpacity": 1, "symbolType": "circle"}
     shared = {"x": when, "color": _word("scanner", scale={"range": _LINES}, legend=legend)}
     band = {

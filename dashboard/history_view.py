@@ -181,13 +181,17 @@ def events(found: Sequence[Event]) -> str:
 def settings(job: Job) -> str:
     """Return the settings that a job was queued with as an HTML table."""
     rows = [(f"<code>{escaped(name)}</code>", escaped(value)) for name, value in job.settings.items()]
-    return table(["Setting", "Value"], rows)
+    return table(["Setting", "Value"], rows, narrow=True)
 
 
 def metrics(job: Job) -> str:
     """Return a job's metrics by their stable names, as an HTML table."""
-    rows = [(f"<code>{escaped(name)}</code>", number(value, 3)) for name, value in sorted(job.metrics.items())]
-    return table(["Metric", "Value"], rows, numbers={1})
+    rows = [
+        # Counts are whole.
+        (f"<code>{escaped(name)}</code>", number(value, 0 if name.endswith("patches") else 3))
+        for name, value in sorted(job.metrics.items())
+    ]
+    return table(["Metric", "Value"], rows, numbers={1}, narrow=True)
 
 
 def table(
@@ -196,6 +200,7 @@ def table(
     *,
     numbers: set[int] = frozenset(),
     short: set[int] = frozenset(),
+    narrow: bool = False,
 ) -> str:
     """Return an HTML table.
 
@@ -207,6 +212,8 @@ def table(
         taken whole.
     numbers, short : set of int
         Columns that are set to the right, and that are not broken.
+    narrow : bool
+        No wider than it has to be: two columns far from each other are hard to read across.
     """
 
     def cell(index: int, text: str) -> str:
@@ -220,4 +227,4 @@ def table(
     )
     body = "".join(f"<tr>{''.join(cell(index, text) for index, text in enumerate(row))}</tr>" for row in rows)
     shown = f"<thead><tr>{top}</tr></thead>" if head else ""
-    return f"<div class=scroll><table>{shown}<tbody>{body}</tbody></table></div>"
+    return f"<div class='scroll{' narrow' if narrow else ''}'><table>{shown}<tbody>{body}</tbody></table></div>"

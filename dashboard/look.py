@@ -21,6 +21,8 @@ THEME = {
 
 STYLE = """<style>
 .stMainBlockContainer { padding-top: 4.2rem; padding-bottom: 2rem; max-width: 100rem; }
+/* The names of the pages begin where the pages begin, which Streamlit sets further in on wide screens. */
+@media (min-width: calc(736px + 8rem)) { .stAppHeader { padding-left: calc(max(0px, (100vw - 100rem) / 2) + 4rem); } }
 .wd-foot { font-size: 0.8rem; opacity: 0.85; margin-top: 1rem; }
 .wd-weak { color: color-mix(in srgb, var(--wd-text) 74%, var(--wd-back)); }
 .wd { --wd-text: currentColor; font-size: 0.925rem; line-height: 1.5; }
@@ -37,6 +39,7 @@ STYLE = """<style>
   border-bottom: 1px solid rgb(128 128 128 / 28%); }
 .wd th { font-weight: 600; }
 .wd thead th { white-space: nowrap; font-size: 0.85rem; }
+.wd .narrow table { width: auto; min-width: min(34rem, 100%); }
 .wd .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .wd .s { white-space: nowrap; }
 .wd .w { overflow-wrap: break-word; }
@@ -48,5 +51,12 @@ STYLE = """<style>
 .wd .chip.red { color: #97262f; background: #fdebec; }
 .wd .chip.blue { color: #1c4ea8; background: #e9f1fd; }
 .wd .chip.grey { color: #4c535c; background: #f0f1f3; }
+@supports (color: light-dark(red, red)) {
+  .wd .chip.green { color: light-dark(#0b5d3b, #86dcae); background: light-dark(#e6f6ed, #14352a); }
+  .wd .chip.orange { color: light-dark(#8a3d0f, #f3b27a); background: light-dark(#fdf0e3, #3d2815); }
+  .wd .chip.red { color: light-dark(#97262f, #ff9fa6); background: light-dark(#fdebec, #4a2025); }
+  .wd .chip.blue { color: light-dark(#1c4ea8, #97c2ff); background: light-dark(#e9f1fd, #1c3152); }
+  .wd .chip.grey { color: light-dark(#4c535c, #c9ced6); background: light-dark(#f0f1f3, #2b3138); }
+}
 </style>"""
-"""For ``st.html``. The chips keep their light colours in the dark theme: their contrast is with themselves."""
+"""For ``st.html``. A browser without ``light-dark`` shows chips in their light colours in the dark theme as well."""
