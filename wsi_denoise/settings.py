@@ -128,6 +128,9 @@ class ComputeSettings(Section):
         48, ge=0, le=256, multiple_of=16, description="Context around a window in pixels; see docs/stitching.md."
     )
     cores: int = Field(0, ge=0, description="Cores that are used at most; 0 is all that this program may use.")
+    nice: int = Field(
+        5, ge=0, le=19, description="How far worker processes of this machine give way to other programs, as the page."
+    )
     quiet_hours: str = Field(
         "",
         pattern=_HOURS,

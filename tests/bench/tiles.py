@@ -1,10 +1,11 @@
 """Latency of the viewer's tiles, and the memory of who serves them.
 
-    python tests/bench/tiles.py --side 40000 --folder /tmp/bench-tiles
+    python tests/bench/tiles.py --side 40000 --folder /tmp/bench-tiles [--processing 16000]
 
 Makes two slides of that side (before with one level and its overview, after with levels), serves them by the routes
 alone, asks for random tiles one after the other over one connection, and then for many more while it watches the
 server's resident memory. No tile is asked for twice in the latencies. Slides that are there already are used again.
+With `--processing` the latencies are measured once more while a daemon beside it works on another slide, of that side.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ import argparse
 import http.client
 import os
 import random
+import shutil
 import socket
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=40_000, help="width and height in pixels")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/bench-tiles"))
+    parser.add_argument("--processing", type=int, default=0, help="side of a slide that a daemon works on meanwhile")
     parser.add_argument("--tiles", type=int, default=200, help="tiles whose latency is measured")
     parser.add_argument("--walk", type=int, default=5000, help="tiles over which memory is watched")
     arguments = parser.parse_args()
@@ -158,22 +162,65 @@ def main() -> None:
         begun = time.perf_counter()
         ask(connection, f"/slides/{job}/info.json")
         print(f"first look (opens both files): {time.perf_counter() - begun:.2f} s")
-        print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-        print("| layer | tiles | median ms | p95 ms | most ms |\n|---|---|---|---|---|")
-        chance = random.Random(7)
-        for which in ("before", "after", "difference"):
-            for name, least in (("all levels", min(LEAST_LEVEL, picture.last)), ("level 0", picture.last)):
-                wanted = min(arguments.tiles, 4 ** max(0, picture.last - 10))
-                times = [
-                    1e3 * ask(connection, f"/slides/{job}/{which}_files/{place}.jpeg")
-                    for place in random_tiles(picture, wanted, chance, least=least)
-                ]
-                figures = f"{statistics.median(times):.0f} | {percentile(times, 95):.0f} | {max(times):.0f}"
-                print(f"| {which}, {name} | {len(times)} | {figures} |", flush=True)
+        idle = latencies(connection, job, picture, arguments.tiles, seed=7)
+        if arguments.processing:
+            with daemon(folder / "busy", arguments.processing) as done:
+                before = done()
+                busy = latencies(connection, job, picture, arguments.tiles, seed=9)
+                print(f"blocks that the daemon finished meanwhile: {done() - before}")
+            for name, (median, high) in busy.items():
+                print(f"{name}: median {median / idle[name][0]:.1f} times, p95 {high / idle[name][1]:.1f} times")
         watch(process.pid, connection, job, picture, arguments.walk)
     finally:
         process.terminate()
         process.wait(30)
+
+
+def latencies(
+    connection: http.client.HTTPConnection, job: int, picture: DeepZoom, count: int, *, seed: int
+) -> dict[str, tuple[float, float]]:
+    """Print the latencies of random tiles, and return (median, p95) in milliseconds by layer and tiles."""
+    print(f"load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    print("| layer | tiles | median ms | p95 ms | most ms |\n|---|---|---|---|---|")
+    chance, found = random.Random(seed), {}
+    for which in ("before", "after", "difference"):
+        for name, least in (("all levels", min(LEAST_LEVEL, picture.last)), ("level 0", picture.last)):
+            wanted = min(count, 4 ** max(0, picture.last - 10))
+            times = [
+                1e3 * ask(connection, f"/slides/{job}/{which}_files/{place}.jpeg")
+                for place in random_tiles(picture, wanted, chance, least=least)
+            ]
+            found[f"{which}, {name}"] = statistics.median(times), percentile(times, 95)
+            figures = " | ".join(f"{one:.1f}" for one in (*found[f"{which}, {name}"], max(times)))
+            print(f"| {which}, {name} | {len(times)} | {figures} |", flush=True)
+    return found
+
+
+@contextmanager
+def daemon(folder: Path, side: int) -> Iterator[Callable[[], int]]:
+    """Start a daemon at a slide, and give what tells how many blocks it has finished once it works on them."""
+    shutil.rmtree(folder, ignore_errors=True)
+    (folder / "inbox").mkdir(parents=True)
+    large_slide.write(folder / "inbox" / "busy.tiff", side)
+    store = JobStore(f"sqlite:///{folder / '.wsi-denoise' / 'jobs.sqlite'}")
+    store.upgrade()
+    program = Path(sys.executable).with_name("wsi-denoise")
+    with (folder / "said").open("wb") as said:
+        process = subprocess.Popen([program, "watch"], cwd=folder, stdout=said, stderr=said)
+
+    def done() -> int:
+        return sum(job.blocks_done for job in store.jobs().jobs)
+
+    try:
+        while done() < 2:
+            assert process.poll() is None, (folder / "said").read_text()
+            time.sleep(0.5)
+        yield done
+    finally:
+        process.terminate()
+        process.wait(120)
+        store.close()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def watch(pid: int, connection: http.client.HTTPConnection, job: int, picture: DeepZoom, walk: int) -> None:

@@ -3,6 +3,7 @@
 import os
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -42,6 +43,16 @@ def hang() -> None:
 
 def die() -> None:
     os._exit(11)
+
+
+def test_a_worker_gives_way_to_other_programs_also_after_it_was_started_again(connected):
+    cluster, settings = connected
+    wanted = max(settings.compute.nice, os.getpriority(os.PRIO_PROCESS, 0))
+    ask = partial(cluster.client.submit, os.getpriority, os.PRIO_PROCESS, 0, pure=False)
+    assert settings.compute.nice > 0
+    assert ask().result(timeout=60) == wanted
+    cluster.client.restart()
+    assert ask().result(timeout=120) == wanted
 
 
 def test_a_file_that_hangs_the_reader_is_named_and_its_worker_ended(connected, tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike, fspath
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from wsi_denoise.errors import NoSuchJob, UsageError
@@ -69,8 +69,13 @@ class History(Figures):
         with self.reading() as session:
             total = session.scalar(counted.where(*conditions)) or 0
             wanted = list(session.scalars(page.limit(query.limit).offset(query.offset)))
-            found = {row.id: row for part in chunks(wanted) for row in session.scalars(_rows(part))}
-            return JobPage(values(session, [found[job] for job in wanted]), total)
+            found = {
+                row.id: row
+                for part in chunks(wanted)
+                for row in session.scalars(select(JobRow).where(JobRow.id.in_(part)))
+            }
+            # Retention may have removed one between the two questions.
+            return JobPage(values(session, [found[job] for job in wanted if job in found]), total)
 
     def waiting(self, limit: int | None = 100) -> JobPage:
         """Return what waits, in the order in which it will be claimed; then what is still settling.
@@ -269,10 +274,6 @@ class History(Figures):
                 )
                 for row in session.scalars(query)
             ]
-
-
-def _rows(job_ids: Sequence[int]) -> Select[tuple[JobRow]]:
-    return select(JobRow).where(JobRow.id.in_(job_ids))
 
 
 def value(session: Session, row: JobRow) -> Job:

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,6 +147,7 @@ def connect(settings: Settings) -> Iterator[Cluster]:
     try:
         with Client(cluster) as client:
             client.register_plugin(_EndHard())
+            client.register_plugin(_GiveWay(settings.compute.nice))
             yield Cluster(client, 1, f"{processes} worker processes with {threads} threads each on this machine")
     finally:
         _close(cluster)
@@ -185,6 +186,22 @@ class _EndHard(WorkerPlugin):  # type: ignore[misc]
 
     def teardown(self, worker: Any) -> None:  # noqa: ARG002 - Dask's own signature
         os._exit(0)
+
+
+class _GiveWay(WorkerPlugin):  # type: ignore[misc]
+    """Has a worker process wait behind other programs: who looks at slides comes first."""
+
+    name = "wsi-denoise-nice"
+
+    def __init__(self, nice: int) -> None:
+        self._nice = nice
+
+    def setup(self, worker: Any) -> None:  # noqa: ARG002 - Dask's own signature
+        # Linux keeps this for each thread; those to come have it from those that are there.
+        for thread in (int(folder.name) for folder in Path("/proc/self/task").iterdir()):
+            with suppress(OSError):
+                if os.getpriority(os.PRIO_PROCESS, thread) < self._nice:
+                    os.setpriority(os.PRIO_PROCESS, thread, self._nice)
 
 
 def _started(processes: int, threads: int, memory: str, folder: Path) -> Any:
