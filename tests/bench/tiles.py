@@ -149,6 +149,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=40_000, help="width and height in pixels")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/bench-tiles"))
     parser.add_argument("--processing", type=int, default=0, help="side of a slide that a daemon works on meanwhile")
+    parser.add_argument("--nice", type=int, default=5, help="that daemon's compute.nice")
     parser.add_argument("--tiles", type=int, default=200, help="tiles whose latency is measured")
     parser.add_argument("--walk", type=int, default=5000, help="tiles over which memory is watched")
     arguments = parser.parse_args()
@@ -164,7 +165,8 @@ def main() -> None:
         print(f"first look (opens both files): {time.perf_counter() - begun:.2f} s")
         idle = latencies(connection, job, picture, arguments.tiles, seed=7)
         if arguments.processing:
-            with daemon(folder / "busy", arguments.processing) as done:
+            with daemon(folder / "busy", arguments.processing, arguments.nice) as done:
+                connection.close()  # the server has closed it meanwhile
                 before = done()
                 busy = latencies(connection, job, picture, arguments.tiles, seed=9)
                 print(f"blocks that the daemon finished meanwhile: {done() - before}")
@@ -197,7 +199,7 @@ def latencies(
 
 
 @contextmanager
-def daemon(folder: Path, side: int) -> Iterator[Callable[[], int]]:
+def daemon(folder: Path, side: int, nice: int) -> Iterator[Callable[[], int]]:
     """Start a daemon at a slide, and give what tells how many blocks it has finished once it works on them."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "inbox").mkdir(parents=True)
@@ -206,7 +208,9 @@ def daemon(folder: Path, side: int) -> Iterator[Callable[[], int]]:
     store.upgrade()
     program = Path(sys.executable).with_name("wsi-denoise")
     with (folder / "said").open("wb") as said:
-        process = subprocess.Popen([program, "watch"], cwd=folder, stdout=said, stderr=said)
+        process = subprocess.Popen(
+            [program, "watch", "--set", f"compute.nice={nice}"], cwd=folder, stdout=said, stderr=said
+        )
 
     def done() -> int:
         return sum(job.blocks_done for job in store.jobs().jobs)
