@@ -186,6 +186,7 @@ def first_paint(jobs: int, looks: int) -> dict[str, dict[str, float]]:
                     f" worst {max(again):.2f} s"
                 )
             found["history, next page"] = _turning(browser, url, looks)
+            found |= _switching(browser, url, looks)
     return found
 
 
@@ -204,6 +205,29 @@ def _turning(browser: Browser, url: str, looks: int) -> dict[str, float]:
     first, *again = took
     print(f"{'history, next page':28} first {first:5.2f} s, then median {statistics.median(again):.2f} s")
     return {"first": first, "median": statistics.median(again), "worst": max(again)}
+
+
+def _switching(browser: Browser, url: str, looks: int) -> dict[str, dict[str, float]]:
+    """Return for each page the seconds from a click on its name, in a tab that is open, to its first row."""
+    marks = {name.partition("?")[0].capitalize(): mark for name, mark in SEEN.items()}
+    tab = browser.contexts[0].new_page()
+    tab.goto(f"{url}system")
+    tab.locator(marks["System"]).first.wait_for(timeout=60_000)
+    took: dict[str, list[float]] = {name: [] for name in marks}
+    for _ in range(looks + 1):
+        for name, mark in marks.items():
+            tab.wait_for_timeout(1500)  # as a person does: nothing of the page before is still on its way
+            began = time.perf_counter()
+            tab.get_by_role("link", name=name, exact=True).click()
+            tab.locator(mark).first.wait_for(timeout=60_000)
+            took[name].append(time.perf_counter() - began)
+    tab.close()
+    found = {}
+    for name, (first, *again) in took.items():
+        found[f"to {name}"] = {"first": first, "median": statistics.median(again), "worst": max(again)}
+        median = statistics.median(again)
+        print(f"{f'to {name}':28} first {first:5.2f} s, then median {median:.2f} s, worst {max(again):.2f} s")
+    return found
 
 
 def live(
