@@ -148,7 +148,8 @@ def test_the_manifest_says_what_is_missing_and_how_to_get_it(tmp_path, capsys):
 @pytest.mark.shared
 def test_the_manifest_is_of_the_files_that_are_trained_on(shared):
     assert manifest.differences(shared) == []
-    trained = {source["name"]: source["sha256"] for source in manifest.known()["sources"]}
+    known = manifest.known()
+    trained = {source["name"]: source["sha256"] for source in (*known["sources"], known["photographs"])}
     for card in weights.presets():
         assert all(trained[source.name] == source.sha256 for source in card.trained_on if source.sha256)
 
