@@ -72,7 +72,7 @@ def choose() -> Job | None:
 
 def show(job: Job) -> None:
     """Draw one slide."""
-    head, buttons = st.columns([3, 1.5], vertical_alignment="center")
+    head, buttons = st.columns([2.4, 1.5], vertical_alignment="center")
     head.html(compare_view.headline(job))
     with buttons.container(horizontal=True, horizontal_alignment="right"):
         if job.output and Path(job.output).is_file():
