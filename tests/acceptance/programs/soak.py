@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -131,7 +132,7 @@ def measure(place: Any) -> dict[str, Any]:
         *(child.pid for child in psutil.Process(place.process.pid).children(recursive=True)),
     ]
     for pid in processes:
-        with contextlib.suppress(psutil.Error):
+        with contextlib.suppress(psutil.Error, OSError):
             process = psutil.Process(pid)
             command = " ".join(process.cmdline())
             kind = (
@@ -146,7 +147,15 @@ def measure(place: Any) -> dict[str, Any]:
                 found[f"{kind} files"] = process.num_fds()
                 found[f"{kind} threads"] = process.num_threads()
                 found[f"{kind} MB"] = round(process.memory_full_info().pss / 1e6, 1)
+                # PSS of libraries rises when another program that had them too ends: this is what is its own.
+                found[f"{kind} anonymous MB"] = round(anonymous(pid) / 1e6, 1)
     return found
+
+
+def anonymous(pid: int) -> int:
+    """Return the bytes of a process that are of no file."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text("ascii").splitlines()
+    return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:"))
 
 
 def compare(samples: list[dict[str, Any]], options: Any, results: Results) -> dict[str, Any]:
