@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from training import checkpoint
+from training import checkpoint, lineage
 from training.data import FLAT_SHARE
 from training.train import CHECKPOINT
 from wsi_denoise.network import weights
@@ -33,7 +33,7 @@ def card_of(run: Path, name: str, purpose: str) -> weights.ModelCard:
     configuration: dict[str, Any] = state["configuration"]
     share = configuration.get("flat", FLAT_SHARE)
     flat = weights.TrainedOn(f"flat fields and soft ramps, made up ({share:.0%} of the crops)", "none needed", 0)
-    before = stages_before(configuration.get("initial", ""))
+    before = record.get("before", [])
     initial = {"before": before} if before else {}
     return weights.ModelCard(
         name=name,
@@ -51,7 +51,7 @@ def card_of(run: Path, name: str, purpose: str) -> weights.ModelCard:
             "minutes": round(state["elapsed"] / 60.0, 1),
             "finished": state["progress"] >= 1.0,
             **initial,
-            **options_that_decide(configuration),
+            **lineage.options_that_decide(configuration),
             "machine": record.get("machine", "2 cores of an AMD EPYC (Zen 4), shared; no GPU"),
         },
         measured=(),
@@ -60,37 +60,6 @@ def card_of(run: Path, name: str, purpose: str) -> weights.ModelCard:
         not_for_slides=configuration["protocol"] == "fixed-map",
         created=dt.datetime.now(dt.UTC).date().isoformat(),
     )
-
-
-def options_that_decide(configuration: dict[str, Any]) -> dict[str, Any]:
-    """Return what of a run's configuration is needed to do it again, besides its steps and its network."""
-    kept = {key: configuration[key] for key in ("seed", "rate", "polish", "decay", "pixels", "bf16")}
-    photographs = {"photographs": True} if configuration.get("photographs") else {}
-    return {**kept, "flat": configuration.get("flat", FLAT_SHARE), **photographs}
-
-
-def stages_before(initial: str) -> list[dict[str, Any]]:
-    """Return the runs that a run's first weights came from, the earliest first.
-
-    Parameters
-    ----------
-    initial : str
-        As in :class:`training.train.Configuration`: a preset's name, a checkpoint, or nothing.
-    """
-    if not initial:
-        return []
-    if not Path(initial).with_suffix(".safetensors").is_file():
-        card = weights.card(initial)
-        known = {key: value for key, value in card.training.items() if key not in {"before", "finished", "machine"}}
-        earlier = card.training.get("before", [])
-        samples = card.samples_seen - sum(stage["samples"] for stage in earlier)
-        stage = {"filters": card.filters, "protocol": card.protocol, "samples": samples, "flat": FLAT_SHARE, **known}
-        return [*earlier, stage]
-    _, state = checkpoint.averaged_weights(Path(initial))
-    configuration = state["configuration"]
-    ran = {"steps": state["step"], "samples": state["samples"], "minutes": round(state["elapsed"] / 60.0, 1)}
-    same = {"filters": configuration["filters"], "protocol": configuration["protocol"]}
-    return [*stages_before(configuration.get("initial", "")), {**same, **ran, **options_that_decide(configuration)}]
 
 
 def export(run: Path, name: str, purpose: str, folder: Path = FOLDER) -> weights.ModelCard:

@@ -23,7 +23,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor
 
-from training import checkpoint, corruption, data, photographs, widening
+from training import checkpoint, corruption, data, lineage, photographs, widening
 from training.validation import validation_check
 from wsi_denoise.network import weights
 from wsi_denoise.network.irunet import IRUNet
@@ -363,14 +363,17 @@ def main(arguments: list[str] | None = None) -> None:
     configuration = Configuration(**{name: getattr(given, name) for name in asdict(Configuration())})
     sources = chosen_sources(given)
     given.out.mkdir(parents=True, exist_ok=True)
+    place = given.out / "run.json"
+    known = json.loads(place.read_text("utf-8")) if place.is_file() else {}
     record = {
         "configuration": asdict(configuration),
+        "before": known.get("before") or lineage.stages_before(configuration.initial),
         "sources": [
             {"name": s.name, "licence": s.licence, "files": len(s.files), "sha256": data.digest(s.files)}
             for s in sources
         ],
     }
-    (given.out / "run.json").write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    place.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     check = None
     if (given.shared / "data").is_dir():
         check = validation_check(given.shared, compressed=configuration.protocol == "scanner")

@@ -118,21 +118,23 @@ def test_a_card_gives_the_options_of_its_runs(tmp_path):
     assert (given.initial, given.photographs) == (str(tmp_path / "mine-1/checkpoint"), str(tmp_path / "photographs"))
 
 
-def test_a_run_that_started_from_another_names_it(tmp_path, tissue_image):
-    torch.manual_seed(1)
-    small = train.Configuration(filters=4, steps=2, pixels=4, bf16=False)
-    wide = dataclasses.replace(small, filters=8, steps=1, initial=str(tmp_path / "small" / "checkpoint"), flat=0.5)
-    image = tmp_path / "image.png"
-    PIL.Image.fromarray(tissue_image).save(image)
-    bank = data.Bank([data.own_source(tmp_path)])
-    for name, configuration in (("small", small), ("wide", wide)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "run.json").write_text(json.dumps({"sources": []}))
-        train.Run(tmp_path / name, configuration, bank).train()
+def test_a_run_that_started_from_others_names_them(tmp_path, tissue_image):
+    images = tmp_path / "images"
+    images.mkdir()
+    PIL.Image.fromarray(tissue_image).save(images / "image.png")
+    same = ["--images", str(images), "--shared", str(tmp_path), "--pixels", "4", "--threads", "1"]
+    ran = {"first": ["4", "2"], "second": ["4", "1"], "wide": ["8", "1"]}
+    initial: list[str] = []
+    for name, (filters, steps) in ran.items():
+        train.main(["--out", str(tmp_path / name), "--filters", filters, "--steps", steps, *initial, *same])
+        initial = ["--initial", str(tmp_path / name / "checkpoint"), "--flat", "0.5"]
+    (tmp_path / "first" / "run.json").unlink()  # what is known was written down before
     card = export.card_of(tmp_path / "wide", "mine", "to test")
-    (before,) = card.training["before"]
-    assert (before["filters"], before["steps"], before["flat"]) == (4, 2, data.FLAT_SHARE)
+    first, second = card.training["before"]
+    assert (first["filters"], first["steps"], first["flat"]) == (4, 2, data.FLAT_SHARE)
+    assert (second["filters"], second["steps"], second["flat"]) == (4, 1, 0.5)
     assert (card.filters, card.training["steps"], card.training["flat"]) == (8, 1, 0.5)
+    assert card.samples_seen > first["samples"] + second["samples"] > 0
 
 
 def test_the_manifest_says_what_is_missing_and_how_to_get_it(tmp_path, capsys):

@@ -1,0 +1,50 @@
+"""Which runs a run's first weights came from.
+
+It is written down when a run begins: by the time that its preset is made, another may have its ancestor's name.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from training import checkpoint
+from training.data import FLAT_SHARE
+from wsi_denoise.network import weights
+
+
+def options_that_decide(configuration: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a run's configuration is needed to do it again, besides its steps and its network."""
+    kept = {key: configuration[key] for key in ("seed", "rate", "polish", "decay", "pixels", "bf16")}
+    photographs = {"photographs": True} if configuration.get("photographs") else {}
+    return {**kept, "flat": configuration.get("flat", FLAT_SHARE), **photographs}
+
+
+def stages_before(initial: str) -> list[dict[str, Any]]:
+    """Return the runs that weights came from, the earliest first.
+
+    Parameters
+    ----------
+    initial : str
+        As in :class:`training.train.Configuration`: a preset's name, a checkpoint without its suffix, or nothing.
+    """
+    if not initial:
+        return []
+    if Path(initial).with_suffix(".safetensors").is_file():
+        return _of_run(Path(initial))
+    card = weights.card(initial)
+    earlier = card.training.get("before", [])
+    samples = card.samples_seen - sum(stage["samples"] for stage in earlier)
+    known = {key: value for key, value in card.training.items() if key not in {"before", "finished", "machine"}}
+    stage = {"filters": card.filters, "protocol": card.protocol, "samples": samples, "flat": FLAT_SHARE, **known}
+    return [*earlier, stage]
+
+
+def _of_run(place: Path) -> list[dict[str, Any]]:
+    _, state = checkpoint.averaged_weights(place)
+    record = json.loads((place.parent / "run.json").read_text("utf-8"))
+    configuration = state["configuration"]
+    same = {"filters": configuration["filters"], "protocol": configuration["protocol"], "samples": state["samples"]}
+    ran = {"steps": state["step"], "minutes": round(state["elapsed"] / 60.0, 1)}
+    return [*record.get("before", []), {**same, **ran, **options_that_decide(configuration)}]
