@@ -27,7 +27,7 @@ BATCH = 50
 STILL_SECONDS = 900.0
 MEMORY = 1.10
 PSS = frozenset({"daemon MB", "page MB", "worker MB"})
-"""In short runs not judged: it jumps when any other program with the same libraries ends, and 24 slides are no trend."""
+"""In short runs not judged: it jumps when another program with the same libraries ends, and 24 slides are no trend."""
 
 GRACE_MB = 5.0
 """Memory that a process may take beyond the ten per cent: the page's interpreter is small, and pages are counted."""
