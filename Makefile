@@ -42,7 +42,10 @@ lint: env
 test: env
 	@.ci/system chromium
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest
+	@rm -f build/tests.xml
+	$(BIN)/python -m pytest --junitxml=build/tests.xml
+	@# Written at the very end: something that ends pytest itself, with 0, would pass for tests that passed.
+	@test -s build/tests.xml || { echo "pytest was ended in the middle"; exit 1; }
 
 PRESET ?= paper
 train: env

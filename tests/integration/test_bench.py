@@ -5,6 +5,7 @@ Never the clock: this has to pass on a machine that is busy with something else.
 
 import importlib.util
 import math
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -137,6 +138,9 @@ def test_a_worker_that_takes_long_to_end_does_not_fail_what_is_done(monkeypatch,
         lambda *_: Slow(n_workers=1, processes=False, dashboard_address=None, scheduler_kwargs={"dashboard": False}),
     )
     loaded = configuration.load(folder=tmp_path, environ={})
+    before = os.getpriority(os.PRIO_PROCESS, 0)
     with cluster.connect(loaded.settings) as connected:
         assert connected.call(len, "abc").result(timeout=30) == 3
     assert "did not end in time" in caplog.text
+    # This worker was in our own process: what is done to workers' processes would have ended the tests, with 0.
+    assert os.getpriority(os.PRIO_PROCESS, 0) == before

@@ -175,7 +175,19 @@ class _NoSpans:
         """Let go what a worker measured."""
 
 
-class _EndHard(WorkerPlugin):  # type: ignore[misc]
+class _OfProcess(WorkerPlugin):  # type: ignore[misc]
+    """Something done to a worker's process, and never to ours: a worker may also run inside it, as in a test."""
+
+    def __init__(self) -> None:
+        self._ours = os.getpid()
+
+    @property
+    def apart(self) -> bool:
+        """Whether this is the process of a worker."""
+        return os.getpid() != self._ours
+
+
+class _EndHard(_OfProcess):
     """Ends a worker process at once when it is told to close.
 
     All it did is in the spool; to take down torch and tiatoolbox in good order takes seconds, for which a shutdown has
@@ -185,18 +197,22 @@ class _EndHard(WorkerPlugin):  # type: ignore[misc]
     name = "wsi-denoise-end"
 
     def teardown(self, worker: Any) -> None:  # noqa: ARG002 - Dask's own signature
-        os._exit(0)
+        if self.apart:
+            os._exit(0)
 
 
-class _GiveWay(WorkerPlugin):  # type: ignore[misc]
+class _GiveWay(_OfProcess):
     """Has a worker process wait behind other programs: who looks at slides comes first."""
 
     name = "wsi-denoise-nice"
 
     def __init__(self, nice: int) -> None:
+        super().__init__()
         self._nice = nice
 
     def setup(self, worker: Any) -> None:  # noqa: ARG002 - Dask's own signature
+        if not self.apart:
+            return
         # Linux keeps this for each thread; those to come have it from those that are there.
         for thread in (int(folder.name) for folder in Path("/proc/self/task").iterdir()):
             with suppress(OSError):
