@@ -286,4 +286,4 @@ def test_scanner_batches_are_made_by_the_scanners_protocol(tmp_path, bank):
     # JPEG's error is no noise of one sigma: the reported one is what was done.
     error = 255 * (noisy - clean).square().mean(dim=(1, 2, 3)).sqrt()
     assert float((error / sigma.clamp(min=0.5)).max()) < 1.3
-    assert int((sigma > 0).sum()) > len(sigma) // 2
+    assert int((sigma > 0).sum()) >= len(sigma) // 2
