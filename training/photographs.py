@@ -1,7 +1,7 @@
 """Photographs that Debian packages: ``python -m training.photographs``.
 
 Few patches of tissue are free of noise and JPEG, and those that are come from few stains. Photographs made smaller have
-textures and hues of any kind. Each package is named with its checksum, and so is each picture that is taken out of it;
+textures and hues of any kind. Each package is named with its checksum, and the pictures to take out of it by name:
 drawings, blurred pictures and noisy ones are left.
 """
 

@@ -18,14 +18,19 @@ from wsi_denoise.network import weights
 NAMES = ("steps", "seed", "rate", "polish", "decay", "pixels", "flat")
 
 
-def options_of(stage: Mapping[str, Any], card: weights.ModelCard, photographs: Path) -> list[str]:
+def stages_of(card: weights.ModelCard) -> list[Mapping[str, Any]]:
+    """Return the runs of a card, in order: those before its own, and its own."""
+    return [*card.training.get("before", []), card.training]
+
+
+def options_of(stage: Mapping[str, Any], card: weights.ModelCard, pictures: Path) -> list[str]:
     """Return the options of :mod:`training.train` that a run of a card stands for, but for its first weights.
 
     Parameters
     ----------
     stage : mapping
-        The card's ``training``, or one of the runs ``before`` it.
-    photographs : Path
+        One of :func:`stages_of`.
+    pictures : Path
         Where the photographs lie, for a run that had them.
     """
     filters, protocol = stage.get("filters", card.filters), stage.get("protocol", card.protocol)
@@ -35,18 +40,18 @@ def options_of(stage: Mapping[str, Any], card: weights.ModelCard, photographs: P
             options += [f"--{name}", str(stage[name])]
     switches = {"residual": card.residual, "full-skip": card.full_skip, "bf16": stage["bf16"]}
     options += [f"--{'' if on else 'no-'}{name}" for name, on in switches.items()]
-    return [*options, "--photographs", str(photographs)] if stage.get("photographs") else options
+    return [*options, "--photographs", str(pictures)] if stage.get("photographs") else options
 
 
 def runs_of(card: weights.ModelCard, folder: Path) -> list[tuple[Path, list[str]]]:
     """Return the runs that make a preset, in order: the folder and the options of each."""
     runs: list[tuple[Path, list[str]]] = []
-    before = card.training.get("before", [])
-    for number, stage in enumerate([*before, card.training], 1):
+    stages = stages_of(card)
+    for number, stage in enumerate(stages, 1):
         options = options_of(stage, card, folder / "photographs")
         if runs:
             options += ["--initial", str(runs[-1][0] / train.CHECKPOINT)]
-        runs.append((folder / (card.name if number > len(before) else f"{card.name}-{number}"), options))
+        runs.append((folder / (card.name if number == len(stages) else f"{card.name}-{number}"), options))
     return runs
 
 
@@ -65,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if wrong:
         return 1
     card = weights.card(given.preset)
-    if not given.show and any(stage.get("photographs") for stage in (card.training, *card.training.get("before", []))):
+    if not given.show and any(stage.get("photographs") for stage in stages_of(card)):
         photographs.fetch(given.out / "photographs")
     for folder, what in runs_of(card, given.out):
         whole = ["--out", str(folder), "--shared", str(given.shared), "--threads", str(given.threads), *what]
