@@ -295,4 +295,5 @@ def test_an_export_holds_only_a_part_in_memory(write, monkeypatch):
         return peak
 
     most(10)  # imports
-    assert most(2_000) < 2 * most(400)
+    # All at once would be 20 times as much; other threads of this process are counted too, so not twice.
+    assert most(8_000) < 5 * most(400)
