@@ -28,6 +28,7 @@ from wsi_denoise.errors import (
     WorkerLost,
     WsiDenoiseError,
 )
+from wsi_denoise.heartbeat import Heartbeat
 from wsi_denoise.intake.fingerprint import fingerprint
 from wsi_denoise.intake.parts import slide_files, snapshot
 from wsi_denoise.intake.quarantine import Quarantine
@@ -39,11 +40,11 @@ from wsi_denoise.jobs.values import Job
 from wsi_denoise.network import weights
 from wsi_denoise.pauses import Pauses
 from wsi_denoise.processing import remote, waiting
+from wsi_denoise.processing.blocks import Interrupted
 from wsi_denoise.processing.cluster import Cluster, connect, forget_keys
-from wsi_denoise.processing.slide import Interrupted
 from wsi_denoise.recovery import identity, recover, sweep
 from wsi_denoise.retention import Tidying
-from wsi_denoise.runner import Heartbeat, Runner
+from wsi_denoise.runner import Runner
 from wsi_denoise.settings import Loaded, Settings
 
 _log = logging.getLogger(__name__)
@@ -141,6 +142,7 @@ class Daemon:
                     on_change=self._changed,
                     on_wait=lambda job, text: self._say(f"job {job.id} waits: {text}"),
                     pauses=pauses,
+                    look_ahead=True,
                 )
                 try:
                     self._device(cluster, heartbeat, leave)

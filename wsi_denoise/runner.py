@@ -9,11 +9,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from wsi_denoise import notify, space
 from wsi_denoise.errors import (
@@ -28,6 +27,7 @@ from wsi_denoise.errors import (
     StoreError,
     WsiDenoiseError,
 )
+from wsi_denoise.heartbeat import Heartbeat
 from wsi_denoise.intake.parts import slide_files, snapshot
 from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.jobs.states import DEATHS, JobState, deaths, failures, retry_at
@@ -37,8 +37,10 @@ from wsi_denoise.network import weights
 from wsi_denoise.outputs import output_path
 from wsi_denoise.pauses import Pauses
 from wsi_denoise.processing import remote, waiting
+from wsi_denoise.processing.ahead import Ahead
+from wsi_denoise.processing.blocks import Interrupted, Progress
 from wsi_denoise.processing.cluster import Cluster
-from wsi_denoise.processing.slide import Interrupted, Progress, Request, Result, denoise_slide, replaceable
+from wsi_denoise.processing.slide import Request, Result, denoise_slide, replaceable
 from wsi_denoise.processing.spool import Spool
 from wsi_denoise.processing.values import SlidePlan, facts_of
 from wsi_denoise.settings import Settings
@@ -52,60 +54,6 @@ WRITE_SECONDS = 15.0
 _DATABASE_BYTES = 8_000_000
 _SPOOL_IN_VAIN = frozenset({JobState.QUARANTINED, JobState.SETTLING})
 """Nobody goes on from the finished blocks of a job that ended so."""
-
-
-class Heartbeat:
-    """Says that a daemon lives, from a thread of its own, and renews the lease of what it works on.
-
-    Parameters
-    ----------
-    store : JobStore
-    daemon_id : int
-    settings : Settings
-    """
-
-    def __init__(self, store: JobStore, daemon_id: int, settings: Settings) -> None:
-        self._store, self._daemon_id, self._jobs = store, daemon_id, settings.jobs
-        self._job_id: int | None = None
-        self._lost = threading.Event()
-        self._stop = threading.Event()
-        self.device: str | None = None
-        self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(timeout=5)
-
-    @contextmanager
-    def on(self, job: Job) -> Iterator[None]:
-        """Keep the lease of a job while the block runs."""
-        self._lost.clear()
-        self._job_id = job.id
-        try:
-            yield
-        finally:
-            self._job_id = None
-
-    def check(self) -> None:
-        """Raise LeaseLost when another daemon has taken the job over."""
-        if self._lost.is_set():
-            raise LeaseLost
-
-    def _beat(self) -> None:
-        while not self._stop.wait(self._jobs.heartbeat_seconds):
-            job_id = self._job_id
-            try:
-                held = self._store.heartbeat(self._daemon_id, job_id, self._jobs.lease_seconds, device=self.device)
-            except StoreError as error:
-                # The lease is longer than several heartbeats: a database that is locked for a moment costs nothing.
-                _log.warning("heartbeat: %s", error)
-                continue
-            if not held and job_id == self._job_id:
-                self._lost.set()
 
 
 class Runner:
@@ -128,6 +76,8 @@ class Runner:
         Where notes are written; None writes none (a person is looking at the terminal).
     pauses : Pauses or None
         Those of a daemon: a full disk and quiet hours. Without, the job is tried again later like any other.
+    look_ahead : bool
+        Plan the next job of the queue while the last blocks of the current one run.
     """
 
     def __init__(
@@ -143,6 +93,7 @@ class Runner:
         on_wait: Callable[[Job, str], None] = lambda _job, _text: None,
         quarantine: Quarantine | None = None,
         pauses: Pauses | None = None,
+        look_ahead: bool = False,
     ) -> None:
         self._settings, self._store, self._cluster = settings, store, cluster
         self._daemon_id, self._origin = daemon_id, f"daemon:{daemon_id}"
@@ -153,6 +104,7 @@ class Runner:
         self._told = 0.0
         self._spool: Spool | None = None
         self._waits: set[str] = set()
+        self._ahead = Ahead(cluster) if look_ahead else None
 
     def run(self, job: Job) -> Job:
         """Run a claimed job to whatever end, and return it as the store has it then.
@@ -250,31 +202,8 @@ class Runner:
         card = weights.card(job.preset)
         if card.not_for_slides and not settings.model.allow_unsafe:
             raise PresetNotForSlides(job.preset)
-        path = Path(job.slide)
         self._check_source(job)
-
-        def name(facts: Mapping[str, Any]) -> Path:
-            return output_path(
-                settings.output.folder,
-                Path(job.relative),
-                facts,
-                taken=lambda file: file.exists() and not replaceable(file, facts),
-                overwrite=settings.output.overwrite,
-            )
-
-        maps = None if job.region else settings.jobs.state / "maps" / f"{job.id}.npz"
-        request = Request(
-            path=path,
-            fingerprint=job.fingerprint or "",
-            settings=settings,
-            preset=job.preset,
-            output=name,
-            maps=maps,
-            check_source=lambda: self._check_source(job),
-            overwrite=settings.output.overwrite,
-            region=job.region,
-            overview=settings.jobs.state / "overviews" / f"{job.id}.tiff",
-        )
+        request = self._request(job, settings)
         planned: list[SlidePlan] = []
 
         def on_plan(plan: SlidePlan) -> None:
@@ -294,6 +223,8 @@ class Runner:
             on_progress=lambda progress: self._progress(job, progress),
             keep_going=lambda: self._keep_going(job),
             on_wait=lambda text: self._remark(job, text),
+            ahead=self._ahead,
+            on_tail=self._look_ahead,
         )
         if job.region:
             picture = result.output.with_suffix(".png")
@@ -302,6 +233,43 @@ class Runner:
                 self._cluster, watch, lambda: self._keep_going(job), remote.preview, planned[0], result.output, picture
             )
         return result, Spool(planned[0].work.spool)
+
+    def _look_ahead(self) -> None:
+        """Have the next job's slide planned: the workers that have nothing left to do of this one are free for it."""
+        if self._ahead is None:
+            return
+        try:
+            job = self._store.next_queued()
+            if job is not None:
+                settings = self._settings.with_values(job.settings)
+                self._ahead.begin(*self._request(job, settings).planning)
+        except WsiDenoiseError as error:
+            # Whatever is wrong is told when the job's turn comes.
+            _log.info("planning ahead: %s", error)
+
+    def _request(self, job: Job, settings: Settings) -> Request:
+        def name(facts: Mapping[str, Any]) -> Path:
+            return output_path(
+                settings.output.folder,
+                Path(job.relative),
+                facts,
+                taken=lambda file: file.exists() and not replaceable(file, facts),
+                overwrite=settings.output.overwrite,
+            )
+
+        maps = None if job.region else settings.jobs.state / "maps" / f"{job.id}.npz"
+        return Request(
+            path=Path(job.slide),
+            fingerprint=job.fingerprint or "",
+            settings=settings,
+            preset=job.preset,
+            output=name,
+            maps=maps,
+            check_source=lambda: self._check_source(job),
+            overwrite=settings.output.overwrite,
+            region=job.region,
+            overview=settings.jobs.state / "overviews" / f"{job.id}.tiff",
+        )
 
     def _finish(self, job: Job, result: Result) -> Job:
         maps = None if job.region else self._settings.jobs.state / "maps" / f"{job.id}.npz"

@@ -31,7 +31,7 @@ from wsi_denoise.processing.values import SlidePlan
 from wsi_denoise.quality import fidelity
 from wsi_denoise.slide import reader
 from wsi_denoise.slide.encoding import Encoding, cut
-from wsi_denoise.slide.lattice import TILE, tile_shape
+from wsi_denoise.slide.lattice import TILE, cover, tile_shape
 
 Pixels = NDArray[np.uint8]
 
@@ -95,11 +95,10 @@ def denoised(plan: SlidePlan, read: block.Read) -> tuple[Pixels, float]:
     error, samples = 0.0, 0
     for index in work.lattice.blocks():
         region = work.lattice.region(index)
-        padded = block.read_mirrored(read, block.around(region, work), work)
         chosen = plan.tissue[work.lattice.patches(index)]
-        before, after = block.denoise_region(
-            padded, region, chosen, work.halo, work.plan.window, work.plan.batch, device
-        )
+        covered = cover(region, chosen, work.plan.sides, work.halo)
+        padded = block.read_mirrored(read, covered.area, work)
+        before, after = block.denoise_region(padded, covered, chosen, work.plan.batch, device)
         result[region.y.start : region.y.stop, region.x.start : region.x.stop] = after
         squares, count = fidelity.squared_error(before, after)
         error, samples = error + squares, samples + count

@@ -104,7 +104,7 @@ class Large:
         return result
 
 
-def write(path: Path, side: int, *, one_level: bool = False, share: float = THIRD) -> Path:
+def write(path: Path, side: int, *, one_level: bool = False, share: float = THIRD, seed: int = 1) -> Path:
     """Write a slide of `side` x `side` pixels and return its path.
 
     Parameters
@@ -115,10 +115,11 @@ def write(path: Path, side: int, *, one_level: bool = False, share: float = THIR
         Without the smaller levels: then a thumbnail has to be made of level 0.
     share : float
         How much of it is tissue, 0 to a third, or 1 for all of it.
+    seed : int
     """
     sizes = level_sizes(side, side)
     part = path.with_name(f".{path.name}.part")
-    drawn = Large(side, share=share).bands()
+    drawn = Large(side, seed, share).bands()
     header = Header(f"Tiled from tiatoolbox's H&E picture, {side} x {side} px. Research use only.", (MPP, MPP))
     if one_level or len(sizes) == 1:
         tiles = (tile for band in drawn for tile in _encoded(band))

@@ -19,7 +19,7 @@ from wsi_denoise.network.denoiser import Denoiser
 from wsi_denoise.network.plan import Plan
 from wsi_denoise.processing.block import denoise_region
 from wsi_denoise.quality import evidence
-from wsi_denoise.slide.lattice import PATCH, Lattice, Region, Span, count, mirror, round_up
+from wsi_denoise.slide.lattice import PATCH, Lattice, Region, Span, count, cover, mirror, round_up
 
 WHOLE_HALO = 112
 """Crops the whole-image result exactly; DESIGN's own measurement on the architecture."""
@@ -59,13 +59,9 @@ def blockwise(image: np.ndarray, denoiser: Denoiser, halo: int, window: int) -> 
     result = np.empty_like(image)
     for block in lattice.blocks():
         region = lattice.region(block)
-        side = window * PATCH
-        x, y = region.origin
-        full = Region(
-            Span(y, y + count(len(region.y), side) * side), Span(x, x + count(len(region.x), side) * side)
-        ).grown(halo)
         chosen = np.ones((count(len(region.y), PATCH), count(len(region.x), PATCH)), np.bool_)
-        _, after = denoise_region(padded(image, full), region, chosen, halo, window, 1, denoiser)
+        covered = cover(region, chosen, (window,), halo)
+        _, after = denoise_region(padded(image, covered.area), covered, chosen, 1, denoiser)
         result[region.y.start : region.y.stop, region.x.start : region.x.stop] = after
     return result
 

@@ -6,11 +6,13 @@ One worker process serves all of the module; the worker that is killed is that o
 import os
 import signal
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openslide
@@ -27,8 +29,11 @@ from wsi_denoise.errors import (
     SlideChanged,
     SlideError,
 )
+from wsi_denoise.processing.ahead import Ahead
+from wsi_denoise.processing.blocks import Interrupted, Progress
 from wsi_denoise.processing.cluster import Cluster, connect
-from wsi_denoise.processing.slide import Interrupted, Progress, Request, Result, denoise_slide
+from wsi_denoise.processing.slide import Request, Result, denoise_slide
+from wsi_denoise.processing.tasks import THUMBNAIL
 from wsi_denoise.processing.values import SlidePlan
 from wsi_denoise.quality import patchmap
 from wsi_denoise.settings import Settings, load
@@ -113,6 +118,8 @@ class Case:
         preset: str = "paper",
         overwrite: bool = False,
         region: tuple[int, int, int, int] | None = None,
+        ahead: Ahead | None = None,
+        on_tail: Callable[[], None] = lambda: None,
     ) -> Result:
         self.seen, self.plans = [], []
 
@@ -120,7 +127,21 @@ class Case:
             self.plans.append(plan)
             on_plan(plan)
 
-        request = Request(
+        request = self.request(check_source=check_source, preset=preset, overwrite=overwrite, region=region)
+        return denoise_slide(
+            request,
+            self.cluster,
+            on_plan=planned,
+            on_progress=self.seen.append,
+            keep_going=keep_going,
+            ahead=ahead,
+            on_tail=on_tail,
+        )
+
+    def request(
+        self, *, check_source: Callable[[], None] = lambda: None, preset: str = "paper", **wishes: Any
+    ) -> Request:
+        return Request(
             path=self.slide,
             fingerprint=sha256(self.slide),
             settings=self.settings,
@@ -128,11 +149,7 @@ class Case:
             output=lambda _facts: self.output,
             maps=self.maps,
             check_source=check_source,
-            overwrite=overwrite,
-            region=region,
-        )
-        return denoise_slide(
-            request, self.cluster, on_plan=planned, on_progress=self.seen.append, keep_going=keep_going
+            **wishes,
         )
 
     @property
@@ -432,6 +449,66 @@ def test_a_shutdown_lets_the_running_block_finish(cluster, clean, tmp_path):
     assert not square.output.exists()
     square.run()
     assert square.seen[0].resumed >= 1
+
+
+@pytest.fixture
+def ahead(cluster) -> Iterator[Ahead]:
+    ahead = Ahead(cluster)
+    yield ahead
+    ahead.drop()
+
+
+def another(strip: Case, clean: np.ndarray) -> Case:
+    """A second slide, in a folder of its own."""
+    folder = strip.folder / "next"
+    folder.mkdir()
+    slide = write_slide(folder / "a.tiff", noisy(clean[300:500, :400], 15))
+    return Case(strip.cluster, folder, slide, settings_in(folder))
+
+
+def settled(strip: Case) -> bool:
+    """Wait until the plan made ahead has left the slide's picture for the page in the spool; tell whether it did."""
+    for _ in range(400):
+        if list((strip.folder / ".wsi-denoise" / "spool").glob(f"*/{THUMBNAIL}")):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_the_next_slide_is_planned_while_the_last_blocks_run(strip, clean, ahead):
+    following = another(strip, clean)
+    strip.run(ahead=ahead, on_tail=lambda: ahead.begin(*following.request().planning))
+    assert settled(following)
+    (picture,) = (following.folder / ".wsi-denoise" / "spool").glob(f"*/{THUMBNAIL}")
+    picture.unlink()
+    following.run(ahead=ahead)
+    assert not (following.spooled / THUMBNAIL).exists(), "it was planned a second time"
+    before = following.pixels()
+    following.run()
+    np.testing.assert_array_equal(following.pixels(), before)
+
+
+def test_a_guess_that_was_wrong_or_failed_costs_nothing(strip, clean, ahead):
+    following = another(strip, clean)
+    ahead.begin(*following.request().planning)
+    strip.run(ahead=ahead)
+    whole = strip.slide.read_bytes()
+    strip.slide.write_bytes(b"no slide at all" * 100)
+    ahead.begin(*strip.request().planning)
+    strip.slide.write_bytes(whole)
+    following.run(ahead=ahead)
+    with pytest.raises(NoSuchPreset):
+        strip.run(ahead=ahead, preset="nonsense")
+
+
+def test_a_worker_that_dies_with_a_plan_made_ahead_loses_only_that(strip, clean, ahead, killer):
+    following = another(strip, clean)
+    death = killer(SECOND, 1)
+    strip.run(on_plan=death.watch, ahead=ahead, on_tail=lambda: ahead.begin(*following.request().planning))
+    assert len(death.killed) == 1
+    assert strip.seen[-1].done == 2
+    following.run(ahead=ahead)
+    assert following.output.is_file()
 
 
 def test_a_source_that_changed_meanwhile_is_not_published(strip):

@@ -26,6 +26,7 @@ from wsi_denoise.slide.lattice import (
     Region,
     Span,
     count,
+    cover,
     halve,
     level_sizes,
     mirror,
@@ -265,10 +266,11 @@ def test_a_region_of_a_slide_is_read_at_its_place(noisy, denoiser, tmp_path):
     ("x", "y", "halo"), [(16, 0, 48), (0, 16, 48), (95, 0, 48), (0, 0, 40), (0, 0, 1), (PATCH, 8, 16)]
 )
 def test_what_is_off_the_lattice_is_refused(x, y, halo, denoiser):
-    region = Region(Span(y, y + PATCH), Span(x, x + PATCH))
+    chosen = np.ones((1, 1), bool)
+    covered = cover(Region(Span(y, y + PATCH), Span(x, x + PATCH)), chosen, (1,), halo)
     padded = np.zeros((PATCH + 2 * halo, PATCH + 2 * halo, 3), np.uint8)
     with pytest.raises(ValueError, match="off the lattice"):
-        denoise_region(padded, region, np.ones((1, 1), bool), halo, 1, 1, denoiser)
+        denoise_region(padded, covered, chosen, 1, denoiser)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (5, 3), (200, 100)])

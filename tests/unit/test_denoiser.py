@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from wsi_denoise.errors import SettingsInvalid
-from wsi_denoise.network.denoiser import Denoiser, choose
+from wsi_denoise.network.denoiser import Denoiser, choose, default_window
 from wsi_denoise.network.irunet import IRUNet
 from wsi_denoise.network.plan import Plan
 from wsi_denoise.settings import ComputeSettings
@@ -84,6 +84,21 @@ def test_choosing_says_what_it_is() -> None:
     assert (
         chosen.numerics != choose(ComputeSettings(device="cpu", backend="torch", precision="bf16", window=2)).numerics
     )
+
+
+@pytest.mark.parametrize(
+    ("device", "backend", "gigabytes", "window"),
+    [("cpu", "openvino", 4, 16), ("cpu", "openvino", 2, 8), ("cpu", "torch", 64, 8), ("cuda", "torch", 1, 16)],
+)
+def test_large_windows_are_for_those_who_have_the_memory(device, backend, gigabytes, window) -> None:
+    assert default_window(device, backend, gigabytes * 2**30) == window
+
+
+def test_smaller_windows_are_halves_and_a_gpu_has_no_small_ones() -> None:
+    assert Plan("cpu", "openvino", "bf16", 16, 1).sides == (16, 8, 4, 2)
+    assert Plan("cuda", "torch", "fp16", 16, 2).sides == (16, 8)
+    assert Plan("cpu", "torch", "fp32", 6, 1).sides == (6, 3)
+    assert Plan("cpu", "torch", "fp32", 1, 1).sides == (1,)
 
 
 @pytest.mark.parametrize("wrong", [{"device": "cpu", "precision": "fp16"}, {"device": "cuda", "backend": "openvino"}])

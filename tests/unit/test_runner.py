@@ -9,10 +9,11 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from wsi_denoise.errors import OutputUnwritable, SchedulerUnreachable, WorkerLost
+from wsi_denoise.heartbeat import Heartbeat
 from wsi_denoise.jobs import database
 from wsi_denoise.jobs.states import DEATHS, JobState
 from wsi_denoise.jobs.store import JobStore
-from wsi_denoise.runner import Heartbeat, Runner
+from wsi_denoise.runner import Runner
 from wsi_denoise.settings import load
 
 

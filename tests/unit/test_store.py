@@ -200,6 +200,24 @@ def test_claims_by_priority_then_age(store, daemon, clock):
     assert store.claim(daemon, 60) is None
 
 
+def test_the_next_one_is_told_and_not_taken(store, daemon, clock):
+    assert store.next_queued() is None
+    for name, priority in [("old", 0), ("urgent", 9), ("cancelled", 10)]:
+        job = queued(store, name, priority=priority)
+        clock.advance(1)
+    store.cancel(job.id, "person:cli")
+    for name in ("urgent", "old"):
+        assert (store.next_queued().relative, store.next_queued().state) == (name, JobState.QUEUED)
+        assert store.claim(daemon, 60).relative == name
+    assert store.next_queued() is None
+    store.retry_later(job.id - 1, WorkerLost(), clock() + timedelta(seconds=9), "test")
+    assert store.next_queued() is None
+    clock.advance(9)
+    assert store.next_queued().relative == "urgent"
+    store.pause("person:cli", "because")
+    assert store.next_queued() is None
+
+
 def test_a_claim_makes_an_attempt(store, daemon):
     job = queued(store)
     claimed = store.claim(daemon, 60)

@@ -128,6 +128,14 @@ class Work(Record):
             self._record(session, row, origin, "running", message, **data)
             return value(session, row)
 
+    def next_queued(self) -> Job | None:
+        """Return the job that :meth:`claim` would take from the queue now; it is not taken, and may be gone by then."""
+        now = self._clock()
+        with self.reading() as session:
+            number = session.scalar(_NEXT, {"now": now, "never": now + _NEVER})
+            row = None if number is None else session.get(JobRow, number)
+            return None if row is None else value(session, row)
+
     def heartbeat(self, daemon_id: int, job_id: int | None, lease_seconds: float, *, device: str | None = None) -> bool:
         """Say that a daemon lives, and renew its lease on a job.
 
@@ -313,16 +321,18 @@ def _due(jobs: Any) -> ColumnElement[bool]:
     return and_(jobs.c.state == JobState.QUEUED, due)
 
 
-def _first(condition: Callable[[Any], ColumnElement[bool]]) -> Any:
+def _ordered(condition: Callable[[Any], ColumnElement[bool]]) -> Any:
     jobs = _JOBS.alias()
     return (
         select(jobs.c.id)
         .where(condition(jobs), ~jobs.c.cancel_requested)
         .order_by(jobs.c.priority.desc(), jobs.c.created, jobs.c.id)
         .limit(1)
-        .with_for_update(skip_locked=True)
-        .scalar_subquery()
     )
+
+
+def _first(condition: Callable[[Any], ColumnElement[bool]]) -> Any:
+    return _ordered(condition).with_for_update(skip_locked=True).scalar_subquery()
 
 
 # These are made once, because making them takes longer than running them, and that under the writer's lock.
@@ -331,6 +341,7 @@ _ANYTHING = select(
         or_(and_(_expired(_JOBS), or_(_JOBS.c.cancel_requested, ~_PAUSED)), and_(_due(_JOBS), ~_PAUSED)),
     )
 )
+_NEXT = _ordered(_due).where(~_PAUSED)
 _ABANDONED = select(_JOBS.c.id).where(_expired(_JOBS), _JOBS.c.cancel_requested).with_for_update(skip_locked=True)
 _EXPIRED = select(_JOBS.c.id).where(_expired(_JOBS), ~_PAUSED).with_for_update(skip_locked=True)
 _TAKING: dict[str, Any] = {

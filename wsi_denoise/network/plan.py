@@ -8,6 +8,9 @@ from typing import Literal
 Backend = Literal["torch", "openvino"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
+SMALLEST = {"cpu": 2, "cuda": 8}
+"""Smallest windows that are chosen, in patches: a small one does not fill a GPU."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -22,7 +25,7 @@ class Plan:
     precision : str
         ``fp32``, ``bf16`` or ``fp16``.
     window : int
-        Side of a window in patches, without halo.
+        Side of the largest windows in patches, without halo.
     batch : int
         Windows per batch.
     """
@@ -34,11 +37,18 @@ class Plan:
     batch: int
 
     @property
+    def sides(self) -> tuple[int, ...]:
+        """Sides of windows in patches, largest first: a block that is partly glass is done in smaller ones."""
+        sides = [self.window]
+        while sides[-1] % 2 == 0 and sides[-1] // 2 >= SMALLEST[self.device]:
+            sides.append(sides[-1] // 2)
+        return tuple(sides)
+
+    @property
     def numerics(self) -> str:
         """What must not be mixed within a slide."""
         return f"{self.device}-{self.backend}-{self.precision}-w{self.window}"
 
     def __str__(self) -> str:
-        return (
-            f"{self.device}, {self.backend}, {self.precision}, windows of {self.window} patches, {self.batch} a batch"
-        )
+        numerics = f"{self.device}, {self.backend}, {self.precision}"
+        return f"{numerics}, windows of {self.window} patches at most, {self.batch} a batch"

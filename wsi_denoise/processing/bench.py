@@ -29,7 +29,7 @@ from wsi_denoise.processing.values import Mask, SlideWork
 from wsi_denoise.quality import evidence, structure
 from wsi_denoise.settings import Loaded, Settings
 from wsi_denoise.slide import reader
-from wsi_denoise.slide.lattice import BLOCK_PATCHES, PATCH, BlockIndex
+from wsi_denoise.slide.lattice import BLOCK_PATCHES, PATCH, BlockIndex, Cover, cover
 
 Measurement = tuple[str, float, str]
 """Stage, value and unit."""
@@ -148,15 +148,12 @@ class Blocks:
 
     def read(self, index: BlockIndex) -> None:
         """Read a block and its halo."""
-        wanted = block.around(self.work.lattice.region(index), self.work)
-        self._padded[index] = block.read_mirrored(self._slide.read, wanted, self.work)
+        self._padded[index] = block.read_mirrored(self._slide.read, self._cover(index).area, self.work)
 
     def network(self, index: BlockIndex) -> None:
         """Denoise every patch of a block that was read."""
-        work, region = self.work, self.work.lattice.region(index)
-        chosen = self._chosen(index)
         self._pairs[index] = block.denoise_region(
-            self._padded[index], region, chosen, work.halo, work.plan.window, work.plan.batch, self._denoiser
+            self._padded[index], self._cover(index), self._chosen(index), self.work.plan.batch, self._denoiser
         )
 
     def measure(self, index: BlockIndex) -> None:
@@ -168,6 +165,9 @@ class Blocks:
     def encode(self, index: BlockIndex) -> None:
         """Halve and encode a block that was denoised; its codec error is measured as in a job."""
         block.encode(self._pairs[index][1], self.work.encoding)
+
+    def _cover(self, index: BlockIndex) -> Cover:
+        return cover(self.work.lattice.region(index), self._chosen(index), self.work.plan.sides, self.work.halo)
 
     def _chosen(self, index: BlockIndex) -> Mask:
         rows, columns = self.work.lattice.patches(index)
@@ -236,8 +236,10 @@ def _together(
 def warm(work: SlideWork, threads: int) -> None:
     """Have a worker open the slide, and load and compile the network."""
     reader.open_cached(work.path, max_megapixels=work.max_megapixels)
-    side = work.plan.window * PATCH + 2 * work.halo
-    network.cached(work.preset, work.plan, threads).denoise(np.zeros((work.plan.batch, side, side, 3), np.uint8))
+    denoiser = network.cached(work.preset, work.plan, threads)
+    for patches in work.plan.sides:
+        side = patches * PATCH + 2 * work.halo
+        denoiser.denoise(np.zeros((work.plan.batch, side, side, 3), np.uint8))
 
 
 def processor_seconds() -> float:

@@ -6,7 +6,8 @@ No pixels travel: a task gets a path and coordinates, and what it leaves is a fi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby, islice
 
 import numpy as np
 
@@ -20,11 +21,12 @@ from wsi_denoise.slide.lattice import (
     STRIDE,
     TILE,
     BlockIndex,
+    Cover,
     Region,
     count,
+    cover,
     halve,
     mirror,
-    windows,
 )
 
 Read = Callable[[int, int, int, int], Pixels]
@@ -53,10 +55,11 @@ def run_block(work: SlideWork, block: BlockIndex, tissue: Mask, read: Read, deno
     """
     region = work.lattice.region(block)
     chosen = np.ones_like(tissue) if work.background == "denoise" else tissue
+    covered = cover(region, chosen, work.plan.sides, work.halo)
     clock = _Clock()
-    padded = read_mirrored(read, around(region, work), work)
+    padded = read_mirrored(read, covered.area, work)
     clock.lap("read")
-    before, after = denoise_region(padded, region, chosen, work.halo, work.plan.window, work.plan.batch, denoiser)
+    before, after = denoise_region(padded, covered, chosen, work.plan.batch, denoiser)
     if work.background == "flatten":
         _flatten(after, tissue, work.glass)
     clock.lap("network")
@@ -82,16 +85,6 @@ class _Clock:
         now = time.perf_counter()
         self.seconds[name] = now - self._last
         self._last = now
-
-
-def around(region: Region, work: SlideWork) -> Region:
-    """Return the block in whole windows, and its halo."""
-    side = work.plan.window * PATCH
-    width, height = (count(length, side) * side for length in region.size)
-    x, y = region.origin
-    return Region(
-        type(region.y)(y - work.halo, y + height + work.halo), type(region.x)(x - work.halo, x + width + work.halo)
-    )
 
 
 def read_mirrored(read: Read, wanted: Region, work: SlideWork) -> Pixels:
@@ -120,7 +113,7 @@ def read_mirrored(read: Read, wanted: Region, work: SlideWork) -> Pixels:
 
 
 def denoise_region(
-    padded: Pixels, region: Region, chosen: Mask, halo: int, window: int, batch: int, denoiser: Denoiser
+    padded: Pixels, covered: Cover, chosen: Mask, batch: int, denoiser: Denoiser
 ) -> tuple[Pixels, Pixels]:
     """Denoise the chosen patches of a region.
 
@@ -130,30 +123,31 @@ def denoise_region(
     Parameters
     ----------
     padded : ndarray
-        (height, width, 3) uint8: the region rounded up to whole windows, with `halo` around it.
-    region : Region
-        What is kept.
+        (height, width, 3) uint8: the cover's area.
+    covered : Cover
+        What is kept, and the windows.
     chosen : ndarray of bool
         (rows, columns) of patches that are replaced.
-    halo, window, batch : int
-        Pixels, patches, windows.
-    denoiser : Denoiser
+    batch : int
+        Windows.
 
     Returns
     -------
     before, after : ndarray
         (height, width, 3) uint8 of the region.
     """
+    region, area, halo = covered.region, covered.area, covered.halo
     if halo % STRIDE or region.x.start % PATCH or region.y.start % PATCH:
         raise ValueError(f"region {region} with a halo of {halo} px is off the lattice")
-    width, height = region.size
-    before = padded[halo : halo + height, halo : halo + width]
+    (width, height), (left, top) = region.size, area.origin
+    y, x = region.y.start - top, region.x.start - left
+    before = padded[y : y + height, x : x + width]
     after = before.copy()
-    for group in _grouped(_windows_with(chosen, region, window), batch):
-        side = window * PATCH + 2 * halo
+    for group in _grouped(covered.windows, batch):
+        side = len(group[0].x) + 2 * halo
         stack = np.empty((batch, side, side, 3), np.uint8)
         for number, part in enumerate(group):
-            y, x = part.y.start - region.y.start, part.x.start - region.x.start
+            y, x = part.y.start - halo - top, part.x.start - halo - left
             stack[number] = padded[y : y + side, x : x + side]
         # Few shapes: a last batch that is not full repeats a window instead of having a shape of its own.
         stack[len(group) :] = stack[0]
@@ -163,22 +157,12 @@ def denoise_region(
     return before, after
 
 
-def _windows_with(chosen: Mask, region: Region, window: int) -> Iterator[Region]:
-    for part in windows(region, window):
-        row, column = _patch_of(part, region)
-        if chosen[row : row + window, column : column + window].any():
-            yield part
-
-
-def _grouped(parts: Iterator[Region], size: int) -> Iterator[list[Region]]:
-    group: list[Region] = []
-    for part in parts:
-        group.append(part)
-        if len(group) == size:
+def _grouped(windows: Iterable[Region], size: int) -> Iterator[list[Region]]:
+    """Yield up to `size` windows of one side at a time."""
+    for _, alike in groupby(windows, key=lambda window: window.size):
+        parts = iter(alike)
+        while group := list(islice(parts, size)):
             yield group
-            group = []
-    if group:
-        yield group
 
 
 def _patch_of(part: Region, region: Region) -> tuple[int, int]:

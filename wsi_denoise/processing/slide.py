@@ -9,64 +9,28 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distributed import KilledWorker
-
 from wsi_denoise import access, space
 from wsi_denoise.errors import (
-    BlockKillsWorker,
     OutputExists,
     VerificationFailed,
 )
 from wsi_denoise.processing import remote, waiting
+from wsi_denoise.processing.ahead import Ahead
+from wsi_denoise.processing.blocks import Blocks, Progress
 from wsi_denoise.processing.cluster import Cluster
-from wsi_denoise.processing.spool import Spool
 from wsi_denoise.processing.values import BlockLost, SlidePlan
-from wsi_denoise.processing.waiting import StillOut, Watch
+from wsi_denoise.processing.waiting import Watch
 from wsi_denoise.quality.verdict import Judgement, judge
 from wsi_denoise.settings import Settings
 from wsi_denoise.slide import provenance
-from wsi_denoise.slide.lattice import BlockIndex
 
 _log = logging.getLogger(__name__)
-
-BLOCKS_PER_THREAD = 3
-DEATHS = 3
-"""Times that a block may take its worker down while it is alone, before it is blamed."""
-
-DRAIN_SECONDS = 8.0
-"""A shutdown waits so long for blocks that run: with ending the workers it stays below twenty seconds."""
-
-
-class Interrupted(Exception):
-    """The daemon is shutting down: blocks in flight were finished, the job goes back to the queue."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a slide is.
-
-    Parameters
-    ----------
-    done, total, resumed : int
-        Blocks finished (resumed ones included), of how many, and found in the spool.
-    rate : float or None
-        Megapixels of level 0 per second in this attempt.
-    seconds_left : float or None
-        Estimate, by patches that go through the network.
-    """
-
-    done: int
-    total: int
-    resumed: int
-    rate: float | None = None
-    seconds_left: float | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +70,11 @@ class Request:
         """Folder of all spool folders."""
         return self.settings.jobs.state / "spool"
 
+    @property
+    def planning(self) -> tuple[Any, ...]:
+        """Arguments of :func:`wsi_denoise.processing.tasks.plan_slide`."""
+        return self.path, self.fingerprint, self.settings, self.preset, self.spool, self.region
+
 
 @dataclass(frozen=True)
 class Result:
@@ -133,8 +102,10 @@ class Result:
     seconds: dict[str, float]
 
 
-def plan(request: Request, cluster: Cluster, keep_going: Callable[[], None], watch: Watch | None = None) -> SlidePlan:
-    """Plan a slide in a worker.
+def plan(
+    request: Request, cluster: Cluster, keep_going: Callable[[], None], watch: Watch, ahead: Ahead | None = None
+) -> SlidePlan:
+    """Plan a slide in a worker, or take the plan that was made ahead.
 
     Raises
     ------
@@ -142,15 +113,11 @@ def plan(request: Request, cluster: Cluster, keep_going: Callable[[], None], wat
     """
     planned: SlidePlan = waiting.run(
         cluster,
-        watch or Watch(cluster, request.settings.limits),
+        watch,
         keep_going,
         remote.plan_slide,
-        request.path,
-        request.fingerprint,
-        request.settings,
-        request.preset,
-        request.spool,
-        request.region,
+        *request.planning,
+        begun=None if ahead is None else ahead.take(*request.planning),
     )
     return planned
 
@@ -163,6 +130,8 @@ def denoise_slide(
     on_progress: Callable[[Progress], None] = lambda _progress: None,
     keep_going: Callable[[], None] = lambda: None,
     on_wait: Callable[[str], None] = lambda _text: None,
+    ahead: Ahead | None = None,
+    on_tail: Callable[[], None] = lambda: None,
 ) -> Result:
     """Denoise one slide and publish it.
 
@@ -176,6 +145,10 @@ def denoise_slide(
         Called often; raises JobCancelled or Interrupted to stop.
     on_wait : callable
         Told in a sentence why nothing moves.
+    ahead : Ahead, optional
+        Where the plan may be already.
+    on_tail : callable
+        Called when every block is handed out: from now on workers become free.
 
     Raises
     ------
@@ -186,11 +159,20 @@ def denoise_slide(
     """
     begun = time.perf_counter()
     watch = Watch(cluster, request.settings.limits, on_wait)
-    planned = plan(request, cluster, keep_going, watch)
+    planned = plan(request, cluster, keep_going, watch, ahead)
     on_plan(planned)
     if not planned.tissue.any():
         _log.info("no tissue was found: every pixel is kept as it is")
-    blocks = Blocks(planned, cluster, request.settings.compute.in_flight, on_progress, keep_going, watch)
+    blocks = Blocks(
+        planned,
+        cluster,
+        request.settings.compute.in_flight,
+        on_progress,
+        keep_going,
+        watch,
+        on_tail=on_tail,
+        on_suspect=lambda: None if ahead is None else ahead.drop(),
+    )
     target = request.output(planned.facts)
     _make_folder(target.parent, request.settings)
     # The same work has the same partial name: what a killed daemon left is written over, not left for ever.
@@ -231,155 +213,6 @@ def _write(
         else:
             return metrics, digest
     raise AssertionError
-
-
-@dataclass
-class Blocks:
-    """The blocks of one slide on the cluster.
-
-    Parameters
-    ----------
-    plan : SlidePlan
-    cluster : Cluster
-    in_flight : int
-        Blocks handed out at a time; 0 is three per thread.
-    on_progress, keep_going : callable
-        As in :func:`denoise_slide`.
-    watch : Watch
-        Notices when no block finishes any more.
-    """
-
-    plan: SlidePlan
-    cluster: Cluster
-    in_flight: int
-    on_progress: Callable[[Progress], None]
-    keep_going: Callable[[], None]
-    watch: Watch
-    seconds: dict[str, float] = field(default_factory=dict)
-    done: set[BlockIndex] = field(default_factory=set)
-    resumed: int = 0
-
-    def __post_init__(self) -> None:
-        self.spool = Spool(self.plan.work.spool)
-        self._all = list(self.plan.work.lattice.blocks())
-        self._tissue = {block: self.plan.tissue[self.plan.work.lattice.patches(block)] for block in self._all}
-        self.done = self.spool.finished() & set(self._all)
-        self.resumed = len(self.done)
-        self._begun = time.perf_counter()
-        self._pixels = 0
-        self._deaths: dict[BlockIndex, int] = {}
-        # A block without tissue costs a tenth of a full one: reading and encoding.
-        self._cost = {block: 0.1 * mask.size + float(mask.sum()) for block, mask in self._tissue.items()}
-        self._undone = sum(cost for block, cost in self._cost.items() if block not in self.done)
-        self._spent = 0.0
-        if self.resumed:
-            _log.info("%d of %d blocks are in the spool already", self.resumed, len(self._all))
-
-    def forget(self, block: BlockIndex) -> None:
-        """Have a block done again."""
-        self.spool.discard(block)
-        if block in self.done:
-            self.done.remove(block)
-            self._undone += self._cost[block]
-        self.resumed = min(self.resumed, len(self.done))
-
-    def run(self) -> None:
-        """Do every block that is not in the spool.
-
-        Raises
-        ------
-        BlockKillsWorker
-            When a block takes its worker down three times while it is alone.
-        """
-        todo = deque(block for block in self._all if block not in self.done)
-        suspects: deque[BlockIndex] = deque()
-        pending: dict[Any, BlockIndex] = {}
-        self._report()
-        self.watch.moved()
-        try:
-            while todo or suspects or pending:
-                self.keep_going()
-                if suspects and not pending:
-                    self._submit(suspects.popleft(), pending)
-                elif not suspects:
-                    room = self.in_flight or BLOCKS_PER_THREAD * self.cluster.slots()
-                    while todo and len(pending) < room:
-                        self._submit(todo.popleft(), pending)
-                self._collect(pending, todo, suspects)
-        except Interrupted:
-            self._drain(pending)
-            raise
-        finally:
-            self.cluster.drop(pending)
-
-    def _submit(self, block: BlockIndex, pending: dict[Any, BlockIndex]) -> None:
-        future = self.cluster.call(remote.block, self.plan.work, block, self._tissue[block], self.cluster.threads)
-        pending[future] = block
-
-    def _collect(self, pending: dict[Any, BlockIndex], todo: deque[BlockIndex], suspects: deque[BlockIndex]) -> None:
-        """Take in what has finished; what was held by a lost worker becomes suspect, what was lost is done again."""
-        finished = self.watch.wait(pending)
-        alone = len(pending) == 1
-        moved = False
-        for future in finished:
-            block = pending[future]
-            try:
-                report = waiting.result(future)
-            except StillOut:
-                continue
-            except KilledWorker as error:
-                del pending[future]
-                self._suspect(block, suspects, alone=alone, error=error)
-                moved = True
-                continue
-            del pending[future]
-            self.done.add(block)
-            self._pixels += report.pixels
-            self._spent += self._cost[block]
-            self._undone -= self._cost[block]
-            for stage, seconds in report.seconds.items():
-                self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
-            future.release()
-            moved = True
-        if moved:
-            self.watch.moved()
-            self._report()
-            return
-        lost = self.watch.look(pending)
-        self.cluster.drop(lost)
-        for future in lost:
-            todo.appendleft(pending.pop(future))
-
-    def _suspect(self, block: BlockIndex, suspects: deque[BlockIndex], *, alone: bool, error: Exception) -> None:
-        """Have a block done alone: a worker that dies takes innocent blocks with it."""
-        if alone:
-            self._deaths[block] = self._deaths.get(block, 0) + 1
-        _log.warning("a worker was lost with block %s (%s)", block, type(error).__name__)
-        if self._deaths.get(block, 0) >= DEATHS:
-            x, y = self.plan.work.lattice.region(block).origin
-            raise BlockKillsWorker(f"block {block}, at x {x}, y {y}")
-        suspects.append(block)
-
-    def _drain(self, pending: dict[Any, BlockIndex]) -> None:
-        """Let the blocks that run finish, within a bound: they are in the spool then. Waiting ones are dropped."""
-        running = [future for future in pending if not future.done()]
-        slots = self.cluster.slots()
-        self.cluster.drop(running[slots:])
-        end = time.monotonic() + DRAIN_SECONDS
-        left = running[:slots]
-        while left and time.monotonic() < end:
-            self.watch.wait(left)
-            left = [future for future in left if not future.done()]
-        if left:
-            _log.warning("%d blocks in flight did not finish in time: they will be done again", len(left))
-
-    def _report(self) -> None:
-        elapsed = time.perf_counter() - self._begun
-        rate = self._pixels / elapsed / 1e6 if self._pixels else None
-        left = None
-        if self._spent:
-            left = self._undone / self._spent * elapsed
-        self.on_progress(Progress(len(self.done), len(self._all), self.resumed, rate, left))
 
 
 def _make_folder(folder: Path, settings: Settings) -> None:

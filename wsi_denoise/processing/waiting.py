@@ -37,7 +37,8 @@ AGAIN = 3
 """Times that lost tasks are handed out again without anything finishing in between."""
 
 _POLL_SECONDS = 0.5
-_STEP_SECONDS = 0.05
+_FIRST_STEP, _STEP_SECONDS = 0.002, 0.05
+"""Steps in which futures are asked, the first and the longest: a small slide is four tasks of a tenth of a second."""
 
 
 @dataclass(frozen=True)
@@ -212,11 +213,13 @@ class Watch:
     def wait(self, futures: Collection[Any], seconds: float = _POLL_SECONDS) -> list[Any]:
         """Return the futures that are done, after at most so many seconds without any."""
         end = time.monotonic() + seconds
+        step = _FIRST_STEP
         while True:
             done = [future for future in futures if future.done()]
             if done or time.monotonic() >= end:
                 return done
-            time.sleep(_STEP_SECONDS)
+            time.sleep(step)
+            step = min(1.5 * step, _STEP_SECONDS)
 
     def look(self, futures: Collection[Any]) -> list[Any]:
         """Look after tasks of which none has finished, when it is time to; return those that were lost.
@@ -350,9 +353,16 @@ class StillOut(Exception):
 
 
 def run(
-    cluster: Cluster, watch: Watch, keep_going: Callable[[], None], function: Callable[..., Any], *args: Any
+    cluster: Cluster,
+    watch: Watch,
+    keep_going: Callable[[], None],
+    function: Callable[..., Any],
+    *args: Any,
+    begun: Any = None,
 ) -> Any:
     """Have one task done, and return its result or raise what it raised.
+
+    `begun` is the same task, handed out earlier.
 
     Raises
     ------
@@ -360,7 +370,7 @@ def run(
         When its worker died.
     SchedulerUnreachable
     """
-    future = cluster.call(function, *args)
+    future = cluster.call(function, *args) if begun is None else begun
     watch.moved()
     try:
         while True:

@@ -1,0 +1,48 @@
+"""The plan of the next slide, made while the current one is finished.
+
+Opening a slide and finding its tissue takes one worker; the others have nothing to do meanwhile. It is a guess what the
+next slide will be: a plan that was made in vain, or failed, is dropped, and the slide is planned when its turn comes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from wsi_denoise.processing import remote
+from wsi_denoise.processing.cluster import Cluster
+
+
+class Ahead:
+    """At most one plan that is made or was made for later.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._wanted: tuple[Any, ...] | None = None
+        self._future: Any = None
+
+    def begin(self, *wanted: Any) -> None:
+        """Have a slide planned, with the arguments of :func:`wsi_denoise.processing.tasks.plan_slide`."""
+        if wanted == self._wanted:
+            return
+        self.drop()
+        # After the blocks that wait: they are of a slide whose turn it is.
+        self._future, self._wanted = self._cluster.call(remote.plan_slide, *wanted, priority=-1), wanted
+
+    def take(self, *wanted: Any) -> Any:
+        """Return the task that plans just this, under way or done, or None; it is the caller's then."""
+        if wanted != self._wanted or self._future.status in {"error", "cancelled", "lost"}:
+            self.drop()
+            return None
+        future, self._future, self._wanted = self._future, None, None
+        return future
+
+    def drop(self) -> None:
+        """Forget the plan: while a block is suspected of killing its worker, nothing else is to run."""
+        if self._future is not None:
+            self._cluster.drop([self._future])
+        self._future = self._wanted = None
