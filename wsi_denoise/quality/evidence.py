@@ -76,6 +76,9 @@ STRUCTURE_DEVIATIONS = 6.0
 STRUCTURE_LEVELS = 12.0
 """... and this many grey levels (mean of red, green and blue): less is not seen at a nucleus."""
 
+GLASS_STEP = 4
+"""Of a block without tissue every fourth patch both ways is measured."""
+
 MISMATCH = 0.6
 """A patch counts as other tissue from this value of :attr:`PatchLayers.mismatch` on."""
 
@@ -305,19 +308,36 @@ def measure(
         raise ValueError(f"the origin {origin} is not on the {PATCH}-px lattice")
     sums = dict.fromkeys(_SUMS, 0.0)
     sums["patches"], sums["tissue_patches"] = float(tissue.size), float(tissue.sum())
+    if not tissue.any():
+        return Evidence(np.array([sums[name] for name in _SUMS]), _glass_histograms(before, after))
     cells = fidelity.cells(before, after)
     chosen = structure.cell_values(tissue, cells.before.shape)
     histograms, sigma = _noise_histograms(before, after, tissue, chosen)
-    maps: dict[tuple[int, int], NDArray[np.float32]] = {}
-    if tissue.any():
-        low = structure.low_residual(cells, sigma)
-        _measure_cells(sums, cells, low, chosen)
-        layers = structure.patch_layers(cells, low, grid, chosen)
-        stack = np.stack([getattr(layers, name) for name in LAYERS])
-        stack[:, ~tissue] = np.nan
-        maps[origin[0] // PATCH, origin[1] // PATCH] = stack
-        _measure_grey(sums, before, after, chosen)
+    low = structure.low_residual(cells, sigma)
+    _measure_cells(sums, cells, low, chosen)
+    layers = structure.patch_layers(cells, low, grid, chosen)
+    stack = np.stack([getattr(layers, name) for name in LAYERS])
+    stack[:, ~tissue] = np.nan
+    _measure_grey(sums, before, after, chosen)
+    maps = {(origin[0] // PATCH, origin[1] // PATCH): stack}
     return Evidence(np.array([sums[name] for name in _SUMS]), histograms, maps)
+
+
+def _glass_histograms(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
+    """Return the histograms of a block of glass: most of a slide may be that, and a part of it tells its noise."""
+    before, after = _thinned(before), _thinned(after)
+    grid = structure.patch_grid(*before.shape[:2])
+    cells = (before.shape[0] // fidelity.CELL, before.shape[1] // fidelity.CELL)
+    return _noise_histograms(before, after, np.zeros(grid, np.bool_), np.zeros(cells, np.bool_))[0]
+
+
+def _thinned(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return every fourth patch both ways of those that are whole, side by side; all of an image that has less."""
+    rows, cols = image.shape[0] // PATCH, image.shape[1] // PATCH
+    if not (rows and cols):
+        return image
+    patches = image[: rows * PATCH, : cols * PATCH].reshape(rows, PATCH, cols, PATCH, 3)[::GLASS_STEP, :, ::GLASS_STEP]
+    return np.ascontiguousarray(patches).reshape(patches.shape[0] * PATCH, patches.shape[2] * PATCH, 3)
 
 
 def _noise_histograms(
@@ -370,7 +390,7 @@ def _measure_cells(
 def _measure_grey(
     sums: dict[str, float], before: NDArray[np.uint8], after: NDArray[np.uint8], chosen: NDArray[np.bool_]
 ) -> None:
-    residual = before[..., 1].astype(np.int16) - after[..., 1]
+    residual = fidelity.green_residual(before, after)
 
     def put(names: str, values: tuple[float, ...]) -> None:
         sums.update(zip(names.split(), values, strict=True))

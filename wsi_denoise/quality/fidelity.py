@@ -104,6 +104,13 @@ def cells(before: NDArray[np.uint8], after: NDArray[np.uint8], *, strip: int = 9
     return Cells(*(np.concatenate(part) for part in parts))
 
 
+def green_residual(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> NDArray[np.int16]:
+    """Return green of the input minus green of the output, (height, width) int16, of (height, width, 3) uint8."""
+    if not before.size:
+        return np.zeros(before.shape[:2], np.int16)
+    return np.asarray(cv2.subtract(cv2.extractChannel(before, 1), cv2.extractChannel(after, 1), dtype=cv2.CV_16S))
+
+
 def lag_one(residual: NDArray[np.int16], chosen: NDArray[np.bool_]) -> tuple[float, float, float, float]:
     """Return sums for the residual's autocorrelation at a distance of one pixel, from every fourth row of its green.
 

@@ -219,6 +219,10 @@ def luma(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY), np.uint8)
 
 
+_STRIP = 64
+"""Rows at a time, which stay in the processor's cache."""
+
+
 def gradients(
     before: NDArray[np.uint8], after: NDArray[np.uint8], chosen: NDArray[np.bool_], scale: int
 ) -> tuple[float, float, float]:
@@ -250,11 +254,14 @@ def gradients(
     repeat = CELL // scale
     weight = np.repeat(np.repeat(chosen, repeat, axis=0), repeat, axis=1).astype(np.float32)
     sums = np.zeros(3)
-    for axis in (0, 1):
-        gb, ga = np.diff(b, axis=axis), np.diff(a, axis=axis)
-        w = weight[1:] if axis == 0 else weight[:, 1:]
-        ga_w = ga * w
-        sums += (np.vdot(ga_w, ga), np.vdot(ga_w, gb), np.vdot(gb * w, gb))
+    for top in range(0, size[1], _STRIP):
+        across = slice(top, top + _STRIP)
+        down = slice(max(top - 1, 0), top + _STRIP)
+        for part, axis in ((across, 1), (down, 0)):
+            gb, ga = np.diff(b[part], axis=axis), np.diff(a[part], axis=axis)
+            w = weight[part][1:] if axis == 0 else weight[part][:, 1:]
+            ga_w = ga * w
+            sums += (np.vdot(ga_w, ga), np.vdot(ga_w, gb), np.vdot(gb * w, gb))
     return (float(sums[0]), float(sums[1]), float(sums[2]))
 
 
