@@ -259,7 +259,7 @@ def _inotify(settings: Settings) -> Iterator[Check]:
     folders = sum(1 for inbox in settings.intake.inbox for _ in os.walk(inbox))
     short = folders > limit * 0.8
     advice = "; raise fs.inotify.max_user_watches, else slides are found by the polling scan only" if short else ""
-    yield Check("file events", "warning" if short else "ok", f"{folders} folders, limit {limit}{advice}")
+    yield Check("file events", "warning" if short else "ok", f"folders: {folders}, limit: {limit}{advice}")
 
 
 def _scheduler(settings: Settings) -> Iterator[Check]:

@@ -75,7 +75,7 @@ def main() -> None:
     options.add_argument("--halos", type=int, nargs="*", default=(0, 16, 32, 48, 64, 80, 96, 112))
     chosen = options.parse_args()
     image = tissue(*chosen.size)
-    denoiser = Denoiser(chosen.preset, Plan("cpu", "openvino", "fp32", 4, 1), threads=2)
+    denoiser = Denoiser(chosen.preset, Plan("cpu", "openvino", "fp32", 4, 1), callers=1)
     reference = whole(image, denoiser)
     everything = np.ones((count(image.shape[0], PATCH), count(image.shape[1], PATCH)), np.bool_)
     seam = evidence.measure(image, reference, everything).summary()["seam_patch"]

@@ -11,6 +11,7 @@ from wsi_denoise import daemon
 from wsi_denoise.errors import OpeningKillsWorker, OpeningTooSlow
 from wsi_denoise.intake.parts import Snapshot
 from wsi_denoise.intake.settling import Rules, Settling, Step
+from wsi_denoise.processing import tasks
 from wsi_denoise.processing.cluster import Cluster, connect
 from wsi_denoise.settings import load
 
@@ -32,7 +33,7 @@ def connected(tmp_path_factory):
 
 
 def with_call(cluster, function):
-    made = Instead(**{name: getattr(cluster, name) for name in ("client", "threads", "description")})
+    made = Instead(**{name: getattr(cluster, name) for name in ("client", "description")})
     object.__setattr__(made, "description_call", function)
     return made
 
@@ -43,6 +44,13 @@ def hang() -> None:
 
 def die() -> None:
     os._exit(11)
+
+
+def test_the_network_expects_as_many_callers_as_a_worker_has_threads(tmp_path):
+    overrides = {"compute.workers": 1, "compute.threads": 3, "limits.worker_memory": "0"}
+    with connect(load(overrides=overrides, folder=tmp_path, environ={}).settings) as cluster:
+        assert cluster.call(tasks.callers).result(timeout=120) == 3
+    assert tasks.callers() == 1, "not in a worker"
 
 
 def test_a_worker_gives_way_to_other_programs_also_after_it_was_started_again(connected):

@@ -98,7 +98,7 @@ def test_a_task_that_got_lost_is_handed_out_again(cluster):
                 return Future("of which no scheduler ever heard", self.client)
             return super().call(function, *args, priority=priority)
 
-    losing = Losing(cluster.client, cluster.threads, cluster.description)
+    losing = Losing(cluster.client, cluster.description)
     assert waiting.run(losing, watch, LimitedPatience(), operator.add, 1, 2) == 3
     assert len(given) == 2
     assert "idle" in said[0]

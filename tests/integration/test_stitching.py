@@ -33,7 +33,7 @@ stitching = bench()
 
 @pytest.fixture(scope="module")
 def denoiser() -> Denoiser:
-    return Denoiser("paper", Plan("cpu", "openvino", "fp32", 8, 1), threads=2)
+    return Denoiser("paper", Plan("cpu", "openvino", "fp32", 8, 1), callers=1)
 
 
 def seam_scores(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:

@@ -40,7 +40,7 @@ TORCH = Plan("cpu", "torch", "fp32", 2, 2)
 
 @pytest.fixture(scope="module")
 def denoiser() -> Denoiser:
-    return Denoiser("paper", TORCH, threads=1)
+    return Denoiser("paper", TORCH, callers=1)
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +179,7 @@ def test_openvino_agrees_with_torch(noisy, denoiser, tmp_path):
     pytest.importorskip("openvino", reason="the cpu extra is not installed")
     plan = replace(TORCH, backend="openvino")
     pixels = np.ascontiguousarray(noisy[:193, :301])
-    other = Denoiser("paper", plan, threads=1)
+    other = Denoiser("paper", plan, callers=1)
     found = all_blocks(work_of(pixels, tmp_path, plan=plan), pixels, other)
     assert np.abs(found.astype(int) - at_once(pixels, denoiser)).max() <= 1
 

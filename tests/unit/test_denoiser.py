@@ -1,6 +1,7 @@
 """The network on pixels: backends agree, and precision costs little."""
 
 import subprocess
+import os
 import sys
 
 import numpy as np
@@ -69,6 +70,14 @@ def test_windows_of_a_batch_do_not_see_each_other(noisy: np.ndarray) -> None:
     together = denoiser.denoise(windows)
     alone = np.concatenate([denoiser.denoise(windows[:1]), denoiser.denoise(windows[1:])])
     assert difference(together, alone).max() <= 1
+
+
+def test_callers_do_not_wait_for_each_other(noisy: np.ndarray) -> None:
+    # A compiled network of one stream serves one caller after the other, however many cores there are.
+    denoiser = Denoiser("paper", plan("openvino", "fp32"), callers=2)
+    denoiser.denoise(noisy[None, :96, :96])
+    (compiled,) = denoiser._backend._compiled.values()
+    assert compiled.get_property("NUM_STREAMS") == min(2, len(os.sched_getaffinity(0)))
 
 
 def test_the_input_is_not_written_to(noisy: np.ndarray) -> None:

@@ -19,7 +19,7 @@ PROGRAM = textwrap.dedent(
     from wsi_denoise.network.plan import Plan
 
     side, room = 480, int(sys.argv[2]) << 20
-    denoiser = Denoiser("paper", Plan("cpu", sys.argv[1], "fp32", 4, 1), threads=1)
+    denoiser = Denoiser("paper", Plan("cpu", sys.argv[1], "fp32", 4, 1), callers=1)
     one = np.random.default_rng(0).integers(0, 255, (1, side, side, 3), np.uint8)
     expected = denoiser.denoise(one)
     used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

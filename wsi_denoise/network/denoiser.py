@@ -134,17 +134,17 @@ class Denoiser:
     preset : str or IRUNet
         Name of a preset, or a network to be used as it is (in training and tests).
     plan : Plan
-    threads : int
-        Threads of this process that the network may use at a time.
+    callers : int
+        Threads of this process that call it at the same time; each computes by itself.
 
     Raises
     ------
     NoSuchPreset, WeightsDamaged
     """
 
-    def __init__(self, preset: str | IRUNet, plan: Plan, *, threads: int = 1) -> None:
+    def __init__(self, preset: str | IRUNet, plan: Plan, *, callers: int = 1) -> None:
         self.plan = plan
-        self._backend = _backend(preset, plan, threads)
+        self._backend = _backend(preset, plan, callers)
         self._most: int | None = None
 
     def denoise(self, windows: Pixels) -> Pixels:
@@ -178,7 +178,7 @@ class Denoiser:
                 return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _backend(preset: str | IRUNet, plan: Plan, threads: int) -> _Backend:
+def _backend(preset: str | IRUNet, plan: Plan, callers: int) -> _Backend:
     if plan.backend == "openvino":
         from wsi_denoise.network.openvino_backend import OpenVinoBackend  # noqa: PLC0415 - optional
 
@@ -189,25 +189,25 @@ def _backend(preset: str | IRUNet, plan: Plan, threads: int) -> _Backend:
             from wsi_denoise.network.torch_backend import arrays_of  # noqa: PLC0415
 
             arrays, residual, full_skip = arrays_of(preset), preset.residual, preset.full_skip
-        return OpenVinoBackend(arrays, plan, threads, residual=residual, full_skip=full_skip)
+        return OpenVinoBackend(arrays, plan, callers, residual=residual, full_skip=full_skip)
     from wsi_denoise.network.torch_backend import TorchBackend  # noqa: PLC0415
 
-    return TorchBackend(presets.load(preset) if isinstance(preset, str) else preset, plan, threads)
+    return TorchBackend(presets.load(preset) if isinstance(preset, str) else preset, plan)
 
 
 _making = threading.Lock()
 
 
-def cached(preset: str, plan: Plan, threads: int) -> Denoiser:
+def cached(preset: str, plan: Plan, callers: int) -> Denoiser:
     """Return this process's denoiser; loading and compiling take a moment.
 
     The threads of a worker begin their first blocks at the same time: one makes the denoiser, and the others wait for
     it. Two that load OpenVINO's plugin at once are twice the work.
     """
     with _making:
-        return _cached(preset, plan, threads)
+        return _cached(preset, plan, callers)
 
 
 @lru_cache(maxsize=2)
-def _cached(preset: str, plan: Plan, threads: int) -> Denoiser:
-    return Denoiser(preset, plan, threads=threads)
+def _cached(preset: str, plan: Plan, callers: int) -> Denoiser:
+    return Denoiser(preset, plan, callers=callers)

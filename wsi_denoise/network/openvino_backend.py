@@ -25,18 +25,19 @@ class OpenVinoBackend:
     ----------
     weights : mapping of str to ndarray
     plan : Plan
-    threads : int
-        Threads of this process that the network may use at a time.
+    callers : int
+        Threads of this process that call it at the same time; each computes by itself.
     residual, full_skip : bool
         As of IRUNet.
     """
 
-    def __init__(self, weights: Weights, plan: Plan, threads: int, *, residual: bool, full_skip: bool) -> None:
+    def __init__(self, weights: Weights, plan: Plan, callers: int, *, residual: bool, full_skip: bool) -> None:
         self._weights, self._residual, self._full_skip = weights, residual, full_skip
         self._settings = {
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[plan.precision],
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": threads,
+            # A stream serves one caller at a time, and the others wait for it.
+            "NUM_STREAMS": callers,
+            "INFERENCE_NUM_THREADS": callers,
             # Several worker processes would all be pinned to the first cores.
             "ENABLE_CPU_PINNING": False,
         }

@@ -33,12 +33,10 @@ class TorchBackend:
     ----------
     network : IRUNet
     plan : Plan
-    threads : int
-        Threads of this process, on a CPU.
     """
 
-    def __init__(self, network: IRUNet, plan: Plan, threads: int) -> None:
-        self._plan, self._threads, self._residual = plan, threads, network.residual
+    def __init__(self, network: IRUNet, plan: Plan) -> None:
+        self._plan, self._residual = plan, network.residual
         self._kind = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[plan.precision]
         self._model = _Correction(network.eval()).to(plan.device)
         self._model = self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -50,8 +48,8 @@ class TorchBackend:
         ------
         DeviceOutOfMemory
         """
-        if self._plan.device == "cpu" and torch.get_num_threads() != self._threads:
-            torch.set_num_threads(self._threads)
+        if self._plan.device == "cpu" and torch.get_num_threads() != 1:
+            torch.set_num_threads(1)  # each caller computes by itself
         half = torch.autocast(self._plan.device, self._kind, enabled=self._kind is not None)
         try:
             with torch.inference_mode(), half:

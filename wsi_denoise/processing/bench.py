@@ -211,7 +211,7 @@ def _together(
     cluster: Cluster, work: SlideWork, settings: Settings, region: tuple[int, int, int, int]
 ) -> Iterator[Measurement]:
     """Denoise the region as a job would, on workers that are warm."""
-    cluster.client.run(warm, work, cluster.threads)
+    cluster.client.run(warm, work)
     target = settings.output.folder / "bench.tiff"
     request = Request(
         path=work.path,
@@ -233,10 +233,10 @@ def _together(
         yield cost
 
 
-def warm(work: SlideWork, threads: int) -> None:
+def warm(work: SlideWork) -> None:
     """Have a worker open the slide, and load and compile the network."""
     reader.open_cached(work.path, max_megapixels=work.max_megapixels)
-    denoiser = network.cached(work.preset, work.plan, threads)
+    denoiser = network.cached(work.preset, work.plan, tasks.callers())
     for patches in work.plan.sides:
         side = patches * PATCH + 2 * work.halo
         denoiser.denoise(np.zeros((work.plan.batch, side, side, 3), np.uint8))

@@ -142,7 +142,7 @@ class Blocks:
             self.cluster.drop(pending)
 
     def _submit(self, block: BlockIndex, pending: dict[Any, BlockIndex]) -> None:
-        future = self.cluster.call(remote.block, self.plan.work, block, self._tissue[block], self.cluster.threads)
+        future = self.cluster.call(remote.block, self.plan.work, block, self._tissue[block])
         pending[future] = block
 
     def _collect(self, pending: dict[Any, BlockIndex], todo: deque[BlockIndex], suspects: deque[BlockIndex]) -> None:

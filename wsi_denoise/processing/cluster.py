@@ -55,14 +55,11 @@ class Cluster:
     Parameters
     ----------
     client : distributed.Client
-    threads : int
-        Threads per worker process that a task's network may assume.
     description : str
         One line for people.
     """
 
     client: Any
-    threads: int
     description: str
 
     def slots(self) -> int:
@@ -138,7 +135,7 @@ def connect(settings: Settings) -> Iterator[Cluster]:
         except (OSError, TimeoutError, CommClosedError, ValueError) as error:
             raise SchedulerUnreachable(f"{address} ({error})") from error
         with client:
-            yield Cluster(client, settings.compute.threads or 1, f"Dask scheduler at {address}")
+            yield Cluster(client, f"Dask scheduler at {address}")
         return
     processes, threads = shape(settings.compute)
     folder = settings.jobs.state / "workers"
@@ -148,7 +145,7 @@ def connect(settings: Settings) -> Iterator[Cluster]:
         with Client(cluster) as client:
             client.register_plugin(_EndHard())
             client.register_plugin(_GiveWay(settings.compute.nice))
-            yield Cluster(client, 1, f"{processes} worker processes with {threads} threads each on this machine")
+            yield Cluster(client, f"on this machine, worker processes: {processes}, threads of each: {threads}")
     finally:
         _close(cluster)
 

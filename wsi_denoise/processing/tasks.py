@@ -17,6 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from distributed import get_worker
 
 from wsi_denoise import space
 from wsi_denoise.errors import RegionOutside, VerificationFailed, WsiDenoiseError
@@ -189,7 +190,7 @@ def _inside(region: tuple[int, int, int, int] | None, info: SlideInfo) -> tuple[
     return left, top, right - left, bottom - top
 
 
-def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask, threads: int) -> BlockReport:
+def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> BlockReport:
     """Do one block; see :func:`wsi_denoise.processing.block.run_block`.
 
     Raises
@@ -210,12 +211,20 @@ def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask, threads: in
             # The mark of whoever dies in the next lines: a lost worker's other blocks are innocent.
             started.write_text(str(os.getpid()), "ascii")
             slide = reader.open_cached(work.path, max_megapixels=work.max_megapixels)
-            denoiser = network.cached(work.preset, work.plan, threads)
+            denoiser = network.cached(work.preset, work.plan, callers())
             report = run_block(work, index, tissue_of_block, slide.read, denoiser)
             started.unlink(missing_ok=True)
     except OSError as error:
         raise space.of_writing(error, work.spool) from error
     return report
+
+
+def callers() -> int:
+    """Return how many tasks this worker runs at a time: each of them may call the network."""
+    try:
+        return int(get_worker().state.nthreads)
+    except ValueError:  # not in a worker
+        return 1
 
 
 _first = threading.Lock()
