@@ -1,7 +1,7 @@
 """The network on pixels: backends agree, and precision costs little."""
 
-import subprocess
 import os
+import subprocess
 import sys
 
 import numpy as np
