@@ -1,4 +1,4 @@
-"""The daemon: watches, claims, runs; and the same for one slide in the foreground.
+"""The daemon: watches, claims, runs.
 
 Three threads: intake brings what lies in the inboxes into the store, the heartbeat keeps leases, and the main thread
 works off the queue. They share nothing but the store and the cluster.
@@ -23,14 +23,11 @@ from wsi_denoise.errors import (
     OpeningKillsWorker,
     OpeningTooSlow,
     SchedulerUnreachable,
-    SourceError,
     StoreError,
     WorkerLost,
     WsiDenoiseError,
 )
 from wsi_denoise.heartbeat import Heartbeat
-from wsi_denoise.intake.fingerprint import fingerprint
-from wsi_denoise.intake.parts import slide_files, snapshot
 from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.intake.report import Report
 from wsi_denoise.intake.watcher import Watcher
@@ -48,6 +45,9 @@ from wsi_denoise.runner import Runner
 from wsi_denoise.settings import Loaded, Settings
 
 _log = logging.getLogger(__name__)
+
+STORE_THREADS = 3
+"""Intake, heartbeat, and the one that works on the queue."""
 
 IDLE_SECONDS = 1.0
 AGAIN_SECONDS = 5.0
@@ -115,6 +115,7 @@ class Daemon:
         with registered(store, settings) as daemon_id, connect(settings) as cluster:
             _log.info("daemon %d: %s", daemon_id, cluster.description)
             store.note_daemon(daemon_id, {"cluster": cluster.description})
+            store.open_connections(STORE_THREADS)
             watcher = Watcher(
                 settings,
                 store,
@@ -244,113 +245,12 @@ class Daemon:
         self._say(f"job {job.id} {job.state}{rest}")
 
 
-def run_slides(
-    paths: list[Path],
-    loaded: Loaded,
-    store: JobStore,
-    *,
-    region: tuple[int, int, int, int] | None = None,
-    report: Callable[[Job], None] = lambda _job: None,
-    say: Callable[[str], None] = lambda _text: None,
-    stop: threading.Event | None = None,
-) -> list[Job]:
-    """Denoise slides now, in the foreground, in the same store.
-
-    Parameters
-    ----------
-    paths : list of Path
-    loaded : Loaded
-    store : JobStore
-    region : (int, int, int, int), optional
-        (x, y, width, height) at level 0: a trial, with a picture beside the TIFF.
-    report : callable
-        Told each job as it moves on.
-    say : callable
-        Shows a line to a person: why nothing moves.
-    stop : threading.Event, optional
-        Set to stop after the blocks in flight.
-
-    Returns
-    -------
-    list of Job
-        As they ended, in the order of `paths`.
-    """
-    settings = loaded.settings
-    stop = stop or threading.Event()
-    recover(store)
-    ended = []
-    with (
-        registered(store, settings) as daemon_id,
-        connect(settings) as cluster,
-        Heartbeat(store, daemon_id, settings) as heartbeat,
-    ):
-        runner = Runner(
-            settings,
-            store,
-            daemon_id,
-            cluster,
-            heartbeat,
-            stop,
-            on_change=report,
-            on_wait=lambda job, text: say(f"job {job.id} waits: {text}"),
-        )
-        for path in paths:
-            job = _submit(path.absolute(), settings, store, cluster, region)
-            report(job)
-            if job.state not in OVER:
-                claimed = store.claim(daemon_id, settings.jobs.lease_seconds, only=job.id)
-                job = runner.run(claimed) if claimed else _follow(job, store, report, stop)
-            ended.append(job)
-            if stop.is_set():
-                break
-    return ended
-
-
-def _submit(
-    path: Path, settings: Settings, store: JobStore, cluster: Cluster, region: tuple[int, int, int, int] | None
-) -> Job:
-    """Bring one slide into the store at a person's wish: no waiting until it settles."""
-    origin = "person:cli"
-    relative = next((path.relative_to(inbox) for inbox in settings.intake.inbox if path.is_relative_to(inbox)), None)
-    relative = relative or Path(path.name)
-    preset = settings.preset_for(relative)
-    seen = snapshot(slide_files(path))
-    job = store.see(path, relative, size_bytes=seen.size_bytes, mtime_ns=seen.mtime_ns, preset=preset, origin=origin)
-    try:
-        trouble = probe(cluster, path, settings)
-        if trouble is not None:
-            raise trouble
-        digest = fingerprint(path, expected=seen)
-    except SourceError as error:
-        return store.forget(job.id, str(error), origin=origin)
-    except WsiDenoiseError as error:
-        return store.quarantine(job.id, error, origin)
-    return store.queue(
-        job.id,
-        fingerprint=digest,
-        settings=settings.pixel_settings(),
-        settings_hash=settings.pixel_hash(),
-        preset=preset,
-        origin=origin,
-        region=region,
-        model_checksum=checksum(preset),
-    )
-
-
 def checksum(preset: str) -> str | None:
     """Return the checksum of a preset's weights, or None where that cannot be told; the job itself will say why."""
     try:
         return weights.card(preset).sha256
     except WsiDenoiseError:
         return None
-
-
-def _follow(job: Job, store: JobStore, report: Callable[[Job], None], stop: threading.Event) -> Job:
-    """Watch a job that another daemon has taken."""
-    while job.state not in OVER and not stop.wait(IDLE_SECONDS):
-        job = store.job(job.id)
-        report(job)
-    return job
 
 
 def probe(cluster: Cluster, path: Path, settings: Settings) -> WsiDenoiseError | None:

@@ -45,7 +45,7 @@ ALLOWED = {
     | {"jobs", "slide", "quality", "network", "intake", "query", "listening", "logs", "doctor", "secrecy"},
 }
 #: These sit on top of everything in wsi_denoise, in this order.
-TOP = ("recovery", "heartbeat", "runner", "daemon", "commands", "cli")
+TOP = ("recovery", "heartbeat", "runner", "daemon", "foreground", "commands", "cli")
 LATE_ONLY = ("root", "errors", "settings", "jobs", "intake", "query", "notify", "listening", "logs", "commands", "cli")
 
 

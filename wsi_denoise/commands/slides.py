@@ -49,7 +49,7 @@ def run(
     logs.setup(loaded.settings, "run", console=False)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with options.opened(loaded, upgrade=True) as store, _reporting() as report:
-        from wsi_denoise.daemon import run_slides
+        from wsi_denoise.foreground import run_slides
 
         paths = [slide.absolute() for slide in slides]
         jobs = run_slides(paths, loaded, store, region=part, report=report, say=_say)

@@ -8,7 +8,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -70,6 +70,18 @@ class Database:
         """Close every connection; the next call opens new ones."""
         self._writer.dispose()
         self._reader.dispose()
+
+    def open_connections(self, threads: int) -> None:
+        """Open what so many threads need at a time, which is kept: none of them lacks a file handle months later.
+
+        Raises
+        ------
+        DatabaseBusy, DatabaseFull, DatabaseUnreachable
+        """
+        with self._said(), ExitStack() as stack:
+            for engine in (self._writer, self._reader):
+                for _ in range(threads):
+                    stack.enter_context(engine.connect())
 
     def __str__(self) -> str:
         return public_url(self.url)
