@@ -1,17 +1,20 @@
 """The same network on the same slide through what a user would pick otherwise, in one run.
 
-    python tests/bench/peers.py --folder /tmp/bench                  # 6400 x 6400 px, all of it tissue
-    python tests/bench/peers.py --folder /tmp/bench --side 3200 --only ours plain
+    python tests/bench/peers.py --folder /tmp/bench                  # 7680 x 7680 px, all of it tissue
+    python tests/bench/peers.py --folder /tmp/bench --side 3072 --only ours plain
 
+* ``network``: our network on windows that lie in memory, the same and as many as ``ours`` has, and nothing else.
 * ``ours``: ``wsi-denoise run``, as it is; ``ours, torch``: the same without OpenVINO, in fp32.
 * ``plain``: the script that one writes in an afternoon: OpenSlide's ``read_region``, torch in fp32, tifffile.
 * ``tiatoolbox``: its ``SemanticSegmentor`` engine with our network, which merges the windows into a Zarr array.
 * ``copy``: the slide to a new pyramid through libvips (``pip install pyvips[binary]``), without a network: the floor
   for reading and writing.
 
-All have the same windows and halo and two threads. What each does beside that is told in docs/performance.md: ours
-measures, verifies and keeps what is needed to resume. Each runs as a program of its own, first on a small slide, which
-is start-up and is subtracted; processor time is the kernel's account of all its processes.
+All have the same halo and two threads; the windows of ``plain`` and ``tiatoolbox`` are of 8 patches, which torch does as
+quickly as larger ones, and ours as the program chooses them. What each does beside that is told in docs/performance.md:
+ours measures, verifies and keeps what is needed to resume. Each runs as a program of its own, first on a small slide,
+which is start-up and is subtracted; processor time is the kernel's account of all its processes. At the end stands how
+much of the core's peak in bfloat16 matrices (one thread of torch, the best of several sizes) the network alone uses.
 """
 
 # ruff: noqa: PLC0415 - each contender imports its own libraries, and none of the others
@@ -34,7 +37,7 @@ import large_slide
 import numpy as np
 from memory import machine
 
-SMALL, PRESET = 1600, "paper"
+SMALL, PRESET = 1536, "paper"
 WINDOW, HALO = 768, 48
 THREADS = 2
 
@@ -44,6 +47,84 @@ def ours(slide: Path, folder: Path, *sets: str) -> None:
     command = [str(Path(sys.executable).with_name("wsi-denoise")), "run", str(slide), "--set", "tissue.mode=all"]
     command += [part for value in sets for part in ("--set", value)]
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+
+
+def network(slide: Path, _folder: Path) -> None:
+    """Run the windows of a slide without reading, measuring or writing anything."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    import tifffile
+
+    from wsi_denoise import sample
+    from wsi_denoise.network.denoiser import Denoiser, choose
+    from wsi_denoise.settings import ComputeSettings
+    from wsi_denoise.slide.lattice import Lattice
+
+    with tifffile.TiffFile(slide) as tiff:
+        height, width = tiff.pages.first.shape[:2]
+    plan, tissue = choose(ComputeSettings(device="cpu")), sample.tissue()
+    denoiser = Denoiser(PRESET, plan, callers=THREADS)
+
+    def denoise(side: int) -> None:
+        repeats = -(-side // len(tissue))
+        denoiser.denoise(np.tile(tissue, (repeats, repeats, 1))[None, :side, :side].copy())
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(denoise, computed_sides(Lattice(width, height), plan.sides)))
+
+
+def computed_sides(lattice: Any, sides: tuple[int, ...]) -> list[int]:
+    """Return the side in pixels, with its halo, of each window of a slide that is all tissue."""
+    from wsi_denoise.slide.lattice import cover
+
+    found = []
+    for block in lattice.blocks():
+        rows, columns = lattice.patches(block)
+        needed = np.ones((rows.stop - rows.start, columns.stop - columns.start), np.bool_)
+        covered = cover(lattice.region(block), needed, sides, HALO)
+        found += [len(window.x) + 2 * HALO for window in covered.windows]
+    return found
+
+
+def operations() -> float:
+    """Return the network's multiplications and additions for a pixel."""
+    import torch
+
+    from wsi_denoise.network import weights
+
+    counted = 0
+
+    def count(layer: Any, _given: Any, result: Any) -> None:
+        nonlocal counted
+        kernel = layer.weight.shape[1] if isinstance(layer, torch.nn.Conv2d) else layer.weight.shape[0]
+        # A transposed convolution of stride 2 touches a quarter of its kernel for each pixel that it gives.
+        share = 1 if isinstance(layer, torch.nn.Conv2d) else 1 / (layer.stride[0] * layer.stride[1])
+        counted += 2 * kernel * layer.weight[0, 0].numel() * share * result.numel()
+
+    preset = weights.load(PRESET)
+    for layer in preset.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
+            layer.register_forward_hook(count)
+    side = 192
+    with torch.inference_mode():
+        preset(torch.zeros(1, 3, side, side))
+    return counted / side**2
+
+
+def peak() -> float:
+    """Return operations a second of one thread that multiplies matrices in bfloat16."""
+    import torch
+
+    torch.set_num_threads(1)
+    best = 0.0
+    for side in (512, 1024, 2048):
+        a, b = (torch.randn(side, side).bfloat16() for _ in range(2))
+        for _ in range(5):
+            begun = time.process_time()
+            for _ in range(max(1, 2048 // side)):
+                a @ b
+            best = max(best, 2 * side**3 * max(1, 2048 // side) / (time.process_time() - begun))
+    return best
 
 
 def ours_torch(slide: Path, folder: Path) -> None:
@@ -150,6 +231,7 @@ def copy(slide: Path, folder: Path) -> None:
 
 
 CONTENDERS: dict[str, Callable[[Path, Path], None]] = {
+    "network": network,
     "ours": ours,
     "ours, torch": ours_torch,
     "plain": plain,
@@ -208,7 +290,7 @@ def main() -> int:
     """Run all contenders, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="slides are made here once, and kept")
-    parser.add_argument("--side", type=int, default=6400, help="width and height of the slide in pixels")
+    parser.add_argument("--side", type=int, default=7680, help="width and height of the slide in pixels")
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--save", type=Path, help="the figures as JSON")
     parser.add_argument("--as", dest="contender", choices=CONTENDERS, help=argparse.SUPPRESS)
@@ -236,6 +318,23 @@ def main() -> int:
     print("| | processor s per MPix | times ours | start-up, processor s | clock, s |\n|---|---|---|---|---|")
     for row in rows(found, small, large):
         print(f"| {' | '.join(row)} |")
+    if "network" in found:
+        from wsi_denoise.network.denoiser import choose
+        from wsi_denoise.settings import ComputeSettings
+        from wsi_denoise.slide.lattice import Lattice
+
+        start, whole = found["network"]
+        sides = choose(ComputeSettings(device="cpu")).sides
+        done = [sum(side**2 for side in computed_sides(Lattice(*(n, n)), sides)) for n in (SMALL, given.side)]
+        rate = (done[1] - done[0]) / (whole.processor - start.processor)
+        kept = (given.side**2 - SMALL**2) / (done[1] - done[0])
+        most = peak()
+        print(
+            f"\nkept of computed pixels: {kept:.3f}; network alone: {rate / 1e6:.2f} computed MPix a processor second"
+        )
+        print(
+            f"{operations() / 1000:.1f} thousand operations a pixel; peak {most / 1e9:.0f} G/s; {rate * operations() / most:.2f} of it"
+        )
     if given.save:
         values = {name: [vars(each) for each in pair] for name, pair in found.items()}
         given.save.write_text(
