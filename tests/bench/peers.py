@@ -10,8 +10,8 @@
 * ``copy``: the slide to a new pyramid through libvips (``pip install pyvips[binary]``), without a network: the floor
   for reading and writing.
 
-All have the same halo and two threads; the windows of ``plain`` and ``tiatoolbox`` are of 8 patches, which torch does as
-quickly as larger ones, and ours as the program chooses them. What each does beside that is told in docs/performance.md:
+All have the same halo and two threads; the windows of ``plain`` and ``tiatoolbox`` are of 8 patches, which torch does
+as quickly as larger ones, and ours as the program chooses them. What each does beside that is told in docs/performance.md:
 ours measures, verifies and keeps what is needed to resume. Each runs as a program of its own, first on a small slide,
 which is start-up and is subtracted; processor time is the kernel's account of all its processes. At the end stands how
 much of the core's peak in bfloat16 matrices (one thread of torch, the best of several sizes) the network alone uses.
@@ -89,26 +89,14 @@ def computed_sides(lattice: Any, sides: tuple[int, ...]) -> list[int]:
 def operations() -> float:
     """Return the network's multiplications and additions for a pixel."""
     import torch
+    from torch.utils.flop_counter import FlopCounterMode
 
     from wsi_denoise.network import weights
 
-    counted = 0
-
-    def count(layer: Any, _given: Any, result: Any) -> None:
-        nonlocal counted
-        kernel = layer.weight.shape[1] if isinstance(layer, torch.nn.Conv2d) else layer.weight.shape[0]
-        # A transposed convolution of stride 2 touches a quarter of its kernel for each pixel that it gives.
-        share = 1 if isinstance(layer, torch.nn.Conv2d) else 1 / (layer.stride[0] * layer.stride[1])
-        counted += 2 * kernel * layer.weight[0, 0].numel() * share * result.numel()
-
-    preset = weights.load(PRESET)
-    for layer in preset.modules():
-        if isinstance(layer, torch.nn.Conv2d | torch.nn.ConvTranspose2d):
-            layer.register_forward_hook(count)
     side = 192
-    with torch.inference_mode():
-        preset(torch.zeros(1, 3, side, side))
-    return counted / side**2
+    with FlopCounterMode(display=False) as counted, torch.inference_mode():
+        weights.load(PRESET)(torch.zeros(1, 3, side, side))
+    return float(counted.get_total_flops()) / side**2
 
 
 def peak() -> float:
@@ -332,8 +320,9 @@ def main() -> int:
         print(
             f"\nkept of computed pixels: {kept:.3f}; network alone: {rate / 1e6:.2f} computed MPix a processor second"
         )
+        share = rate * operations() / most
         print(
-            f"{operations() / 1000:.1f} thousand operations a pixel; peak {most / 1e9:.0f} G/s; {rate * operations() / most:.2f} of it"
+            f"{operations() / 1000:.1f} thousand operations a pixel; peak {most / 1e9:.0f} G/s, {share:.2f} of it used"
         )
     if given.save:
         values = {name: [vars(each) for each in pair] for name, pair in found.items()}
