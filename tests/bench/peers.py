@@ -11,10 +11,11 @@
   for reading and writing.
 
 All have the same halo and two threads; the windows of ``plain`` and ``tiatoolbox`` are of 8 patches, which torch does
-as quickly as larger ones, and ours as the program chooses them. What each does beside that is told in docs/performance.md:
-ours measures, verifies and keeps what is needed to resume. Each runs as a program of its own, first on a small slide,
-which is start-up and is subtracted; processor time is the kernel's account of all its processes. At the end stands how
-much of the core's peak in bfloat16 matrices (one thread of torch, the best of several sizes) the network alone uses.
+as quickly as larger ones, and ours as the program chooses them. What each does beside that is told in
+docs/performance.md: ours measures, verifies and keeps what is needed to resume. Each runs as a program of its own,
+first on a small slide, which is start-up and is subtracted; processor time is the kernel's account of all its
+processes. At the end stands how much of the core's peak in bfloat16 matrices (one thread of torch, the best of several
+sizes) the network alone uses.
 """
 
 # ruff: noqa: PLC0415 - each contender imports its own libraries, and none of the others
