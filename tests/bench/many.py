@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -45,18 +46,21 @@ def denoise(inbox: Path, count: int, folder: Path, sets: Sequence[str]) -> tuple
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    command = [str(Path(sys.executable).with_name("wsi-denoise")), "watch", "--inbox", str(inbox)]
+    command = [str(Path(sys.executable).with_name("wsi-denoise")), "watch", str(inbox)]
     values = ("tissue.mode=all", "intake.settle_seconds=1", *sets)
     command += [part for value in values for part in ("--set", value)]
     with (folder / "log.txt").open("wb") as log:
         program = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
         try:
             _wait(program, folder, count)
-        finally:
-            program.send_signal(signal.SIGTERM)
-            _, status, usage = os.wait4(program.pid, 0)
-            program.returncode = os.waitstatus_to_exitcode(status)
-    with JobStore(f"sqlite:///{folder}/.wsi-denoise/jobs.sqlite") as store:
+        except BaseException:
+            program.kill()
+            raise
+        # Not Popen.wait: the kernel's account of a program and all it waited for comes with this call only.
+        program.send_signal(signal.SIGTERM)
+        _, status, usage = os.wait4(program.pid, 0)
+        program.returncode = os.waitstatus_to_exitcode(status)
+    with closing(JobStore(f"sqlite:///{folder}/.wsi-denoise/jobs.sqlite")) as store:
         jobs = [job.to_json() for job in store.stream(job_query(states=["done"], limit=0))]
     return jobs, usage.ru_utime + usage.ru_stime
 

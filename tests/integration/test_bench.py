@@ -6,6 +6,7 @@ Never the clock: this has to pass on a machine that is busy with something else.
 import importlib.util
 import math
 import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -115,6 +116,30 @@ def test_what_this_machine_does(programs, tmp_path):
     assert costs["network"] > costs["read"]
     assert costs["end to end"] > costs["network"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["slide.tiff"]
+
+
+def figures(name: str, *arguments: str) -> dict[str, float]:
+    """Run a bench as a program, and return the first figure of each row of its table."""
+    command = [sys.executable, str(BENCH / f"{name}.py"), *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    rows = [line.strip("| ").split(" | ") for line in ran.stdout.splitlines() if line.startswith("| ")]
+    return {row[0]: float(row[1]) for row in rows[1:]}
+
+
+def test_what_a_small_slide_costs_beside_its_blocks(tmp_path):
+    options = ("--slides", "3", "--side", "700", "--set", "compute.device=cpu")
+    found = figures("many", "--folder", str(tmp_path), *options)
+    assert found["of it: from its plan to its name, median"] > 0
+    assert found["network, all threads"] > found["read, all threads"] > 0
+    assert found["processor time, start included"] > found["overhead in processor time: all less blocks"]
+    assert [path.name for path in tmp_path.iterdir()] == ["many-700", "work"]
+
+
+def test_how_long_one_image_takes():
+    found = figures("latency", "--images", "5")
+    assert "cpu, torch, fp32" in found
+    assert all(milliseconds > 0 for milliseconds in found.values())
 
 
 def test_the_busiest_part_of_a_slide():
