@@ -28,6 +28,7 @@ from wsi_denoise.errors import (
     OutputExists,
     SlideChanged,
     SlideError,
+    UnreadableTile,
 )
 from wsi_denoise.processing.ahead import Ahead
 from wsi_denoise.processing.blocks import Interrupted, Progress
@@ -509,6 +510,26 @@ def test_a_worker_that_dies_with_a_plan_made_ahead_loses_only_that(strip, clean,
     assert strip.seen[-1].done == 2
     following.run(ahead=ahead)
     assert following.output.is_file()
+
+
+def test_nothing_works_on_a_bad_slide_any_more_when_that_is_told(clean, tmp_path):
+    slide = write_slide(tmp_path / "a.tiff", noisy(clean, 15))
+    with tifffile.TiffFile(slide) as tiff:
+        page = tiff.pages.first
+        offset, length = page.dataoffsets[0], page.databytecounts[0]
+
+    def damage(_plan: SlidePlan) -> None:  # not before: the thumbnail of a slide of one level needs every tile
+        with slide.open("r+b") as file:
+            file.seek(offset)
+            file.write(bytes(length))
+
+    settings = settings_in(tmp_path, compute__threads=2)
+    with connect(settings) as two:
+        square = Case(two, tmp_path, slide, settings)
+        with pytest.raises(UnreadableTile):
+            square.run(on_plan=damage)
+        assert list(square.spooled.glob("*.started")) in ([], [square.spooled / f"{FIRST}.started"])
+        assert two.client.submit(os.getpid).result(timeout=60), "and the worker is there for the next one"
 
 
 def test_a_source_that_changed_meanwhile_is_not_published(strip):

@@ -11,7 +11,7 @@ from typing import Any
 
 from distributed import KilledWorker
 
-from wsi_denoise.errors import BlockKillsWorker
+from wsi_denoise.errors import BlockKillsWorker, SlideError
 from wsi_denoise.processing import remote, waiting
 from wsi_denoise.processing.cluster import Cluster
 from wsi_denoise.processing.spool import Spool
@@ -135,7 +135,8 @@ class Blocks:
                     while todo and len(pending) < room:
                         self._submit(todo.popleft(), pending)
                 self._collect(pending, todo, suspects)
-        except Interrupted:
+        except (Interrupted, SlideError):
+            # Of a bad slide too: a block that still runs would put its file where the slide's spool was removed.
             self._drain(pending)
             raise
         finally:
@@ -191,7 +192,7 @@ class Blocks:
         suspects.append(block)
 
     def _drain(self, pending: dict[Any, BlockIndex]) -> None:
-        """Let the blocks that run finish, within a bound: they are in the spool then. Waiting ones are dropped."""
+        """Let the blocks that run finish, within a bound; waiting ones are dropped."""
         running = [future for future in pending if not future.done()]
         slots = self.cluster.slots()
         self.cluster.drop(running[slots:])
