@@ -48,6 +48,14 @@ QUIET = {
 """Settings of Dask that make idle processes idle."""
 
 
+KEEPING = {
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 128 * 2**20,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
+}
+"""What workers keep of what they free. Dask has them give back all but 64 kB at once, and a block's arrays then cost as
+much in page faults as in arithmetic (docs/performance.md). Everything goes back at the end of a slide."""
+
+
 @dataclass(frozen=True)
 class Cluster:
     """A client, and what it leads to.
@@ -126,6 +134,7 @@ def connect(settings: Settings) -> Iterator[Cluster]:
             # job would stand still for ever. Beyond its limit a worker is ended, and that is told.
             "distributed.worker.memory.pause": False,
             **QUIET,
+            **KEEPING,
         }
     )
     if address:
