@@ -1,7 +1,7 @@
 """The same network on the same slide through what a user would pick otherwise, in one run.
 
     python tests/bench/peers.py --folder /tmp/bench                  # 7680 x 7680 px, all of it tissue
-    python tests/bench/peers.py --folder /tmp/bench --side 3072 --only ours plain
+    python tests/bench/peers.py --folder /tmp/bench --rounds 5 --only network ours
 
 * ``network``: our network on windows that lie in memory, the same and as many as ``ours`` has, and nothing else.
 * ``ours``: ``wsi-denoise run``, as it is; ``ours, torch``: the same without OpenVINO, in fp32.
@@ -14,7 +14,8 @@ All have the same halo and two threads; the windows of ``plain`` and ``tiatoolbo
 as quickly as larger ones, and ours as the program chooses them. What each does beside that is told in
 docs/performance.md: ours measures, verifies and keeps what is needed to resume. Each runs as a program of its own,
 first on a small slide, which is start-up and is subtracted; processor time is the kernel's account of all its
-processes. At the end stands how much of the core's peak in bfloat16 matrices (one thread of torch, the best of several
+processes. Rounds are interleaved, and the median of each contender's ratio to ``ours`` in the same round is given with
+its range. At the end stands how much of the core's peak in bfloat16 matrices (one thread of torch, the best of several
 sizes) the network alone uses.
 """
 
@@ -32,13 +33,17 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import large_slide
 import numpy as np
 from memory import machine
 
-SMALL, PRESET = 1536, "paper"
+SMALL, PRESET = 3072, "paper"
+"""Four whole blocks: every worker has loaded all that it needs."""
+
+Pair = tuple["Cost", "Cost"]
 WINDOW, HALO = 768, 48
 THREADS = 2
 
@@ -267,12 +272,48 @@ def cost(name: str, slide: Path, folder: Path) -> Cost:
     return Cost(usage.ru_utime + usage.ru_stime, clock)
 
 
-def rows(found: dict[str, tuple[Cost, Cost]], small: float, large: float) -> Iterator[list[str]]:
+def rows(rounds: list[dict[str, Pair]], small: float, large: float) -> Iterator[list[str]]:
     """Yield table rows: name, processor seconds per megapixel beyond start-up, ratio to ours, start-up, clock."""
-    rate = {name: (b.processor - a.processor) / (large - small) for name, (a, b) in found.items()}
-    for name, (start, whole) in found.items():
-        ratio = f"{rate[name] / rate['ours']:.2f}" if "ours" in rate else ""
-        yield [name, f"{rate[name]:.3f}", ratio, f"{start.processor:.1f}", f"{whole.clock:.0f}"]
+
+    def rate(pair: Pair) -> float:
+        return (pair[1].processor - pair[0].processor) / (large - small)
+
+    for name in dict.fromkeys(name for found in rounds for name in found):
+        pairs = [found[name] for found in rounds if name in found]
+        ratios = [rate(found[name]) / rate(found["ours"]) for found in rounds if name in found and "ours" in found]
+        ratio = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
+        start, clock = median(pair[0].processor for pair in pairs), median(pair[1].clock for pair in pairs)
+        yield [name, str(len(pairs)), f"{median(map(rate, pairs)):.3f}", ratio, f"{start:.1f}", f"{clock:.0f}"]
+
+
+def use_of_peak(pairs: list[Pair], side: int) -> str:
+    """Say what the network alone reaches of what the core could."""
+    from wsi_denoise.network.denoiser import choose
+    from wsi_denoise.settings import ComputeSettings
+    from wsi_denoise.slide.lattice import Lattice
+
+    sides = choose(ComputeSettings(device="cpu")).sides
+    small, large = (sum(n**2 for n in computed_sides(Lattice(each, each), sides)) for each in (SMALL, side))
+    rate = median((large - small) / (b.processor - a.processor) for a, b in pairs)
+    kept, most = (side**2 - SMALL**2) / (large - small), peak()
+    share = rate * operations() / most
+    return (
+        f"kept of computed pixels: {kept:.3f}; network alone: {rate / 1e6:.2f} computed MPix a processor second\n"
+        f"{operations() / 1000:.1f} thousand operations a pixel; peak {most / 1e9:.0f} G/s, {share:.2f} of it used"
+    )
+
+
+def measured(count: int, names: list[str], slides: list[Path], folder: Path) -> Iterator[dict[str, Pair]]:
+    """Yield what each contender took for both slides, in each round."""
+    for _ in range(count):
+        found: dict[str, Pair] = {}
+        for name in names:
+            try:
+                small, large = (cost(name, slide, folder) for slide in slides)
+                found[name] = small, large
+            except RuntimeError as error:
+                print(f"NOT MEASURED: {error}", file=sys.stderr)
+        yield found
 
 
 def main() -> int:
@@ -280,6 +321,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="slides are made here once, and kept")
     parser.add_argument("--side", type=int, default=7680, help="width and height of the slide in pixels")
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", nargs="+", choices=CONTENDERS, default=list(CONTENDERS))
     parser.add_argument("--save", type=Path, help="the figures as JSON")
     parser.add_argument("--as", dest="contender", choices=CONTENDERS, help=argparse.SUPPRESS)
@@ -296,41 +338,20 @@ def main() -> int:
         slides.append(given.folder / f"tissue-{side}.tiff")
         if not slides[-1].exists():
             large_slide.write(slides[-1], side, share=1.0)
-    found = {}
-    for name in given.only:
-        try:
-            found[name] = cost(name, slides[0], given.folder / "work"), cost(name, slides[1], given.folder / "work")
-        except RuntimeError as error:
-            print(f"NOT MEASURED: {error}", file=sys.stderr)
+    rounds = list(measured(given.rounds, given.only, slides, given.folder / "work"))
     small, large = SMALL**2 / 1e6, given.side**2 / 1e6
     print(f"{machine()}; {large:.0f} MPix, all tissue; load {os.getloadavg()[0]:.1f}\n")
-    print("| | processor s per MPix | times ours | start-up, processor s | clock, s |\n|---|---|---|---|---|")
-    for row in rows(found, small, large):
+    print("| | rounds | processor s per MPix | times ours | start-up, processor s | clock, s |\n|" + "---|" * 6)
+    for row in rows(rounds, small, large):
         print(f"| {' | '.join(row)} |")
-    if "network" in found:
-        from wsi_denoise.network.denoiser import choose
-        from wsi_denoise.settings import ComputeSettings
-        from wsi_denoise.slide.lattice import Lattice
-
-        start, whole = found["network"]
-        sides = choose(ComputeSettings(device="cpu")).sides
-        done = [sum(side**2 for side in computed_sides(Lattice(*(n, n)), sides)) for n in (SMALL, given.side)]
-        rate = (done[1] - done[0]) / (whole.processor - start.processor)
-        kept = (given.side**2 - SMALL**2) / (done[1] - done[0])
-        most = peak()
-        print(
-            f"\nkept of computed pixels: {kept:.3f}; network alone: {rate / 1e6:.2f} computed MPix a processor second"
-        )
-        share = rate * operations() / most
-        print(
-            f"{operations() / 1000:.1f} thousand operations a pixel; peak {most / 1e9:.0f} G/s, {share:.2f} of it used"
-        )
+    if "network" in given.only:
+        print(f"\n{use_of_peak([found['network'] for found in rounds if 'network' in found], given.side)}")
     if given.save:
-        values = {name: [vars(each) for each in pair] for name, pair in found.items()}
+        values = [{name: [vars(each) for each in pair] for name, pair in found.items()} for found in rounds]
         given.save.write_text(
-            json.dumps({"machine": machine(), "side": given.side, "costs": values}, indent=1), "utf-8"
+            json.dumps({"machine": machine(), "side": given.side, "rounds": values}, indent=1), "utf-8"
         )
-    return 0 if len(found) == len(given.only) else 1
+    return 0 if all(len(found) == len(given.only) for found in rounds) else 1
 
 
 if __name__ == "__main__":

@@ -307,11 +307,14 @@ def test_encoding_a_block(size, compression, tissue_image):
         assert (sse, samples) == (0, 0)
         return
     # What the codec costs is measured over the slide's own pixels, not over what fills the last tiles.
-    assert samples == width * height * 3
-    error = 0.0
+    error, values = 0.0, 0
     for row in range(count(height, TILE)):
         for column in range(count(width, TILE)):
+            if (row + 2 * column) % 4:
+                continue
             part = pixels[row * TILE : (row + 1) * TILE, column * TILE : (column + 1) * TILE]
             decoded = encoding.decode(tiles[0, row, column])[: part.shape[0], : part.shape[1]]
             error += float(((decoded.astype(float) - part) ** 2).sum())
+            values += part.size
+    assert samples == values > 0
     assert sse == pytest.approx(error)

@@ -162,6 +162,10 @@ def flat_sigma(histogram: NDArray[np.int64]) -> float | None:
     return float((index + 0.5) * FLAT_STEP / _FLAT_FACTOR) if index else 0.0
 
 
+_CLIP_STEPS = 16
+"""Of the table of biases, to a grey level."""
+
+
 def clip_bias(level: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     """Return how far clipping to 0..255 moves the mean of noise.
 
@@ -181,10 +185,11 @@ def clip_bias(level: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
     """
     if sigma < 0.5:
         return np.zeros_like(level)
-    grid = np.arange(256, dtype=np.float64)
+    grid = np.arange(255 * _CLIP_STEPS + 1) / _CLIP_STEPS
     high, low = (grid - 255) / sigma, -grid / sigma
-    table = sigma * (_overshoot(low) - _overshoot(high))
-    return np.interp(level, grid, table).astype(np.float32)
+    table = (sigma * (_overshoot(low) - _overshoot(high))).astype(np.float32)
+    nearest = np.clip(level * _CLIP_STEPS + 0.5, 0, len(table) - 1).astype(np.intp)
+    return np.asarray(np.take(table, nearest))
 
 
 def _overshoot(z: NDArray[np.float64]) -> NDArray[np.float64]:
