@@ -3,6 +3,7 @@
 import contextlib
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from wsi_denoise.errors import StoreError
 from wsi_denoise.jobs.states import JobState
 
 SMALL = 48
+PATIENCE = 300.0
 
 
 def mount(folder: Path, *options: str) -> None:
@@ -124,6 +126,23 @@ def test_full_while_the_output_is_put_together(lab, save_slide, tiled_tissue):
     ballast.unlink()
     job = verified(lab, "assemble.tiff")
     assert job.blocks_resumed == job.blocks_total
+
+
+def test_full_when_the_output_gets_its_name(lab, save_slide, tiled_tissue):
+    maps = lab.folder / "work" / "maps"
+    before = set(maps.glob("*.npz"))
+    save_slide(lab.inbox / "publish.tiff", tiled_tissue(3072, 2000, 5))
+    end = time.monotonic() + PATIENCE
+    # Written last before the output is verified and named, which is a fraction of a second: no time to lose.
+    while not set(maps.glob("*.npz")) - before:
+        assert time.monotonic() < end
+        time.sleep(0.002)
+    ballasts = [fill(lab.output), fill(lab.folder / "work")]
+    job = verified(lab, "publish.tiff")
+    assert (job.state, job.attempts) == (JobState.DONE, 1)
+    for ballast in ballasts:
+        ballast.unlink()
+    assert not paused(lab)
 
 
 def test_full_while_the_record_is_written(lab, save_slide, tiled_tissue):

@@ -13,6 +13,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from pathlib import Path
 
 import cv2
@@ -416,11 +417,15 @@ def verify(plan: SlidePlan, target: Path, tiles: int) -> str:
         with block_with(row, column) as file:
             return file.tile(0, row % TILES_PER_BLOCK, column % TILES_PER_BLOCK)
 
+    @lru_cache(maxsize=4)
+    def whole(block_row: int, block_column: int) -> Pixels:
+        with block_with(block_row * TILES_PER_BLOCK, block_column * TILES_PER_BLOCK) as file:
+            return file.reduced()
+
     def reduced(row: int, column: int) -> Pixels:
-        with block_with(row, column) as file:
-            quarter = TILE // 4
-            y, x = row % TILES_PER_BLOCK * quarter, column % TILES_PER_BLOCK * quarter
-            return file.reduced()[y : y + quarter, x : x + quarter]
+        quarter = TILE // 4
+        y, x = row % TILES_PER_BLOCK * quarter, column % TILES_PER_BLOCK * quarter
+        return whole(row // TILES_PER_BLOCK, column // TILES_PER_BLOCK)[y : y + quarter, x : x + quarter]
 
     expected = Expected(
         work.width, work.height, plan.info.mpp, plan.info.icc_profile, work.encoding.lossless, tile, reduced
