@@ -243,8 +243,8 @@ class Runner:
             if job is not None:
                 settings = self._settings.with_values(job.settings)
                 self._ahead.begin(*self._request(job, settings).planning)
-        except WsiDenoiseError as error:
-            # Whatever is wrong is told when the job's turn comes.
+        except (WsiDenoiseError, OSError, RuntimeError) as error:
+            # Whatever is wrong, with the job, the record or the cluster, is told when the job's turn comes.
             _log.info("planning ahead: %s", error)
 
     def _request(self, job: Job, settings: Settings) -> Request:
@@ -366,6 +366,9 @@ class Runner:
         if now - self._asked < PROGRESS_SECONDS:
             return
         self._asked = now
+        if self._ahead is not None and self._ahead.check(self._settings.limits.task_seconds):
+            # What the worker was to do for this slide went with it, which must not count against it.
+            raise Interrupted("a worker hung on the next slide and was ended")
         try:
             cancelled = self._store.cancel_requested(job.id)
         except StoreError as error:

@@ -502,6 +502,29 @@ def test_a_guess_that_was_wrong_or_failed_costs_nothing(strip, clean, ahead):
         strip.run(ahead=ahead, preset="nonsense")
 
 
+class Hanging(Cluster):
+    """A cluster whose workers hang on what they are given, as on a file of a share that went away."""
+
+    def call(self, _function, *_arguments, priority=0):
+        return self.client.submit(time.sleep, 600, pure=False, priority=priority)
+
+
+def test_a_plan_made_ahead_that_hangs_is_ended_and_not_begun_again(strip, cluster):
+    ahead = Ahead(Hanging(cluster.client, ""))
+    planning = strip.request().planning
+
+    def check() -> None:
+        if ahead.check(2.0):
+            raise Interrupted
+
+    # The only worker hangs before the output is put together.
+    with pytest.raises(Interrupted):
+        strip.run(on_tail=lambda: ahead.begin(*planning), keep_going=check)
+    strip.run(on_tail=lambda: ahead.begin(*planning), keep_going=check)
+    assert strip.seen[0].resumed == 2
+    assert strip.output.is_file()
+
+
 def test_a_worker_that_dies_with_a_plan_made_ahead_loses_only_that(strip, clean, ahead, killer):
     following = another(strip, clean)
     death = killer(SECOND, 1)

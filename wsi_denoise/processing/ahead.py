@@ -6,9 +6,10 @@ next slide will be: a plan that was made in vain, or failed, is dropped, and the
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
-from wsi_denoise.processing import remote
+from wsi_denoise.processing import remote, waiting
 from wsi_denoise.processing.cluster import Cluster
 
 
@@ -24,14 +25,32 @@ class Ahead:
         self._cluster = cluster
         self._wanted: tuple[Any, ...] | None = None
         self._future: Any = None
+        self._begun = 0.0
+        self._hung: tuple[Any, ...] | None = None
 
     def begin(self, *wanted: Any) -> None:
         """Have a slide planned, with the arguments of :func:`wsi_denoise.processing.tasks.plan_slide`."""
-        if wanted == self._wanted:
+        if wanted in (self._wanted, self._hung):
             return
         self.drop()
         # After the blocks that wait: they are of a slide whose turn it is.
         self._future, self._wanted = self._cluster.call(remote.plan_slide, *wanted, priority=-1), wanted
+        self._begun = time.monotonic()
+
+    def check(self, seconds: float) -> bool:
+        """End the worker that is at the plan for longer than that, since the slide whose turn it is waits for it.
+
+        Returns
+        -------
+        bool
+            Whether one was ended, and with it what else it was to do. That slide is not planned ahead again.
+        """
+        if self._future is None or self._future.done() or time.monotonic() - self._begun < seconds:
+            return False
+        self._hung = self._wanted
+        ended = waiting.end_task(self._cluster, self._future)
+        self.drop()
+        return ended
 
     def take(self, *wanted: Any) -> Any:
         """Return the task that plans just this, under way or done, or None; it is the caller's then."""
