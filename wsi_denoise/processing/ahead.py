@@ -47,10 +47,12 @@ class Ahead:
         """
         if self._future is None or self._future.done() or time.monotonic() - self._begun < seconds:
             return False
+        if not waiting.end_task(self._cluster, self._future):
+            self._begun = time.monotonic()  # nobody has begun it yet
+            return False
         self._hung = self._wanted
-        ended = waiting.end_task(self._cluster, self._future)
         self.drop()
-        return ended
+        return True
 
     def take(self, *wanted: Any) -> Any:
         """Return the task that plans just this, under way or done, or None; it is the caller's then."""
