@@ -174,7 +174,7 @@ def plan(tmp_path, tissue_image):
     settings = settings_in(tmp_path, output__compression="deflate", tissue__mode="all")
     made = tasks.plan_slide(slide, "f" * 64, settings, "paper", tmp_path / "spool")
     for block in made.work.lattice.blocks():
-        tasks.block(made.work, block, made.tissue[made.work.lattice.patches(block)], 1)
+        tasks.block(made.work, block, made.tissue[made.work.lattice.patches(block)])
     return made
 
 
@@ -190,12 +190,12 @@ def test_a_block_in_the_spool_is_not_done_a_second_time(plan):
     block = next(iter(work.lattice.blocks()))
     file = work.spool / f"{block}.block"
     before = file.stat().st_mtime_ns
-    report = tasks.block(work, block, plan.tissue[work.lattice.patches(block)], 1)
+    report = tasks.block(work, block, plan.tissue[work.lattice.patches(block)])
     assert report.block == block
     assert file.stat().st_mtime_ns == before
 
     damage(file)
-    tasks.block(work, block, plan.tissue[work.lattice.patches(block)], 1)
+    tasks.block(work, block, plan.tissue[work.lattice.patches(block)])
     assert file.stat().st_mtime_ns != before
     assert Spool(work.spool).is_sound(block)
 
