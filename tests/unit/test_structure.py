@@ -85,7 +85,7 @@ def test_other_tissue_is_a_mismatch_and_missing_or_new_tissue_is_not(tissue_imag
 
 def kept(before: np.ndarray, after: np.ndarray, scale: int) -> float:
     chosen = np.ones((before.shape[0] // 8, before.shape[1] // 8), bool)
-    own, cross, _ = structure.gradients(structure.luma(before), structure.luma(after), chosen, scale)
+    own, cross, _ = structure.gradients(structure.luma(before), structure.luma(after), chosen)[scale]
     return own / cross
 
 

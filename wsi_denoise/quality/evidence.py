@@ -374,31 +374,30 @@ def _measure_cells(
         return
     sums["cells"] = count
     sums["samples"] = count * fidelity.CELL**2 * 3
-    sums["sse"] = float(cells.residual_square[chosen].sum(dtype=np.float64)) * fidelity.CELL**2
+    sums["sse"] = sum(_totals(cells.residual_square[chosen])) * fidelity.CELL**2
     sums["ssim"] = float(cells.ssim()[chosen].sum(dtype=np.float64))
     before, after, forgiven = cells.before[chosen], cells.after[chosen], low[chosen]
-    plain = (before - after).sum(axis=0, dtype=np.float64)
-    shift = forgiven.sum(axis=0, dtype=np.float64)
-    for index, channel in enumerate("rgb"):
-        sums[f"residual_{channel}"] = float(plain[index])
-        sums[f"shift_{channel}"] = float(shift[index])
+    for name, values in (("residual", before - after), ("shift", forgiven)):
+        for channel, total in zip("rgb", _totals(values), strict=True):
+            sums[f"{name}_{channel}"] = total
     for when, mean in (("before", after + forgiven), ("after", after)):
-        density = structure.stain_density(mean).sum(axis=0, dtype=np.float64)
-        sums[f"h_{when}"], sums[f"e_{when}"] = float(density[0]), float(density[1])
+        sums[f"h_{when}"], sums[f"e_{when}"] = _totals(structure.stain_density(mean))
+
+
+def _totals(values: NDArray[np.float32]) -> tuple[float, ...]:
+    """Return the sum of each column in double precision; one by one, as NumPy is slow over rows of three."""
+    return tuple(float(column.sum(dtype=np.float64)) for column in values.T)
 
 
 def _measure_grey(
     sums: dict[str, float], before: NDArray[np.uint8], after: NDArray[np.uint8], chosen: NDArray[np.bool_]
 ) -> None:
-    residual = fidelity.green_residual(before, after)
-
     def put(names: str, values: tuple[float, ...]) -> None:
         sums.update(zip(names.split(), values, strict=True))
 
-    put("lag_x lag_y lag_square lag_count", fidelity.lag_one(residual, chosen))
+    put("lag_x lag_y lag_square lag_count", fidelity.lag_one(before, after, chosen))
     grey_before, grey_after = structure.luma(before), structure.luma(after)
-    for scale in (2, 4):
-        products = structure.gradients(grey_before, grey_after, chosen, scale)
+    for scale, products in structure.gradients(grey_before, grey_after, chosen).items():
         put(f"edge{scale}_aa edge{scale}_ba edge{scale}_bb", products)
     lines = structure.lattice_lines(grey_before, grey_after)
     for name in ("on_before", "on_after", "off_before", "off_after", "scatter"):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
@@ -56,12 +57,13 @@ def diagonal(image: NDArray[np.uint8] | NDArray[np.int16]) -> NDArray[np.int16]:
         values of deviation 2 sigma.
     """
     height, width = max(image.shape[0] - 1, 0), max(image.shape[1] - 1, 0)
-    step = QUAD_STEP
-    top, bottom = image[0:height:step], image[1 : height + 1 : step]
-    result = top[:, 0:width:step].astype(np.int16)
-    result -= top[:, 1 : width + 1 : step]
-    result -= bottom[:, 0:width:step]
-    result += bottom[:, 1 : width + 1 : step]
+    rows, cols = -(-height // QUAD_STEP), -(-width // QUAD_STEP)
+    if not (rows and cols):
+        return np.zeros((rows, cols, 3), np.int16)
+    down = cv2.subtract(image[0:height:QUAD_STEP], image[1 : height + 1 : QUAD_STEP], dtype=cv2.CV_16S)
+    result = np.empty((rows, cols, 3), np.int16)
+    for channel, plane in enumerate(cv2.split(down)):
+        np.subtract(plane[:, 0:width:QUAD_STEP], plane[:, 1 : width + 1 : QUAD_STEP], out=result[..., channel])
     return result
 
 

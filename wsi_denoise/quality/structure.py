@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_denoise.quality.fidelity import CELL, Cells
+from wsi_denoise.quality.fidelity import CELL, Cells, channel_mean
 from wsi_denoise.quality.noise import clip_bias
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -30,7 +30,9 @@ WHITE = 256.0
 
 # Ruifrok and Johnston (2001): optical density of haematoxylin, eosin and DAB in red, green and blue, rows of length 1.
 _STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
-_UNMIX = np.linalg.inv(_STAINS / np.linalg.norm(_STAINS, axis=1, keepdims=True)).astype(np.float32)
+_UNMIX = np.linalg.inv(_STAINS / np.linalg.norm(_STAINS, axis=1, keepdims=True))
+# Natural logarithms, which are quicker, to optical density, which is in tens.
+_HAEMATOXYLIN_EOSIN = (_UNMIX[:, :2] / -np.log(10)).astype(np.float32)
 
 
 def low_residual(cells: Cells, sigma: float) -> NDArray[np.float32]:
@@ -53,8 +55,8 @@ def stain_density(mean: NDArray[np.float32]) -> NDArray[np.float32]:
     ndarray
         (..., 2) float32: H, E.
     """
-    density = -np.log10((np.clip(mean, 0, 255) + 1) / WHITE)
-    return np.asarray((density @ _UNMIX)[..., :2], np.float32)
+    density = np.log((np.clip(mean, 0, 255) + np.float32(1)) / np.float32(WHITE))
+    return np.asarray(density @ _HAEMATOXYLIN_EOSIN, np.float32)
 
 
 def patch_grid(height: int, width: int) -> tuple[int, int]:
@@ -139,8 +141,8 @@ def patch_layers(
     """
     nan = float("nan")
     empty = by_patch(np.zeros(residual.shape[:2], np.float32), grid, fill=1.0).min(axis=2) > 0
-    grey = _without_gain(residual.mean(axis=2), ((cells.before + cells.after) / 2).mean(axis=2), chosen)
-    power = _nanmean(by_patch(cells.residual_square.mean(axis=2), grid, fill=nan), empty)
+    grey = _without_gain(channel_mean(residual), channel_mean((cells.before + cells.after) / np.float32(2)), chosen)
+    power = _nanmean(by_patch(channel_mean(cells.residual_square), grid, fill=nan), empty)
     low = by_patch(grey, grid, fill=nan)
     centre = _nanmedian(low, empty)
     spread = _nanmedian(np.abs(low - centre[..., None]), empty) / np.float32(0.67449)
@@ -154,8 +156,8 @@ def patch_layers(
 
 def _mismatch(cells: Cells, grid: tuple[int, int], empty: NDArray[np.bool_]) -> NDArray[np.float32]:
     nan = float("nan")
-    before = by_patch(cells.before.mean(axis=2), grid, fill=nan)
-    after = by_patch(cells.after.mean(axis=2), grid, fill=nan)
+    before = by_patch(channel_mean(cells.before), grid, fill=nan)
+    after = by_patch(channel_mean(cells.after), grid, fill=nan)
     lesser = np.minimum(_nanvar(before, empty), _nanvar(after, empty))
     both = (_nanvar(before + after, empty) - _nanvar(before - after, empty)) / 4
     plain = lesser < MISMATCH_FLOOR
@@ -224,9 +226,9 @@ _STRIP = 64
 
 
 def gradients(
-    before: NDArray[np.uint8], after: NDArray[np.uint8], chosen: NDArray[np.bool_], scale: int
-) -> tuple[float, float, float]:
-    """Return sums of gradient products on means of `scale` px.
+    before: NDArray[np.uint8], after: NDArray[np.uint8], chosen: NDArray[np.bool_]
+) -> dict[int, tuple[float, float, float]]:
+    """Return sums of gradient products on means of 2 and of 4 px.
 
     Parameters
     ----------
@@ -234,31 +236,45 @@ def gradients(
         (height, width) uint8.
     chosen : ndarray
         (height // 8, width // 8) bool: the cells to use.
-    scale : int
-        2 or 4: noise of sigma per pixel is sigma / scale there.
 
     Returns
     -------
-    tuple of float
-        Sum of output . output, of input . output, and of input . input. Noise in the input is independent of the
-        output's edges, so the second is free of it: input . output / output . output is 1 for an output that keeps
-        every edge as strong as it is, and more for one that weakened edges.
+    dict of int to tuple of float
+        By 2 and 4 (noise of sigma per pixel is a half and a quarter of sigma there): sum of output . output, of input .
+        output, and of input . input. Noise in the input is independent of the output's edges, so the second is free of
+        it: input . output / output . output is 1 for an output that keeps every edge as strong as it is, and more for
+        one that weakened edges.
     """
-    rows, cols = chosen.shape
-    if rows == 0 or cols == 0 or not chosen.any():
-        return (0.0, 0.0, 0.0)
-    size = (cols * CELL // scale, rows * CELL // scale)
-    full = (slice(0, rows * CELL), slice(0, cols * CELL))
-    b = cv2.resize(before[full].astype(np.float32), size, interpolation=cv2.INTER_AREA)
-    a = cv2.resize(after[full].astype(np.float32), size, interpolation=cv2.INTER_AREA)
+    if not chosen.any():
+        return {2: (0.0, 0.0, 0.0), 4: (0.0, 0.0, 0.0)}
+    rows, cols = chosen.shape[0] * CELL, chosen.shape[1] * CELL
+    fine = _halved(before[:rows, :cols]), _halved(after[:rows, :cols])
+    coarse = _halved(fine[0]), _halved(fine[1])
+    return {scale: _gradient_products(*means, chosen, scale) for scale, means in ((2, fine), (4, coarse))}
+
+
+def _halved(image: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return means of 2 x 2 px of a grey image with even sides."""
+    height, width = image.shape[0] // 2, image.shape[1] // 2
+    result = np.empty((height, width), np.float32)
+    for top in range(0, height, _STRIP):
+        part = result[top : top + _STRIP]
+        strip = image[2 * top : 2 * (top + len(part))].astype(np.float32, copy=False)
+        cv2.resize(strip, (width, len(part)), dst=part, interpolation=cv2.INTER_AREA)
+    return result
+
+
+def _gradient_products(
+    before: NDArray[np.float32], after: NDArray[np.float32], chosen: NDArray[np.bool_], scale: int
+) -> tuple[float, float, float]:
     repeat = CELL // scale
     weight = np.repeat(np.repeat(chosen, repeat, axis=0), repeat, axis=1).astype(np.float32)
     sums = np.zeros(3)
-    for top in range(0, size[1], _STRIP):
+    for top in range(0, len(before), _STRIP):
         across = slice(top, top + _STRIP)
         down = slice(max(top - 1, 0), top + _STRIP)
         for part, axis in ((across, 1), (down, 0)):
-            gb, ga = np.diff(b[part], axis=axis), np.diff(a[part], axis=axis)
+            gb, ga = np.diff(before[part], axis=axis), np.diff(after[part], axis=axis)
             w = weight[part][1:] if axis == 0 else weight[part][:, 1:]
             ga_w = ga * w
             sums += (np.vdot(ga_w, ga), np.vdot(ga_w, gb), np.vdot(gb * w, gb))
