@@ -116,7 +116,8 @@ class Blocks:
         BlockKillsWorker
             When a block takes its worker down three times while it is alone.
         """
-        todo = deque(block for block in self._all if block not in self.done)
+        order = self.plan.work.lattice.lanes(self.cluster.slots())
+        todo = deque(block for block in order if block not in self.done)
         suspects: deque[BlockIndex] = deque()
         pending: dict[Any, BlockIndex] = {}
         self._report()

@@ -116,6 +116,18 @@ class Lattice:
             for column in range(columns):
                 yield BlockIndex(row, column)
 
+    def lanes(self, workers: int) -> Iterator[BlockIndex]:
+        """Yield every block, column by column in as many rows at a time as there are workers.
+
+        A worker that takes the next block when it is done with one has then mostly had the one to the left of it, and
+        still holds the tiles that both need.
+        """
+        rows, columns = self.block_shape
+        for top in range(0, rows, workers):
+            for column in range(columns):
+                for row in range(top, min(top + workers, rows)):
+                    yield BlockIndex(row, column)
+
     def region(self, block: BlockIndex) -> Region:
         """Return the pixels of a block that lie on the slide."""
         return Region(
