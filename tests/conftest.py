@@ -19,7 +19,7 @@ from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
 from wsi_denoise.quality.patchmap import PatchMap, save
 from wsi_denoise.settings import Settings, load
-from wsi_denoise.slide.lattice import halve
+from wsi_denoise.slide.halving import halve
 
 ROOT = Path(__file__).parents[1]
 

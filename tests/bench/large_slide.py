@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from wsi_denoise import sample
 from wsi_denoise.slide.encoding import Encoding, cut
-from wsi_denoise.slide.lattice import TILE, count, halve, level_sizes, tile_shape
+from wsi_denoise.slide.halving import halve
+from wsi_denoise.slide.lattice import TILE, count, level_sizes, tile_shape
 from wsi_denoise.slide.pyramid import Bands, Header, Level, write_pyramid
 
 Pixels = NDArray[np.uint8]

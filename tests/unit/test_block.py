@@ -16,6 +16,7 @@ from wsi_denoise.processing.spool import Spool
 from wsi_denoise.processing.values import SlideWork
 from wsi_denoise.quality.evidence import Evidence
 from wsi_denoise.slide.encoding import Encoding, Pixels
+from wsi_denoise.slide.halving import halve
 from wsi_denoise.slide.lattice import (
     BLOCK,
     PATCH,
@@ -27,7 +28,6 @@ from wsi_denoise.slide.lattice import (
     Span,
     count,
     cover,
-    halve,
     level_sizes,
     mirror,
     round_up,

@@ -19,7 +19,7 @@ from dashboard.maps import rounded_up
 from dashboard.slides import EMPTY, MOST_PIXELS, OpenSlides, PicturePlane, View
 from dashboard.tiles import TileCache, Tiles
 from wsi_denoise.slide import overview
-from wsi_denoise.slide.lattice import halve
+from wsi_denoise.slide.halving import halve
 
 SIZES = st.integers(1, 70_000)
 

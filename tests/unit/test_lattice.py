@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wsi_denoise.slide.halving import halve
 from wsi_denoise.slide.lattice import (
     BLOCK,
     BLOCK_PATCHES,
@@ -21,7 +22,6 @@ from wsi_denoise.slide.lattice import (
     count,
     cover,
     divide,
-    halve,
     level_sizes,
     mirror,
     round_up,

@@ -14,7 +14,8 @@ from wsi_denoise.processing.spool import Spool
 from wsi_denoise.processing.values import SlidePlan, SlideWork
 from wsi_denoise.slide import overview
 from wsi_denoise.slide.encoding import Encoding
-from wsi_denoise.slide.lattice import halve, level_sizes
+from wsi_denoise.slide.halving import halve
+from wsi_denoise.slide.lattice import level_sizes
 from wsi_denoise.slide.reader import open_slide
 
 
@@ -95,7 +96,7 @@ def test_blocks_spooled_without_it_cost_the_overview_and_nothing_else(tmp_path, 
     spool = Spool(plan.work.spool)
     for block in plan.work.lattice.blocks():
         with spool.open(block) as stored:
-            kept = {name: stored._archive.read(name) for name in stored._archive.namelist() if name != "source.png"}
+            kept = {name: stored._archive.read(name) for name in stored._archive.namelist() if name != "source"}
         with zipfile.ZipFile(spool._file(block), "w") as archive:
             for name, data in kept.items():
                 archive.writestr(name, data)

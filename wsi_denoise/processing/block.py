@@ -16,6 +16,7 @@ from wsi_denoise.processing.spool import BlockProduct, Spool
 from wsi_denoise.processing.values import BlockReport, Mask, SlideWork
 from wsi_denoise.quality import evidence, fidelity, structure
 from wsi_denoise.slide.encoding import Encoding, Pixels, cut
+from wsi_denoise.slide.halving import halve
 from wsi_denoise.slide.lattice import (
     PATCH,
     STRIDE,
@@ -25,7 +26,6 @@ from wsi_denoise.slide.lattice import (
     Region,
     count,
     cover,
-    halve,
     mirror,
 )
 

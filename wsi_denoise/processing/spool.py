@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import struct
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -27,6 +28,11 @@ from wsi_denoise.slide.encoding import Pixels
 from wsi_denoise.slide.lattice import BlockIndex
 
 SUFFIX = ".block"
+FORMAT = 2
+"""Of the files; part of the folder's name, so that those of another format are not read. 1 had pictures in PNG."""
+
+_SIZE = struct.Struct("<II")
+
 _DAMAGE = (OSError, zipfile.BadZipFile, KeyError, ValueError, RuntimeError)
 
 
@@ -52,6 +58,21 @@ class BlockProduct:
     source: Pixels | None = None
 
 
+def _packed(pixels: Pixels) -> bytes:
+    """Return an image as its height and width, and its differences along rows in Zstandard."""
+    # PNG takes twenty times as long for a twentieth less.
+    differences = imagecodecs.delta_encode(np.ascontiguousarray(pixels), axis=-2).tobytes()
+    return _SIZE.pack(*pixels.shape[:2]) + bytes(imagecodecs.zstd_encode(differences, level=1))
+
+
+def _unpacked(data: bytes) -> Pixels:
+    """Undo :func:`_packed`; raises ValueError or RuntimeError for what is none."""
+    if len(data) < _SIZE.size:
+        raise ValueError("no image")
+    differences = np.frombuffer(imagecodecs.zstd_decode(data[_SIZE.size :]), np.uint8)
+    return np.asarray(imagecodecs.delta_decode(differences.reshape(*_SIZE.unpack_from(data), 3), axis=-2), np.uint8)
+
+
 class SpooledBlock:
     """A block's file, open for reading."""
 
@@ -64,11 +85,11 @@ class SpooledBlock:
 
     def reduced(self) -> Pixels:
         """Return the block at level 2, (height, width, 3) uint8."""
-        return np.asarray(imagecodecs.png_decode(self._archive.read("reduced.png")), np.uint8)
+        return _unpacked(self._archive.read("reduced"))
 
     def source(self) -> Pixels:
         """Return the source at level 2, (height, width, 3) uint8; KeyError where it was not kept."""
-        return np.asarray(imagecodecs.png_decode(self._archive.read("source.png")), np.uint8)
+        return _unpacked(self._archive.read("source"))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return evidence and border pixels; nothing is unpickled."""
@@ -102,9 +123,9 @@ class Spool:
                 with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                     for (level, row, column), tile in product.tiles.items():
                         archive.writestr(f"{level}/{row}/{column}", tile)
-                    archive.writestr("reduced.png", imagecodecs.png_encode(product.reduced, level=1))
+                    archive.writestr("reduced", _packed(product.reduced))
                     if product.source is not None:
-                        archive.writestr("source.png", imagecodecs.png_encode(product.source, level=1))
+                        archive.writestr("source", _packed(product.source))
                     archive.writestr("evidence.npz", evidence.getvalue())
                 file.flush()
                 os.fsync(file.fileno())
@@ -165,4 +186,5 @@ def folder_name(fingerprint: str, key: Mapping[str, Any]) -> str:
     key : mapping
         Plain values: model checksum, pixel settings, numerics, version, region.
     """
-    return f"{fingerprint[:20]}-{hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:20]}"
+    digest = hashlib.sha256(json.dumps({**key, "format": FORMAT}, sort_keys=True).encode()).hexdigest()
+    return f"{fingerprint[:20]}-{digest[:20]}"

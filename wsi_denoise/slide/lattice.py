@@ -251,21 +251,3 @@ def level_sizes(width: int, height: int) -> tuple[tuple[int, int], ...]:
 def tile_shape(width: int, height: int) -> tuple[int, int]:
     """Return the (rows, columns) of tiles of a level of (width, height) pixels."""
     return count(height, TILE), count(width, TILE)
-
-
-def halve(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the 2 x 2 means, rounded half up; an odd last row or column is repeated.
-
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (height, width, 3)
-
-    Returns
-    -------
-    ndarray of uint8, shape ((height + 1) // 2, (width + 1) // 2, 3)
-    """
-    height, width = pixels.shape[:2]
-    if height % 2 or width % 2:
-        pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    rows = pixels[0::2].astype(np.uint16) + pixels[1::2]
-    return ((rows[:, 0::2] + rows[:, 1::2] + 2) >> 2).astype(np.uint8)
