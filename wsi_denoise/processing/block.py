@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby, islice
 
 import numpy as np
+from numpy.typing import NDArray
 
 from wsi_denoise.network.denoiser import Denoiser
 from wsi_denoise.processing.spool import BlockProduct, Spool
@@ -111,7 +112,21 @@ def read_mirrored(read: Read, wanted: Region, work: SlideWork) -> Pixels:
     # The same size alone is not enough: a region wholly beyond an edge is turned round.
     if (left, top) == wanted.origin and (width, height) == wanted.size:
         return pixels
-    return np.ascontiguousarray(pixels[(rows - top)[:, None], (columns - left)[None, :]])
+    return _gathered(pixels, rows - top, columns - left)
+
+
+def _gathered(pixels: Pixels, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Pixels:
+    """Return rows and columns by their numbers; where columns follow each other, which most do, they are copied whole.
+
+    NumPy gathers three bytes at a time otherwise, which takes longer than decoding the block.
+    """
+    across = np.empty((len(pixels), len(columns), 3), np.uint8)
+    for run in np.split(np.arange(len(columns)), np.flatnonzero(np.diff(columns) != 1) + 1):
+        first, last = int(run[0]), int(run[-1]) + 1
+        across[:, first:last] = pixels[:, columns[first] : columns[first] + last - first]
+    if len(rows) == len(pixels) and (np.diff(rows) == 1).all():
+        return across
+    return np.asarray(across[rows], np.uint8)
 
 
 def denoise_region(
