@@ -489,6 +489,41 @@ def test_the_next_slide_is_planned_while_the_last_blocks_run(strip, clean, ahead
     np.testing.assert_array_equal(following.pixels(), before)
 
 
+def blocks_in(case: Case) -> list[Path]:
+    return list((case.folder / ".wsi-denoise" / "spool").glob("*/*.block"))
+
+
+def test_the_first_blocks_of_the_next_slide_are_done_while_this_one_ends(strip, clean, ahead):
+    following = another(strip, clean)
+    strip.run(ahead=ahead, on_tail=lambda: ahead.begin(*following.request().planning))
+    for _ in range(400):
+        if blocks_in(following):
+            break
+        time.sleep(0.05)
+    (block,) = blocks_in(following)
+    made = block.stat().st_mtime_ns
+    result = following.run(ahead=ahead)
+    assert following.seen[-1].resumed == 0, "it is this attempt's own work"
+    assert result.seconds["network"] > 0
+    assert block.stat().st_mtime_ns == made, "it was done a second time"
+    before = following.pixels()
+    following.run()
+    np.testing.assert_array_equal(following.pixels(), before)
+
+
+def test_blocks_begun_for_another_slide_are_not_taken(strip, clean, ahead):
+    following = another(strip, clean)
+    ahead.begin(*following.request().planning)
+    for _ in range(400):
+        if blocks_in(following):
+            break
+        time.sleep(0.05)
+    strip.run(ahead=ahead)
+    assert (strip.seen[-1].done, strip.seen[-1].total) == (2, 2)
+    following.run(ahead=ahead)
+    assert following.seen[-1].resumed == 1, "what was done in vain is in the spool all the same"
+
+
 def test_a_guess_that_was_wrong_or_failed_costs_nothing(strip, clean, ahead):
     following = another(strip, clean)
     ahead.begin(*following.request().planning)

@@ -1,20 +1,34 @@
-"""The plan of the next slide, made while the current one is finished.
+"""The next slide begun while the current one is finished: its plan, then its first blocks.
 
-Opening a slide and finding its tissue takes one worker; the others have nothing to do meanwhile. It is a guess what the
-next slide will be: a plan that was made in vain, or failed, is dropped, and the slide is planned when its turn comes.
+While the last blocks of a slide run, and it is assembled and verified, workers have nothing to do. It is a guess what
+the next slide will be: what was done in vain is dropped, and what failed is done again, and told, when the slide's turn
+comes. Blocks that are done lie in the spool in any case.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
+from itertools import islice
 from typing import Any
 
 from wsi_denoise.processing import remote, waiting
 from wsi_denoise.processing.cluster import Cluster
+from wsi_denoise.processing.values import SlidePlan, SlideWork
+from wsi_denoise.slide.lattice import BlockIndex
+
+_log = logging.getLogger(__name__)
+
+BLOCKS_PER_THREAD = 2
+"""That are begun ahead: what a thread does while another one assembles and verifies a slide."""
+
+_BEHIND = -1
+"""After what waits of the slide whose turn it is."""
 
 
 class Ahead:
-    """At most one plan that is made or was made for later.
+    """At most one slide that is begun for later.
 
     Parameters
     ----------
@@ -23,33 +37,64 @@ class Ahead:
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
+        # The plan is done in a thread of Dask's, which hands out the blocks.
+        self._lock = threading.Lock()
         self._wanted: tuple[Any, ...] | None = None
         self._future: Any = None
-        self._begun = 0.0
+        self._work: SlideWork | None = None
+        self._blocks: dict[Any, BlockIndex] = {}
+        self._looked = 0.0
+        self._at_work: set[str] = set()
         self._hung: tuple[Any, ...] | None = None
 
     def begin(self, *wanted: Any) -> None:
-        """Have a slide planned, with the arguments of :func:`wsi_denoise.processing.tasks.plan_slide`."""
+        """Have a slide planned and begun, with the arguments of :func:`wsi_denoise.processing.tasks.plan_slide`."""
         if wanted in (self._wanted, self._hung):
             return
         self.drop()
-        # After the blocks that wait: they are of a slide whose turn it is.
-        self._future, self._wanted = self._cluster.call(remote.plan_slide, *wanted, priority=-1), wanted
-        self._begun = time.monotonic()
+        slots = self._cluster.slots()
+        with self._lock:
+            future = self._future = self._cluster.call(remote.plan_slide, *wanted, priority=_BEHIND)
+            self._wanted, self._looked = wanted, time.monotonic()
+        future.add_done_callback(lambda future: self._hand_out(future, slots))
+
+    def _hand_out(self, future: Any, slots: int) -> None:
+        """Have the first blocks done, once the plan is there and nobody has come for it or let it go."""
+        try:
+            if future.status != "finished":
+                return
+            planned: SlidePlan = waiting.result(future)
+            with self._lock:
+                if self._future is not future:
+                    return
+                self._work = planned.work
+                for block in islice(planned.work.lattice.lanes(slots), BLOCKS_PER_THREAD * slots):
+                    tissue = planned.tissue[planned.work.lattice.patches(block)]
+                    call = self._cluster.call(remote.block, planned.work, block, tissue, priority=_BEHIND)
+                    self._blocks[call] = block
+        except Exception as error:  # noqa: BLE001 - a cluster that went away, in any of its ways, is told elsewhere
+            _log.info("blocks ahead: %s", error)
 
     def check(self, seconds: float) -> bool:
-        """End the worker that is at the plan for longer than that, since the slide whose turn it is waits for it.
+        """End the worker that is at any task of it for longer than that: the slide whose turn it is waits for it.
 
         Returns
         -------
         bool
-            Whether one was ended, and with it what else it was to do. That slide is not planned ahead again.
+            Whether one was ended, and with it what else it was to do. That slide is not begun ahead again.
         """
-        if self._future is None or self._future.done() or time.monotonic() - self._begun < seconds:
+        with self._lock:
+            futures = [future for future in (self._future, *self._blocks) if future is not None and not future.done()]
+        if not futures or time.monotonic() - self._looked < seconds:
             return False
-        if not waiting.end_task(self._cluster, self._future):
-            self._begun = time.monotonic()  # nobody has begun it yet
+        # When a task was begun is not known; one that was at work a look ago, and still is, was long enough.
+        working = waiting.at_work(self._cluster, futures)
+        late = working.keys() & self._at_work
+        self._at_work, self._looked = set(working), time.monotonic()
+        if not late:
             return False
+        _log.warning("a worker was too long at the next slide, and is ended")
+        waiting.restart(self._cluster, sorted({working[task] for task in late}))
         self._hung = self._wanted
         self.drop()
         return True
@@ -59,11 +104,22 @@ class Ahead:
         if wanted != self._wanted or self._future.status in {"error", "cancelled", "lost"}:
             self.drop()
             return None
-        future, self._future, self._wanted = self._future, None, None
+        with self._lock:
+            future, self._future, self._wanted = self._future, None, None
         return future
 
+    def blocks(self, work: SlideWork) -> dict[Any, BlockIndex]:
+        """Return the tasks of blocks of just this, under way or done; they are the caller's then."""
+        if work != self._work:
+            self.drop()
+        with self._lock:
+            blocks, self._blocks, self._work = self._blocks, {}, None
+        return blocks
+
     def drop(self) -> None:
-        """Forget the plan: while a block is suspected of killing its worker, nothing else is to run."""
-        if self._future is not None:
-            self._cluster.drop([self._future])
-        self._future = self._wanted = None
+        """Forget all of it: while a block is suspected of killing its worker, nothing else is to run."""
+        with self._lock:
+            dropped = [future for future in (self._future, *self._blocks) if future is not None]
+            self._future = self._wanted = self._work = None
+            self._blocks = {}
+        self._cluster.drop(dropped)

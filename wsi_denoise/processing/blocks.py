@@ -70,6 +70,8 @@ class Blocks:
         Notices when no block finishes any more.
     on_tail, on_suspect : callable
         Called once when no block is left to hand out, and when one is suspected of killing its worker.
+    begun : dict of future to BlockIndex
+        Blocks of this slide that were handed out before its turn came.
     """
 
     plan: SlidePlan
@@ -80,6 +82,7 @@ class Blocks:
     watch: Watch
     on_tail: Callable[[], None] = lambda: None
     on_suspect: Callable[[], None] = lambda: None
+    begun: dict[Any, BlockIndex] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     done: set[BlockIndex] = field(default_factory=set)
     resumed: int = 0
@@ -88,7 +91,9 @@ class Blocks:
         self.spool = Spool(self.plan.work.spool)
         self._all = list(self.plan.work.lattice.blocks())
         self._tissue = {block: self.plan.tissue[self.plan.work.lattice.patches(block)] for block in self._all}
-        self.done = self.spool.finished() & set(self._all)
+        self.done = self.spool.finished() & set(self._all) - set(self.begun.values())
+        # What was done before the clock started says nothing about the rate.
+        self._uncounted = {block for future, block in self.begun.items() if future.done()}
         self.resumed = len(self.done)
         self._begun = time.perf_counter()
         self._pixels = 0
@@ -117,9 +122,10 @@ class Blocks:
             When a block takes its worker down three times while it is alone.
         """
         order = self.plan.work.lattice.lanes(self.cluster.slots())
-        todo = deque(block for block in order if block not in self.done)
+        pending, self.begun = self.begun, {}
+        handed_out = self.done.union(pending.values())
+        todo = deque(block for block in order if block not in handed_out)
         suspects: deque[BlockIndex] = deque()
-        pending: dict[Any, BlockIndex] = {}
         self._report()
         self.watch.moved()
         told = False
@@ -165,8 +171,9 @@ class Blocks:
                 continue
             del pending[future]
             self.done.add(block)
-            self._pixels += report.pixels
-            self._spent += self._cost[block]
+            if block not in self._uncounted:
+                self._pixels += report.pixels
+                self._spent += self._cost[block]
             self._undone -= self._cost[block]
             for stage, seconds in report.seconds.items():
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds

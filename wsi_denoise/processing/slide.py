@@ -146,7 +146,7 @@ def denoise_slide(
     on_wait : callable
         Told in a sentence why nothing moves.
     ahead : Ahead, optional
-        Where the plan may be already.
+        Where the plan and the first blocks may be already.
     on_tail : callable
         Called when every block is handed out: from now on workers become free.
 
@@ -172,6 +172,7 @@ def denoise_slide(
         watch,
         on_tail=on_tail,
         on_suspect=lambda: None if ahead is None else ahead.drop(),
+        begun={} if ahead is None else ahead.blocks(planned.work),
     )
     target = request.output(planned.facts)
     _make_folder(target.parent, request.settings)

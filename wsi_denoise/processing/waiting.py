@@ -309,16 +309,24 @@ def restart(cluster: Cluster, addresses: list[str]) -> None:
         _log.warning("ending workers: %s", error)
 
 
+def at_work(cluster: Cluster, futures: Collection[Any]) -> dict[str, str]:
+    """Return which of these tasks a worker is at, by name, and the worker's address."""
+    seen = ask(cluster)
+    placed = {str(future.key): seen.placed.get(str(future.key)) for future in futures}
+    return {
+        task: address
+        for task, address in placed.items()
+        if address is not None and (task in seen.executing or address in seen.silent)
+    }
+
+
 def end_task(cluster: Cluster, future: Any) -> bool:
     """End the worker that is at a task, and tell whether there was one; a task that nobody began is let be."""
-    seen = ask(cluster)
-    task = str(future.key)
-    address = seen.placed.get(task)
-    if address is None or not (task in seen.executing or address in seen.silent):
-        return False
-    _log.warning("a worker is ended: it was too long at %s", seen.executing.get(task, "a place that it does not tell"))
-    restart(cluster, [address])
-    return True
+    working = at_work(cluster, [future])
+    if working:
+        _log.warning("a worker is ended: it was too long at %s", ", ".join(working))
+        restart(cluster, sorted(working.values()))
+    return bool(working)
 
 
 def result(future: Any, seconds: float = ANSWER_SECONDS) -> Any:
