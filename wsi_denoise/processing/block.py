@@ -159,19 +159,28 @@ def denoise_region(
     (width, height), (left, top) = region.size, area.origin
     y, x = region.y.start - top, region.x.start - left
     before = padded[y : y + height, x : x + width]
-    after = before.copy()
+    after = np.empty_like(before, order="C") if chosen.all() else before.copy()
     for group in _grouped(covered.windows, batch):
         side = len(group[0].x) + 2 * halo
+        if batch == 1 and padded.shape[:2] == (side, side):
+            # A block that is one window is not copied: padded holds just it.
+            _put(after, _inner(denoiser.denoise(padded[None]), halo)[0], group[0], region, chosen)
+            continue
         stack = np.empty((batch, side, side, 3), np.uint8)
         for number, part in enumerate(group):
             y, x = part.y.start - halo - top, part.x.start - halo - left
             stack[number] = padded[y : y + side, x : x + side]
         # Few shapes: a last batch that is not full repeats a window instead of having a shape of its own.
         stack[len(group) :] = stack[0]
-        inner = denoiser.denoise(stack)[:, halo : side - halo, halo : side - halo]
+        inner = _inner(denoiser.denoise(stack), halo)
         for number, part in enumerate(group):
             _put(after, inner[number], part, region, chosen)
     return before, after
+
+
+def _inner(windows: Pixels, halo: int) -> Pixels:
+    """Return windows without their halo."""
+    return windows[:, halo : windows.shape[1] - halo, halo : windows.shape[2] - halo]
 
 
 def _grouped(windows: Iterable[Region], size: int) -> Iterator[list[Region]]:

@@ -37,7 +37,7 @@ AGAIN = 3
 """Times that lost tasks are handed out again without anything finishing in between."""
 
 _POLL_SECONDS = 0.5
-_FIRST_STEP, _STEP_SECONDS = 0.002, 0.02
+_FIRST_STEP, _STEP_SECONDS = 0.002, 0.05
 """Steps in which futures are asked, the first and the longest: a small slide is four tasks of a tenth of a second."""
 
 

@@ -349,14 +349,18 @@ def _noise_histograms(
     """Return the histograms and the input's rough sigma on tissue."""
     histograms = {name: np.zeros(shape, np.int64) for name, shape in _HISTOGRAMS.items()}
     rough = 0.0
+    per_patch = PATCH // noise.QUAD_STEP
+    on_tissue = np.repeat(np.repeat(tissue, per_patch, axis=0), per_patch, axis=1)
     for when, image in (("before", before), ("after", after)):
         quads = noise.diagonal(image)
-        per_patch = PATCH // noise.QUAD_STEP
-        on_tissue = np.repeat(np.repeat(tissue, per_patch, axis=0), per_patch, axis=1)
-        on_tissue = on_tissue[: quads.shape[0], : quads.shape[1]]
-        for place, quad_mask, cell_mask in (("tissue", on_tissue, chosen), ("glass", ~on_tissue, ~chosen)):
-            picked = quads if quad_mask.all() else quads[quad_mask]
-            fine = noise.wavelet_histogram(picked)
+        of_quads = on_tissue[: quads.shape[0], : quads.shape[1]]
+        for place, patches, quad_mask, cell_mask in (
+            ("tissue", tissue, of_quads, chosen),
+            ("glass", ~tissue, ~of_quads, ~chosen),
+        ):
+            if not patches.any():
+                continue
+            fine = noise.wavelet_histogram(quads if patches.all() else quads[quad_mask])
             sigmas = noise.wavelet_sigma(fine)
             level = 0.0 if sigmas is None else sum(sigmas) / 3
             histograms[f"{place}_wavelet_{when}"] = fine
