@@ -36,7 +36,7 @@ PATCH_MEGAPIXELS = 96 * 96 / 1e6
 IDLE_SIDE = 1600
 """Of the slide that stands for start-up: four blocks, so that every worker has been used."""
 
-MEMORY_GROWTH, TIME_GROWTH, MEMORY_LIMIT = 0.20, 0.15, 4e9
+MEMORY_GROWTH, TIME_GROWTH, MEMORY_LIMIT = 0.20, 0.10, 4e9
 _INTERVAL = 0.5
 
 
