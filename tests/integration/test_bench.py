@@ -14,6 +14,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import tifffile
+import torch
 from distributed import LocalCluster
 
 from wsi_denoise import settings as configuration
@@ -169,3 +170,28 @@ def test_a_worker_that_takes_long_to_end_does_not_fail_what_is_done(monkeypatch,
     assert "did not end in time" in caplog.text
     # This worker was in our own process: what is done to workers' processes would have ended the tests, with 0.
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
+
+
+def test_the_gpu_bench_runs_its_path_on_the_cpu(tmp_path):
+    command = [sys.executable, BENCH / "gpu.py", "--folder", tmp_path, "--device", "cpu", "--backend", "torch"]
+    command += ["--windows", "1", "2", "--batches", "1", "2", "--seconds", "0.1", "--side", "1700"]
+    made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert made.returncode == 0, made.stderr
+    rows = [line.strip("| ").split(" | ") for line in made.stdout.splitlines() if line.startswith(("| 1 |", "| 2 |"))]
+    assert [row[:2] for row in rows] == [["1", "1"], ["1", "2"], ["2", "1"], ["2", "2"]]
+    kept, computed = (np.array([float(row[column]) for row in rows]) for column in (2, 3))
+    assert (kept > 0).all()
+    # What is kept of a window of one patch with a halo of 48 px is a quarter, of two patches four ninths.
+    assert kept / computed == pytest.approx([1 / 4, 1 / 4, 4 / 9, 4 / 9], rel=0.1)
+    assert "aten::mkldnn_convolution" in made.stdout
+    assert float(made.stdout.rpartition("end to end: ")[2].split()[0]) > 0
+
+
+def test_the_gpu_bench_says_that_there_is_none(tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    command = [sys.executable, BENCH / "gpu.py", "--folder", tmp_path, "--device", "cuda"]
+    made = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    assert made.returncode == 2
+    assert "cuda" in made.stdout
+    assert "Traceback" not in made.stderr
