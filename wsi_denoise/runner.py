@@ -228,10 +228,9 @@ class Runner:
         )
         if job.region:
             picture = result.output.with_suffix(".png")
-            watch = waiting.Watch(self._cluster, settings.limits, lambda text: self._remark(job, text))
-            waiting.run(
-                self._cluster, watch, lambda: self._keep_going(job), remote.preview, planned[0], result.output, picture
-            )
+            near = self._cluster.near
+            watch = waiting.Watch(near, settings.limits, lambda text: self._remark(job, text))
+            waiting.run(near, watch, lambda: self._keep_going(job), remote.preview, planned[0], result.output, picture)
         return result, Spool(planned[0].work.spool)
 
     def _look_ahead(self) -> None:

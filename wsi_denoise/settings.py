@@ -140,6 +140,11 @@ class ComputeSettings(Section):
     threads: int = Field(0, ge=0, description="Threads per worker process; 0 chooses from the core count.")
     in_flight: int = Field(0, ge=0, description="Blocks handed to the cluster at a time; 0 is three per thread.")
     scheduler: str = Field("", description="Address of a Dask scheduler; empty starts a cluster on this machine.")
+    results: Literal["spool", "travel"] = Field(
+        "spool",
+        description="How a scheduler's workers hand in finished blocks: in the state folder, which they see as well,"
+        " or over the network.",
+    )
 
 
 class JobsSettings(Section):

@@ -3,10 +3,11 @@
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -31,10 +32,10 @@ class Cluster:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._start("scheduler", "--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(self._file))
 
-    def _start(self, kind: str, *arguments: str) -> subprocess.Popen[bytes]:
+    def _start(self, kind: str, *arguments: str, around: Sequence[str] = ()) -> subprocess.Popen[bytes]:
         with (self._folder / f"{kind}.log").open("ab") as log:
             process = subprocess.Popen(
-                [Path(sys.executable).parent / "dask", kind, *arguments, "--no-dashboard"],
+                [*around, Path(sys.executable).parent / "dask", kind, *arguments, "--no-dashboard"],
                 cwd=self._folder,
                 env={name: value for name, value in os.environ.items() if not name.startswith("WSI_DENOISE_")},
                 stdin=subprocess.DEVNULL,
@@ -51,10 +52,10 @@ class Cluster:
             return str(json.loads(self._file.read_text())["address"])
         return None
 
-    def worker(self) -> subprocess.Popen[bytes]:
-        """Start a worker of one thread that nobody starts again."""
+    def worker(self, *around: str) -> subprocess.Popen[bytes]:
+        """Start a worker of one thread that nobody starts again; `around` is the command it is started by."""
         arguments = ("--nthreads", "1", "--no-nanny", "--host", "127.0.0.1")
-        return self._start("worker", "--scheduler-file", str(self._file), *arguments)
+        return self._start("worker", "--scheduler-file", str(self._file), *arguments, around=around)
 
     def close(self) -> None:
         for process in self._processes:
@@ -136,3 +137,42 @@ def test_a_scheduler_that_goes_away_costs_the_blocks_in_flight(workplace, cluste
     place.start()
     job = place.done(NAME, PATIENCE)
     assert job.blocks_resumed >= 2
+
+
+def without(*folders: Path) -> list[str]:
+    """Return a command in front of another one for which these folders are empty, and written to in vain."""
+    mounts = " && ".join(f"mount -t tmpfs none {shlex.quote(str(folder))}" for folder in folders)
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
+
+
+def test_results_travel_from_workers_that_see_no_folder_of_ours(
+    workplace, cluster, save_slide, tiled_tissue, add_noise, tiles_of
+):
+    pixels = add_noise(tiled_tissue(*SIZE), 25, seed=2)
+    place = workplace(SETTINGS)
+    hidden = [place.folder / ".wsi-denoise", place.folder / "denoised"]
+    for folder in hidden:
+        folder.mkdir(exist_ok=True)
+    around = without(*hidden)
+    if subprocess.run([*around, "true"], capture_output=True, check=False).returncode:
+        around = []  # not allowed to: then that no worker leaves a mark in the spool has to do
+    cluster.worker(*around)
+    cluster.worker(*around)
+    place.wait(lambda: cluster.address, "the scheduler listens")
+    place.start("--scheduler", cluster.address, "--set", "compute.results=travel")
+    save_slide(place.inbox / NAME, pixels)
+    marks: set[int] = set()
+
+    def finished_one():
+        marks.update(at_work(place))
+        return (job := place.job(NAME)) and job.finished and job
+
+    job = place.wait(finished_one, "the slide is done", PATIENCE)
+    assert (job.state, job.blocks_done, job.attempts) == (JobState.DONE, BLOCKS, 1), place.told()
+    assert not marks, "a worker wrote to the state folder"
+    assert place.stop() == 0
+
+    alone = workplace(SETTINGS)
+    save_slide(alone.inbox / NAME, pixels)
+    alone.start()
+    assert tiles_of(alone.done(NAME, PATIENCE).output) == tiles_of(job.output)

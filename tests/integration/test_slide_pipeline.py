@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -30,11 +31,12 @@ from wsi_denoise.errors import (
     SlideError,
     UnreadableTile,
 )
+from wsi_denoise.processing import remote
 from wsi_denoise.processing.ahead import Ahead
 from wsi_denoise.processing.blocks import Interrupted, Progress
 from wsi_denoise.processing.cluster import Cluster, connect
 from wsi_denoise.processing.slide import Request, Result, denoise_slide
-from wsi_denoise.processing.tasks import THUMBNAIL
+from wsi_denoise.processing.spool import THUMBNAIL
 from wsi_denoise.processing.values import SlidePlan
 from wsi_denoise.quality import patchmap
 from wsi_denoise.settings import Settings, load
@@ -467,25 +469,29 @@ def another(strip: Case, clean: np.ndarray) -> Case:
     return Case(strip.cluster, folder, slide, settings_in(folder))
 
 
-def settled(strip: Case) -> bool:
-    """Wait until the plan made ahead has left the slide's picture for the page in the spool; tell whether it did."""
-    for _ in range(400):
-        if list((strip.folder / ".wsi-denoise" / "spool").glob(f"*/{THUMBNAIL}")):
-            return True
-        time.sleep(0.05)
-    return False
+class Listed(Cluster):
+    """A cluster that keeps a list of what is handed out."""
+
+    def call(self, function, *arguments, priority=0):
+        self.calls.append(function)
+        return super().call(function, *arguments, priority=priority)
+
+    @cached_property
+    def calls(self) -> list[Callable[..., object]]:
+        return []
 
 
 def test_the_next_slide_is_planned_while_the_last_blocks_run(strip, clean, ahead):
     following = another(strip, clean)
     strip.run(ahead=ahead, on_tail=lambda: ahead.begin(*following.request().planning))
-    assert settled(following)
-    (picture,) = (following.folder / ".wsi-denoise" / "spool").glob(f"*/{THUMBNAIL}")
-    picture.unlink()
+    following.cluster = Listed(strip.cluster.client, "")
     following.run(ahead=ahead)
-    assert not (following.spooled / THUMBNAIL).exists(), "it was planned a second time"
+    assert (following.spooled / THUMBNAIL).is_file()
+    assert remote.plan_slide not in following.cluster.calls, "it was planned a second time"
+    assert remote.assemble in following.cluster.calls
     before = following.pixels()
     following.run()
+    assert remote.plan_slide in following.cluster.calls
     np.testing.assert_array_equal(following.pixels(), before)
 
 

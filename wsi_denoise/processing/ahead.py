@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any
 
 from wsi_denoise.processing import remote, waiting
+from wsi_denoise.processing.blocks import hand_out
 from wsi_denoise.processing.cluster import Cluster
 from wsi_denoise.processing.values import SlidePlan, SlideWork
 from wsi_denoise.slide.lattice import BlockIndex
@@ -69,9 +70,7 @@ class Ahead:
                     return
                 self._work = planned.work
                 for block in islice(planned.work.lattice.lanes(slots), BLOCKS_PER_THREAD * slots):
-                    tissue = planned.tissue[planned.work.lattice.patches(block)]
-                    call = self._cluster.call(remote.block, planned.work, block, tissue, priority=_BEHIND)
-                    self._blocks[call] = block
+                    self._blocks[hand_out(self._cluster, planned, block, priority=_BEHIND)] = block
         except Exception as error:  # noqa: BLE001 - a cluster that went away, in any of its ways, is told elsewhere
             _log.info("blocks ahead: %s", error)
 

@@ -6,16 +6,18 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from distributed import KilledWorker
 
-from wsi_denoise.errors import BlockKillsWorker, SlideError
+from wsi_denoise import space
+from wsi_denoise.errors import BlockKillsWorker, SlideError, WsiDenoiseError
 from wsi_denoise.processing import remote, waiting
 from wsi_denoise.processing.cluster import Cluster
 from wsi_denoise.processing.spool import Spool
-from wsi_denoise.processing.values import SlidePlan
+from wsi_denoise.processing.values import BlockReport, SlidePlan
 from wsi_denoise.processing.waiting import StillOut, Watch
 from wsi_denoise.slide.lattice import BlockIndex
 
@@ -52,6 +54,13 @@ class Progress:
     resumed: int
     rate: float | None = None
     seconds_left: float | None = None
+
+
+def hand_out(cluster: Cluster, plan: SlidePlan, block: BlockIndex, *, priority: int = 0) -> Any:
+    """Return the task of one block; it gives a report, and the block's file with it where files travel."""
+    tissue = plan.tissue[plan.work.lattice.patches(block)]
+    task = remote.block if cluster.home is None else remote.sent_block
+    return cluster.call(task, plan.work, block, tissue, priority=priority)
 
 
 @dataclass
@@ -150,8 +159,7 @@ class Blocks:
             self.cluster.drop(pending)
 
     def _submit(self, block: BlockIndex, pending: dict[Any, BlockIndex]) -> None:
-        future = self.cluster.call(remote.block, self.plan.work, block, self._tissue[block])
-        pending[future] = block
+        pending[hand_out(self.cluster, self.plan, block)] = block
 
     def _collect(self, pending: dict[Any, BlockIndex], todo: deque[BlockIndex], suspects: deque[BlockIndex]) -> None:
         """Take in what has finished; what was held by a lost worker becomes suspect, what was lost is done again."""
@@ -161,7 +169,7 @@ class Blocks:
         for future in finished:
             block = pending[future]
             try:
-                report = waiting.result(future)
+                report = self._received(block, waiting.result(future))
             except StillOut:
                 continue
             except KilledWorker as error:
@@ -188,6 +196,22 @@ class Blocks:
         for future in lost:
             todo.appendleft(pending.pop(future))
 
+    def _received(self, block: BlockIndex, given: BlockReport | tuple[BlockReport, bytes]) -> BlockReport:
+        """Return a block's report, and write its file where that has travelled with it.
+
+        Raises
+        ------
+        DiskFull, OutputUnwritable
+        """
+        if isinstance(given, BlockReport):
+            return given
+        report, data = given
+        try:
+            self.spool.receive(block, data)
+        except OSError as error:
+            raise space.of_writing(error, self.spool.folder) from error
+        return report
+
     def _suspect(self, block: BlockIndex, suspects: deque[BlockIndex], *, alone: bool, error: Exception) -> None:
         """Have a block done alone: a worker that dies takes innocent blocks with it."""
         self.on_suspect()
@@ -209,6 +233,10 @@ class Blocks:
         while left and time.monotonic() < end:
             self.watch.wait(left)
             left = [future for future in left if not future.done()]
+        for future, block in pending.items() if self.cluster.home is not None else ():
+            if future.status == "finished":
+                with suppress(StillOut, WsiDenoiseError):  # it is done again
+                    self._received(block, waiting.result(future))
         if left:
             _log.warning("%d blocks in flight did not finish in time: they will be done again", len(left))
 

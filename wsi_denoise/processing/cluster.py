@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from dask.utils import key_split
 from distributed import Client, LocalCluster, WorkerPlugin
 from distributed.comm import CommClosedError
 from distributed.scheduler import DEFAULT_EXTENSIONS
+from tornado.ioloop import PeriodicCallback
 
 from wsi_denoise.errors import NoWorkers, SchedulerUnreachable
 from wsi_denoise.settings import ComputeSettings, Settings
@@ -30,6 +31,8 @@ ANSWER_SECONDS = 10.0
 """A scheduler that has not answered by then does not answer."""
 
 CLOSE_SECONDS = 10.0
+
+BEAT_SECONDS = 5.0
 
 QUIET = {
     # Dask watches itself ten to a hundred times a second: 12 % of a core for two workers that do nothing, 2 % like
@@ -65,10 +68,19 @@ class Cluster:
     client : distributed.Client
     description : str
         One line for people.
+    home : Cluster or None
+        A worker on this machine for what needs the folders here, where those of `client` do not see them: their blocks
+        travel.
     """
 
     client: Any
     description: str
+    home: Cluster | None = None
+
+    @property
+    def near(self) -> Cluster:
+        """Where the state and output folders are seen."""
+        return self.home or self
 
     def slots(self) -> int:
         """Return how many tasks run at a time now, at least 1; workers come and go."""
@@ -143,16 +155,30 @@ def connect(settings: Settings) -> Iterator[Cluster]:
             client = Client(address, timeout=20)
         except (OSError, TimeoutError, CommClosedError, ValueError) as error:
             raise SchedulerUnreachable(f"{address} ({error})") from error
-        with client:
-            yield Cluster(client, f"Dask scheduler at {address}")
+        with client, ExitStack() as stack:
+            travel = settings.compute.results == "travel"
+            home = stack.enter_context(_on_this_machine(settings, 1, 1)) if travel else None
+            yield Cluster(client, f"Dask scheduler at {address}", home)
         return
-    processes, threads = shape(settings.compute)
+    with _on_this_machine(settings, *shape(settings.compute)) as cluster:
+        yield cluster
+
+
+@contextmanager
+def _on_this_machine(settings: Settings, processes: int, threads: int) -> Iterator[Cluster]:
+    """Start worker processes, and end them.
+
+    Raises
+    ------
+    NoWorkers
+    """
     folder = settings.jobs.state / "workers"
     folder.mkdir(parents=True, exist_ok=True)
     cluster = _started(processes, threads, settings.limits.worker_memory, folder)
     try:
         with Client(cluster) as client:
             client.register_plugin(_EndHard())
+            client.register_plugin(_BeatSlowly())
             client.register_plugin(_GiveWay(settings.compute.nice))
             yield Cluster(client, f"on this machine, worker processes: {processes}, threads of each: {threads}")
     finally:
@@ -205,6 +231,24 @@ class _EndHard(_OfProcess):
     def teardown(self, worker: Any) -> None:  # noqa: ARG002 - Dask's own signature
         if self.apart:
             os._exit(0)
+
+
+class _BeatSlowly(_OfProcess):
+    """Has a worker process of this machine report to its scheduler every few seconds.
+
+    Dask has few workers do so twice a second, whatever the settings say, which takes both ends a hundredth of a core.
+    That a process has died is seen by its connection.
+    """
+
+    name = "wsi-denoise-heartbeat"
+
+    def setup(self, worker: Any) -> None:
+        if not self.apart:
+            return
+        worker.periodic_callbacks["heartbeat"].stop()
+        slow = PeriodicCallback(worker.heartbeat, 1000 * BEAT_SECONDS)
+        worker.periodic_callbacks["wsi-denoise-heartbeat"] = slow
+        slow.start()
 
 
 class _GiveWay(_OfProcess):

@@ -81,6 +81,12 @@ def block(*args: Any) -> Any:
 
 
 @_travels
+def sent_block(*args: Any) -> Any:
+    """See :func:`wsi_denoise.processing.tasks.sent_block`."""
+    return _tasks().sent_block(*args)
+
+
+@_travels
 def assemble(*args: Any) -> Any:
     """See :func:`wsi_denoise.processing.tasks.assemble`."""
     return _tasks().assemble(*args)

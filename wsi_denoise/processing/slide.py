@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from wsi_denoise.processing import remote, waiting
 from wsi_denoise.processing.ahead import Ahead
 from wsi_denoise.processing.blocks import Blocks, Progress
 from wsi_denoise.processing.cluster import Cluster
+from wsi_denoise.processing.spool import Spool
 from wsi_denoise.processing.values import BlockLost, SlidePlan
 from wsi_denoise.processing.waiting import Watch
 from wsi_denoise.quality.verdict import Judgement, judge
@@ -160,6 +161,9 @@ def denoise_slide(
     begun = time.perf_counter()
     watch = Watch(cluster, request.settings.limits, on_wait)
     planned = plan(request, cluster, keep_going, watch, ahead)
+    if planned.thumbnail is not None:
+        Spool(planned.work.spool).keep_thumbnail(planned.thumbnail)
+        planned = replace(planned, thumbnail=None)
     on_plan(planned)
     if not planned.tissue.any():
         _log.info("no tissue was found: every pixel is kept as it is")
@@ -179,7 +183,8 @@ def denoise_slide(
     # The same work has the same partial name: what a killed daemon left is written over, not left for ever.
     part = target.with_name(f".{planned.work.spool.name}.part")
     try:
-        metrics, digest = _write(blocks, part, request, cluster, keep_going, watch)
+        nearby = watch if cluster.home is None else Watch(cluster.home, request.settings.limits, on_wait)
+        metrics, digest = _write(blocks, part, request, cluster.near, keep_going, nearby)
         judgement = judge(metrics)
         request.check_source()
         access.give(part, request.settings.output)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import os
 import shutil
 import struct
@@ -18,7 +19,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import imagecodecs
 import numpy as np
@@ -27,7 +28,12 @@ from numpy.typing import NDArray
 from wsi_denoise.slide.encoding import Pixels
 from wsi_denoise.slide.lattice import BlockIndex
 
+_log = logging.getLogger(__name__)
+
 SUFFIX = ".block"
+THUMBNAIL = "thumbnail.jpeg"
+"""The slide made small, for the page, which shows it while the slide is processed."""
+
 FORMAT = 2
 """Of the files; part of the folder's name, so that those of another format are not read. 1 had pictures in PNG."""
 
@@ -117,23 +123,48 @@ class Spool:
         self.folder.mkdir(parents=True, exist_ok=True)
         evidence = io.BytesIO()
         np.savez(evidence, **product.arrays)  # type: ignore[arg-type]
-        part = self.folder / f".{block}.{os.getpid()}.part"
+        with self._whole(f"{block}{SUFFIX}") as file:
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                for (level, row, column), tile in product.tiles.items():
+                    archive.writestr(f"{level}/{row}/{column}", tile)
+                archive.writestr("reduced", _packed(product.reduced))
+                if product.source is not None:
+                    archive.writestr("source", _packed(product.source))
+                archive.writestr("evidence.npz", evidence.getvalue())
+            return file.tell()
+
+    @contextmanager
+    def _whole(self, name: str) -> Iterator[IO[bytes]]:
+        """Write a file under a partial name, and give it its own when it is on the disk."""
+        part = self.folder / f".{name}.{os.getpid()}.part"
         try:
             with part.open("wb") as file:
-                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                    for (level, row, column), tile in product.tiles.items():
-                        archive.writestr(f"{level}/{row}/{column}", tile)
-                    archive.writestr("reduced", _packed(product.reduced))
-                    if product.source is not None:
-                        archive.writestr("source", _packed(product.source))
-                    archive.writestr("evidence.npz", evidence.getvalue())
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
-                size = file.tell()
-            part.replace(self._file(block))
+            part.replace(self.folder / name)
         finally:
             part.unlink(missing_ok=True)
-        return size
+
+    def sent(self, block: BlockIndex) -> bytes:
+        """Return a block's file as it is, to be handed in elsewhere by :meth:`receive`."""
+        return self._file(block).read_bytes()
+
+    def receive(self, block: BlockIndex, data: bytes) -> None:
+        """Write a block's file that was made elsewhere, whole or not at all."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with self._whole(f"{block}{SUFFIX}") as file:
+            file.write(data)
+
+    def keep_thumbnail(self, data: bytes) -> None:
+        """Leave the slide's thumbnail for the page. Nothing depends on it."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with self._whole(THUMBNAIL) as file:
+                file.write(data)
+        except OSError as error:
+            # A disk that is full is told by the first block.
+            _log.warning("the thumbnail is not kept: %s", error)
 
     def finished(self) -> set[BlockIndex]:
         """Return the blocks that have a file that opens; a damaged one is removed, so that it is done again."""

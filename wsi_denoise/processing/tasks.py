@@ -13,10 +13,13 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import cv2
+import imagecodecs
 import numpy as np
 from distributed import get_worker
 
@@ -43,9 +46,6 @@ _log = logging.getLogger(__name__)
 NOISY_GLASS, GLASS_SAMPLES = 2.0, 12
 """Glass whose noise has a sigma above this many grey levels is denoised too, judged by the median of so many patches.
 The glass of the real slides at hand is at 0.0 to 0.4."""
-
-THUMBNAIL = "thumbnail.jpeg"
-"""In the spool folder: the slide made small, for the page."""
 
 TILES_PER_BLOCK = BLOCK // TILE
 # A worker has as many threads as it may use; OpenCV's own would fight them for the cores.
@@ -129,8 +129,6 @@ def plan_slide(
         max_megapixels=limit,
         overview=region is None and overview.needed(slide),
     )
-    if region is None:
-        _keep_thumbnail(thumbnail, work.spool / THUMBNAIL)
     facts = {
         **made,
         "plan": str(plan),
@@ -138,22 +136,12 @@ def plan_slide(
         "reader": info.reader,
         "source_name_sha256": _digest(path.name),
     }
-    return SlidePlan(work, info, mask.patches, mask.note, card.sha256, provenance.describe(facts), facts)
+    small = None if region is not None else _jpeg(thumbnail)
+    return SlidePlan(work, info, mask.patches, mask.note, card.sha256, provenance.describe(facts), facts, small)
 
 
-def _keep_thumbnail(thumbnail: Pixels, file: Path) -> None:
-    """Leave what the tissue was found on for the page, which shows it while the slide is processed."""
-    from PIL import Image  # noqa: PLC0415
-
-    part = file.with_name(f".{file.name}.{os.getpid()}.part")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(thumbnail).save(part, "JPEG", quality=90, subsampling=0)
-        part.replace(file)
-    except OSError as error:
-        # Nothing depends on it; a disk that is full is told by the first block.
-        _log.warning("the thumbnail is not kept: %s", error)
-        part.unlink(missing_ok=True)
+def _jpeg(thumbnail: Pixels) -> bytes:
+    return bytes(imagecodecs.jpeg8_encode(thumbnail, level=90, subsampling="444"))
 
 
 def _background(wanted: str, slide: Slide, patches: Mask, offset: tuple[int, int]) -> str:
@@ -218,6 +206,18 @@ def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> BlockRep
     except OSError as error:
         raise space.of_writing(error, work.spool) from error
     return report
+
+
+def sent_block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> tuple[BlockReport, bytes]:
+    """Do one block, and return its file with the report: for a worker that does not see the state folder.
+
+    Raises
+    ------
+    SlideError, SourceError, DeviceOutOfMemory, DiskFull, OutputUnwritable
+    """
+    with TemporaryDirectory(prefix="wsi-denoise-") as folder:
+        report = block(replace(work, spool=Path(folder)), index, tissue_of_block)
+        return report, Spool(Path(folder)).sent(index)
 
 
 def callers() -> int:

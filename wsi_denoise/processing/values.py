@@ -118,6 +118,8 @@ class SlidePlan:
         ImageDescription of the output.
     facts : dict
         Plain values for the record: provenance.
+    thumbnail : bytes or None
+        What the tissue was found on, as JPEG, for the page; None for a region.
     """
 
     work: SlideWork
@@ -127,6 +129,7 @@ class SlidePlan:
     model_sha256: str
     description: str
     facts: dict[str, Any]
+    thumbnail: bytes | None = None
 
 
 def facts_of(info: SlideInfo) -> dict[str, Any]:

@@ -268,16 +268,20 @@ def _gradient_products(
     before: NDArray[np.float32], after: NDArray[np.float32], chosen: NDArray[np.bool_], scale: int
 ) -> tuple[float, float, float]:
     repeat = CELL // scale
-    weight = np.repeat(np.repeat(chosen, repeat, axis=0), repeat, axis=1).astype(np.float32)
+    weight = None
+    if not chosen.all():
+        weight = np.repeat(np.repeat(chosen, repeat, axis=0), repeat, axis=1).astype(np.float32)
     sums = np.zeros(3)
     for top in range(0, len(before), _STRIP):
         across = slice(top, top + _STRIP)
         down = slice(max(top - 1, 0), top + _STRIP)
         for part, axis in ((across, 1), (down, 0)):
             gb, ga = np.diff(before[part], axis=axis), np.diff(after[part], axis=axis)
-            w = weight[part][1:] if axis == 0 else weight[part][:, 1:]
-            ga_w = ga * w
-            sums += (np.vdot(ga_w, ga), np.vdot(ga_w, gb), np.vdot(gb * w, gb))
+            ga_w, gb_w = ga, gb
+            if weight is not None:
+                w = weight[part][1:] if axis == 0 else weight[part][:, 1:]
+                ga_w, gb_w = ga * w, gb * w
+            sums += (np.vdot(ga_w, ga), np.vdot(ga_w, gb), np.vdot(gb_w, gb))
     return (float(sums[0]), float(sums[1]), float(sums[2]))
 
 

@@ -10,6 +10,7 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -76,17 +77,17 @@ class Directory:
             value = value[0] if value else default
         return int(value) if isinstance(value, int | float) else default
 
-    @property
+    @cached_property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels."""
         return self._int(WIDTH, 0), self._int(HEIGHT, 0)
 
-    @property
+    @cached_property
     def is_tiled(self) -> bool:
         """Whether it is stored in tiles, not strips."""
         return TILE_OFFSETS in self.tags or TILE_WIDTH in self.tags
 
-    @property
+    @cached_property
     def segment(self) -> tuple[int, int]:
         """(width, height) of a tile, or of a strip."""
         width, height = self.size
@@ -94,19 +95,19 @@ class Directory:
             return self._int(TILE_WIDTH, 0), self._int(TILE_HEIGHT, 0)
         return width, max(1, min(self._int(STRIP_ROWS, height), height))
 
-    @property
+    @cached_property
     def grid(self) -> tuple[int, int]:
         """(columns, rows) of segments."""
         width, height = self.size
         columns, rows = self.segment
         return -(-width // max(1, columns)), -(-height // max(1, rows))
 
-    @property
+    @cached_property
     def offsets(self) -> npt.NDArray[np.uint64]:
         """First byte of each segment."""
         return self._table(TILE_OFFSETS if self.is_tiled else STRIP_OFFSETS)
 
-    @property
+    @cached_property
     def counts(self) -> npt.NDArray[np.uint64]:
         """Bytes of each segment."""
         return self._table(TILE_COUNTS if self.is_tiled else STRIP_COUNTS)
@@ -115,7 +116,7 @@ class Directory:
         value = self.tags.get(tag)
         return value if isinstance(value, np.ndarray) else np.zeros(0, np.uint64)
 
-    @property
+    @cached_property
     def samples(self) -> int:
         """Samples per pixel."""
         return self._int(SAMPLES, 1)
@@ -131,7 +132,7 @@ class Directory:
         """TIFF's number of the codec."""
         return self._int(COMPRESSION, 1)
 
-    @property
+    @cached_property
     def codec(self) -> str:
         """Name of the codec."""
         return CODECS.get(self.compression, f"unknown ({self.compression})")
