@@ -138,7 +138,11 @@ class ComputeSettings(Section):
     )
     workers: int = Field(0, ge=0, description="Worker processes; 0 chooses from the core count.")
     threads: int = Field(0, ge=0, description="Threads per worker process; 0 chooses from the core count.")
-    in_flight: int = Field(0, ge=0, description="Blocks handed to the cluster at a time; 0 is three per thread.")
+    in_flight: int = Field(
+        0,
+        ge=0,
+        description="Tasks handed to the cluster at a time (a block, or eight of glass); 0 is three per thread.",
+    )
     scheduler: str = Field("", description="Address of a Dask scheduler; empty starts a cluster on this machine.")
     results: Literal["spool", "travel"] = Field(
         "spool",

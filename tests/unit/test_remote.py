@@ -41,7 +41,7 @@ def test_an_error_that_is_raised_arrives(monkeypatch):
 
     monkeypatch.setattr(tasks, "block", block)
     with pytest.raises(UnreadableTile) as caught:
-        remote.block()
+        remote.blocks(None, [()])
     assert caught.value.__cause__ is caught.value.__context__ is None
     assert sent(caught.value).detail == "level 0, x 0, y 256"
 
@@ -52,7 +52,7 @@ def test_what_nobody_foresaw_arrives_as_our_mistake(monkeypatch):
 
     monkeypatch.setattr(tasks, "block", block)
     with pytest.raises(InternalError, match=r"(Zlib|Deflate)Error.*line") as caught:
-        remote.block()
+        remote.blocks(None, [()])
     assert sent(caught.value).code == "internal_error"
 
 

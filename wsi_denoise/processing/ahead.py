@@ -14,10 +14,9 @@ from itertools import islice
 from typing import Any
 
 from wsi_denoise.processing import remote, waiting
-from wsi_denoise.processing.blocks import hand_out
+from wsi_denoise.processing.blocks import Group, groups, hand_out
 from wsi_denoise.processing.cluster import Cluster
 from wsi_denoise.processing.values import SlidePlan, SlideWork
-from wsi_denoise.slide.lattice import BlockIndex
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +42,7 @@ class Ahead:
         self._wanted: tuple[Any, ...] | None = None
         self._future: Any = None
         self._work: SlideWork | None = None
-        self._blocks: dict[Any, BlockIndex] = {}
+        self._blocks: dict[Any, Group] = {}
         self._looked = 0.0
         self._at_work: set[str] = set()
         self._hung: tuple[Any, ...] | None = None
@@ -69,8 +68,9 @@ class Ahead:
                 if self._future is not future:
                     return
                 self._work = planned.work
-                for block in islice(planned.work.lattice.lanes(slots), BLOCKS_PER_THREAD * slots):
-                    self._blocks[hand_out(self._cluster, planned, block, priority=_BEHIND)] = block
+                order = groups(planned, planned.work.lattice.lanes(slots))
+                for group in islice(order, BLOCKS_PER_THREAD * slots):
+                    self._blocks[hand_out(self._cluster, planned, group, priority=_BEHIND)] = group
         except Exception as error:  # noqa: BLE001 - a cluster that went away, in any of its ways, is told elsewhere
             _log.info("blocks ahead: %s", error)
 
@@ -107,7 +107,7 @@ class Ahead:
             future, self._future, self._wanted = self._future, None, None
         return future
 
-    def blocks(self, work: SlideWork) -> dict[Any, BlockIndex]:
+    def blocks(self, work: SlideWork) -> dict[Any, Group]:
         """Return the tasks of blocks of just this, under way or done; they are the caller's then."""
         if work != self._work:
             self.drop()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from distributed import KilledWorker
@@ -56,11 +57,33 @@ class Progress:
     seconds_left: float | None = None
 
 
-def hand_out(cluster: Cluster, plan: SlidePlan, block: BlockIndex, *, priority: int = 0) -> Any:
-    """Return the task of one block; it gives a report, and the block's file with it where files travel."""
-    tissue = plan.tissue[plan.work.lattice.patches(block)]
-    task = remote.block if cluster.home is None else remote.sent_block
-    return cluster.call(task, plan.work, block, tissue, priority=priority)
+GLASS_BLOCKS = 8
+"""Blocks of nothing but glass that are one task: what Dask does for a task costs as much as such a block."""
+
+Group = tuple[BlockIndex, ...]
+"""Blocks that are one task, done one after the other."""
+
+
+def groups(plan: SlidePlan, blocks: Iterable[BlockIndex]) -> Iterator[Group]:
+    """Yield blocks in their order: one with tissue by itself, of those without up to eight that follow each other."""
+    glass: list[BlockIndex] = []
+    for block in blocks:
+        if plan.work.background == "denoise" or plan.tissue[plan.work.lattice.patches(block)].any():
+            yield (block,)
+            continue
+        glass.append(block)
+        if len(glass) == GLASS_BLOCKS:
+            yield tuple(glass)
+            glass = []
+    if glass:
+        yield tuple(glass)
+
+
+def hand_out(cluster: Cluster, plan: SlidePlan, group: Group, *, priority: int = 0) -> Any:
+    """Return the task of a group of blocks; it gives a report of each, and its file with it where files travel."""
+    parts = [(block, plan.tissue[plan.work.lattice.patches(block)]) for block in group]
+    task = remote.blocks if cluster.home is None else remote.sent_blocks
+    return cluster.call(task, plan.work, parts, priority=priority)
 
 
 @dataclass
@@ -79,7 +102,7 @@ class Blocks:
         Notices when no block finishes any more.
     on_tail, on_suspect : callable
         Called once when no block is left to hand out, and when one is suspected of killing its worker.
-    begun : dict of future to BlockIndex
+    begun : dict of future to tuple of BlockIndex
         Blocks of this slide that were handed out before its turn came.
     """
 
@@ -91,7 +114,7 @@ class Blocks:
     watch: Watch
     on_tail: Callable[[], None] = lambda: None
     on_suspect: Callable[[], None] = lambda: None
-    begun: dict[Any, BlockIndex] = field(default_factory=dict)
+    begun: dict[Any, Group] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     done: set[BlockIndex] = field(default_factory=set)
     resumed: int = 0
@@ -100,9 +123,9 @@ class Blocks:
         self.spool = Spool(self.plan.work.spool)
         self._all = list(self.plan.work.lattice.blocks())
         self._tissue = {block: self.plan.tissue[self.plan.work.lattice.patches(block)] for block in self._all}
-        self.done = self.spool.finished() & set(self._all) - set(self.begun.values())
+        self.done = self.spool.finished() & set(self._all) - set(chain.from_iterable(self.begun.values()))
         # What was done before the clock started says nothing about the rate.
-        self._uncounted = {block for future, block in self.begun.items() if future.done()}
+        self._uncounted = {block for future, group in self.begun.items() if future.done() for block in group}
         self.resumed = len(self.done)
         self._begun = time.perf_counter()
         self._pixels = 0
@@ -132,8 +155,8 @@ class Blocks:
         """
         order = self.plan.work.lattice.lanes(self.cluster.slots())
         pending, self.begun = self.begun, {}
-        handed_out = self.done.union(pending.values())
-        todo = deque(block for block in order if block not in handed_out)
+        handed_out = self.done.union(*pending.values())
+        todo = deque(groups(self.plan, (block for block in order if block not in handed_out)))
         suspects: deque[BlockIndex] = deque()
         self._report()
         self.watch.moved()
@@ -145,7 +168,7 @@ class Blocks:
                     told = True
                     self.on_tail()
                 if suspects and not pending:
-                    self._submit(suspects.popleft(), pending)
+                    self._submit((suspects.popleft(),), pending)
                 elif not suspects:
                     room = self.in_flight or BLOCKS_PER_THREAD * self.cluster.slots()
                     while todo and len(pending) < room:
@@ -158,33 +181,29 @@ class Blocks:
         finally:
             self.cluster.drop(pending)
 
-    def _submit(self, block: BlockIndex, pending: dict[Any, BlockIndex]) -> None:
-        pending[hand_out(self.cluster, self.plan, block)] = block
+    def _submit(self, group: Group, pending: dict[Any, Group]) -> None:
+        pending[hand_out(self.cluster, self.plan, group)] = group
 
-    def _collect(self, pending: dict[Any, BlockIndex], todo: deque[BlockIndex], suspects: deque[BlockIndex]) -> None:
+    def _collect(self, pending: dict[Any, Group], todo: deque[Group], suspects: deque[BlockIndex]) -> None:
         """Take in what has finished; what was held by a lost worker becomes suspect, what was lost is done again."""
         finished = self.watch.wait(pending)
         alone = len(pending) == 1
         moved = False
         for future in finished:
-            block = pending[future]
+            group = pending[future]
             try:
-                report = self._received(block, waiting.result(future))
+                reports = self._received(waiting.result(future))
             except StillOut:
                 continue
             except KilledWorker as error:
                 del pending[future]
-                self._suspect(block, suspects, alone=alone, error=error)
+                for block in group:
+                    self._suspect(block, suspects, alone=alone and len(group) == 1, error=error)
                 moved = True
                 continue
             del pending[future]
-            self.done.add(block)
-            if block not in self._uncounted:
-                self._pixels += report.pixels
-                self._spent += self._cost[block]
-            self._undone -= self._cost[block]
-            for stage, seconds in report.seconds.items():
-                self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+            for report in reports:
+                self._count(report)
             future.release()
             moved = True
         if moved:
@@ -196,21 +215,34 @@ class Blocks:
         for future in lost:
             todo.appendleft(pending.pop(future))
 
-    def _received(self, block: BlockIndex, given: BlockReport | tuple[BlockReport, bytes]) -> BlockReport:
-        """Return a block's report, and write its file where that has travelled with it.
+    def _count(self, report: BlockReport) -> None:
+        self.done.add(report.block)
+        if report.block not in self._uncounted:
+            self._pixels += report.pixels
+            self._spent += self._cost[report.block]
+        self._undone -= self._cost[report.block]
+        for stage, seconds in report.seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+
+    def _received(self, given: Iterable[BlockReport | tuple[BlockReport, bytes]]) -> list[BlockReport]:
+        """Return the reports of blocks, and write the files that have travelled with them.
 
         Raises
         ------
         DiskFull, OutputUnwritable
         """
-        if isinstance(given, BlockReport):
-            return given
-        report, data = given
-        try:
-            self.spool.receive(block, data)
-        except OSError as error:
-            raise space.of_writing(error, self.spool.folder) from error
-        return report
+        reports = []
+        for one in given:
+            if isinstance(one, BlockReport):
+                reports.append(one)
+                continue
+            report, data = one
+            try:
+                self.spool.receive(report.block, data)
+            except OSError as error:
+                raise space.of_writing(error, self.spool.folder) from error
+            reports.append(report)
+        return reports
 
     def _suspect(self, block: BlockIndex, suspects: deque[BlockIndex], *, alone: bool, error: Exception) -> None:
         """Have a block done alone: a worker that dies takes innocent blocks with it."""
@@ -223,7 +255,7 @@ class Blocks:
             raise BlockKillsWorker(f"block {block}, at x {x}, y {y}")
         suspects.append(block)
 
-    def _drain(self, pending: dict[Any, BlockIndex]) -> None:
+    def _drain(self, pending: dict[Any, Group]) -> None:
         """Let the blocks that run finish, within a bound; waiting ones are dropped."""
         running = [future for future in pending if not future.done()]
         slots = self.cluster.slots()
@@ -233,12 +265,12 @@ class Blocks:
         while left and time.monotonic() < end:
             self.watch.wait(left)
             left = [future for future in left if not future.done()]
-        for future, block in pending.items() if self.cluster.home is not None else ():
+        for future in pending if self.cluster.home is not None else ():
             if future.status == "finished":
                 with suppress(StillOut, WsiDenoiseError):  # it is done again
-                    self._received(block, waiting.result(future))
+                    self._received(waiting.result(future))
         if left:
-            _log.warning("%d blocks in flight did not finish in time: they will be done again", len(left))
+            _log.warning("%d tasks in flight did not finish in time: they will be done again", len(left))
 
     def _report(self) -> None:
         elapsed = time.perf_counter() - self._begun

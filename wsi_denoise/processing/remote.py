@@ -75,15 +75,15 @@ def plan_slide(*args: Any) -> Any:
 
 
 @_travels
-def block(*args: Any) -> Any:
-    """See :func:`wsi_denoise.processing.tasks.block`."""
-    return _tasks().block(*args)
+def blocks(work: Any, parts: Any) -> Any:
+    """Do blocks one after the other; see :func:`wsi_denoise.processing.tasks.block`."""
+    return [_tasks().block(work, *part) for part in parts]
 
 
 @_travels
-def sent_block(*args: Any) -> Any:
-    """See :func:`wsi_denoise.processing.tasks.sent_block`."""
-    return _tasks().sent_block(*args)
+def sent_blocks(work: Any, parts: Any) -> Any:
+    """Do blocks one after the other; see :func:`wsi_denoise.processing.tasks.sent_block`."""
+    return [_tasks().sent_block(work, *part) for part in parts]
 
 
 @_travels
