@@ -530,6 +530,22 @@ def test_blocks_begun_for_another_slide_are_not_taken(strip, clean, ahead):
     assert following.seen[-1].resumed == 1, "what was done in vain is in the spool all the same"
 
 
+def test_a_block_ahead_that_failed_is_done_again(strip, clean, ahead):
+    following = another(strip, clean)
+    spool = following.folder / ".wsi-denoise" / "spool"
+    spool.parent.mkdir(exist_ok=True)
+    spool.write_text("in the way")
+    ahead.begin(*following.request().planning)
+    for _ in range(400):
+        if ahead._blocks and all(future.done() for future in ahead._blocks):
+            break
+        time.sleep(0.05)
+    assert {future.status for future in ahead._blocks} == {"error"}
+    spool.unlink()
+    following.run(ahead=ahead)
+    assert following.output.is_file()
+
+
 def test_a_guess_that_was_wrong_or_failed_costs_nothing(strip, clean, ahead):
     following = another(strip, clean)
     ahead.begin(*following.request().planning)

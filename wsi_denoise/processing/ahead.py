@@ -23,6 +23,8 @@ _log = logging.getLogger(__name__)
 BLOCKS_PER_THREAD = 2
 """That are begun ahead: what a thread does while another one assembles and verifies a slide."""
 
+_FAILED = {"error", "cancelled", "lost"}
+
 _BEHIND = -1
 """After what waits of the slide whose turn it is."""
 
@@ -100,7 +102,7 @@ class Ahead:
 
     def take(self, *wanted: Any) -> Any:
         """Return the task that plans just this, under way or done, or None; it is the caller's then."""
-        if wanted != self._wanted or self._future.status in {"error", "cancelled", "lost"}:
+        if wanted != self._wanted or self._future.status in _FAILED:
             self.drop()
             return None
         with self._lock:
@@ -108,12 +110,16 @@ class Ahead:
         return future
 
     def blocks(self, work: SlideWork) -> dict[Any, Group]:
-        """Return the tasks of blocks of just this, under way or done; they are the caller's then."""
+        """Return the tasks of blocks of just this, under way or done; they are the caller's then.
+
+        Those that failed are not among them: what was in the way may be gone.
+        """
         if work != self._work:
             self.drop()
         with self._lock:
             blocks, self._blocks, self._work = self._blocks, {}, None
-        return blocks
+        self._cluster.drop([future for future in blocks if future.status in _FAILED])
+        return {future: group for future, group in blocks.items() if future.status not in _FAILED}
 
     def drop(self) -> None:
         """Forget all of it: while a block is suspected of killing its worker, nothing else is to run."""
