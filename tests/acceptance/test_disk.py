@@ -156,7 +156,7 @@ def test_full_when_the_output_gets_its_name(lab, save_slide, tiled_tissue):
 
 def test_full_while_the_record_is_written(lab, save_slide, tiled_tissue):
     save_slide(lab.inbox / "record.tiff", tiled_tissue(3072, 2000, 4))
-    lab.wait(lambda: (job := lab.job("record.tiff")) and job.blocks_done, "a block is done")
+    first_block(lab)
     ballast = fill(lab.folder / ".wsi-denoise")
     log = lab.folder / "work" / "logs" / "daemon.log"
     # The slide itself does not need the database until it is done.
