@@ -18,6 +18,10 @@ _SHAPES = 6
 """Compiled shapes that are kept; a slide needs one."""
 
 
+_NO_MEMORY = ("bad_alloc", "Failed to allocate", "can't alloc")
+"""OpenVINO has no class of its own for it: its plugin, the C++ library and oneDNN each say it in their words."""
+
+
 class OpenVinoBackend:
     """Runs a network as a plan says.
 
@@ -58,8 +62,7 @@ class OpenVinoBackend:
                 [np.ascontiguousarray(windows)], share_inputs=True, share_outputs=True
             )
         except (RuntimeError, MemoryError) as error:
-            said = str(error)
-            if isinstance(error, RuntimeError) and not ("bad_alloc" in said or "Failed to allocate" in said):
+            if isinstance(error, RuntimeError) and not any(words in str(error) for words in _NO_MEMORY):
                 raise
             raise DeviceOutOfMemory(f"{len(windows)} windows of {windows.shape[1]} px") from None
         change: NDArray[np.float32] = next(iter(outputs.values()))
