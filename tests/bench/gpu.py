@@ -165,7 +165,7 @@ def main() -> int:
     found = []
     for one in rates(plan, given.preset, compute.halo, given.threads, given.seconds, shapes):
         found.append(one)
-        values = f"{one.kept / 1e3:.4f} | {one.computed / 1e3:.4f}" if one.kept else "no memory | "
+        values = f"{one.kept / 1e3:.6f} | {one.computed / 1e3:.6f}" if one.kept else "no memory | "
         print(f"| {one.window} | {one.batch} | {values} |", flush=True)
     best = max(found, key=lambda one: one.kept)
     print(f"\nnetwork: {best.kept / 1e3:.4f} GPix/s with windows of {best.window} patches, {best.batch} a batch\n")

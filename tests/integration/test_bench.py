@@ -182,7 +182,7 @@ def test_the_gpu_bench_runs_its_path_on_the_cpu(tmp_path):
     kept, computed = (np.array([float(row[column]) for row in rows]) for column in (2, 3))
     assert (kept > 0).all()
     # What is kept of a window of one patch with a halo of 48 px is a quarter, of two patches four ninths.
-    assert kept / computed == pytest.approx([1 / 4, 1 / 4, 4 / 9, 4 / 9], rel=0.1)
+    assert kept / computed == pytest.approx([1 / 4, 1 / 4, 4 / 9, 4 / 9], rel=0.01)
     assert "aten::mkldnn_convolution" in made.stdout
     assert float(made.stdout.rpartition("end to end: ")[2].split()[0]) > 0
 
