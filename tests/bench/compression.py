@@ -30,8 +30,9 @@ from wsi_denoise.processing import block, tasks
 from wsi_denoise.processing.values import SlidePlan
 from wsi_denoise.quality import fidelity
 from wsi_denoise.slide import reader
+from wsi_denoise.slide.cover import cover
 from wsi_denoise.slide.encoding import Encoding, cut
-from wsi_denoise.slide.lattice import TILE, cover, tile_shape
+from wsi_denoise.slide.lattice import TILE, tile_shape
 
 Pixels = NDArray[np.uint8]
 
@@ -96,7 +97,7 @@ def denoised(plan: SlidePlan, read: block.Read) -> tuple[Pixels, float]:
     for index in work.lattice.blocks():
         region = work.lattice.region(index)
         chosen = plan.tissue[work.lattice.patches(index)]
-        covered = cover(region, chosen, work.plan.sides, work.halo)
+        covered = cover(region, chosen, work.plan.sides, work.halo, work.plan.fitted)
         padded = block.read_mirrored(read, covered.area, work)
         before, after = block.denoise_region(padded, covered, chosen, work.plan.batch, device)
         result[region.y.start : region.y.stop, region.x.start : region.x.stop] = after

@@ -71,25 +71,26 @@ def network(slide: Path, _folder: Path) -> None:
     plan, tissue = choose(ComputeSettings(device="cpu")), sample.tissue()
     denoiser = Denoiser(PRESET, plan, callers=THREADS)
 
-    def denoise(side: int) -> None:
-        repeats = -(-side // len(tissue))
-        denoiser.denoise(np.tile(tissue, (repeats, repeats, 1))[None, :side, :side].copy())
+    def denoise(window: tuple[int, int, bool]) -> None:
+        width, height, fitted = window
+        repeats = -(-max(width, height) // len(tissue))
+        denoiser.denoise(np.tile(tissue, (repeats, repeats, 1))[None, :height, :width].copy(), fitted=fitted)
 
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(denoise, computed_sides(Lattice(width, height), plan.sides)))
+        list(pool.map(denoise, computed(Lattice(width, height), plan)))
 
 
-def computed_sides(lattice: Any, sides: tuple[int, ...]) -> list[int]:
-    """Return the side in pixels, with its halo, of each window of a slide that is all tissue."""
-    from wsi_denoise.slide.lattice import cover
+def computed(lattice: Any, plan: Any) -> Iterator[tuple[int, int, bool]]:
+    """Yield (width, height, fitted) of each window of a slide that is all tissue, in pixels with the halo."""
+    from wsi_denoise.slide.cover import cover
 
-    found = []
     for block in lattice.blocks():
         rows, columns = lattice.patches(block)
         needed = np.ones((rows.stop - rows.start, columns.stop - columns.start), np.bool_)
-        covered = cover(lattice.region(block), needed, sides, HALO)
-        found += [len(window.x) + 2 * HALO for window in covered.windows]
-    return found
+        covered = cover(lattice.region(block), needed, plan.sides, HALO, plan.fitted)
+        for windows, fitted in ((covered.whole, False), (covered.fitted, True)):
+            for window in windows:
+                yield *window.grown(HALO).size, fitted
 
 
 def operations() -> float:
@@ -292,8 +293,10 @@ def use_of_peak(pairs: list[Pair], side: int) -> str:
     from wsi_denoise.settings import ComputeSettings
     from wsi_denoise.slide.lattice import Lattice
 
-    sides = choose(ComputeSettings(device="cpu")).sides
-    small, large = (sum(n**2 for n in computed_sides(Lattice(each, each), sides)) for each in (SMALL, side))
+    plan = choose(ComputeSettings(device="cpu"))
+    small, large = (
+        sum(width * height for width, height, _ in computed(Lattice(each, each), plan)) for each in (SMALL, side)
+    )
     rate = median((large - small) / (b.processor - a.processor) for a, b in pairs)
     kept, most = (side**2 - SMALL**2) / (large - small), peak()
     share = rate * operations() / most

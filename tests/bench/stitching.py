@@ -16,10 +16,11 @@ import numpy as np
 from PIL import Image
 
 from wsi_denoise.network.denoiser import Denoiser
-from wsi_denoise.network.plan import Plan
+from wsi_denoise.network.plan import FITTED_PIXELS, Plan
 from wsi_denoise.processing.block import denoise_region
 from wsi_denoise.quality import evidence
-from wsi_denoise.slide.lattice import PATCH, Lattice, Region, Span, count, cover, mirror, round_up
+from wsi_denoise.slide.cover import cover
+from wsi_denoise.slide.lattice import PATCH, Lattice, Region, Span, count, mirror, round_up
 
 WHOLE_HALO = 112
 """Crops the whole-image result exactly; DESIGN's own measurement on the architecture."""
@@ -60,7 +61,7 @@ def blockwise(image: np.ndarray, denoiser: Denoiser, halo: int, window: int) -> 
     for block in lattice.blocks():
         region = lattice.region(block)
         chosen = np.ones((count(len(region.y), PATCH), count(len(region.x), PATCH)), np.bool_)
-        covered = cover(region, chosen, (window,), halo)
+        covered = cover(region, chosen, (window,), halo, FITTED_PIXELS)
         _, after = denoise_region(padded(image, covered.area), covered, chosen, 1, denoiser)
         result[region.y.start : region.y.stop, region.x.start : region.x.stop] = after
     return result

@@ -15,6 +15,7 @@ from wsi_denoise.processing.block import denoise_region, encode, read_mirrored, 
 from wsi_denoise.processing.spool import Spool
 from wsi_denoise.processing.values import SlideWork
 from wsi_denoise.quality.evidence import Evidence
+from wsi_denoise.slide.cover import cover
 from wsi_denoise.slide.encoding import Encoding, Pixels
 from wsi_denoise.slide.halving import halve
 from wsi_denoise.slide.lattice import (
@@ -27,7 +28,6 @@ from wsi_denoise.slide.lattice import (
     Region,
     Span,
     count,
-    cover,
     level_sizes,
     mirror,
     round_up,

@@ -103,11 +103,27 @@ def test_large_windows_are_for_those_who_have_the_memory(device, backend, gigaby
     assert default_window(device, backend, gigabytes * 2**30) == window
 
 
-def test_smaller_windows_are_halves_and_a_gpu_has_no_small_ones() -> None:
-    assert Plan("cpu", "openvino", "bf16", 16, 1).sides == (16, 8, 4, 2)
-    assert Plan("cuda", "torch", "fp16", 16, 2).sides == (16, 8)
-    assert Plan("cpu", "torch", "fp32", 6, 1).sides == (6, 3)
-    assert Plan("cpu", "torch", "fp32", 1, 1).sides == (1,)
+def test_a_gpu_has_two_squares_and_a_cpu_one_and_what_fits() -> None:
+    on_cpu, on_gpu = Plan("cpu", "openvino", "bf16", 16, 1), Plan("cuda", "torch", "fp16", 16, 2)
+    assert on_cpu.sides == (16,)
+    assert on_gpu.sides == (16, 8)
+    assert on_cpu.fitted > 0
+    assert on_gpu.fitted == 0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_fitted_window_gives_the_same_pixels(noisy: np.ndarray, precision: str) -> None:
+    denoiser = Denoiser("paper", plan("openvino", precision))
+    for height, width in ((192, 288), (112, 96), (96, 272), (192, 288)):
+        windows = noisy[None, :height, :width]
+        np.testing.assert_array_equal(denoiser.denoise(windows, fitted=True), denoiser.denoise(windows))
+
+
+def test_windows_of_any_size_do_not_each_compile_a_network(noisy: np.ndarray) -> None:
+    denoiser = Denoiser("paper", plan("openvino", "fp32"))
+    for width in range(96, 288, 16):
+        denoiser.denoise(noisy[None, :96, :width], fitted=True)
+    assert len(denoiser._backend._compiled) == 1
 
 
 @pytest.mark.parametrize("wrong", [{"device": "cpu", "precision": "fp16"}, {"device": "cuda", "backend": "openvino"}])

@@ -1,6 +1,5 @@
-"""Blocks, patches, windows and tiles cover a slide once; mirroring and halving are exact."""
+"""Blocks, patches and tiles cover a slide once; mirroring and halving are exact."""
 
-from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -20,7 +19,6 @@ from wsi_denoise.slide.lattice import (
     Region,
     Span,
     count,
-    cover,
     divide,
     level_sizes,
     mirror,
@@ -95,62 +93,6 @@ def test_nothing_cannot_be_divided(length, step):
 def test_a_slide_has_pixels(size):
     with pytest.raises(ValueError, match="no pixels"):
         Lattice(*size)
-
-
-def computed(windows: Sequence[Region], halo: int) -> int:
-    return sum((window.size[0] + 2 * halo) * (window.size[1] + 2 * halo) for window in windows)
-
-
-@given(
-    sides,
-    sides,
-    st.sampled_from([(1,), (3,), (6, 3), (4, 2), (8, 4, 2), (16,), (16, 8, 4, 2), (16, 8, 4, 2, 1)]),
-    st.sampled_from([0, 16, 48]),
-    st.floats(0, 1),
-    st.integers(0, 9),
-)
-@settings(deadline=None, max_examples=80)
-def test_windows_hold_every_needed_patch_once(width, height, window_sides, halo, share, seed):
-    lattice = Lattice(width, height)
-    index = BlockIndex(*(number - 1 for number in lattice.block_shape))
-    region = lattice.region(index)
-    rows, columns = lattice.patches(index)
-    needed = np.random.default_rng(seed).random((rows.stop - rows.start, columns.stop - columns.start)) < share
-    covered = cover(region, needed, window_sides, halo)
-    held = np.zeros((16 + 16, 16 + 16), np.uint8)
-    for window in covered.windows:
-        side = window.size[0] // PATCH
-        assert window.size == (side * PATCH, side * PATCH)
-        assert side in window_sides
-        row, column = (window.y.start - region.y.start) / PATCH, (window.x.start - region.x.start) / PATCH
-        # Windows of a side lie on the lattice of that side: a patch has the same neighbours wherever it is needed.
-        assert row % side == column % side == 0
-        square = (slice(int(row), int(row) + side), slice(int(column), int(column) + side))
-        assert needed[square].any()
-        held[square] += 1
-    assert held.max() <= 1
-    assert (held[: needed.shape[0], : needed.shape[1]][needed] == 1).all()
-    of_side = [cover(region, needed, (side,), halo).windows for side in window_sides]
-    assert computed(covered.windows, halo) <= min(computed(windows, halo) for windows in of_side)
-    assert [window.size for window in covered.windows] == sorted((w.size for w in covered.windows), reverse=True)
-    # All that is read is needed by a window, or is the block.
-    inside = [region, *(window.grown(halo) for window in covered.windows)]
-    for part in inside:
-        assert covered.area.y.start <= part.y.start < part.y.stop <= covered.area.y.stop
-        assert covered.area.x.start <= part.x.start < part.x.stop <= covered.area.x.stop
-    assert covered.windows or covered.area == region
-
-
-def test_a_whole_block_is_one_window_and_an_island_a_small_one():
-    region = Lattice(BLOCK, BLOCK).region(BlockIndex(0, 0))
-    needed = np.ones((BLOCK_PATCHES, BLOCK_PATCHES), np.bool_)
-    assert cover(region, needed, (16, 8, 4, 2), 48).windows == (region,)
-    needed[:] = False
-    needed[5, 9] = True
-    assert cover(region, needed, (16, 8, 4, 2), 48).windows == (Region(Span(384, 576), Span(768, 960)),)
-    needed[8:] = True
-    # The lower half in two windows, the island in one.
-    assert [window.size[0] // PATCH for window in cover(region, needed, (16, 8, 4, 2), 48).windows] == [8, 8, 2]
 
 
 @given(sides, sides)

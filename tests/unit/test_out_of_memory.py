@@ -62,7 +62,7 @@ class Small:
     def __init__(self, room: int = 3) -> None:
         self.room, self.tried = room, []
 
-    def denoise(self, windows: np.ndarray) -> np.ndarray:
+    def denoise(self, windows: np.ndarray, *, fitted: bool) -> np.ndarray:
         self.tried.append(len(windows))
         if len(windows) > self.room:
             raise DeviceOutOfMemory(f"{len(windows)} windows")

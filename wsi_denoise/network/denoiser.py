@@ -123,7 +123,7 @@ def describe_device(compute: ComputeSettings) -> str:
 
 
 class _Backend(Protocol):
-    def denoise(self, windows: Pixels) -> Pixels: ...
+    def denoise(self, windows: Pixels, *, fitted: bool) -> Pixels: ...
 
 
 class Denoiser:
@@ -147,13 +147,15 @@ class Denoiser:
         self._backend = _backend(preset, plan, callers)
         self._most: int | None = None
 
-    def denoise(self, windows: Pixels) -> Pixels:
+    def denoise(self, windows: Pixels, *, fitted: bool = False) -> Pixels:
         """Denoise a batch; in halves where the device has no memory for it whole, which is remembered.
 
         Parameters
         ----------
         windows : ndarray
-            (n, height, width, 3) uint8 RGB; height and width are multiples of 16, and few different ones are used.
+            (n, height, width, 3) uint8 RGB; height and width are multiples of 16.
+        fitted : bool
+            A shape that may never come again: else the device is prepared for each, and few different ones are used.
 
         Returns
         -------
@@ -168,7 +170,9 @@ class Denoiser:
         while True:
             most = min(len(windows), self._most or len(windows))
             try:
-                parts = [self._backend.denoise(windows[at : at + most]) for at in range(0, len(windows), most)]
+                parts = [
+                    self._backend.denoise(windows[at : at + most], fitted=fitted) for at in range(0, len(windows), most)
+                ]
             except DeviceOutOfMemory as error:
                 if most == 1:
                     raise

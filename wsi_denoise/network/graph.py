@@ -25,7 +25,7 @@ def build(weights: Weights, shape: tuple[int, ...], *, residual: bool, full_skip
     weights : mapping of str to ndarray
         As :class:`wsi_denoise.network.irunet.IRUNet` names them.
     shape : tuple of int
-        (n, height, width, 3) of the input, uint8, and of the output, float32.
+        (n, height, width, 3) of the input, uint8, and of the output, float32; -1 where it is not known.
     residual, full_skip : bool
         As of IRUNet.
     """

@@ -1,4 +1,4 @@
-"""The network in OpenVINO, for CPUs: compiled once per shape and process, run by one request per thread."""
+"""The network in OpenVINO, for CPUs: compiled per shape, and once for all others; run by one request per thread."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from wsi_denoise.errors import DeviceOutOfMemory
 from wsi_denoise.network.graph import Weights, build
 from wsi_denoise.network.plan import Plan
 
-_SHAPES = 6
-"""Compiled shapes that are kept; a slide needs one."""
+_SHAPES = 4
+"""Compiled shapes that are kept; a slide needs one, and the one for any shape."""
 
+_ANY = (1, -1, -1, 3)
+"""Shape of a network that takes windows of any size: the same pixels, an eighth slower, in buffers for the largest."""
 
 _NO_MEMORY = ("bad_alloc", "Failed to allocate", "can't alloc")
 """OpenVINO has no class of its own for it: its plugin, the C++ library and oneDNN each say it in their words."""
@@ -50,7 +52,7 @@ class OpenVinoBackend:
         self._local = threading.local()
         self._compiled: dict[tuple[int, ...], Any] = {}
 
-    def denoise(self, windows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def denoise(self, windows: NDArray[np.uint8], *, fitted: bool = False) -> NDArray[np.uint8]:
         """Denoise (n, height, width, 3) uint8; see :meth:`wsi_denoise.network.denoiser.Denoiser.denoise`.
 
         Raises
@@ -58,7 +60,7 @@ class OpenVinoBackend:
         DeviceOutOfMemory
         """
         try:
-            outputs = self._request(windows.shape).infer(
+            outputs = self._request(_ANY if fitted else windows.shape).infer(
                 [np.ascontiguousarray(windows)], share_inputs=True, share_outputs=True
             )
         except (RuntimeError, MemoryError) as error:

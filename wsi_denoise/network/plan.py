@@ -8,8 +8,11 @@ from typing import Literal
 Backend = Literal["torch", "openvino"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
-SMALLEST = {"cpu": 2, "cuda": 8}
-"""Smallest windows that are chosen, in patches: a small one does not fill a GPU."""
+SMALLEST = 8
+"""Smallest windows that are chosen for a GPU, in patches: a small one does not fill it."""
+
+FITTED_PIXELS = 1_000_000
+"""Most pixels of a window of any shape, with its halo: what memory it takes goes by this (docs/stitching.md)."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +41,16 @@ class Plan:
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """Sides of windows in patches, largest first: a block that is partly glass is done in smaller ones."""
+        """Sides of square windows in patches, largest first: few shapes, which the device is prepared for."""
         sides = [self.window]
-        while sides[-1] % 2 == 0 and sides[-1] // 2 >= SMALLEST[self.device]:
+        while self.device == "cuda" and sides[-1] % 2 == 0 and sides[-1] // 2 >= SMALLEST:
             sides.append(sides[-1] // 2)
         return tuple(sides)
+
+    @property
+    def fitted(self) -> int:
+        """Most pixels of a window of any other shape; 0 where there are none."""
+        return FITTED_PIXELS if self.device == "cpu" else 0
 
     @property
     def numerics(self) -> str:

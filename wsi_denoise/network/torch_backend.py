@@ -41,7 +41,7 @@ class TorchBackend:
         self._model = _Correction(network.eval()).to(plan.device)
         self._model = self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def denoise(self, windows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def denoise(self, windows: NDArray[np.uint8], *, fitted: bool = False) -> NDArray[np.uint8]:  # noqa: ARG002 - all are alike
         """Denoise (n, height, width, 3) uint8; see :meth:`wsi_denoise.network.denoiser.Denoiser.denoise`.
 
         Raises

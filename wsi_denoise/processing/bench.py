@@ -29,7 +29,8 @@ from wsi_denoise.processing.values import Mask, SlideWork
 from wsi_denoise.quality import evidence, structure
 from wsi_denoise.settings import Loaded, Settings
 from wsi_denoise.slide import reader
-from wsi_denoise.slide.lattice import BLOCK_PATCHES, PATCH, BlockIndex, Cover, cover
+from wsi_denoise.slide.cover import Cover, cover
+from wsi_denoise.slide.lattice import BLOCK_PATCHES, PATCH, BlockIndex
 
 Measurement = tuple[str, float, str]
 """Stage, value and unit."""
@@ -167,7 +168,8 @@ class Blocks:
         block.encode(self._pairs[index][1], self.work.encoding)
 
     def _cover(self, index: BlockIndex) -> Cover:
-        return cover(self.work.lattice.region(index), self._chosen(index), self.work.plan.sides, self.work.halo)
+        plan = self.work.plan
+        return cover(self.work.lattice.region(index), self._chosen(index), plan.sides, self.work.halo, plan.fitted)
 
     def _chosen(self, index: BlockIndex) -> Mask:
         rows, columns = self.work.lattice.patches(index)
@@ -240,6 +242,8 @@ def warm(work: SlideWork) -> None:
     for patches in work.plan.sides:
         side = patches * PATCH + 2 * work.halo
         denoiser.denoise(np.zeros((work.plan.batch, side, side, 3), np.uint8))
+    if work.plan.fitted:
+        denoiser.denoise(np.zeros((1, 2 * PATCH, 2 * PATCH, 3), np.uint8), fitted=True)
 
 
 def processor_seconds() -> float:

@@ -6,7 +6,7 @@ No pixels travel: a task gets a path and coordinates, and what it leaves is a fi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby, islice
 
 import numpy as np
@@ -16,6 +16,7 @@ from wsi_denoise.network.denoiser import Denoiser
 from wsi_denoise.processing.spool import BlockProduct, Spool
 from wsi_denoise.processing.values import BlockReport, Mask, SlideWork
 from wsi_denoise.quality import evidence, fidelity, structure
+from wsi_denoise.slide.cover import Cover, cover
 from wsi_denoise.slide.encoding import Encoding, Pixels, cut
 from wsi_denoise.slide.halving import halve
 from wsi_denoise.slide.lattice import (
@@ -23,10 +24,8 @@ from wsi_denoise.slide.lattice import (
     STRIDE,
     TILE,
     BlockIndex,
-    Cover,
     Region,
     count,
-    cover,
     mirror,
 )
 
@@ -58,7 +57,7 @@ def run_block(work: SlideWork, block: BlockIndex, tissue: Mask, read: Read, deno
     """
     region = work.lattice.region(block)
     chosen = np.ones_like(tissue) if work.background == "denoise" else tissue
-    covered = cover(region, chosen, work.plan.sides, work.halo)
+    covered = cover(region, chosen, work.plan.sides, work.halo, work.plan.fitted)
     clock = _Clock()
     padded = read_mirrored(read, covered.area, work)
     clock.lap("read")
@@ -160,22 +159,25 @@ def denoise_region(
     y, x = region.y.start - top, region.x.start - left
     before = padded[y : y + height, x : x + width]
     after = np.empty_like(before, order="C") if chosen.all() else before.copy()
-    for group in _grouped(covered.windows, batch):
-        side = len(group[0].x) + 2 * halo
-        if batch == 1 and padded.shape[:2] == (side, side):
-            # A block that is one window is not copied: padded holds just it.
-            _put(after, _inner(denoiser.denoise(padded[None]), halo)[0], group[0], region, chosen)
-            continue
-        stack = np.empty((batch, side, side, 3), np.uint8)
-        for number, part in enumerate(group):
-            y, x = part.y.start - halo - top, part.x.start - halo - left
-            stack[number] = padded[y : y + side, x : x + side]
+    for group in _grouped(covered.whole, batch):
         # Few shapes: a last batch that is not full repeats a window instead of having a shape of its own.
-        stack[len(group) :] = stack[0]
-        inner = _inner(denoiser.denoise(stack), halo)
-        for number, part in enumerate(group):
-            _put(after, inner[number], part, region, chosen)
+        filled = group + group[:1] * (batch - len(group))
+        inner = _inner(denoiser.denoise(_stacked(padded, area, filled, halo)), halo)
+        for part, pixels in zip(group, inner, strict=False):
+            _put(after, pixels, part, region, chosen)
+    for part in covered.fitted:
+        inner = _inner(denoiser.denoise(_stacked(padded, area, [part], halo), fitted=True), halo)
+        _put(after, inner[0], part, region, chosen)
     return before, after
+
+
+def _stacked(padded: Pixels, area: Region, windows: Sequence[Region], halo: int) -> Pixels:
+    """Return windows of one size with their halo out of the pixels of an area; a single one is not copied."""
+    parts = []
+    for window in windows:
+        y, x = window.y.start - halo - area.y.start, window.x.start - halo - area.x.start
+        parts.append(padded[y : y + len(window.y) + 2 * halo, x : x + len(window.x) + 2 * halo])
+    return parts[0][None] if len(parts) == 1 else np.stack(parts)
 
 
 def _inner(windows: Pixels, halo: int) -> Pixels:

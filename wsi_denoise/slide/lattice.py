@@ -1,4 +1,4 @@
-"""Geometry of a slide: patches, blocks, windows, halos, levels and tiles. Pure arithmetic, no pixels.
+"""Geometry of a slide: patches, blocks, levels and tiles. Pure arithmetic, no pixels; windows are in `cover.py`.
 
 Everything is worked out in one dimension first (:class:`Span`) and combined by a product. Coordinates are level-0
 pixels unless a name says otherwise. Sizes are (width, height); grid shapes are (rows, columns), as arrays are.
@@ -6,7 +6,7 @@ pixels unless a name says otherwise. Sizes are (width, height); grid shapes are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -142,85 +142,6 @@ class Lattice:
             slice(block.row * BLOCK_PATCHES, min((block.row + 1) * BLOCK_PATCHES, rows)),
             slice(block.column * BLOCK_PATCHES, min((block.column + 1) * BLOCK_PATCHES, columns)),
         )
-
-
-@dataclass(frozen=True)
-class Cover:
-    """The windows that a block's region is denoised in.
-
-    Parameters
-    ----------
-    region : Region
-        What is kept of the block, in pixels of the slide.
-    windows : tuple of Region
-        Squares of whole patches, without halo, that do not overlap. They may reach beyond the region: what lies there
-        is cut off afterwards.
-    halo : int
-        Context in pixels around each window.
-    """
-
-    region: Region
-    windows: tuple[Region, ...]
-    halo: int
-
-    @property
-    def area(self) -> Region:
-        """What has to be read: the region, and all windows with their halo. It may leave the slide."""
-        if not self.windows:
-            return self.region
-        parts = (self.region, *self.windows)
-        return Region(
-            Span(min(part.y.start for part in parts), max(part.y.stop for part in parts)),
-            Span(min(part.x.start for part in parts), max(part.x.stop for part in parts)),
-        ).grown(self.halo)
-
-
-def cover(region: Region, needed: NDArray[np.bool_], sides: Sequence[int], halo: int) -> Cover:
-    """Choose windows that hold every needed patch of a block and for which the network computes the fewest pixels.
-
-    Large windows spend less on their halo, small ones less on glass: a window is cut into its four quarters where
-    those that are needed cost less, and so on. Every side is a multiple of 96 px, since the network needs multiples of
-    16, and there are few different ones, since devices need few shapes.
-
-    Parameters
-    ----------
-    region : Region
-        Of a block; its origin lies on the lattice.
-    needed : ndarray of bool
-        (rows, columns) of the block's patches.
-    sides : sequence of int
-        Sides of windows in patches, largest first, each half of the one before.
-    halo : int
-        Pixels.
-
-    Returns
-    -------
-    Cover
-        Windows of one side follow each other, the largest first.
-    """
-
-    def cheapest(row: int, column: int, sides: Sequence[int]) -> tuple[int, list[tuple[int, int, int]]]:
-        side, *smaller = sides
-        if not needed[row : row + side, column : column + side].any():
-            return 0, []
-        whole = (side * PATCH + 2 * halo) ** 2
-        if smaller:
-            half = side // 2
-            parts = [cheapest(row + y, column + x, smaller) for y in (0, half) for x in (0, half)]
-            cost = sum(cost for cost, _ in parts)
-            if cost < whole:
-                return cost, [square for _, squares in parts for square in squares]
-        return whole, [(row, column, side)]
-
-    squares = []
-    for row in range(0, needed.shape[0], sides[0]):
-        for column in range(0, needed.shape[1], sides[0]):
-            squares += cheapest(row, column, sides)[1]
-    windows = []
-    for row, column, side in sorted(squares, key=lambda square: -square[2]):
-        y, x = region.y.start + row * PATCH, region.x.start + column * PATCH
-        windows.append(Region(Span(y, y + side * PATCH), Span(x, x + side * PATCH)))
-    return Cover(region, tuple(windows), halo)
 
 
 def mirror(start: int, stop: int, length: int) -> NDArray[np.intp]:
