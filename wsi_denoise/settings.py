@@ -141,7 +141,7 @@ class ComputeSettings(Section):
     in_flight: int = Field(
         0,
         ge=0,
-        description="Tasks handed to the cluster at a time (a block, or eight of glass); 0 is three per thread.",
+        description="Tasks handed to the cluster at a time, each of a block or 1.5 s of them; 0 is three per thread.",
     )
     scheduler: str = Field("", description="Address of a Dask scheduler; empty starts a cluster on this machine.")
     results: Literal["spool", "travel"] = Field(

@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from itertools import islice
 from typing import Any
 
 from wsi_denoise.processing import remote, waiting
-from wsi_denoise.processing.blocks import Group, groups, hand_out
+from wsi_denoise.processing.blocks import hand_out
 from wsi_denoise.processing.cluster import Cluster
+from wsi_denoise.processing.portions import Group, Waiting, costs
 from wsi_denoise.processing.values import SlidePlan, SlideWork
 
 _log = logging.getLogger(__name__)
@@ -70,8 +70,9 @@ class Ahead:
                 if self._future is not future:
                     return
                 self._work = planned.work
-                order = groups(planned, planned.work.lattice.lanes(slots))
-                for group in islice(order, BLOCKS_PER_THREAD * slots):
+                todo = Waiting(costs(planned), planned.work.lattice.lanes(slots))
+                while todo and len(self._blocks) < BLOCKS_PER_THREAD * slots:
+                    group = todo.take(slots)
                     self._blocks[hand_out(self._cluster, planned, group, priority=_BEHIND)] = group
         except Exception as error:  # noqa: BLE001 - a cluster that went away, in any of its ways, is told elsewhere
             _log.info("blocks ahead: %s", error)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain
@@ -17,6 +17,7 @@ from wsi_denoise import space
 from wsi_denoise.errors import BlockKillsWorker, SlideError, WsiDenoiseError
 from wsi_denoise.processing import remote, waiting
 from wsi_denoise.processing.cluster import Cluster
+from wsi_denoise.processing.portions import Group, Waiting, costs
 from wsi_denoise.processing.spool import Spool
 from wsi_denoise.processing.values import BlockReport, SlidePlan
 from wsi_denoise.processing.waiting import StillOut, Watch
@@ -25,6 +26,9 @@ from wsi_denoise.slide.lattice import BlockIndex
 _log = logging.getLogger(__name__)
 
 BLOCKS_PER_THREAD = 3
+SLOTS_SECONDS = 2.0
+"""How long the number of threads is taken to be what it was: to ask takes as long as to hand out a block."""
+
 DEATHS = 3
 """Times that a block may take its worker down while it is alone, before it is blamed."""
 
@@ -55,28 +59,6 @@ class Progress:
     resumed: int
     rate: float | None = None
     seconds_left: float | None = None
-
-
-GLASS_BLOCKS = 8
-"""Blocks of nothing but glass that are one task: what Dask does for a task costs as much as such a block."""
-
-Group = tuple[BlockIndex, ...]
-"""Blocks that are one task, done one after the other."""
-
-
-def groups(plan: SlidePlan, blocks: Iterable[BlockIndex]) -> Iterator[Group]:
-    """Yield blocks in their order: one with tissue by itself, of those without up to eight that follow each other."""
-    glass: list[BlockIndex] = []
-    for block in blocks:
-        if plan.work.background == "denoise" or plan.tissue[plan.work.lattice.patches(block)].any():
-            yield (block,)
-            continue
-        glass.append(block)
-        if len(glass) == GLASS_BLOCKS:
-            yield tuple(glass)
-            glass = []
-    if glass:
-        yield tuple(glass)
 
 
 def hand_out(cluster: Cluster, plan: SlidePlan, group: Group, *, priority: int = 0) -> Any:
@@ -122,7 +104,6 @@ class Blocks:
     def __post_init__(self) -> None:
         self.spool = Spool(self.plan.work.spool)
         self._all = list(self.plan.work.lattice.blocks())
-        self._tissue = {block: self.plan.tissue[self.plan.work.lattice.patches(block)] for block in self._all}
         self.done = self.spool.finished() & set(self._all) - set(chain.from_iterable(self.begun.values()))
         # What was done before the clock started says nothing about the rate.
         self._uncounted = {block for future, group in self.begun.items() if future.done() for block in group}
@@ -130,10 +111,10 @@ class Blocks:
         self._begun = time.perf_counter()
         self._pixels = 0
         self._deaths: dict[BlockIndex, int] = {}
-        # A block without tissue costs a tenth of a full one: reading and encoding.
-        self._cost = {block: 0.1 * mask.size + float(mask.sum()) for block, mask in self._tissue.items()}
+        self._cost = costs(self.plan)
         self._undone = sum(cost for block, cost in self._cost.items() if block not in self.done)
-        self._spent = 0.0
+        self._spent = self._measured = 0.0
+        self._slots, self._asked = 0, 0.0
         if self.resumed:
             _log.info("%d of %d blocks are in the spool already", self.resumed, len(self._all))
 
@@ -153,10 +134,10 @@ class Blocks:
         BlockKillsWorker
             When a block takes its worker down three times while it is alone.
         """
-        order = self.plan.work.lattice.lanes(self.cluster.slots())
+        order = self.plan.work.lattice.lanes(self._threads())
         pending, self.begun = self.begun, {}
         handed_out = self.done.union(*pending.values())
-        todo = deque(groups(self.plan, (block for block in order if block not in handed_out)))
+        todo = Waiting(self._cost, (block for block in order if block not in handed_out))
         suspects: deque[BlockIndex] = deque()
         self._report()
         self.watch.moved()
@@ -170,9 +151,10 @@ class Blocks:
                 if suspects and not pending:
                     self._submit((suspects.popleft(),), pending)
                 elif not suspects:
-                    room = self.in_flight or BLOCKS_PER_THREAD * self.cluster.slots()
+                    slots = self._threads()
+                    room = self.in_flight or BLOCKS_PER_THREAD * slots
                     while todo and len(pending) < room:
-                        self._submit(todo.popleft(), pending)
+                        self._submit(todo.take(slots, self._pace()), pending)
                 self._collect(pending, todo, suspects)
         except (Interrupted, SlideError):
             # Of a bad slide too: a block that still runs would put its file where the slide's spool was removed.
@@ -181,10 +163,21 @@ class Blocks:
         finally:
             self.cluster.drop(pending)
 
+    def _threads(self) -> int:
+        """Return how many tasks run at a time; workers come and go."""
+        now = time.monotonic()
+        if not self._slots or now - self._asked > SLOTS_SECONDS:
+            self._slots, self._asked = self.cluster.slots(), now
+        return self._slots
+
+    def _pace(self) -> float | None:
+        """Return the seconds that a thread takes for a block of cost 1."""
+        return sum(self.seconds.values()) / self._measured if self._measured else None
+
     def _submit(self, group: Group, pending: dict[Any, Group]) -> None:
         pending[hand_out(self.cluster, self.plan, group)] = group
 
-    def _collect(self, pending: dict[Any, Group], todo: deque[Group], suspects: deque[BlockIndex]) -> None:
+    def _collect(self, pending: dict[Any, Group], todo: Waiting, suspects: deque[BlockIndex]) -> None:
         """Take in what has finished; what was held by a lost worker becomes suspect, what was lost is done again."""
         finished = self.watch.wait(pending)
         alone = len(pending) == 1
@@ -213,7 +206,7 @@ class Blocks:
         lost = self.watch.look(pending)
         self.cluster.drop(lost)
         for future in lost:
-            todo.appendleft(pending.pop(future))
+            todo.put_back(pending.pop(future))
 
     def _count(self, report: BlockReport) -> None:
         self.done.add(report.block)
@@ -221,6 +214,8 @@ class Blocks:
             self._pixels += report.pixels
             self._spent += self._cost[report.block]
         self._undone -= self._cost[report.block]
+        if report.seconds:
+            self._measured += self._cost[report.block]
         for stage, seconds in report.seconds.items():
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
