@@ -29,11 +29,9 @@ def build(weights: Weights, shape: tuple[int, ...], *, residual: bool, full_skip
     residual, full_skip : bool
         As of IRUNet.
     """
-    graph = _Graph(weights)
+    graph = _Graph(_in_grey_levels(weights, residual=residual))
     windows = ops.parameter(list(shape), np.uint8, name="windows")
-    # float32 / 255 as torch computes it: multiplying by 1 / 255 differs in the last bit.
-    scaled = ops.divide(ops.convert(windows, "f32"), np.float32(255))
-    x = ops.transpose(scaled, np.array([0, 3, 1, 2]))
+    x = ops.transpose(ops.convert(windows, "f32"), np.array([0, 3, 1, 2]))
     head = ops.relu(graph.convolution("head", x, 1))
     feature = head
     encoded = {}
@@ -49,9 +47,21 @@ def build(weights: Weights, shape: tuple[int, ...], *, residual: bool, full_skip
             feature = ops.add(feature, encoded[stage])
     last = graph.convolution("tail", feature, 0)
     if not residual:
-        last = ops.sigmoid(last)
-    levels = ops.multiply(last, np.float32(255))
-    return openvino.Model([ops.transpose(levels, np.array([0, 2, 3, 1]))], [windows], "irunet")
+        last = ops.multiply(ops.sigmoid(last), np.float32(255))
+    return openvino.Model([ops.transpose(last, np.array([0, 2, 3, 1]))], [windows], "irunet")
+
+
+def _in_grey_levels(weights: Weights, *, residual: bool) -> Weights:
+    """Return weights that take grey levels instead of shares of 255, and give them.
+
+    Not only for speed: bfloat16 holds every integer up to 256, and rounds most of them divided by 255.
+    """
+    scaled = {**weights, "head.weight": np.asarray(weights["head.weight"], np.float32) / np.float32(255)}
+    if residual:
+        scaled |= {
+            name: np.asarray(weights[name], np.float32) * np.float32(255) for name in ("tail.weight", "tail.bias")
+        }
+    return scaled
 
 
 class _Graph:
