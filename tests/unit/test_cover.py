@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsi_denoise.slide.cover import FITTED_COST, cover
+from wsi_denoise.slide.cover import PREPARED, cover
 from wsi_denoise.slide.lattice import (
     BLOCK,
     BLOCK_PATCHES,
@@ -81,68 +81,60 @@ def test_a_whole_block_is_one_window_and_an_island_a_small_one():
     assert [window.size[0] // PATCH for window in cover(region, needed, (16, 8, 4, 2), 48).windows] == [8, 8, 2]
 
 
-def needed_of(lattice: Lattice, index: BlockIndex, share: float, seed: int) -> np.ndarray:
-    """Patches of a block that are needed: islands, as tissue has them, or by chance."""
-    rows, columns = lattice.patches(index)
-    chance = np.random.default_rng(seed)
-    needed = chance.random((rows.stop - rows.start, columns.stop - columns.start)) < share
-    if seed % 2:
-        needed = np.maximum.accumulate(np.maximum.accumulate(needed, axis=0), axis=1)
-    return needed
-
-
 @given(
     sides,
     sides,
-    st.sampled_from([1, 3, 4, 8, 16]),
+    st.sampled_from([(1,), (3,), (6, 3), (8, 4, 2), (16, 8, 4, 2)]),
     st.sampled_from([0, 16, 48]),
     st.floats(0, 1),
     st.integers(0, 99),
     st.sampled_from([60_000, 300_000, MOST]),
 )
 @settings(deadline=None, max_examples=150)
-def test_fitted_windows_hold_every_needed_patch_once(width, height, side, halo, share, seed, most):
+def test_windows_that_end_with_the_slide_hold_every_needed_patch_once(
+    width, height, window_sides, halo, share, seed, most
+):
     lattice = Lattice(width, height)
     index = BlockIndex(*(number - 1 for number in lattice.block_shape))
-    region, needed = lattice.region(index), needed_of(lattice, index, share, seed)
-    covered = cover(region, needed, (side,), halo, most)
-    held = np.zeros((BLOCK, BLOCK), np.uint8)
+    region = lattice.region(index)
+    rows, columns = lattice.patches(index)
+    needed = np.random.default_rng(seed).random((rows.stop - rows.start, columns.stop - columns.start)) < share
+    covered = cover(region, needed, window_sides, halo, most)
+    held = np.zeros((2 * BLOCK, 2 * BLOCK), np.uint8)
     for window in covered.windows:
         assert (window.x.start - region.x.start) % PATCH == (window.y.start - region.y.start) % PATCH == 0
-        # Not a pixel beyond what the network needs: the slide's end, rounded up to its stride.
-        assert window in covered.whole or window.y.stop <= round_up(region.y.stop, STRIDE)
-        assert window in covered.whole or window.x.stop <= round_up(region.x.stop, STRIDE)
         assert all(length > 0 and length % STRIDE == 0 for length in window.size)
-        rows = slice(window.y.start - region.y.start, window.y.stop - region.y.start)
-        columns = slice(window.x.start - region.x.start, window.x.stop - region.x.start)
-        held[rows, columns] += 1
-    assert all(window.size == (side * PATCH, side * PATCH) for window in covered.whole)
+        held[
+            window.y.start - region.y.start : window.y.stop - region.y.start,
+            window.x.start - region.x.start : window.x.stop - region.x.start,
+        ] += 1
+    assert {window.size for window in covered.whole} <= {(side * PATCH,) * 2 for side in window_sides[:PREPARED]}
     for window in covered.fitted:
-        assert max(window.size) <= side * PATCH
-        assert computed([window], halo) <= max(most, (2 * PATCH + 2 * halo) ** 2)
+        ends = window.y.stop <= round_up(region.y.stop, STRIDE) and window.x.stop <= round_up(region.x.stop, STRIDE)
+        side = window.size[0] // PATCH
+        if ends and side not in window_sides:
+            assert computed([window], halo) <= most
+        # Where it would be too large, it is a square like any other.
+        assert ends or (side in window_sides and window.size == (side * PATCH,) * 2)
     assert held.max(initial=0) <= 1
     each = np.kron(needed, np.ones((PATCH, PATCH), np.bool_))[: region.size[1], : region.size[0]]
     assert (held[: each.shape[0], : each.shape[1]][each] == 1).all()
-    squares = cover(region, needed, (side,), halo)
-    cost = computed(covered.whole, halo) + FITTED_COST * computed(covered.fitted, halo)
-    assert cost <= computed(squares.windows, halo)
-    assert bool(covered.windows) == bool(needed.any())
+    squares = cover(region, needed, window_sides, halo)
+    assert computed(covered.windows, halo) <= computed(squares.windows, halo)
 
 
-def test_the_end_of_a_slide_is_a_strip_and_an_island_a_window_of_its_size():
-    lattice = Lattice(BLOCK + 400, 2 * BLOCK)
-    strip = cover(lattice.region(BlockIndex(0, 1)), np.ones((16, 5), np.bool_), (16,), 48, MOST)
+def test_a_window_ends_where_the_slide_does():
+    lattice = Lattice(BLOCK + 390, 2 * BLOCK)
+    strip = cover(lattice.region(BlockIndex(0, 1)), np.ones((16, 5), np.bool_), (16, 8, 4, 2), 48, MOST)
     assert strip.fitted == (Region(Span(0, BLOCK), Span(BLOCK, BLOCK + 400)),)
     region = lattice.region(BlockIndex(0, 0))
     needed = np.ones((BLOCK_PATCHES, BLOCK_PATCHES), np.bool_)
-    assert cover(region, needed, (16,), 48, MOST).windows == (region,)
-    needed[:] = False
-    needed[5:8, 9] = True
-    assert cover(region, needed, (16,), 48, MOST).fitted == (Region(Span(480, 768), Span(864, 960)),)
-    # One patch of glass does not make it worth while to cut the block.
-    needed[:] = True
-    needed[3, 7] = False
-    assert cover(region, needed, (16,), 48, MOST).windows == (region,)
+    assert cover(region, needed, (16, 8, 4, 2), 48, MOST).whole == (region,)
+    # Of a wide strip that would take too much memory its quarters.
+    wide = Lattice(900, BLOCK)
+    found = cover(wide.region(BlockIndex(0, 0)), np.ones((16, 10), np.bool_), (16, 8, 4, 2), 48, MOST)
+    assert found.whole == tuple(Region(Span(y, y + 768), Span(0, 768)) for y in (0, 768))
+    assert found.fitted == tuple(Region(Span(y, y + 768), Span(768, 912)) for y in (0, 768))
 
 
 @pytest.mark.parametrize("window", [1, 2])

@@ -15,10 +15,14 @@ from wsi_denoise.network.graph import Weights, build
 from wsi_denoise.network.plan import Plan
 
 _SHAPES = 4
-"""Compiled shapes that are kept; a slide needs one, and the one for any shape."""
+"""Compiled shapes that are kept; a slide needs two, and the one for any shape."""
 
 _ANY = (1, -1, -1, 3)
-"""Shape of a network that takes windows of any size: the same pixels, an eighth slower, in buffers for the largest."""
+"""Shape of a network that takes windows of any size: the same pixels, a twelfth slower, in buffers for the largest."""
+
+_REMEMBERED = 300
+"""Layers that it keeps prepared for the sizes it had last, some sixty for each. OpenVINO's own number is 5000, and each
+new size takes 3 MB until there are as many: a daemon that sees many slides would grow by half a gigabyte."""
 
 _NO_MEMORY = ("bad_alloc", "Failed to allocate", "can't alloc")
 """OpenVINO has no class of its own for it: its plugin, the C++ library and oneDNN each say it in their words."""
@@ -46,6 +50,7 @@ class OpenVinoBackend:
             "INFERENCE_NUM_THREADS": callers,
             # Several worker processes would all be pinned to the first cores.
             "ENABLE_CPU_PINNING": False,
+            "CPU_RUNTIME_CACHE_CAPACITY": _REMEMBERED,
         }
         self._core = openvino.Core()
         self._lock = threading.Lock()

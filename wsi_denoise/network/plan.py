@@ -8,10 +8,10 @@ from typing import Literal
 Backend = Literal["torch", "openvino"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
-SMALLEST = 8
-"""Smallest windows that are chosen for a GPU, in patches: a small one does not fill it."""
+SMALLEST = {"cpu": 2, "cuda": 8}
+"""Smallest windows that are chosen, in patches: a small one does not fill a GPU."""
 
-FITTED_PIXELS = 1_000_000
+FITTED_PIXELS = 500_000
 """Most pixels of a window of any shape, with its halo: what memory it takes goes by this (docs/stitching.md)."""
 
 
@@ -41,15 +41,15 @@ class Plan:
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """Sides of square windows in patches, largest first: few shapes, which the device is prepared for."""
+        """Sides of windows in patches, largest first: a block that is partly glass is done in smaller ones."""
         sides = [self.window]
-        while self.device == "cuda" and sides[-1] % 2 == 0 and sides[-1] // 2 >= SMALLEST:
+        while sides[-1] % 2 == 0 and sides[-1] // 2 >= SMALLEST[self.device]:
             sides.append(sides[-1] // 2)
         return tuple(sides)
 
     @property
     def fitted(self) -> int:
-        """Most pixels of a window of any other shape; 0 where there are none."""
+        """Most pixels of a window of any shape, for :func:`wsi_denoise.slide.cover.cover`; 0 where there are none."""
         return FITTED_PIXELS if self.device == "cpu" else 0
 
     @property

@@ -29,7 +29,7 @@ from wsi_denoise.processing.values import Mask, SlideWork
 from wsi_denoise.quality import evidence, structure
 from wsi_denoise.settings import Loaded, Settings
 from wsi_denoise.slide import reader
-from wsi_denoise.slide.cover import Cover, cover
+from wsi_denoise.slide.cover import PREPARED, Cover, cover
 from wsi_denoise.slide.lattice import BLOCK_PATCHES, PATCH, BlockIndex
 
 Measurement = tuple[str, float, str]
@@ -239,11 +239,9 @@ def warm(work: SlideWork) -> None:
     """Have a worker open the slide, and load and compile the network."""
     reader.open_cached(work.path, max_megapixels=work.max_megapixels)
     denoiser = network.cached(work.preset, work.plan, tasks.callers())
-    for patches in work.plan.sides:
-        side = patches * PATCH + 2 * work.halo
-        denoiser.denoise(np.zeros((work.plan.batch, side, side, 3), np.uint8))
-    if work.plan.fitted:
-        denoiser.denoise(np.zeros((1, 2 * PATCH, 2 * PATCH, 3), np.uint8), fitted=True)
+    for number, patches in enumerate(work.plan.sides):
+        side, fitted = patches * PATCH + 2 * work.halo, bool(number >= PREPARED and work.plan.fitted)
+        denoiser.denoise(np.zeros((1 if fitted else work.plan.batch, side, side, 3), np.uint8), fitted=fitted)
 
 
 def processor_seconds() -> float:
