@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from wsi_denoise.errors import SettingsInvalid
 from wsi_denoise.network.denoiser import Denoiser, choose, default_window
 from wsi_denoise.network.irunet import IRUNet
 from wsi_denoise.network.plan import Plan
+from wsi_denoise.network.torch_backend import place
 from wsi_denoise.settings import ComputeSettings
 
 openvino = pytest.importorskip("openvino", reason="OpenVINO is an extra (cpu)")
@@ -142,6 +144,21 @@ def test_windows_of_many_sizes_do_not_fill_the_memory() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert float(ran.stdout) < 80, "120 sizes more, and OpenVINO keeps 3 MB of each unless told not to"
+
+
+def test_workers_take_gpus_in_turn() -> None:
+    assert [place("cuda", number, 3) for number in range(5)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]
+    assert place("cuda", 2, 0) == "cuda:0", "it then says itself that there is none"
+    assert place("cpu", 2, 3) == "cpu"
+
+
+def test_threads_of_a_torch_worker_do_not_mix_their_windows(noisy: np.ndarray) -> None:
+    denoiser = Denoiser("paper", plan("torch", "fp32"), callers=4)
+    windows = [noisy[None, y : y + 96, x : x + 96] for y in (0, 48, 96) for x in (0, 96, 192)]
+    want = [denoiser.denoise(each) for each in windows]
+    with ThreadPoolExecutor(4) as pool:
+        for one, other in zip(want * 3, pool.map(denoiser.denoise, windows * 3), strict=True):
+            np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("wrong", [{"device": "cpu", "precision": "fp16"}, {"device": "cuda", "backend": "openvino"}])

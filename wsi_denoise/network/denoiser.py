@@ -136,15 +136,17 @@ class Denoiser:
     plan : Plan
     callers : int
         Threads of this process that call it at the same time; each computes by itself.
+    number : int
+        Of this worker: where there are several GPUs, workers take one after the other.
 
     Raises
     ------
     NoSuchPreset, WeightsDamaged
     """
 
-    def __init__(self, preset: str | IRUNet, plan: Plan, *, callers: int = 1) -> None:
+    def __init__(self, preset: str | IRUNet, plan: Plan, *, callers: int = 1, number: int = 0) -> None:
         self.plan = plan
-        self._backend = _backend(preset, plan, callers)
+        self._backend = _backend(preset, plan, callers, number)
         self._most: int | None = None
 
     def denoise(self, windows: Pixels, *, fitted: bool = False) -> Pixels:
@@ -182,7 +184,7 @@ class Denoiser:
                 return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
-def _backend(preset: str | IRUNet, plan: Plan, callers: int) -> _Backend:
+def _backend(preset: str | IRUNet, plan: Plan, callers: int, number: int) -> _Backend:
     if plan.backend == "openvino":
         from wsi_denoise.network.openvino_backend import OpenVinoBackend  # noqa: PLC0415 - optional
 
@@ -196,22 +198,22 @@ def _backend(preset: str | IRUNet, plan: Plan, callers: int) -> _Backend:
         return OpenVinoBackend(arrays, plan, callers, residual=residual, full_skip=full_skip)
     from wsi_denoise.network.torch_backend import TorchBackend  # noqa: PLC0415
 
-    return TorchBackend(presets.load(preset) if isinstance(preset, str) else preset, plan)
+    return TorchBackend(presets.load(preset) if isinstance(preset, str) else preset, plan, number)
 
 
 _making = threading.Lock()
 
 
-def cached(preset: str, plan: Plan, callers: int) -> Denoiser:
+def cached(preset: str, plan: Plan, callers: int, number: int = 0) -> Denoiser:
     """Return this process's denoiser; loading and compiling take a moment.
 
     The threads of a worker begin their first blocks at the same time: one makes the denoiser, and the others wait for
     it. Two that load OpenVINO's plugin at once are twice the work.
     """
     with _making:
-        return _cached(preset, plan, callers)
+        return _cached(preset, plan, callers, number)
 
 
 @lru_cache(maxsize=2)
-def _cached(preset: str, plan: Plan, callers: int) -> Denoiser:
-    return Denoiser(preset, plan, callers=callers)
+def _cached(preset: str, plan: Plan, callers: int, number: int) -> Denoiser:
+    return Denoiser(preset, plan, callers=callers, number=number)

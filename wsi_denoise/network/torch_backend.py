@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from contextlib import AbstractContextManager, nullcontext
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -33,13 +36,19 @@ class TorchBackend:
     ----------
     network : IRUNet
     plan : Plan
+    number : int
+        Of this worker: where there are several GPUs, workers take one after the other.
     """
 
-    def __init__(self, network: IRUNet, plan: Plan) -> None:
+    def __init__(self, network: IRUNet, plan: Plan, number: int = 0) -> None:
         self._plan, self._residual = plan, network.residual
         self._kind = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[plan.precision]
-        self._model = _Correction(network.eval()).to(plan.device)
+        self._device = torch.device(place(plan.device, number, torch.cuda.device_count()))
+        self._local = threading.local()
+        self._model = _Correction(network.eval()).to(self._device)
         self._model = self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)  # the threads' streams do not wait for the one that this was done in
 
     def denoise(self, windows: NDArray[np.uint8], *, fitted: bool = False) -> NDArray[np.uint8]:  # noqa: ARG002 - all are alike
         """Denoise (n, height, width, 3) uint8; see :meth:`wsi_denoise.network.denoiser.Denoiser.denoise`.
@@ -53,12 +62,7 @@ class TorchBackend:
         half = torch.autocast(self._plan.device, self._kind, enabled=self._kind is not None)
         try:
             with torch.inference_mode(), half:
-                # A copy, because torch warns about arrays that it must not write to.
-                pixels = torch.from_numpy(np.array(windows)).to(self._plan.device)
-                change = self._model(pixels).float()
-                after = pixels.float() + change if self._residual else change
-                result: NDArray[np.uint8] = after.round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
-                return result
+                return self._run(windows)
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
@@ -66,6 +70,34 @@ class TorchBackend:
         if self._plan.device == "cuda":
             torch.cuda.empty_cache()
         raise DeviceOutOfMemory(f"{len(windows)} windows of {windows.shape[1]} px")
+
+    def _run(self, windows: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        # Pinned memory and a stream for each thread: the copies of one overlap with what another computes.
+        on_gpu = self._device.type == "cuda"
+        given = torch.empty(windows.shape, dtype=torch.uint8, pin_memory=on_gpu)
+        given.numpy()[...] = windows
+        with self._stream() if on_gpu else nullcontext():
+            pixels = given.to(self._device, non_blocking=True)
+            change = self._model(pixels).float()
+            after = (pixels.float() + change if self._residual else change).round_().clamp_(0, 255)
+            result = torch.empty(windows.shape, dtype=torch.uint8, pin_memory=on_gpu)
+            result.copy_(after.to(torch.uint8), non_blocking=True)
+            if on_gpu:
+                torch.cuda.current_stream(self._device).synchronize()
+        pixels_of_result: NDArray[np.uint8] = result.numpy()
+        return pixels_of_result
+
+    def _stream(self) -> AbstractContextManager[None]:
+        """Return this thread's own queue of work on the GPU."""
+        if not hasattr(self._local, "stream"):
+            self._local.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
+        entered: AbstractContextManager[None] = torch.cuda.stream(self._local.stream)
+        return entered
+
+
+def place(kind: str, number: int, count: int) -> str:
+    """Return the device of a worker by its number: GPUs in turn, of so many as there are."""
+    return f"cuda:{number % max(1, count)}" if kind == "cuda" else kind
 
 
 def _is_out_of_memory(error: Exception) -> bool:

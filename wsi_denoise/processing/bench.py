@@ -238,7 +238,7 @@ def _together(
 def warm(work: SlideWork) -> None:
     """Have a worker open the slide, and load and compile the network."""
     reader.open_cached(work.path, max_megapixels=work.max_megapixels)
-    denoiser = network.cached(work.preset, work.plan, tasks.callers())
+    denoiser = network.cached(work.preset, work.plan, tasks.callers(), tasks.number())
     for number, patches in enumerate(work.plan.sides):
         side, fitted = patches * PATCH + 2 * work.halo, bool(number >= PREPARED and work.plan.fitted)
         denoiser.denoise(np.zeros((1 if fitted else work.plan.batch, side, side, 3), np.uint8), fitted=fitted)

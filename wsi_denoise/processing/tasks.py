@@ -200,7 +200,7 @@ def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> BlockRep
             # The mark of whoever dies in the next lines: a lost worker's other blocks are innocent.
             started.write_text(str(os.getpid()), "ascii")
             slide = reader.open_cached(work.path, max_megapixels=work.max_megapixels)
-            denoiser = network.cached(work.preset, work.plan, callers())
+            denoiser = network.cached(work.preset, work.plan, callers(), number())
             report = run_block(work, index, tissue_of_block, slide.read, denoiser)
             started.unlink(missing_ok=True)
     except OSError as error:
@@ -226,6 +226,15 @@ def callers() -> int:
         return int(get_worker().state.nthreads)
     except ValueError:  # not in a worker
         return 1
+
+
+def number() -> int:
+    """Return which of the worker processes of this machine this is, from 0; 0 where others have started it."""
+    try:
+        name = get_worker().name
+    except ValueError:  # not in a worker
+        return 0
+    return name if isinstance(name, int) else 0
 
 
 _first = threading.Lock()
