@@ -61,7 +61,7 @@ def sibling(name: str) -> Any:
 class _Same:
     """A network that changes nothing: what matters here is before and after it."""
 
-    def denoise(self, windows: Any) -> Any:
+    def denoise(self, windows: Any, *, fitted: bool = False) -> Any:
         return windows
 
 
