@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsi_denoise.processing.portions import LEAST, TASK_SECONDS, Waiting, costs
+from wsi_denoise.processing.portions import LEAST, TASK_SECONDS, Backlog, costs
 from wsi_denoise.slide.lattice import BLOCK, Lattice
 
 
@@ -23,10 +23,10 @@ def cost_of(columns: int, rows: int, share: float, seed: int = 0) -> tuple[Latti
     return lattice, costs(plan_of(lattice, tissue))
 
 
-def tasks(waiting: Waiting, slots: int, pace: float | None) -> list[tuple]:
+def tasks(backlog: Backlog, slots: int, pace: float | None) -> list[tuple]:
     found = []
-    while waiting:
-        found.append(waiting.take(slots, pace))
+    while backlog:
+        found.append(backlog.take(slots, pace))
     return found
 
 
@@ -42,7 +42,7 @@ def tasks(waiting: Waiting, slots: int, pace: float | None) -> list[tuple]:
 def test_every_block_is_in_one_task_in_its_order(columns, rows, share, seed, slots, pace):
     lattice, cost = cost_of(columns, rows, share, seed)
     order = list(lattice.lanes(slots))
-    found = tasks(Waiting(cost, order), slots, pace)
+    found = tasks(Backlog(cost, order), slots, pace)
     assert [block for group in found for block in group] == order
     most = max(LEAST, TASK_SECONDS / pace if pace else 0)
     for group in found:
@@ -54,14 +54,14 @@ def test_every_block_is_in_one_task_in_its_order(columns, rows, share, seed, slo
 
 def test_glass_goes_together_and_tissue_does_when_it_is_quick():
     lattice, glass = cost_of(20, 20, 0)
-    assert len(tasks(Waiting(glass, lattice.blocks()), 2, None)) < 400 / 6
+    assert len(tasks(Backlog(glass, lattice.blocks()), 2, None)) < 400 / 6
     lattice, tissue = cost_of(20, 20, 1)
     second = 1 / max(tissue.values())
-    assert len(tasks(Waiting(tissue, lattice.blocks()), 2, None)) == 400
-    assert len(tasks(Waiting(tissue, lattice.blocks()), 2, 5 * second)) == 400
-    assert 200 < len(tasks(Waiting(tissue, lattice.blocks()), 2, second)) < 210
+    assert len(tasks(Backlog(tissue, lattice.blocks()), 2, None)) == 400
+    assert len(tasks(Backlog(tissue, lattice.blocks()), 2, 5 * second)) == 400
+    assert 200 < len(tasks(Backlog(tissue, lattice.blocks()), 2, second)) < 210
     # A GPU: five milliseconds a block.
-    assert len(tasks(Waiting(tissue, lattice.blocks()), 16, 0.005 * second)) < 200
+    assert len(tasks(Backlog(tissue, lattice.blocks()), 16, 0.005 * second)) < 200
 
 
 def test_glass_that_is_denoised_is_work_like_tissue():
@@ -74,12 +74,12 @@ def test_glass_that_is_denoised_is_work_like_tissue():
 
 def test_what_was_lost_is_handed_out_next():
     lattice, cost = cost_of(4, 4, 0.5)
-    waiting = Waiting(cost, lattice.blocks())
-    first = waiting.take(1)
-    second = waiting.take(1)
-    waiting.put_back(second)
-    waiting.put_back(first)
-    again = tasks(waiting, 1, None)
+    backlog = Backlog(cost, lattice.blocks())
+    first = backlog.take(1)
+    second = backlog.take(1)
+    backlog.put_back(second)
+    backlog.put_back(first)
+    again = tasks(backlog, 1, None)
     assert [block for group in again for block in group] == list(lattice.blocks())
 
 

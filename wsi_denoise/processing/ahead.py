@@ -15,7 +15,7 @@ from typing import Any
 from wsi_denoise.processing import remote, waiting
 from wsi_denoise.processing.blocks import hand_out
 from wsi_denoise.processing.cluster import Cluster
-from wsi_denoise.processing.portions import Group, Waiting, costs
+from wsi_denoise.processing.portions import Backlog, Group, costs
 from wsi_denoise.processing.values import SlidePlan, SlideWork
 
 _log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Ahead:
                 if self._future is not future:
                     return
                 self._work = planned.work
-                todo = Waiting(costs(planned), planned.work.lattice.lanes(slots))
+                todo = Backlog(costs(planned), planned.work.lattice.lanes(slots))
                 while todo and len(self._blocks) < BLOCKS_PER_THREAD * slots:
                     group = todo.take(slots)
                     self._blocks[hand_out(self._cluster, planned, group, priority=_BEHIND)] = group

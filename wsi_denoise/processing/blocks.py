@@ -17,7 +17,7 @@ from wsi_denoise import space
 from wsi_denoise.errors import BlockKillsWorker, SlideError, WsiDenoiseError
 from wsi_denoise.processing import remote, waiting
 from wsi_denoise.processing.cluster import Cluster
-from wsi_denoise.processing.portions import Group, Waiting, costs
+from wsi_denoise.processing.portions import Backlog, Group, costs
 from wsi_denoise.processing.spool import Spool
 from wsi_denoise.processing.values import BlockReport, SlidePlan
 from wsi_denoise.processing.waiting import StillOut, Watch
@@ -137,7 +137,7 @@ class Blocks:
         order = self.plan.work.lattice.lanes(self._threads())
         pending, self.begun = self.begun, {}
         handed_out = self.done.union(*pending.values())
-        todo = Waiting(self._cost, (block for block in order if block not in handed_out))
+        todo = Backlog(self._cost, (block for block in order if block not in handed_out))
         suspects: deque[BlockIndex] = deque()
         self._report()
         self.watch.moved()
@@ -177,7 +177,7 @@ class Blocks:
     def _submit(self, group: Group, pending: dict[Any, Group]) -> None:
         pending[hand_out(self.cluster, self.plan, group)] = group
 
-    def _collect(self, pending: dict[Any, Group], todo: Waiting, suspects: deque[BlockIndex]) -> None:
+    def _collect(self, pending: dict[Any, Group], todo: Backlog, suspects: deque[BlockIndex]) -> None:
         """Take in what has finished; what was held by a lost worker becomes suspect, what was lost is done again."""
         finished = self.watch.wait(pending)
         alone = len(pending) == 1

@@ -56,7 +56,7 @@ def budget(waiting: float, slots: int, pace: float | None) -> float:
     return min(most, waiting / (SHARES * slots))
 
 
-class Waiting:
+class Backlog:
     """The blocks that wait, in the order in which they are handed out.
 
     Parameters
