@@ -413,7 +413,7 @@ def test_an_output_of_other_settings_is_replaced_only_when_asked(strip):
 
 def test_a_cancelled_slide_stops_and_publishes_nothing(strip):
     def stop() -> None:
-        if strip.seen and strip.seen[-1].done == 1:
+        if strip.seen and strip.seen[-1].done:
             raise JobCancelled
 
     with pytest.raises(JobCancelled):

@@ -145,9 +145,6 @@ class Blocks:
         try:
             while todo or suspects or pending:
                 self.keep_going()
-                if not (todo or suspects or told):
-                    told = True
-                    self.on_tail()
                 if suspects and not pending:
                     self._submit((suspects.popleft(),), pending)
                 elif not suspects:
@@ -155,6 +152,9 @@ class Blocks:
                     room = self.in_flight or BLOCKS_PER_THREAD * slots
                     while todo and len(pending) < room:
                         self._submit(todo.take(slots, self._pace()), pending)
+                if not (todo or suspects or told):
+                    told = True
+                    self.on_tail()
                 self._collect(pending, todo, suspects)
         except (Interrupted, SlideError):
             # Of a bad slide too: a block that still runs would put its file where the slide's spool was removed.
