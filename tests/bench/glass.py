@@ -20,12 +20,10 @@ from pathlib import Path
 from statistics import median
 
 import large_slide
-from memory import IDLE_SIDE, Run, denoise, machine, typical
+from memory import IDLE_SIDE, STAGES, Run, denoise, machine, typical
 
 SHARE = 0.26
 """Drawn as tissue, so that the widened mask holds about 30 % of a slide of 20000 px."""
-
-STAGES = ("read", "network", "measure", "encode")
 
 
 def run(slide: Path, side: int, folder: Path, *sets: str) -> Run:

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import large_slide
 import numpy as np
-from memory import IDLE_SIDE, denoise, machine
+from memory import IDLE_SIDE, STAGES, denoise, machine
 from numpy.typing import NDArray
 
 from wsi_denoise import sample
@@ -37,7 +37,6 @@ from wsi_denoise.network.plan import Plan
 from wsi_denoise.settings import ComputeSettings
 from wsi_denoise.slide.lattice import PATCH
 
-STAGES = ("read", "network", "measure", "encode")
 ROWS = 14
 """Of the profile."""
 

@@ -27,12 +27,11 @@ from pathlib import Path
 from typing import Any
 
 import large_slide
-from memory import machine
+from memory import STAGES, machine
 
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.query import job_query
 
-STAGES = ("read", "network", "measure", "encode")
 STILL_SECONDS = 300.0
 
 

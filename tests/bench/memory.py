@@ -42,6 +42,9 @@ IDLE_SIDE = 1600
 MEMORY_GROWTH, TIME_GROWTH, MEMORY_LIMIT = 0.20, 0.10, 4e9
 _INTERVAL = 0.5
 
+STAGES = ("read", "network", "measure", "encode")
+"""Of a block, as a job tells their seconds."""
+
 
 @dataclass
 class Run:
