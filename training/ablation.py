@@ -1,36 +1,48 @@
-"""Train small variants on the same samples and compare them: ``python -m training.ablation --out runs/ablation``.
+"""Train networks on the same samples and compare them: ``python -m training.ablation --out runs/ablation``.
 
-Each variant differs from `paper` in one choice, sees the same crops with the same noise (the same seed and number of
-steps), and is measured on ``pcam-kaggle/val`` and, for what augmentation is about, on the same patches enlarged as if
-from a 40x scan. Nothing is chosen on a test source. The table goes to ``training/tables/ablation.json``.
+Three experiments (``--experiment``): ``ablation``, variants that differ from `paper` in one choice; ``capacity``, the
+same network with more filters; ``comparators``, the networks of others (:mod:`training.comparators`). All of an
+experiment see the same crops with the same noise (the same seed and number of steps), and are measured on
+``pcam-kaggle/val`` and, for what augmentation is about, on the same patches enlarged as if from a 40x scan. Nothing is
+chosen on a test source. The table goes to ``training/tables/EXPERIMENT.json``; a network that was trained before is not
+trained again.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from training import baselines, data, measures, pages
+from training import baselines, checkpoint, data, measures, pages, table
 from training.conditions import noisy_images
-from training.sources import SIDE, SOURCES, VALIDATION
-from training.train import Configuration, Run
+from training.sources import COMPARED, MANY, SIDE, SOURCES, VALIDATION
+from training.train import CHECKPOINT, Configuration, Run, network_of
+from wsi_denoise.network import denoiser
+from wsi_denoise.network.irunet import IRUNet
+from wsi_denoise.settings import ComputeSettings
 
 SIGMAS = (10, 25, 50)
 ENLARGED = "enlarged"
 
+Variants = dict[str, tuple[Configuration, bool]]
+"""Each variant's configuration, and whether it has the project's augmented sources."""
 
-def variants(steps: int) -> dict[str, tuple[Configuration, bool]]:
-    """Return each variant's configuration, and whether it has the project's augmented sources."""
+
+def variants(steps: int) -> Variants:
+    """Return what differs from `paper` in one choice."""
     base = Configuration(steps=steps)
     return {
         "as paper": (base, True),
+        "AdamW instead of SOAP": (dataclasses.replace(base, optimizer="adamw", rate=2e-3), True),
         "direct output": (dataclasses.replace(base, residual=False), True),
         "no skip at full resolution": (dataclasses.replace(base, full_skip=False), True),
         "PCam alone, as it is": (base, False),
@@ -38,6 +50,26 @@ def variants(steps: int) -> dict[str, tuple[Configuration, bool]]:
         "8 filters": (dataclasses.replace(base, filters=8), True),
         "24 filters": (dataclasses.replace(base, filters=24), True),
     }
+
+
+def capacities(steps: int) -> Variants:
+    """Return the network with 16 to 64 filters."""
+    return {f"{n} filters": (Configuration(steps=steps, filters=n), True) for n in (16, 24, 32, 48, 64)}
+
+
+def comparators(steps: int) -> Variants:
+    """Return the networks of others, and ours with the filters of `paper`."""
+    base = Configuration(steps=steps)
+    names = {"DnCNN, blind": "dncnn", "Residual MID": "residual-mid", "DRAN": "dran"}
+    others = {title: (dataclasses.replace(base, architecture=name), True) for title, name in names.items()}
+    return {"as paper": (base, True), **others}
+
+
+EXPERIMENTS: Mapping[str, Callable[[int], Variants]] = {
+    "ablation": variants,
+    "capacity": capacities,
+    "comparators": comparators,
+}
 
 
 def enlarged(clean: measures.Batch) -> measures.Batch:
@@ -61,11 +93,46 @@ def measured(network: torch.nn.Module, clean: measures.Batch, name: str) -> dict
     return found
 
 
-def ablate(
+def cost(network: torch.nn.Module) -> float:
+    """Return multiplications and additions a pixel, in thousands."""
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, SIDE, SIDE))
+    return counter.get_total_flops() / 2.0 / SIDE**2 / 1000.0
+
+
+def speed(network: IRUNet, side: int = 768, seconds: float = 2.0) -> float:
+    """Return megapixels a second of a network as the daemon would run it here, on one thread."""
+    run = denoiser.Denoiser(network, denoiser.choose(ComputeSettings()), callers=1)
+    window = np.zeros((1, side, side, 3), np.uint8)
+    run.denoise(window)
+    passes, started = 0, time.process_time()
+    while time.process_time() - started < seconds:
+        run.denoise(window)
+        passes += 1
+    return passes * side**2 / 1e6 / (time.process_time() - started)
+
+
+def place_of(folder: Path, name: str) -> Path:
+    """Return the folder of a variant's run."""
+    return folder / name.replace(" ", "-").replace(",", "")
+
+
+def trained(folder: Path, wanted: Variants) -> dict[str, baselines.Method]:
+    """Return the variants that were trained, as methods, with how many crops each saw."""
+    methods = {}
+    for name, (configuration, _) in wanted.items():
+        tensors, state = checkpoint.averaged_weights(place_of(folder, name) / CHECKPOINT)
+        network = network_of(configuration)
+        network.load_state_dict(tensors)
+        methods[f"{name}: trained here, {state['samples']:,} crops"] = baselines.network(network, batch=4)
+    return methods
+
+
+def compare(
+    wanted: Variants,
     folder: Path,
     shared: Path,
     *,
-    steps: int,
     images: int,
     only: list[str] | None = None,
     progress: Callable[[str], None] = lambda _line: None,
@@ -74,17 +141,19 @@ def ablate(
 
     Parameters
     ----------
+    wanted : dict
+        By name; what :data:`EXPERIMENTS` gives.
     only : list of str, optional
         Names of variants.
     """
     clean = SOURCES[VALIDATION](shared / "data" / "patches")[:images]
     rows = []
-    for name, (configuration, augmented) in variants(steps).items():
+    for name, (configuration, augmented) in wanted.items():
         if only and name not in only:
             continue
         sources = data.default_sources(shared) if augmented else data.paper_sources(shared)
         bank = data.Bank(sources, flat=data.FLAT_SHARE if augmented else 0.0)
-        run = Run(folder / name.replace(" ", "-").replace(",", ""), configuration, bank)
+        run = Run(place_of(folder, name), configuration, bank)
         run.folder.mkdir(parents=True, exist_ok=True)
         run.train()
         network = run.averaged()
@@ -94,6 +163,9 @@ def ablate(
                 "steps": run.step,
                 "samples": run.samples,
                 "minutes": round(run.elapsed / 60.0, 1),
+                "parameters": sum(parameter.numel() for parameter in network.parameters()),
+                "kmac": round(cost(network), 1),
+                **({"mpix_per_second": round(speed(network), 2)} if isinstance(network, IRUNet) else {}),
                 "psnr": measured(network, clean, VALIDATION),
                 ENLARGED: measured(network, enlarged(clean), f"{VALIDATION}, enlarged"),
             }
@@ -105,27 +177,33 @@ def ablate(
 def main(arguments: list[str] | None = None) -> None:
     """Make the table as the command line says."""
     options = argparse.ArgumentParser(prog="python -m training.ablation", description=__doc__)
+    options.add_argument("--experiment", choices=list(EXPERIMENTS), default="ablation")
     options.add_argument("--out", type=Path, required=True, help="folder of the runs; interrupted ones go on")
     options.add_argument("--shared", type=Path, default=data.shared_folder(), help="folder with data/")
     options.add_argument("--steps", type=int, default=3000, help="of each variant")
     options.add_argument("--images", type=int, default=100, help="validation patches")
-    options.add_argument(
-        "--only", action="append", choices=list(variants(1)), help="only this variant; may be repeated"
-    )
+    options.add_argument("--only", action="append", help="only this variant, by its name in the table; may be repeated")
     options.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves it to torch")
-    options.add_argument("--table", type=Path, default=pages.TABLES / "ablation.json", help="JSON to write")
+    options.add_argument("--table", type=Path, help="JSON to write")
     given = options.parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
-    found = ablate(
+    found = compare(
+        EXPERIMENTS[given.experiment](given.steps),
         given.out,
         given.shared,
-        steps=given.steps,
         images=given.images,
         only=given.only,
         progress=lambda line: print(line, flush=True),
     )
-    pages.write_json(given.table, found)
+    place = given.table or pages.TABLES / f"{given.experiment}.json"
+    pages.write_json(place, found)
+    if given.experiment == "comparators":
+        # On the pixels of the other methods: training.evidence measures those.
+        methods = trained(given.out, EXPERIMENTS[given.experiment](given.steps))
+        patches = given.shared / "data" / "patches"
+        rows = table.measured(methods, patches, sources=COMPARED, sigmas=SIGMAS, seeds=1, count=MANY, progress=print)
+        table.save(place.with_name(f"{place.stem}-compared.json"), rows, {})
 
 
 if __name__ == "__main__":

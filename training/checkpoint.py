@@ -42,7 +42,10 @@ class Averaged:
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
         for name, value in network.state_dict().items():
-            self.weights[name].lerp_(value, 1.0 - decay)
+            if value.is_floating_point():
+                self.weights[name].lerp_(value, 1.0 - decay)
+            else:
+                self.weights[name].copy_(value)
 
 
 def save(
@@ -97,13 +100,15 @@ def restore(path: Path, network: nn.Module, average: Averaged, optimizer: torch.
     average.steps = state["average_steps"]
     inner = optimizer.state_dict()
     names = [name for name, _ in network.named_parameters()]
-    inner["state"] = {
-        index: {kind: tensors[f"optimizer/{kind}/{name}"] for kind in ("step", "exp_avg", "exp_avg_sq")}
-        for index, name in enumerate(names)
-        if f"optimizer/exp_avg/{name}" in tensors
-    }
+    inner["state"] = {index: moments for index, name in enumerate(names) if (moments := _moments(tensors, name))}
     optimizer.load_state_dict(inner)
     return state
+
+
+def _moments(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return what the optimizer keeps for a parameter, whichever optimizer that is."""
+    kinds = (key.split("/", 2) for key in tensors if key.startswith("optimizer/") and key.endswith(f"/{name}"))
+    return {kind: tensors[f"optimizer/{kind}/{name}"] for _, kind, of in kinds if of == name}
 
 
 def averaged_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -3,7 +3,7 @@
 ``fresh``
     ``y = round(clip(x + sigma * n, 0, 255))`` with n standard normal, drawn anew for every pixel, channel and image.
     In training sigma is uniform in 0 to 50 per image, a share of the images stays exactly clean, and in a share sigma
-    varies over the image (a ramp, stripes, blobs).
+    varies over the image (a ramp, stripes, blobs), between that and one uniform in 0 to 75.
 ``fixed-map``
     ``y = floor(clip(x + sigma * m, 0, 255))`` with one m for everything: the 96 x 96 x 3 pattern that NumPy's legacy
     generator gives with seed 0. This is what the paper's script does to training and test images alike; a network
@@ -59,11 +59,15 @@ class Fresh:
         Share of images that stay exactly as they are.
     varying : float
         Share of images whose sigma varies over the image.
+    peak : float
+        The other end of a varying sigma is uniform in 0 to this. Beyond `highest`, so that the strongest noise that
+        has to be removed is not the strongest ever seen: what was left of it doubled over the last ten grey levels.
     """
 
     highest: float = HIGHEST
     clean: float = 0.04
     varying: float = 0.2
+    peak: float = 75.0
 
 
 def fresh(clean: Tensor, generator: torch.Generator, amount: Fresh | None = None) -> tuple[Tensor, Tensor]:
@@ -90,7 +94,7 @@ def fresh(clean: Tensor, generator: torch.Generator, amount: Fresh | None = None
     level[torch.rand(count, generator=generator) < amount.clean] = 0.0
     sigma = level[:, None, None, None].expand(count, 1, height, width).clone()
     varies = (torch.rand(count, generator=generator) < amount.varying) & (level > 0)
-    other = torch.rand(count, generator=generator) * amount.highest
+    other = torch.rand(count, generator=generator) * amount.peak
     for index in torch.nonzero(varies).flatten().tolist():
         share = varying_share(height, width, generator)
         sigma[index, 0] = level[index] + (other[index] - level[index]) * share

@@ -16,15 +16,14 @@ import torch
 
 from training import behaviour, data, evaluate, export, leak, onnx, pages, pictures, report
 from training.conditions import COMPRESSED, OTHERS
-from training.sources import TEST, VALIDATION
+from training.sources import COMPARED, MANY, TEST, VALIDATION
 from wsi_denoise.network import weights
 
 Step = tuple[str, Callable[[list[str]], object], list[str]]
 
-COMPARED = ("pcam-kaggle/test", "kather-crc-20x, odd positions", "monuseg/test", "scikit-image ihc")
 STRENGTHS = ("10", "25", "50")
-MANY, FEW = "60", "12"
-"""Images of each source that slow methods and BM3D stand beside."""
+FEW = "12"
+"""Images of each source that BM3D stands beside."""
 
 
 def several(flag: str, values: tuple[str, ...]) -> list[str]:
@@ -41,17 +40,17 @@ def steps_of(preset: str) -> list[Step]:
     return [
         (preset, evaluate.main, ["--preset", preset, *several("--source", TEST)]),
         (f"{preset}-val", evaluate.main, ["--preset", preset, "--source", VALIDATION, "--count", "100"]),
-        (f"{preset}-compared", evaluate.main, [*one, "--count", MANY, *strengths, *sources]),
+        (f"{preset}-compared", evaluate.main, [*one, "--count", str(MANY), *strengths, *sources]),
         (f"{preset}-few", evaluate.main, [*one, "--count", FEW, *strengths, *sources]),
         (
             f"{preset}-compressed",
             evaluate.main,
-            [*one, "--count", MANY, *strengths, *several("--protocol", COMPRESSED), *sources],
+            [*one, "--count", str(MANY), *strengths, *several("--protocol", COMPRESSED), *sources],
         ),
         (
             f"{preset}-others",
             evaluate.main,
-            [*one, "--count", MANY, *several("--sigma", (*STRENGTHS, "60", "75")), *sources, *kinds],
+            [*one, "--count", str(MANY), *several("--sigma", (*STRENGTHS, "60", "75")), *sources, *kinds],
         ),
         (f"{preset}-behaviour", behaviour.main, ["--preset", preset]),
     ]
@@ -63,7 +62,7 @@ def baseline_steps() -> list[Step]:
     sources = several("--source", COMPARED)
     few = ["--seeds", "1", *strengths, *sources]
     return [
-        ("baselines", evaluate.main, ["--classical", "--anchors", "--count", MANY, *few]),
+        ("baselines", evaluate.main, ["--classical", "--anchors", "--count", str(MANY), *few]),
         ("bm3d", evaluate.main, ["--bm3d", "--count", FEW, *few]),
         ("dncnn", evaluate.main, ["--anchors", "--method", "DnCNN", *strengths, *several("--source", TEST)]),
     ]

@@ -18,7 +18,9 @@ def options_that_decide(configuration: dict[str, Any]) -> dict[str, Any]:
     """Return what of a run's configuration is needed to do it again, besides its steps and its network."""
     kept = {key: configuration[key] for key in ("seed", "rate", "polish", "decay", "pixels", "bf16")}
     photographs = {"photographs": True} if configuration.get("photographs") else {}
-    return {**kept, "flat": configuration.get("flat", FLAT_SHARE), **photographs}
+    # Runs and cards from before there was a choice had AdamW.
+    optimizer = configuration.get("optimizer", "adamw")
+    return {**kept, "optimizer": optimizer, "flat": configuration.get("flat", FLAT_SHARE), **photographs}
 
 
 def stages_before(initial: str) -> list[dict[str, Any]]:

@@ -38,6 +38,7 @@ def options_of(stage: Mapping[str, Any], card: weights.ModelCard, pictures: Path
     for name in NAMES:
         if name in stage:
             options += [f"--{name}", str(stage[name])]
+    options += ["--optimizer", stage.get("optimizer", "adamw")]
     switches = {"residual": card.residual, "full-skip": card.full_skip, "bf16": stage["bf16"]}
     options += [f"--{'' if on else 'no-'}{name}" for name, on in switches.items()]
     return [*options, "--photographs", str(pictures)] if stage.get("photographs") else options

@@ -14,9 +14,11 @@ from typing import Any
 
 from training import pages, table
 
-PRESETS = ("paper", "scanner")
+PRESETS = ("paper", "fine", "scanner")
 PAGES = ("evaluation.md", "presets.md")
 MISSING = "Not measured yet."
+NOT_OURS = ("baselines", "comparators-compared")
+"""Tables of methods that are not ours."""
 
 
 def _rows(folder: Path, names: Iterable[str]) -> list[table.Row]:
@@ -26,12 +28,12 @@ def _rows(folder: Path, names: Iterable[str]) -> list[table.Row]:
 
 def _of_presets(folder: Path, kind: str = "") -> list[table.Row]:
     """Return the presets' rows of a kind, side by side."""
-    found = [_rows(folder, [f"{preset}{kind}"]) for preset in PRESETS]
-    return table.joined(found[0], found[1]) if found[0] else found[1]
+    first, *others = [rows for preset in PRESETS if (rows := _rows(folder, [f"{preset}{kind}"]))] or [[]]
+    return table.joined(first, [row for rows in others for row in rows])
 
 
-def _beside(folder: Path, kind: str, others: str) -> list[table.Row]:
-    return table.joined(_of_presets(folder, kind), _rows(folder, [others]))
+def _beside(folder: Path, kind: str, *others: str) -> list[table.Row]:
+    return table.joined(_of_presets(folder, kind), _rows(folder, others))
 
 
 def _behaviour(folder: Path, check: str, columns: Mapping[str, str]) -> str:
@@ -76,19 +78,26 @@ def _onnx(folder: Path) -> str:
     return "\n".join([*lines, "", about])
 
 
-def _ablation(folder: Path) -> str:
-    file = folder / "ablation.json"
+def _experiment(folder: Path, name: str) -> str:
+    """Return the table of an experiment of :mod:`training.ablation`."""
+    file = folder / f"{name}.json"
     if not file.is_file():
         return "Not run."
     found = pages.read_json(file)
+    rows = found["rows"]
     heads = [f"sigma {sigma}" for sigma in found["sigmas"]]
     heads += [f"enlarged, {head}" for head in heads]
-    lines = ["| variant | steps | samples | " + " | ".join(heads) + " |", "|---" * (len(heads) + 3) + "|"]
-    for row in found["rows"]:
+    timed = all("mpix_per_second" in row for row in rows)
+    heads = ["network", "parameters", "kMAC a pixel", *(["MPix/s"] if timed else []), "crops seen", *heads]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in rows:
         figures = [row[kind][str(sigma)] for kind in ("psnr", "enlarged") for sigma in found["sigmas"]]
-        cells = " | ".join(f"{figure:.2f}" for figure in figures)
-        lines.append(f"| {row['variant']} | {row['steps']:,} | {row['samples']:,} | {cells} |")
+        speed = [f"{row['mpix_per_second']:.2f}"] if timed else []
+        cells = [row["variant"], f"{row['parameters']:,}", f"{row['kmac']:.1f}", *speed, f"{row['samples']:,}"]
+        lines.append(f"| {' | '.join([*cells, *(f'{figure:.2f}' for figure in figures)])} |")
     about = f"PSNR in dB on {found['images']} images of `{found['source']}`, and on their middles enlarged twice."
+    if timed:
+        about += " MPix/s: as the daemon runs it, on one thread of the machine it was trained on."
     return "\n".join([*lines, "", about])
 
 
@@ -161,7 +170,9 @@ NUCLEI = {
 PARTS: dict[str, Callable[[Path], str]] = {
     "fresh": lambda folder: table.markdown(_of_presets(folder)) or MISSING,
     "validation": lambda folder: table.markdown(_of_presets(folder, "-val")) or MISSING,
-    "compared": lambda folder: table.markdown(_beside(folder, "-compared", "baselines")) or MISSING,
+    "compared": lambda folder: (
+        table.markdown(_beside(folder, "-compared", "baselines", "comparators-compared")) or MISSING
+    ),
     "blind": lambda folder: table.markdown(_blind(folder)) or MISSING,
     "bm3d": lambda folder: table.markdown(_few(folder)) or MISSING,
     "ssim": lambda folder: _likeness(_of_presets(folder, "-compared")),
@@ -173,7 +184,9 @@ PARTS: dict[str, Callable[[Path], str]] = {
     "stains": lambda folder: _behaviour(folder, "stains", STAINS),
     "nuclei": lambda folder: _behaviour(folder, "nuclei", NUCLEI),
     "onnx": _onnx,
-    "ablation": _ablation,
+    "ablation": lambda folder: _experiment(folder, "ablation"),
+    "capacity": lambda folder: _experiment(folder, "capacity"),
+    "comparators": lambda folder: _experiment(folder, "comparators"),
     "pictures": _pictures,
     "compressed picture": _compressed_picture,
 }

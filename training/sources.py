@@ -63,6 +63,10 @@ SOURCES: dict[str, Callable[[Path], Batch]] = {
 
 TEST = tuple(name for name in SOURCES if name != VALIDATION)
 
+COMPARED = tuple(name for name in TEST if name != "irunet-author-pairs")
+MANY = 60
+"""Where slow methods are measured too, and how many images of each."""
+
 FIELDS: dict[str, Callable[[Path], Batch]] = {"monuseg/test": _monuseg_fields, "scikit-image ihc": _ihc_field}
 """The test sources with larger images, (images, 512, 512, 3) uint8."""
 

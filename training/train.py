@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 import torch
 from rich.progress import Progress
-from torch import Tensor
+from torch import Tensor, nn
 
-from training import checkpoint, corruption, data, lineage, photographs, widening
+from training import checkpoint, comparators, corruption, data, lineage, photographs, widening
+from training.soap import SOAP
 from training.validation import validation_check
 from wsi_denoise.network import weights
 from wsi_denoise.network.irunet import IRUNet
@@ -41,6 +42,8 @@ class Configuration:
     ----------
     filters, residual, full_skip
         As in :class:`wsi_denoise.network.irunet.IRUNet`.
+    architecture : str
+        ``irunet``, or one of :data:`training.comparators.NETWORKS`, which look at none of these.
     protocol : str
         ``fresh``, ``scanner`` or ``fixed-map``.
     steps : int
@@ -50,6 +53,8 @@ class Configuration:
         that the learning rate comes down in time on a machine of any speed.
     pixels : int
         Pixels per batch, in thousands of 1024; crops are of 64, 96 or 128 px, as many as fit.
+    optimizer : str
+        ``soap`` (:mod:`training.soap`) or ``adamw``.
     rate : float
         Highest learning rate.
     polish : float
@@ -74,11 +79,13 @@ class Configuration:
     filters: int = 16
     residual: bool = True
     full_skip: bool = True
+    architecture: str = "irunet"
     protocol: corruption.Protocol = "fresh"
     steps: int = 60_000
     minutes: float | None = None
-    pixels: int = 128
-    rate: float = 2e-3
+    pixels: int = 64
+    optimizer: str = "soap"
+    rate: float = 3e-3
     polish: float = 0.35
     decay: float = 0.999
     seed: int = 1
@@ -119,6 +126,20 @@ def loss_of(output: Tensor, clean: Tensor, sigma: Tensor, polish: float) -> Tens
     square = error.square().mean(dim=(1, 2, 3))
     logarithm = 0.01 * torch.log(square + (1.0 / 255.0) ** 2).mean()
     return (1.0 - polish) * absolute + polish * logarithm
+
+
+def network_of(configuration: Configuration) -> nn.Module:
+    """Return the network of a run, with random weights."""
+    if configuration.architecture != "irunet":
+        return comparators.built(configuration.architecture)
+    return IRUNet(configuration.filters, residual=configuration.residual, full_skip=configuration.full_skip)
+
+
+def optimizer_of(network: nn.Module, configuration: Configuration) -> torch.optim.Optimizer:
+    """Return the optimizer of a run."""
+    if configuration.optimizer == "soap":
+        return SOAP(network.parameters(), lr=configuration.rate)
+    return torch.optim.AdamW(network.parameters(), lr=configuration.rate, betas=(0.9, 0.99), weight_decay=1e-4)
 
 
 class Batches:
@@ -178,7 +199,7 @@ class Run:
         folder: Path,
         configuration: Configuration,
         bank: data.Bank,
-        check: Callable[[IRUNet], dict[str, float]] | None = None,
+        check: Callable[[nn.Module], dict[str, float]] | None = None,
     ) -> None:
         self.folder = folder
         self.configuration = configuration
@@ -186,18 +207,14 @@ class Run:
         auto = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(auto if configuration.device == "auto" else configuration.device)
         torch.manual_seed(configuration.seed)
-        shape = (configuration.filters,)
-        options = {"residual": configuration.residual, "full_skip": configuration.full_skip}
-        self.network = IRUNet(*shape, **options).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._eval = IRUNet(*shape, **options).eval()
+        self.network = network_of(configuration).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._eval = network_of(configuration).eval()
         if configuration.initial:
             start = initial_weights(configuration.initial)
             if start["head.bias"].numel() != configuration.filters:
                 start = widening.widened(start, configuration.seed)
             self.network.load_state_dict(start)
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=configuration.rate, betas=(0.9, 0.99), weight_decay=1e-4
-        )
+        self.optimizer = optimizer_of(self.network, configuration)
         self.average = checkpoint.Averaged(self.network, configuration.decay)
         self.batches = Batches(bank, configuration)
         self.step = 0
@@ -240,7 +257,7 @@ class Run:
         self.elapsed += time.monotonic() - started
         return float(loss.detach())
 
-    def averaged(self) -> IRUNet:
+    def averaged(self) -> nn.Module:
         """Return the network with the averaged weights, on the CPU, in eval mode."""
         self._eval.load_state_dict({name: value.cpu() for name, value in self.average.weights.items()})
         return self._eval
@@ -340,6 +357,10 @@ def parser() -> argparse.ArgumentParser:
             options.add_argument(flag, action=argparse.BooleanOptionalAction, default=value)
         elif name == "protocol":
             options.add_argument(flag, choices=tuple(corruption.CORRUPT), default=value)
+        elif name == "optimizer":
+            options.add_argument(flag, choices=("soap", "adamw"), default=value)
+        elif name == "architecture":
+            options.add_argument(flag, choices=("irunet", *comparators.NETWORKS), default=value)
         else:
             options.add_argument(flag, type=float if value is None else type(value), default=value)
     return options

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from training import corruption, data
-from wsi_denoise.network.irunet import IRUNet
 
 
 def validation_check(
     shared: Path, count: int = 48, *, compressed: bool = False
-) -> Callable[[IRUNet], dict[str, float]]:
+) -> Callable[[nn.Module], dict[str, float]]:
     """Return a function that gives PSNR in dB on the first patches of ``pcam-kaggle/val``, on always the same noise.
 
     Parameters
@@ -25,7 +25,7 @@ def validation_check(
     files = data.images_in(shared / "data" / "patches" / "pcam-kaggle" / "val")[:count]
     clean = np.stack([data.load(file) for file in files])
 
-    def check(network: IRUNet) -> dict[str, float]:
+    def check(network: nn.Module) -> dict[str, float]:
         found = {}
         for sigma, quality in ((0, 0), (10, 0), (25, 0), (50, 0), *([(25, 70)] if compressed else [])):
             rng = np.random.default_rng([7, sigma])

@@ -12,6 +12,7 @@ from training import (
     ablation,
     baselines,
     behaviour,
+    comparators,
     corruption,
     data,
     evaluate,
@@ -28,6 +29,7 @@ from training import (
     train,
 )
 from wsi_denoise.network import weights
+from wsi_denoise.network.irunet import IRUNet
 
 
 @pytest.fixture
@@ -165,7 +167,9 @@ def test_variants_differ_from_paper_in_one_choice_and_see_as_much(tissue):
             for field in dataclasses.fields(base)
             if getattr(base, field.name) != getattr(configuration, field.name)
         ]
-        assert len(differs) + (augments != augmented) == (name != "as paper")
+        # Each optimizer has the rate that suits it.
+        choices = {"optimizer" if field == "rate" else field for field in differs}
+        assert len(choices) + (augments != augmented) == (name != "as paper")
         assert (configuration.steps, configuration.pixels, configuration.seed) == (7, base.pixels, base.seed)
     assert ablation.enlarged(tissue).shape == tissue.shape
     figures = ablation.measured(torch.nn.Identity(), tissue, "tissue")
@@ -174,14 +178,34 @@ def test_variants_differ_from_paper_in_one_choice_and_see_as_much(tissue):
 
 
 @pytest.mark.shared
-def test_one_variant_is_trained_and_measured(shared, tmp_path, monkeypatch):
-    monkeypatch.setattr(ablation, "variants", lambda steps: {"small": (small(steps), False)})
-    found = ablation.ablate(tmp_path, shared, steps=2, images=2)
+def test_one_variant_is_trained_and_measured(shared, tmp_path):
+    found = ablation.compare({"small": (small(2), False)}, tmp_path, shared, images=2)
     (row,) = found["rows"]
     assert (row["steps"], row["variant"]) == (2, "small")
+    assert row["mpix_per_second"] > 0
     assert set(row["psnr"]) == set(row[ablation.ENLARGED]) == {"10", "25", "50"}
-    (tmp_path / "ablation.json").write_text(json.dumps(found))
-    assert "| small | 2 | " in report._ablation(tmp_path)
+    (tmp_path / "capacity.json").write_text(json.dumps(found))
+    told = report._experiment(tmp_path, "capacity")
+    assert "MPix/s" in told
+    assert f"| small | {row['parameters']:,} | " in told
+
+
+@pytest.mark.shared
+def test_networks_of_others_are_trained_and_stand_in_the_table(shared, tmp_path):
+    tiny = dataclasses.replace(small(2), pixels=4)
+    wanted = {name: (dataclasses.replace(tiny, architecture=name), True) for name in comparators.NETWORKS}
+    found = ablation.compare(wanted, tmp_path, shared, images=1)
+    assert [row["variant"] for row in found["rows"]] == list(comparators.NETWORKS)
+    assert not any("mpix_per_second" in row for row in found["rows"])
+    noisy = np.random.default_rng(1).integers(0, 256, (1, 96, 96, 3), np.uint8)
+    for (name, method), row in zip(ablation.trained(tmp_path, wanted).items(), found["rows"], strict=True):
+        assert f"{row['samples']:,} crops" in name
+        assert not np.array_equal(method(noisy, 25.0), noisy)
+
+
+def test_costs_are_those_that_are_known():
+    assert ablation.cost(IRUNet(16)) == pytest.approx(20.8, abs=0.1)
+    assert ablation.cost(comparators.built("dncnn").eval()) == pytest.approx(667, rel=0.01)
 
 
 def small(steps: int) -> train.Configuration:
