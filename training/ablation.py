@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,15 +19,12 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from training import baselines, checkpoint, data, measures, pages, table
+from training import baselines, checkpoint, costs, data, measures, pages, table
 from training.conditions import noisy_images
 from training.sources import COMPARED, MANY, SIDE, SOURCES, VALIDATION
 from training.train import CHECKPOINT, Configuration, Run, network_of
-from wsi_denoise.network import denoiser
 from wsi_denoise.network.irunet import IRUNet
-from wsi_denoise.settings import ComputeSettings
 
 SIGMAS = (10, 25, 50)
 ENLARGED = "enlarged"
@@ -93,25 +89,6 @@ def measured(network: torch.nn.Module, clean: measures.Batch, name: str) -> dict
     return found
 
 
-def cost(network: torch.nn.Module) -> float:
-    """Return multiplications and additions a pixel, in thousands."""
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        network(torch.zeros(1, 3, SIDE, SIDE))
-    return counter.get_total_flops() / 2.0 / SIDE**2 / 1000.0
-
-
-def speed(network: IRUNet, side: int = 768, seconds: float = 2.0) -> float:
-    """Return megapixels a second of a network as the daemon would run it here, on one thread."""
-    run = denoiser.Denoiser(network, denoiser.choose(ComputeSettings()), callers=1)
-    window = np.zeros((1, side, side, 3), np.uint8)
-    run.denoise(window)
-    passes, started = 0, time.process_time()
-    while time.process_time() - started < seconds:
-        run.denoise(window)
-        passes += 1
-    return passes * side**2 / 1e6 / (time.process_time() - started)
-
-
 def place_of(folder: Path, name: str) -> Path:
     """Return the folder of a variant's run."""
     return folder / name.replace(" ", "-").replace(",", "")
@@ -164,8 +141,8 @@ def compare(
                 "samples": run.samples,
                 "minutes": round(run.elapsed / 60.0, 1),
                 "parameters": sum(parameter.numel() for parameter in network.parameters()),
-                "kmac": round(cost(network), 1),
-                **({"mpix_per_second": round(speed(network), 2)} if isinstance(network, IRUNet) else {}),
+                "kmac": round(costs.kmac(network), 1),
+                **({"mpix_per_second": round(costs.speed(network)[0], 2)} if isinstance(network, IRUNet) else {}),
                 "psnr": measured(network, clean, VALIDATION),
                 ENLARGED: measured(network, enlarged(clean), f"{VALIDATION}, enlarged"),
             }

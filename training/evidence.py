@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from training import behaviour, data, evaluate, export, leak, onnx, pages, pictures, report
+from training import behaviour, costs, data, evaluate, export, leak, onnx, pages, pictures, report
 from training.conditions import COMPRESSED, OTHERS
 from training.sources import COMPARED, MANY, TEST, VALIDATION
 from wsi_denoise.network import weights
@@ -103,6 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
     _timed("leak", lambda: leak.main(place))
     with tempfile.TemporaryDirectory() as folder:
         _timed("onnx", lambda: onnx.main(["--out", folder, "--table", str(pages.TABLES / "onnx.json")]))
+    _timed("costs", lambda: costs.main([]))
     _timed("pictures", lambda: pictures.main(place))
     report.main([])
     print(f"all of it: {(time.monotonic() - started) / 60:.1f} minutes")

@@ -22,7 +22,7 @@ from wsi_denoise.network import weights
 SHOWN = {"pcam-kaggle/test": 13, "kather-crc-20x, odd positions": 5, "scikit-image ihc": 7}
 """Sources that may be shown (CC0, CC BY), and which image; MoNuSeg is CC BY-NC-SA, the authors' pairs state none."""
 PART = slice(16, 80)
-CURVES = ("noisy input", "paper", "scanner", "DnCNN colour, blind")
+CURVES = ("noisy input", "paper", "fine", "scanner", "DnCNN colour, blind")
 
 
 def crops(

@@ -1,7 +1,8 @@
 """Train a shipped preset again as its card says: ``make train``, or ``python -m training.recipe paper --out runs``.
 
 A card holds everything that decides a run, the number of steps instead of the minutes that were given to it, and the
-same of each run that its first weights came from. The photographs are fetched where a run had them.
+same of each run that its first weights came from. The photographs are fetched where a run had them. At the end the new
+weights are held against those that ship, on the validation patches.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training import data, manifest, photographs, train
+from training import checkpoint, data, manifest, photographs, train
+from training.validation import validation_check
 from wsi_denoise.network import weights
+from wsi_denoise.network.irunet import IRUNet
 
 NAMES = ("steps", "seed", "rate", "polish", "decay", "pixels", "flat")
 
@@ -56,6 +59,16 @@ def runs_of(card: weights.ModelCard, folder: Path) -> list[tuple[Path, list[str]
     return runs
 
 
+def compared(card: weights.ModelCard, run: Path, shared: Path) -> list[str]:
+    """Return lines that hold a run's averaged weights against those that ship, on the validation patches."""
+    tensors, _ = checkpoint.averaged_weights(run / train.CHECKPOINT)
+    made = IRUNet(card.filters, residual=card.residual, full_skip=card.full_skip).eval()
+    made.load_state_dict(tensors)
+    check = validation_check(shared, compressed=card.protocol == "scanner")
+    shipped, now = check(weights.load(card.name)), check(made)
+    return [f"{name}: {now[name]:.2f} dB, as shipped {shipped[name]:.2f}" for name in shipped]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as the command line says."""
     options = argparse.ArgumentParser(prog="python -m training.recipe", description=__doc__)
@@ -78,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("python -m training.train", *whole, flush=True)
         if not given.show:
             train.main(whole)
+    if not given.show:
+        print(*compared(card, given.out / given.preset, given.shared), sep="\n")
     print(f"python -m training.export {given.out / given.preset} --name {given.preset}    # makes it the preset")
     return 0
 

@@ -78,6 +78,18 @@ def _onnx(folder: Path) -> str:
     return "\n".join([*lines, "", about])
 
 
+def _costs(folder: Path) -> str:
+    file = folder / "costs.json"
+    if not file.is_file():
+        return MISSING
+    rows = sorted(pages.read_json(file)["rows"], key=lambda row: PRESETS.index(row["preset"]))
+    lines = ["| preset | filters | parameters | kMAC a pixel | MPix/s on one thread |", "|---|---|---|---|---|"]
+    for row in rows:
+        figures = [row["filters"], f"{row['parameters']:,}", f"{row['kmac']:.1f}", f"{row['mpix_per_second']:.2f}"]
+        lines.append(f"| {row['preset']} | {' | '.join(map(str, figures))} |")
+    return "\n".join([*lines, "", f"MPix/s of the network alone, on an AMD EPYC (Zen 4): {rows[0]['plan']}."])
+
+
 def _experiment(folder: Path, name: str) -> str:
     """Return the table of an experiment of :mod:`training.ablation`."""
     file = folder / f"{name}.json"
@@ -183,6 +195,7 @@ PARTS: dict[str, Callable[[Path], str]] = {
     "lattice": lambda folder: _behaviour(folder, "lattice", LATTICE),
     "stains": lambda folder: _behaviour(folder, "stains", STAINS),
     "nuclei": lambda folder: _behaviour(folder, "nuclei", NUCLEI),
+    "costs": _costs,
     "onnx": _onnx,
     "ablation": lambda folder: _experiment(folder, "ablation"),
     "capacity": lambda folder: _experiment(folder, "capacity"),

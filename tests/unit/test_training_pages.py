@@ -12,8 +12,10 @@ from training import (
     ablation,
     baselines,
     behaviour,
+    checkpoint,
     comparators,
     corruption,
+    costs,
     data,
     evaluate,
     evidence,
@@ -120,6 +122,28 @@ def test_a_card_gives_the_options_of_its_runs(tmp_path):
     assert (given.initial, given.photographs) == (str(tmp_path / "mine-1/checkpoint"), str(tmp_path / "photographs"))
 
 
+def figures(line: str) -> list[float]:
+    """Return the figures of a line like ``psnr_10: 32.38 dB, as shipped 32.40``."""
+    return [float(part) for part in line.split(": ")[1].replace(" dB, as shipped", "").split()]
+
+
+@pytest.mark.shared
+def test_weights_that_were_made_again_are_held_against_those_that_ship(shared, tmp_path):
+    card = weights.card("paper")
+    network = weights.load("paper")
+    folder = tmp_path / train.CHECKPOINT
+    optimizer = torch.optim.Adam(network.parameters())
+    checkpoint.save(folder, network, checkpoint.Averaged(network, 0.9), optimizer, {})
+    for line in recipe.compared(card, tmp_path, shared):
+        now, shipped = figures(line)
+        assert now == shipped
+    network.tail.bias.data.add_(0.05)
+    checkpoint.save(folder, network, checkpoint.Averaged(network, 0.9), optimizer, {})
+    for line in recipe.compared(card, tmp_path, shared):
+        now, shipped = figures(line)
+        assert now < shipped
+
+
 def test_a_run_that_started_from_others_names_them(tmp_path, tissue_image):
     images = tmp_path / "images"
     images.mkdir()
@@ -204,8 +228,8 @@ def test_networks_of_others_are_trained_and_stand_in_the_table(shared, tmp_path)
 
 
 def test_costs_are_those_that_are_known():
-    assert ablation.cost(IRUNet(16)) == pytest.approx(20.8, abs=0.1)
-    assert ablation.cost(comparators.built("dncnn").eval()) == pytest.approx(667, rel=0.01)
+    assert costs.kmac(IRUNet(16)) == pytest.approx(20.8, abs=0.1)
+    assert costs.kmac(comparators.built("dncnn").eval()) == pytest.approx(667, rel=0.01)
 
 
 def small(steps: int) -> train.Configuration:
