@@ -6,7 +6,8 @@ Checks, each with the number of images that it saw:
     Sigma 0: PSNR between input and output, and by how much the mean colour moves.
 ``flat``
     One colour under noise: what is left of the noise, whether the colour is kept, and whether anything connected is
-    invented (:func:`training.measures.largest_structure`).
+    invented (:func:`training.measures.largest_structure`). An image by itself has borders, where half of the context is
+    missing; inside a larger one there are none.
 ``lattice``
     Larger images at sigma 25: other offsets on the network's lattice of 16 px, flips and turns, tile sizes. PSNR is
     compared over the same pixels with that of the whole image run once.
@@ -64,12 +65,14 @@ def fidelity(method: baselines.Method, patches: Path, *, count: int) -> Iterator
 
 
 def flat(method: baselines.Method, *, sigmas: tuple[float, ...] = (0.0, 10.0, 25.0, 50.0)) -> Iterator[Found]:
-    """Denoise constant colours."""
-    clean = np.stack([np.full((FLAT_SIDE, FLAT_SIDE, 3), colour, np.uint8) for colour in COLOURS])
+    """Denoise constant colours: as an image by itself, and as part of a larger one, as on a slide."""
     for sigma in sigmas:
-        out = method(noisy_images(clean, "flat", "fresh", sigma, 0), sigma)
-        looked = [measures.largest_structure(image) for image in out]
-        shift = np.abs(out.mean(axis=(1, 2)) - clean.mean(axis=(1, 2))).max(axis=1)
+        alone = [_one_colour(method, colour, FLAT_SIDE, sigma) for colour in COLOURS]
+        inside = [
+            _one_colour(method, colour, FLAT_SIDE + 2 * EDGE, sigma)[EDGE:-EDGE, EDGE:-EDGE] for colour in COLOURS
+        ]
+        looked, looked_inside = ([measures.largest_structure(image) for image in images] for images in (alone, inside))
+        shift = [np.abs(image.mean(axis=(0, 1)) - colour).max() for image, colour in zip(alone, COLOURS, strict=True)]
         worst = int(np.argmax([deviation for deviation, _ in looked]))
         yield {
             "sigma": sigma,
@@ -79,9 +82,19 @@ def flat(method: baselines.Method, *, sigmas: tuple[float, ...] = (0.0, 10.0, 25
             "at_colour": list(COLOURS[worst]),
             "colours_under_3": sum(deviation < 3.0 for deviation, _ in looked),
             "structure_most": max(size for _, size in looked),
+            "inside_deviation_most": round(max(deviation for deviation, _ in looked_inside), 2),
+            "inside_structure": int(np.median([size for _, size in looked_inside])),
+            "inside_structure_most": max(size for _, size in looked_inside),
             "colour_moved": round(float(np.median(shift)), 2),
-            "colour_moved_most": round(float(shift.max()), 2),
+            "colour_moved_most": round(float(max(shift)), 2),
         }
+
+
+def _one_colour(method: baselines.Method, colour: tuple[int, int, int], side: int, sigma: float) -> Batch:
+    """Return a constant image, (side, side, 3) uint8, after noise and the method."""
+    clean = np.full((1, side, side, 3), colour, np.uint8)
+    denoised: Batch = method(noisy_images(clean, f"flat {side} {colour}", "fresh", sigma, 0), sigma)[0]
+    return denoised
 
 
 def lattice(method: baselines.Method, patches: Path, *, count: int, sigma: float = 25.0) -> Iterator[Found]:

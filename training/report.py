@@ -149,6 +149,9 @@ FLAT = {
     "at_colour": "at colour",
     "colours_under_3": "colours under 3",
     "structure_most": "largest structure over 4 sd, px",
+    "inside_deviation_most": "inside: standard deviation, most",
+    "inside_structure": "largest structure, median of the colours",
+    "inside_structure_most": "most",
     "colour_moved": "colour moved, median",
     "colour_moved_most": "most",
 }
