@@ -10,7 +10,6 @@ import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from training import baselines, data, pages, table
@@ -39,8 +38,8 @@ def crops(
     return lines
 
 
-def plot(rows: Sequence[table.Row], path: Path) -> None:
-    """Draw PSNR over sigma, one field per source."""
+def plot(rows: Sequence[table.Row], path: Path, *, reference: str = "paper") -> None:
+    """Draw PSNR over sigma, one column per source; below, by how much each method is above the reference."""
     import matplotlib as mpl  # noqa: PLC0415 - comes with the extra `train`
 
     mpl.use("Agg")
@@ -48,25 +47,34 @@ def plot(rows: Sequence[table.Row], path: Path) -> None:
 
     sources = list(dict.fromkeys(row.source for row in rows))
     methods = list(dict.fromkeys(row.method for row in rows))
-    figure, fields = plt.subplots(1, len(sources), figsize=(3.1 * len(sources), 3.0), sharey=True)
-    for field, source in zip(np.atleast_1d(fields), sources, strict=True):
-        for method in methods:
-            # The noisy input stands in each table.
-            found = {
-                (row.sigma, row.psnr, row.psnr_low, row.psnr_high)
-                for row in rows
-                if (row.source, row.method) == (source, method) and row.sigma > 0
-            }
-            line = sorted(found)
-            if line:
-                sigmas, middle, low, high = (list(values) for values in zip(*line, strict=True))
-                field.plot(sigmas, middle, marker="o", markersize=3, label=method)
-                field.fill_between(sigmas, low, high, alpha=0.2)
-        field.set_title(source, fontsize=9)
-        field.set_xlabel("sigma (grey levels)")
-        field.grid(alpha=0.3)
-    np.atleast_1d(fields)[0].set_ylabel("PSNR (dB)")
-    np.atleast_1d(fields)[0].legend(fontsize=8)
+    # The noisy input stands in each table.
+    psnr = {(row.source, row.method, row.sigma): row for row in rows if row.sigma > 0}
+    size = (3.1 * len(sources), 5.4)
+    figure, fields = plt.subplots(2, len(sources), figsize=size, sharex=True, sharey="row", squeeze=False)
+    for source, above, below in zip(sources, *fields, strict=True):
+        for number, method in enumerate(methods):
+            known = [row for _, row in sorted(psnr.items()) if (row.source, row.method) == (source, method)]
+            sigmas, look = [row.sigma for row in known], {"marker": "o", "markersize": 3, "color": f"C{number}"}
+            above.plot(sigmas, [row.psnr for row in known], label=method, **look)
+            above.fill_between(
+                sigmas,
+                [row.psnr_low for row in known],
+                [row.psnr_high for row in known],
+                alpha=0.2,
+                color=f"C{number}",
+            )
+            if method != table.NOISY:
+                pairs = [
+                    (row, psnr[source, reference, row.sigma]) for row in known if (source, reference, row.sigma) in psnr
+                ]
+                below.plot([row.sigma for row, _ in pairs], [row.psnr - other.psnr for row, other in pairs], **look)
+        above.set_title(source, fontsize=9)
+        below.set_xlabel("sigma (grey levels)")
+        above.grid(alpha=0.3)
+        below.grid(alpha=0.3)
+    fields[0][0].set_ylabel("PSNR (dB)")
+    fields[1][0].set_ylabel(f"above {reference} (dB)")
+    fields[0][0].legend(fontsize=8)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=90, metadata={"Software": None})
