@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,14 @@ def save(
     note.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     os.replace(temporary, path.with_suffix(".safetensors"))  # noqa: PTH105 - atomic, and says so
     os.replace(note, path.with_suffix(".json"))  # noqa: PTH105
+
+
+def digest(weights: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 over the bytes of tensors in the order of their names: equal for equal weights only."""
+    total = hashlib.sha256()
+    for name in sorted(weights):
+        total.update(weights[name].detach().cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from training import checkpoint, lineage
 from training.data import FLAT_SHARE
-from training.train import CHECKPOINT
+from training.train import CHECKPOINT, TRACE
 from wsi_denoise.network import weights
 
 FOLDER = Path(__file__).resolve().parent.parent / "wsi_denoise" / "weights"
@@ -36,6 +36,9 @@ def card_of(run: Path, name: str, purpose: str) -> weights.ModelCard:
     flat = weights.TrainedOn(f"flat fields and soft ramps, made up ({share:.0%} of the crops)", "none needed", 0)
     before = record.get("before", [])
     initial = {"before": before} if before else {}
+    made_with = {key: record[key] for key in ("threads", "torch") if key in record}
+    place = run / TRACE
+    trace = {"trace": json.loads(place.read_text("utf-8"))} if place.is_file() else {}
     return weights.ModelCard(
         name=name,
         purpose=purpose,
@@ -53,6 +56,8 @@ def card_of(run: Path, name: str, purpose: str) -> weights.ModelCard:
             "finished": state["progress"] >= 1.0,
             **initial,
             **lineage.options_that_decide(configuration),
+            **made_with,
+            **trace,
             "machine": record.get("machine", "2 cores of an AMD EPYC (Zen 4), shared; no GPU"),
         },
         measured=(),

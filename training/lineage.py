@@ -13,6 +13,9 @@ from training import checkpoint
 from training.data import FLAT_SHARE
 from wsi_denoise.network import weights
 
+NOT_OF_A_STAGE = frozenset({"before", "finished", "machine", "threads", "torch", "trace"})
+"""What a card says of its own run only."""
+
 
 def options_that_decide(configuration: dict[str, Any]) -> dict[str, Any]:
     """Return what of a run's configuration is needed to do it again, besides its steps and its network."""
@@ -38,7 +41,7 @@ def stages_before(initial: str) -> list[dict[str, Any]]:
     card = weights.card(initial)
     earlier = card.training.get("before", [])
     samples = card.samples_seen - sum(stage["samples"] for stage in earlier)
-    known = {key: value for key, value in card.training.items() if key not in {"before", "finished", "machine"}}
+    known = {key: value for key, value in card.training.items() if key not in NOT_OF_A_STAGE}
     stage = {"filters": card.filters, "protocol": card.protocol, "samples": samples, "flat": FLAT_SHARE, **known}
     return [*earlier, stage]
 

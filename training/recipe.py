@@ -8,6 +8,7 @@ weights are held against those that ship, on the validation patches.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -69,6 +70,22 @@ def compared(card: weights.ModelCard, run: Path, shared: Path) -> list[str]:
     return [f"{name}: {now[name]:.2f} dB, as shipped {shipped[name]:.2f}" for name in shipped]
 
 
+def traced(card: weights.ModelCard, run: Path) -> list[str]:
+    """Return a line for each step after which the weights of both runs were noted: whether they are the same bits.
+
+    Other machines, versions of torch and numbers of threads round otherwise; then the weights differ from the first
+    steps on, and only their quality can be compared.
+    """
+    known = card.training.get("trace", {})
+    place = run / train.TRACE
+    made = json.loads(place.read_text("utf-8")) if place.is_file() else {}
+    return [
+        f"step {step}: {'the same weights as shipped' if made[step] == known[step] else 'other weights'}"
+        for step in made
+        if step in known
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as the command line says."""
     options = argparse.ArgumentParser(prog="python -m training.recipe", description=__doc__)
@@ -76,6 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs; interrupted ones go on")
     options.add_argument("--shared", type=Path, default=data.shared_folder(), help="folder with data/")
     options.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves it to torch")
+    options.add_argument("--until", type=int, default=0, help="only the first steps of the last run, to compare them")
     options.add_argument("--show", action="store_true", help="print the commands and do nothing")
     given = options.parse_args(arguments)
     wrong = [] if given.show else manifest.differences(given.shared)
@@ -87,12 +105,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not given.show and any(stage.get("photographs") for stage in stages_of(card)):
         photographs.fetch(given.out / "photographs")
     for folder, what in runs_of(card, given.out):
-        whole = ["--out", str(folder), "--shared", str(given.shared), "--threads", str(given.threads), *what]
+        until = ["--until", str(given.until)] if given.until and folder.name == card.name else []
+        whole = ["--out", str(folder), "--shared", str(given.shared), "--threads", str(given.threads), *what, *until]
         print("python -m training.train", *whole, flush=True)
         if not given.show:
             train.main(whole)
     if not given.show:
-        print(*compared(card, given.out / given.preset, given.shared), sep="\n")
+        print(*traced(card, given.out / given.preset), sep="\n")
+    if given.show or given.until:
+        return 0
+    print(*compared(card, given.out / given.preset, given.shared), sep="\n")
     print(f"python -m training.export {given.out / given.preset} --name {given.preset}    # makes it the preset")
     return 0
 

@@ -1,6 +1,7 @@
 """Train a preset: ``python -m training.train --out RUN``.
 
-The run is a folder: ``checkpoint.safetensors`` + ``checkpoint.json`` (resumable), ``curve.csv`` and ``run.json``.
+The run is a folder: ``checkpoint.safetensors`` + ``checkpoint.json`` (resumable), ``curve.csv``, ``run.json``, and
+``trace.json``: checksums of the weights after certain steps, to see early whether a run is being repeated.
 Started again on the same folder it goes on where it was. Batches depend on the seed and the step alone.
 """
 
@@ -30,6 +31,7 @@ from wsi_denoise.network import weights
 from wsi_denoise.network.irunet import IRUNet
 
 CHECKPOINT = "checkpoint"
+TRACE = "trace.json"
 ALSO = 0.2
 """Weight of each source of ``--also``; those of the project add up to 0.95."""
 
@@ -94,6 +96,11 @@ class Configuration:
     flat: float = data.FLAT_SHARE
     initial: str = ""
     photographs: str = ""
+
+
+def is_traced(step: int) -> bool:
+    """Whether the weights after a step are noted: 10, 100, 1000, and every ten thousand."""
+    return step in {10, 100, 1000} or (step > 0 and step % 10_000 == 0)
 
 
 def learning_rate(progress: float, highest: float) -> float:
@@ -273,11 +280,13 @@ class Run:
         }
         checkpoint.save(self.folder / CHECKPOINT, self.network, self.average, self.optimizer, state)
 
-    def train(self, *, every: float = 60.0, checks: float = 240.0) -> None:
+    def train(self, *, until: int = 0, every: float = 60.0, checks: float = 240.0) -> None:
         """Go on to the end of the schedule.
 
         Parameters
         ----------
+        until : int
+            Stop after this step, as if interrupted; 0 for the end.
         every, checks : float
             Seconds between checkpoints, and between rows of the curve.
         """
@@ -286,8 +295,10 @@ class Run:
         # A bar for those who watch; in a log it would be noise.
         with Progress(disable=not sys.stdout.isatty(), transient=True) as bar:
             task = bar.add_task("training", total=1.0)
-            while self.progress < 1.0:
+            while self.progress < 1.0 and not 0 < until <= self.step:
                 losses.append(self.advance())
+                if is_traced(self.step):
+                    self.trace()
                 now = time.monotonic()
                 bar.update(task, completed=self.progress, description=f"step {self.step}, loss {losses[-1]:.4f}")
                 if now - saved > every:
@@ -299,6 +310,13 @@ class Run:
                     checked = time.monotonic()
         self.save()
         self.batches.close()
+
+    def trace(self) -> None:
+        """Note the checksum of the averaged weights at this step."""
+        place = self.folder / TRACE
+        known = json.loads(place.read_text("utf-8")) if place.is_file() else {}
+        known[str(self.step)] = checkpoint.digest(self.average.weights)
+        place.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
 
     def report(self, losses: list[float]) -> None:
         """Add a row to the curve and print it."""
@@ -351,6 +369,7 @@ def parser() -> argparse.ArgumentParser:
         "--also", type=Path, action="append", help="the same, in addition to the project's own sources"
     )
     options.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves it to torch")
+    options.add_argument("--until", type=int, default=0, help="stop after this step, as if interrupted")
     for name, value in asdict(defaults).items():
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
@@ -388,6 +407,8 @@ def main(arguments: list[str] | None = None) -> None:
     known = json.loads(place.read_text("utf-8")) if place.is_file() else {}
     record = {
         "configuration": asdict(configuration),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
         "before": known.get("before") or lineage.stages_before(configuration.initial),
         "sources": [
             {"name": s.name, "licence": s.licence, "files": len(s.files), "sha256": data.digest(s.files)}
@@ -400,7 +421,7 @@ def main(arguments: list[str] | None = None) -> None:
         check = validation_check(given.shared, compressed=configuration.protocol == "scanner")
     run = Run(given.out, configuration, data.Bank(sources, flat=configuration.flat), check)
     print(f"step {run.step} of {configuration.steps}, on {run.device}", flush=True)
-    run.train()
+    run.train(until=given.until)
 
 
 if __name__ == "__main__":

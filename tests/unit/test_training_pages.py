@@ -144,6 +144,20 @@ def test_weights_that_were_made_again_are_held_against_those_that_ship(shared, t
         assert now < shipped
 
 
+def test_a_repeated_run_is_seen_by_its_first_steps(tmp_path, tissue_image):
+    images = tmp_path / "images"
+    images.mkdir()
+    PIL.Image.fromarray(tissue_image).save(images / "image.png")
+    same = ["--images", str(images), "--shared", str(tmp_path), "--pixels", "4", "--filters", "2", "--steps", "12"]
+    for name, options in {"shipped": [], "again": ["--until", "10"], "other": ["--seed", "2"]}.items():
+        train.main(["--out", str(tmp_path / name), "--threads", "1", *same, *options])
+    card = export.card_of(tmp_path / "shipped", "mine", "to test")
+    assert (card.training["threads"], card.training["torch"]) == (1, torch.__version__)
+    assert checkpoint.read(tmp_path / "again" / train.CHECKPOINT)[1]["step"] == 10
+    assert recipe.traced(card, tmp_path / "again") == ["step 10: the same weights as shipped"]
+    assert recipe.traced(card, tmp_path / "other") == ["step 10: other weights"]
+
+
 def test_a_run_that_started_from_others_names_them(tmp_path, tissue_image):
     images = tmp_path / "images"
     images.mkdir()
