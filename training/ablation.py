@@ -20,7 +20,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from training import baselines, checkpoint, costs, data, measures, pages, table
+from training import baselines, checkpoint, costs, data, machine, measures, pages, photographs, table
 from training.conditions import noisy_images
 from training.sources import COMPARED, MANY, SIDE, SOURCES, VALIDATION
 from training.train import CHECKPOINT, Configuration, Run, network_of
@@ -33,9 +33,12 @@ Variants = dict[str, tuple[Configuration, bool]]
 """Each variant's configuration, and whether it has the project's augmented sources."""
 
 
-def variants(steps: int) -> Variants:
+BASE = Configuration(flat=0.2, polish=0.9)
+"""As `paper` was trained, but for the number of steps."""
+
+
+def variants(base: Configuration) -> Variants:
     """Return what differs from `paper` in one choice."""
-    base = Configuration(steps=steps)
     return {
         "as paper": (base, True),
         "AdamW instead of SOAP": (dataclasses.replace(base, optimizer="adamw", rate=2e-3), True),
@@ -48,20 +51,19 @@ def variants(steps: int) -> Variants:
     }
 
 
-def capacities(steps: int) -> Variants:
+def capacities(base: Configuration) -> Variants:
     """Return the network with 16 to 64 filters."""
-    return {f"{n} filters": (Configuration(steps=steps, filters=n), True) for n in (16, 24, 32, 48, 64)}
+    return {f"{n} filters": (dataclasses.replace(base, filters=n), True) for n in (16, 24, 32, 48, 64)}
 
 
-def comparators(steps: int) -> Variants:
+def comparators(base: Configuration) -> Variants:
     """Return the networks of others, and ours with the filters of `paper`."""
-    base = Configuration(steps=steps)
     names = {"DnCNN, blind": "dncnn", "Residual MID": "residual-mid", "DRAN": "dran"}
     others = {title: (dataclasses.replace(base, architecture=name), True) for title, name in names.items()}
     return {"as paper": (base, True), **others}
 
 
-EXPERIMENTS: Mapping[str, Callable[[int], Variants]] = {
+EXPERIMENTS: Mapping[str, Callable[[Configuration], Variants]] = {
     "ablation": variants,
     "capacity": capacities,
     "comparators": comparators,
@@ -105,6 +107,14 @@ def trained(folder: Path, wanted: Variants) -> dict[str, baselines.Method]:
     return methods
 
 
+def sources_of(configuration: Configuration, shared: Path) -> tuple[data.Source, ...]:
+    """Return the project's own sources, with the photographs where a configuration has them."""
+    own = data.default_sources(shared)
+    if not configuration.photographs:
+        return own
+    return (*own, data.photographs_source(photographs.files(Path(configuration.photographs))))
+
+
 def compare(
     wanted: Variants,
     folder: Path,
@@ -128,8 +138,8 @@ def compare(
     for name, (configuration, augmented) in wanted.items():
         if only and name not in only:
             continue
-        sources = data.default_sources(shared) if augmented else data.paper_sources(shared)
-        bank = data.Bank(sources, flat=data.FLAT_SHARE if augmented else 0.0)
+        sources = sources_of(configuration, shared) if augmented else data.paper_sources(shared)
+        bank = data.Bank(sources, flat=configuration.flat if augmented else 0.0)
         run = Run(place_of(folder, name), configuration, bank)
         run.folder.mkdir(parents=True, exist_ok=True)
         run.train()
@@ -148,7 +158,8 @@ def compare(
             }
         )
         progress(f"{rows[-1]}")
-    return {"source": VALIDATION, "images": len(clean), "sigmas": list(SIGMAS), "rows": rows}
+    found = {"source": VALIDATION, "images": len(clean), "sigmas": list(SIGMAS), "rows": rows}
+    return found | {"machine": machine.processor()}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -160,13 +171,17 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--steps", type=int, default=3000, help="of each variant")
     options.add_argument("--images", type=int, default=100, help="validation patches")
     options.add_argument("--only", action="append", help="only this variant, by its name in the table; may be repeated")
+    options.add_argument("--photographs", default="", help="folder of training.photographs; left out, none are seen")
+    options.add_argument("--bf16", action=argparse.BooleanOptionalAction, default=BASE.bf16, help="as training.train")
     options.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves it to torch")
     options.add_argument("--table", type=Path, help="JSON to write")
     given = options.parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
+    base = dataclasses.replace(BASE, steps=given.steps, bf16=given.bf16, photographs=given.photographs)
+    wanted = EXPERIMENTS[given.experiment](base)
     found = compare(
-        EXPERIMENTS[given.experiment](given.steps),
+        wanted,
         given.out,
         given.shared,
         images=given.images,
@@ -177,7 +192,7 @@ def main(arguments: list[str] | None = None) -> None:
     pages.write_json(place, found)
     if given.experiment == "comparators":
         # On the pixels of the other methods: training.evidence measures those.
-        methods = trained(given.out, EXPERIMENTS[given.experiment](given.steps))
+        methods = trained(given.out, wanted)
         patches = given.shared / "data" / "patches"
         rows = table.measured(methods, patches, sources=COMPARED, sigmas=SIGMAS, seeds=1, count=MANY, progress=print)
         table.save(place.with_name(f"{place.stem}-compared.json"), rows, {})

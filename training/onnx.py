@@ -8,7 +8,6 @@ its size and the time for one patch of 96 x 96 px are printed.
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import time
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from training import pages
+from training import machine, pages
 from wsi_denoise.network import weights
 
 Weights = Mapping[str, npt.NDArray[np.float32]]
@@ -187,17 +186,8 @@ def measured(preset: str, path: Path, *, runs: int = 100) -> dict[str, Any]:
         "runs": runs,
         "largest_difference": float(f"{difference:.1e}"),
         "onnxruntime": onnxruntime.__version__,
-        "machine": f"one thread, {processor()}",
+        "machine": f"one thread, {machine.processor()}",
     }
-
-
-def processor() -> str:
-    """Return the processor's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -56,11 +56,14 @@ PACKAGES = (
         (
             "Blinds.jpg",
             "Dune.jpg",
+            "FreshFlower.jpg",
             "Garden.jpg",
             "GreenMeadow.jpg",
             "LadyBird.jpg",
             "RainDrops.jpg",
             "TwoWings.jpg",
+            "Wood.jpg",
+            "YellowFlower.jpg",
         ),
     ),
     Package(
@@ -70,7 +73,7 @@ PACKAGES = (
         "usr/share/wallpapers",
         tuple(
             f"{name}/contents/images/2560x1600.jpg"
-            for name in ("BytheWater", "ColorfulCups", "EveningGlow", "FallenLeaf", "OneStandsOut", "Path")
+            for name in ("BytheWater", "ColorfulCups", "EveningGlow", "FallenLeaf", "Grey", "OneStandsOut", "Path")
         ),
     ),
     Package(
@@ -82,11 +85,20 @@ PACKAGES = (
             "Dragonfly_by_Bolly.jpg",
             "Picture_0B_by_freespace.jpg",
             "Picture_1A_by_freespace.jpg",
+            "Wine_by_Jakkub_Mede.jpg",
             "aitzgorri_by_Aitzol_Berasategi.jpg",
+            "friends_by_Aitzol_Berasategi.jpg",
             "life_by_Aitzol_Berasategi.jpg",
             "picosdeeuropa_by_Aitzol_Berasategi.jpg",
             "seeding_by_Clements_Engelhardt.jpg",
         ),
+    ),
+    Package(
+        "lomiri-wallpapers-20.04",
+        "pool/main/l/lomiri-wallpapers/lomiri-wallpapers-20.04_20.04.0-2_all.deb",
+        "d44e89b8473aafe64a5b678f014862dc31335aaaf18665c544d985d854f1a709",
+        "usr/share/backgrounds",
+        ("Kleiber_by_Lukas_Baubkus.jpg",),
     ),
 )
 
@@ -107,7 +119,7 @@ def files(folder: Path = FOLDER) -> tuple[Path, ...]:
 
 
 def fetch(folder: Path = FOLDER) -> None:
-    """Get the pictures that are not there; 160 MB are read for all of them.
+    """Get the pictures that are not there; 170 MB are read for all of them.
 
     Raises
     ------

@@ -82,12 +82,13 @@ def _costs(folder: Path) -> str:
     file = folder / "costs.json"
     if not file.is_file():
         return MISSING
-    rows = sorted(pages.read_json(file)["rows"], key=lambda row: PRESETS.index(row["preset"]))
+    found = pages.read_json(file)
+    rows = sorted(found["rows"], key=lambda row: PRESETS.index(row["preset"]))
     lines = ["| preset | filters | parameters | kMAC a pixel | MPix/s on one thread |", "|---|---|---|---|---|"]
     for row in rows:
         figures = [row["filters"], f"{row['parameters']:,}", f"{row['kmac']:.1f}", f"{row['mpix_per_second']:.2f}"]
         lines.append(f"| {row['preset']} | {' | '.join(map(str, figures))} |")
-    return "\n".join([*lines, "", f"MPix/s of the network alone, on an AMD EPYC (Zen 4): {rows[0]['plan']}."])
+    return "\n".join([*lines, "", f"MPix/s of the network alone, {found['machine']}: {rows[0]['plan']}."])
 
 
 def _experiment(folder: Path, name: str) -> str:
@@ -109,7 +110,7 @@ def _experiment(folder: Path, name: str) -> str:
         lines.append(f"| {' | '.join([*cells, *(f'{figure:.2f}' for figure in figures)])} |")
     about = f"PSNR in dB on {found['images']} images of `{found['source']}`, and on their middles enlarged twice."
     if timed:
-        about += " MPix/s: as the daemon runs it, on one thread of the machine it was trained on."
+        about += f" MPix/s: as the daemon runs it, on one thread ({found['machine']})."
     return "\n".join([*lines, "", about])
 
 
@@ -185,9 +186,7 @@ NUCLEI = {
 PARTS: dict[str, Callable[[Path], str]] = {
     "fresh": lambda folder: table.markdown(_of_presets(folder)) or MISSING,
     "validation": lambda folder: table.markdown(_of_presets(folder, "-val")) or MISSING,
-    "compared": lambda folder: (
-        table.markdown(_beside(folder, "-compared", "baselines", "comparators-compared")) or MISSING
-    ),
+    "compared": lambda folder: table.markdown(_beside(folder, "-compared", *NOT_OURS)) or MISSING,
     "blind": lambda folder: table.markdown(_blind(folder)) or MISSING,
     "bm3d": lambda folder: table.markdown(_few(folder)) or MISSING,
     "ssim": lambda folder: _likeness(_of_presets(folder, "-compared")),

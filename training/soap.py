@@ -1,8 +1,8 @@
 """SOAP: Adam in the eigenvectors of Shampoo's preconditioner (Vyas et al., ICLR 2025, https://arxiv.org/abs/2409.11321).
 
 Denoising residuals is badly conditioned: the network has to carry the noise through to one part in a hundred before it
-can take it away. A gradient that is turned into the eigenvectors of its own covariance, and scaled there as Adam does,
-gets in a few hundred steps where AdamW does not get in thousands (docs/training.md#the-run). Packages have it too: for
+can take it away. So the gradient is turned into the eigenvectors of its own covariance, and scaled there as Adam does;
+what that brought is in docs/training.md#the-run. Packages have it too: for
 them a kernel's rows and columns are dimensions of their own, which here must not be.
 """
 

@@ -24,7 +24,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from training import checkpoint, comparators, corruption, data, lineage, photographs, widening
+from training import checkpoint, comparators, corruption, data, lineage, machine, photographs, widening
 from training.soap import SOAP
 from training.validation import validation_check
 from wsi_denoise.network import weights
@@ -34,6 +34,14 @@ CHECKPOINT = "checkpoint"
 TRACE = "trace.json"
 ALSO = 0.2
 """Weight of each source of ``--also``; those of the project add up to 0.95."""
+
+
+CHOICES = {
+    "protocol": tuple(corruption.CORRUPT),
+    "optimizer": ("soap", "adamw"),
+    "architecture": ("irunet", *comparators.NETWORKS),
+}
+"""What the fields of a configuration that are names may be."""
 
 
 @dataclass(frozen=True)
@@ -124,15 +132,38 @@ def loss_of(output: Tensor, clean: Tensor, sigma: Tensor, polish: float) -> Tens
         0: mean absolute error, each image weighted by 30 / (sigma + 10), so that weak noise, whose errors are small,
         counts like strong noise does. 1: mean over the images of log(mean square error + one grey level squared),
         scaled to the same size. Between: a blend.
+
+    Notes
+    -----
+    Beyond black or white nothing is an error where the truth is black or white: the output is clamped when it is used.
+
+    In an image without structure (:func:`is_smooth`) the square root of the mean fourth power stands for the mean
+    square: few pixels that are far off, which an eye takes for structure, weigh more than many that are a little off.
     """
     error = output - clean
+    beyond = ((clean >= 1.0) & (error > 0.0)) | ((clean <= 0.0) & (error < 0.0))
+    error = error.masked_fill(beyond, 0.0)
     weight = 30.0 / (sigma + 10.0)
     absolute = (error.abs().mean(dim=(1, 2, 3)) * weight).mean()
     if polish <= 0:
         return absolute
-    square = error.square().mean(dim=(1, 2, 3))
+    square = error.square()
+    fourth = (square.square().mean(dim=(1, 2, 3)) + 1e-12).sqrt()
+    square = torch.where(is_smooth(clean), fourth, square.mean(dim=(1, 2, 3)))
     logarithm = 0.01 * torch.log(square + (1.0 / 255.0) ** 2).mean()
     return (1.0 - polish) * absolute + polish * logarithm
+
+
+def is_smooth(clean: Tensor) -> Tensor:
+    """Whether neighbours differ by at most two grey levels everywhere, for each image: flat fields and soft ramps.
+
+    Parameters
+    ----------
+    clean : Tensor
+        (batch, 3, height, width) in [0, 1].
+    """
+    steps = [clean.diff(dim=axis).abs().amax(dim=(1, 2, 3)) for axis in (2, 3)]
+    return torch.maximum(*steps) < 2.5 / 255.0
 
 
 def network_of(configuration: Configuration) -> nn.Module:
@@ -374,12 +405,8 @@ def parser() -> argparse.ArgumentParser:
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, bool):
             options.add_argument(flag, action=argparse.BooleanOptionalAction, default=value)
-        elif name == "protocol":
-            options.add_argument(flag, choices=tuple(corruption.CORRUPT), default=value)
-        elif name == "optimizer":
-            options.add_argument(flag, choices=("soap", "adamw"), default=value)
-        elif name == "architecture":
-            options.add_argument(flag, choices=("irunet", *comparators.NETWORKS), default=value)
+        elif name in CHOICES:
+            options.add_argument(flag, choices=CHOICES[name], default=value)
         else:
             options.add_argument(flag, type=float if value is None else type(value), default=value)
     return options
@@ -405,10 +432,15 @@ def main(arguments: list[str] | None = None) -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     place = given.out / "run.json"
     known = json.loads(place.read_text("utf-8")) if place.is_file() else {}
+    check = None
+    if (given.shared / "data").is_dir():
+        check = validation_check(given.shared, compressed=configuration.protocol == "scanner")
+    run = Run(given.out, configuration, data.Bank(sources, flat=configuration.flat), check)
     record = {
         "configuration": asdict(configuration),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "machine": machine.described(torch.get_num_threads(), run.device.type),
         "before": known.get("before") or lineage.stages_before(configuration.initial),
         "sources": [
             {"name": s.name, "licence": s.licence, "files": len(s.files), "sha256": data.digest(s.files)}
@@ -416,10 +448,6 @@ def main(arguments: list[str] | None = None) -> None:
         ],
     }
     place.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    check = None
-    if (given.shared / "data").is_dir():
-        check = validation_check(given.shared, compressed=configuration.protocol == "scanner")
-    run = Run(given.out, configuration, data.Bank(sources, flat=configuration.flat), check)
     print(f"step {run.step} of {configuration.steps}, on {run.device}", flush=True)
     run.train(until=given.until)
 

@@ -88,6 +88,7 @@ def test_flat_crops_are_flat():
         crop = data.flat_crop(64, rng)
         assert float(crop.diff(dim=-1).abs().max()) < 0.02
         assert float(crop.diff(dim=-2).abs().max()) < 0.02
+        assert train.is_smooth(((crop * 255.0).round() / 255.0)[None]).all()
 
 
 def test_a_bank_without_files_says_so():
@@ -119,9 +120,19 @@ def test_kather_files_of_a_test_files_region_are_used_for_neither():
 
 
 @pytest.mark.shared
+def test_slides_are_trained_on_made_smaller(shared: Path):
+    (source,) = (source for source in data.default_sources(shared) if source.name.startswith("slides"))
+    assert (source.native, source.scales[1]) == (0.0, 0.5)
+    images = [image for file in source.files for image in data.load_all(file)]
+    assert [image.shape for image in images] == [(1101, 1101, 3), (3567, 4443, 3), (1525, 2033, 3)]
+    crops = data.Bank([source], flat=0.0).draw(8, 64, np.random.default_rng(1))
+    assert not train.is_smooth(crops).all()
+
+
+@pytest.mark.shared
 def test_nothing_that_is_evaluated_is_trained_on(shared: Path):
     trained = {file for source in data.default_sources(shared) for file in source.files}
-    pixels = {data.load(file).tobytes() for file in trained}
+    pixels = {image.tobytes() for file in trained for image in data.load_all(file)}
     _, kather = data.kather_split(data.images_in(shared / "data" / "patches" / "kather-crc-20x"))
     assert not trained & set(kather)
     assert not any(part in str(file) for file in trained for part in ("monuseg", "author-pairs", "/val/", "/test/"))
@@ -150,6 +161,29 @@ def test_loss_counts_the_same_relative_error_alike_at_every_sigma():
     weak = loss_of(clean + 0.01, clean, torch.tensor([0.0]), 0.0)
     strong = loss_of(clean + 0.06, clean, torch.tensor([50.0]), 0.0)
     assert float(weak) == pytest.approx(float(strong), rel=1e-3)
+
+
+@pytest.mark.parametrize("polish", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize(("truth", "beyond"), [(1.0, 0.1), (0.0, -0.1)])
+def test_beyond_black_or_white_is_no_error_where_the_truth_is_that(polish, truth, beyond):
+    clean, sigma = torch.full((1, 3, 8, 8), truth), torch.tensor([50.0])
+    at, there, back = (loss_of(clean + shift, clean, sigma, polish) for shift in (0.0, beyond, -beyond))
+    assert float(at) == float(there) < float(back)
+    grey = torch.full((1, 3, 8, 8), 0.97 if truth else 0.03)
+    assert float(loss_of(grey, grey, sigma, polish)) < float(loss_of(grey + beyond, grey, sigma, polish))
+
+
+def test_a_blob_in_a_flat_field_weighs_more_than_as_much_error_everywhere():
+    sigma = torch.tensor([50.0])
+    blob = torch.zeros(1, 3, 32, 32)
+    blob[:, :, 8:12, 8:12] = 0.08
+    everywhere = torch.full_like(blob, float(blob.square().mean().sqrt()))
+    flat, tissue = torch.full_like(blob, 0.5), torch.rand(1, 3, 32, 32) * 0.5 + 0.25
+    assert train.is_smooth(torch.cat([flat, tissue])).tolist() == [True, False]
+    of_blob, of_all = (float(loss_of(flat + error, flat, sigma, 1.0)) for error in (blob, everywhere))
+    assert of_blob > of_all + 0.01
+    on_tissue = [float(loss_of(tissue + error, tissue, sigma, 1.0)) for error in (blob, everywhere)]
+    assert on_tissue[0] == pytest.approx(on_tissue[1], rel=1e-4)
 
 
 @pytest.mark.parametrize("polish", [0.0, 0.5, 1.0])
