@@ -20,10 +20,11 @@ import numpy as np
 import PIL.Image
 import torch
 
-from training import baselines, checkpoint, costs, data, machine, measures, pages, photographs, table
+from training import baselines, checkpoint, costs, data, measures, pages, photographs, table
 from training.conditions import noisy_images
 from training.sources import COMPARED, MANY, SIDE, SOURCES, VALIDATION
 from training.train import CHECKPOINT, Configuration, Run, network_of
+from wsi_denoise.network import processor
 from wsi_denoise.network.irunet import IRUNet
 
 SIGMAS = (10, 25, 50)
@@ -159,7 +160,7 @@ def compare(
         )
         progress(f"{rows[-1]}")
     found = {"source": VALIDATION, "images": len(clean), "sigmas": list(SIGMAS), "rows": rows}
-    return found | {"machine": machine.processor()}
+    return found | {"machine": processor.here().name}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from training import machine, pages
+from training import pages
 from training.sources import SIDE
-from wsi_denoise.network import denoiser, weights
+from wsi_denoise.network import denoiser, processor, weights
 from wsi_denoise.network.irunet import IRUNet
 from wsi_denoise.settings import ComputeSettings
 
@@ -73,7 +73,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = argparse.ArgumentParser(prog="python -m training.costs", description=__doc__)
     options.add_argument("--table", type=Path, default=pages.TABLES / "costs.json", help="JSON to write")
     given = options.parse_args(arguments)
-    pages.write_json(given.table, {"machine": machine.processor(), "rows": of_presets()})
+    pages.write_json(given.table, {"machine": processor.here().name, "rows": of_presets()})
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from training import machine, pages
-from wsi_denoise.network import weights
+from training import pages
+from wsi_denoise.network import processor, weights
 
 Weights = Mapping[str, npt.NDArray[np.float32]]
 
@@ -186,7 +186,7 @@ def measured(preset: str, path: Path, *, runs: int = 100) -> dict[str, Any]:
         "runs": runs,
         "largest_difference": float(f"{difference:.1e}"),
         "onnxruntime": onnxruntime.__version__,
-        "machine": f"one thread, {machine.processor()}",
+        "machine": f"one thread, {processor.here().name}",
     }
 
 

@@ -118,7 +118,7 @@ class ComputeSettings(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the network runs.")
     backend: Literal["auto", "torch", "openvino"] = Field("auto", description="What runs it; OpenVINO only on a CPU.")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="Arithmetic of the network; auto takes half precision where the device has it."
+        "auto", description="Arithmetic of the network; auto takes half precision where the device is faster in it."
     )
     window: int = Field(
         0, ge=0, le=16, description="Window side in patches; 0 takes the measured default of the device."

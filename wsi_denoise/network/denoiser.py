@@ -23,6 +23,7 @@ import psutil
 from numpy.typing import NDArray
 
 from wsi_denoise.errors import DeviceOutOfMemory, SettingsInvalid
+from wsi_denoise.network import processor
 from wsi_denoise.network import weights as presets
 from wsi_denoise.network.plan import Backend, Plan, Precision
 from wsi_denoise.settings import ComputeSettings
@@ -97,7 +98,8 @@ def _precision(compute: ComputeSettings, device: str, backend: Backend) -> Preci
         return compute.precision
     if device == "cuda":
         return "fp16"
-    return "bf16" if cpu_has_bf16(backend) else "fp32"
+    cpu = processor.here()
+    return "bf16" if cpu_has_bf16(backend) and processor.gains_from_bf16(cpu.vendor, cpu.flags) else "fp32"
 
 
 @lru_cache
