@@ -79,7 +79,7 @@ class Configuration:
         Share of crops without structure; see :class:`training.data.Bank`.
     initial : str
         Name of a preset, or a run's checkpoint without its suffix, whose averaged weights are the start; empty for
-        random ones. Weights of a network with half as many filters are widened (:mod:`training.widening`).
+        random ones. Weights of a network with fewer filters are widened (:mod:`training.widening`).
     photographs : str
         Folder with the photographs of :mod:`training.photographs`, which are then trained on too; empty for none.
     bf16 : bool
@@ -250,7 +250,7 @@ class Run:
         if configuration.initial:
             start = initial_weights(configuration.initial)
             if start["head.bias"].numel() != configuration.filters:
-                start = widening.widened(start, configuration.seed)
+                start = widening.widened(start, configuration.filters, configuration.seed)
             self.network.load_state_dict(start)
         self.optimizer = optimizer_of(self.network, configuration)
         self.average = checkpoint.Averaged(self.network, configuration.decay)

@@ -1,7 +1,7 @@
 """A network made wider that gives the same output, as a start for training it on.
 
-Net2WiderNet (Chen, Goodfellow and Shlens, ICLR 2016): each channel stands twice, and what read it reads a share of each
-copy. The shares are drawn, so that the two copies do not stay alike.
+Net2WiderNet (Chen, Goodfellow and Shlens, ICLR 2016): channels stand more than once, and what read such a channel reads
+a share of each copy. The shares are drawn, so that the copies do not stay alike.
 """
 
 from __future__ import annotations
@@ -9,43 +9,71 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-_PARTS: Mapping[str, tuple[int, ...]] = {"r": (1, 2, 1)}
+Channels = npt.NDArray[np.intp]
+
+_READS: Mapping[str, tuple[int, ...]] = {"r": (1, 2, 1)}
 """Layers that read several others side by side: how many times the filters each of them has, in order."""
+_GIVES: Mapping[str, int] = {"b": 2}
+"""Layers that give more than the filters, and how many times as many."""
 
 
-def widened(weights: Mapping[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """Return the weights of an IRUNet with twice as many filters and the same output.
+def widened(weights: Mapping[str, Tensor], filters: int, seed: int) -> dict[str, Tensor]:
+    """Return the weights of an IRUNet with more filters and the same output.
 
     Parameters
     ----------
     weights : mapping of str to Tensor
         Of an :class:`wsi_denoise.network.irunet.IRUNet`: per layer a weight, (out, in, height, width), or (in, out,
         height, width) for the transposed ones, and a bias, (out,).
+    filters : int
+        At least as many as there are.
     seed : int
-        Draws the shares, uniform in 0.3 to 0.7.
+        Draws which channels stand more often than others, where `filters` is no multiple, and each copy's share.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer filters than before.
     """
+    before = weights["head.bias"].numel()
+    if filters < before:
+        raise ValueError(f"a network of {before} filters cannot be widened to {filters}")
     rng = np.random.default_rng([seed, 2])
-    filters = weights["head.bias"].numel()
-    return {name: _layer(name, value, filters, rng) for name, value in weights.items()}
+    copies, rest = divmod(filters, before)
+    # All layers add to one another somewhere, so that the same channels stand more often in all of them.
+    of = np.concatenate([np.tile(np.arange(before), copies), rng.permutation(before)[:rest]])
+    return {name: _layer(name, value, of, before, rng) for name, value in weights.items()}
 
 
-def _layer(name: str, value: Tensor, filters: int, rng: np.random.Generator) -> Tensor:
+def _layer(name: str, value: Tensor, of: Channels, before: int, rng: np.random.Generator) -> Tensor:
     layer, kind = name.rsplit(".", 1)
+    last = layer.rsplit(".", 1)[-1]
+    gives = np.concatenate([of + before * part for part in range(_GIVES.get(last, 1))])
     if kind == "bias":
-        return value.clone() if layer == "tail" else torch.cat([value, value])
+        return value.clone() if layer == "tail" else value[gives].clone()
     transposed = layer.startswith("up")
-    reads, gives = (0, 1) if transposed else (1, 0)
+    reading, giving = (0, 1) if transposed else (1, 0)
     if layer != "tail":
-        value = torch.cat([value, value], dim=gives)
+        value = value.index_select(giving, torch.from_numpy(gives))
     if layer == "head":
-        return value
-    # Each block of the channels that are read stands twice, one copy after the other within its block.
+        return value.contiguous()
     blocks = []
-    sizes = [filters * times for times in _PARTS.get(layer.rsplit(".", 1)[-1], (1,))]
-    for block in torch.split(value, sizes, dim=reads):
-        share = torch.from_numpy(rng.uniform(0.3, 0.7, tuple(block.shape[:2]))).to(block)[:, :, None, None]
-        blocks += [block * share, block * (1.0 - share)]
-    return torch.cat(blocks, dim=reads).contiguous()
+    sizes = [before * times for times in _READS.get(last, (1,))]
+    for block, times in zip(torch.split(value, sizes, dim=reading), _READS.get(last, (1,)), strict=True):
+        reads = np.concatenate([of + before * part for part in range(times)])
+        share = _shares(reads, block.shape[giving], rng)
+        turned = share.T if reading == 0 else share
+        blocks.append(block.index_select(reading, torch.from_numpy(reads)) * turned.to(block)[:, :, None, None])
+    return torch.cat(blocks, dim=reading).contiguous()
+
+
+def _shares(reads: Channels, given: int, rng: np.random.Generator) -> Tensor:
+    """Draw each copy's share, (given, copies), so that those of one channel add up to 1."""
+    drawn = rng.uniform(0.3, 0.7, (given, len(reads)))
+    total = np.zeros((given, reads.max() + 1))
+    np.add.at(total, (slice(None), reads), drawn)
+    return torch.from_numpy(drawn / total[:, reads])
