@@ -2,7 +2,8 @@
 
 Three experiments (``--experiment``): ``ablation``, variants that differ from `paper` in one choice; ``capacity``, the
 same network with more filters; ``comparators``, the networks of others (:mod:`training.comparators`). All of an
-experiment see the same crops with the same noise (the same seed and number of steps), and are measured on
+experiment see the same crops with the same noise (the same seed and number of steps; but for the one that is about the
+crops), and are measured on
 ``pcam-kaggle/val`` and, for what augmentation is about, on the same patches enlarged as if from a 40x scan. Nothing is
 chosen on a test source. The table goes to ``training/tables/EXPERIMENT.json``; a network that was trained before is not
 trained again.

@@ -1,7 +1,8 @@
 """Checkpoints of a training run: tensors as safetensors, everything else as JSON. No pickle.
 
 A checkpoint is two files that belong together, ``NAME.safetensors`` and ``NAME.json``; the second names the checksum of
-the first, and each is written beside its place and renamed, so that a run killed while saving can still be resumed.
+the first, and each is written beside its place and renamed, so that a run killed while saving can still be resumed
+(but for the instant between the two renames: then the checksum does not fit, which is said).
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Source:
     weight : float
         How often it is drawn from, relative to the other sources.
     native : float
-        Share of crops taken pixel by pixel; the others are rescaled.
+        Share of crops taken pixel by pixel, where the image is large enough; the others are rescaled.
     scales : (float, float)
         Range of the scale, drawn on a logarithmic axis; below 1 makes smaller. A source that shows JPEG stays
         at 0.5 and below.
@@ -117,6 +117,10 @@ def photographs_source(files: tuple[Path, ...]) -> Source:
     return Source(name, "GPL-2+ / CC-BY-4.0 / CC-BY-SA-4.0 / CC0-1.0", files, 0.18, 0.0, (0.2, 0.5), 0.5, again=0.2)
 
 
+PAPERS = "pcam-kaggle/train+extra"
+"""Name of the paper's own source."""
+
+
 def paper_sources(shared: Path) -> tuple[Source, ...]:
     """Return what the paper trains on: PCam patches as they are, neither rescaled nor recoloured.
 
@@ -127,7 +131,7 @@ def paper_sources(shared: Path) -> tuple[Source, ...]:
     """
     patches = shared / "data" / "patches" / "pcam-kaggle"
     files = (*images_in(patches / "train"), *images_in(patches / "extra"))
-    return (Source("pcam-kaggle/train+extra", "CC0-1.0", files, 1.0, 1.0, (1.0, 1.0), 0.0),)
+    return (Source(PAPERS, "CC0-1.0", files, 1.0, 1.0, (1.0, 1.0), 0.0),)
 
 
 def own_source(place: Path) -> Source:
@@ -294,7 +298,7 @@ def resized(piece: Tensor, side: int, rng: np.random.Generator) -> Tensor:
 
 
 def turned(crops: Tensor, rng: np.random.Generator) -> Tensor:
-    """Flip and turn by right angles, each half of the batch in its own way."""
+    """Flip and turn by right angles, each quarter of the batch in its own way."""
     parts = []
     for part in crops.chunk(4):
         flips = [axis for axis in (2, 3) if rng.random() < 0.5]
@@ -330,7 +334,7 @@ def recoloured(crops: Tensor, rng: np.random.Generator) -> Tensor:
 def flat_crop(side: int, rng: np.random.Generator) -> Tensor:
     """Make a crop without structure: one colour, or a soft ramp between two that are close.
 
-    Half of them have the near-white of glass; in half, channels are quite black or white.
+    Half of them have the near-white of glass; in half, each channel is quite black or white as often as not.
     """
     colour = rng.uniform(0.8, 1.0, 3) if rng.random() < 0.5 else rng.uniform(0.0, 1.0, 3)
     if rng.random() < 0.3:

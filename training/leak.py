@@ -78,7 +78,7 @@ def measured(methods: Mapping[str, baselines.Method], clean: Batch) -> list[dict
 
 def picture(methods: Mapping[str, baselines.Method], clean: Batch) -> Batch:
     """Return a part of one image as each method sees and gives it: noise down, methods across, the truth last."""
-    # Neither glass alone nor nuclei alone: the image of middling brightness.
+    # Neither glass alone nor nuclei alone: brighter than three quarters of the images.
     brightness = clean.mean(axis=(1, 2, 3))
     chosen = int(np.argsort(brightness)[3 * len(brightness) // 4])
     lines = []
@@ -98,8 +98,9 @@ def page(found: Mapping[str, Any]) -> str:
         "",
         "The paper's script seeds the random generator anew for each strength, so that one pattern of 96 x 96 pixels,",
         "scaled, corrupts every training image and every test image. A network that is trained so has the noise among",
-        "its weights: it subtracts a pattern that it knows. On that pattern its figures are those of the paper; on the",
-        "same images with other noise of the same strength little is removed, and a roll by one pixel is enough.",
+        "its weights: it subtracts a pattern that it knows. On that pattern the authors' weights have the figures of",
+        "the paper; on the same images with other noise of the same strength they gain little, and a roll by one pixel",
+        "is enough.",
         "",
         "    python -m training.leak",
         "",

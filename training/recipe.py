@@ -1,8 +1,9 @@
 """Train a shipped preset again as its card says: ``make train``, or ``python -m training.recipe paper --out runs``.
 
-A card holds everything that decides a run, the number of steps instead of the minutes that were given to it, and the
-same of each run that its first weights came from. The photographs are fetched where a run had them. At the end the new
-weights are held against those that ship, on the validation patches.
+A card holds the options of a run, the number of steps instead of the minutes that were given to it, and the same of
+each run that its first weights came from. Images and loss are those of today; where a card names other images, another
+preset is made in its place, and that is said. The photographs are fetched where a run had them.
+At the end the new weights are held against those that ship, on the validation patches.
 """
 
 from __future__ import annotations
@@ -70,6 +71,21 @@ def compared(card: weights.ModelCard, run: Path, shared: Path) -> list[str]:
     return [f"{name}: {now[name]:.2f} dB, as shipped {shipped[name]:.2f}" for name in shipped]
 
 
+def other_images(card: weights.ModelCard) -> list[str]:
+    """Return a line for each source of today that the card's last run did not see, and the other way round."""
+    known = manifest.known()
+    today = {
+        (source["name"], source["sha256"])
+        for source in (*known["sources"], known["photographs"])
+        if (source["name"] == data.PAPERS) == (card.protocol == "fixed-map")
+    }
+    seen = {(source.name, source.sha256) for source in card.trained_on if source.sha256}
+    return [
+        *(f"{name}: {card.name} saw other files under this name, or none" for name, _ in sorted(today - seen)),
+        *(f"{name}: not as {card.name} saw it" for name, _ in sorted(seen - today)),
+    ]
+
+
 def traced(card: weights.ModelCard, run: Path) -> list[str]:
     """Return a line for each step after which the weights of both runs were noted: whether they are the same bits.
 
@@ -92,7 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("preset", help="a preset that ships")
     options.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs; interrupted ones go on")
     options.add_argument("--shared", type=Path, default=data.shared_folder(), help="folder with data/")
-    options.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves it to torch")
+    options.add_argument("--threads", type=int, default=0, help="threads of torch; 0: those of the card")
     options.add_argument("--until", type=int, default=0, help="only the first steps of the last run, to compare them")
     options.add_argument("--show", action="store_true", help="print the commands and do nothing")
     given = options.parse_args(arguments)
@@ -102,11 +118,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if wrong:
         return 1
     card = weights.card(given.preset)
+    for line in other_images(card):
+        print(f"another preset than the one that ships: {line}", file=sys.stderr)
+    threads = given.threads or int(card.training.get("threads", 0))
     if not given.show and any(stage.get("photographs") for stage in stages_of(card)):
         photographs.fetch(given.out / "photographs")
     for folder, what in runs_of(card, given.out):
         until = ["--until", str(given.until)] if given.until and folder.name == card.name else []
-        whole = ["--out", str(folder), "--shared", str(given.shared), "--threads", str(given.threads), *what, *until]
+        whole = ["--out", str(folder), "--shared", str(given.shared), "--threads", str(threads), *what, *until]
         print("python -m training.train", *whole, flush=True)
         if not given.show:
             train.main(whole)

@@ -177,6 +177,16 @@ def test_a_run_that_started_from_others_names_them(tmp_path, tissue_image):
     assert card.samples_seen > first["samples"] + second["samples"] > 0
 
 
+def test_a_recipe_says_where_todays_images_are_not_those_of_the_card():
+    card = weights.card("reproduce-paper")
+    assert recipe.other_images(card) == []
+    (source,) = (source for source in card.trained_on if source.sha256)
+    other = dataclasses.replace(card, trained_on=(dataclasses.replace(source, sha256="0" * 64),))
+    today, seen = recipe.other_images(other)
+    assert today == f"{data.PAPERS}: reproduce-paper saw other files under this name, or none"
+    assert seen == f"{data.PAPERS}: not as reproduce-paper saw it"
+
+
 def test_the_manifest_says_what_is_missing_and_how_to_get_it(tmp_path, capsys):
     assert manifest.main(["--shared", str(tmp_path)]) == 1
     told = capsys.readouterr().err
