@@ -264,7 +264,7 @@ class DiskFull(OutputError):
 class OutputExists(OutputError):
     code = "output_exists"
     happened = "The output file exists already and is not of this job"
-    advice = "Move it away, or set output.overwrite = true."
+    advice = "Move it away. output.overwrite = true replaces outputs of the same slide with other settings only."
 
 
 class OutputUnwritable(OutputError):

@@ -21,7 +21,6 @@ def output_path(
     facts: Mapping[str, Any],
     *,
     taken: Callable[[Path], bool],
-    overwrite: bool = False,
 ) -> Path:
     """Return where a derived slide is written.
 
@@ -36,30 +35,29 @@ def output_path(
     facts : mapping
         Provenance: fingerprint, preset, settings, region.
     taken : callable
-        Whether a path is the output of other work.
-    overwrite : bool
-        Take the plain name all the same.
+        Whether a path is the output of other work, and must not be replaced.
     """
     name = relative.name
     preset = facts["preset"]
     if preset != DEFAULT_PRESET:
         name += f".{preset}"
     region = facts.get("region")
-    if region:
-        x, y, width, height = region
-        return folder / relative.parent / f"{_fitting(name)}.trial-{x}-{y}-{width}x{height}.tiff"
-    plain = folder / relative.parent / f"{_fitting(name)}.denoised.tiff"
-    if overwrite or not taken(plain):
+    kind = ".trial-{}-{}-{}x{}.tiff".format(*region) if region else ".denoised.tiff"
+    # A trial's name has no room to spare: four numbers of a large slide.
+    fitting = _fitting(name, max(0, len(kind) - len(".denoised.tiff")))
+    plain = folder / relative.parent / f"{fitting}{kind}"
+    if not taken(plain):
         return plain
     key = json.dumps([facts["fingerprint"], facts["settings"], facts["model_sha256"]], sort_keys=True)
     digits = hashlib.sha256(key.encode()).hexdigest()[:8]
-    return plain.with_name(f"{_fitting(name)}.{digits}.denoised.tiff")
+    return plain.with_name(f"{fitting}.{digits}{kind}")
 
 
-def _fitting(name: str) -> str:
+def _fitting(name: str, longer: int) -> str:
     """Shorten a name at its front, so that the suffixes still fit; the end of a name tells more."""
     raw = name.encode("utf-8", "surrogateescape")
-    if len(raw) <= LONGEST - _ROOM:
+    most = LONGEST - _ROOM - longer
+    if len(raw) <= most:
         return name
     digits = hashlib.sha256(raw).hexdigest()[:8]
-    return digits + "~" + raw[-(LONGEST - _ROOM - 9) :].decode("utf-8", "ignore")
+    return digits + "~" + raw[-(most - 9) :].decode("utf-8", "ignore")

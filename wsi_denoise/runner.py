@@ -115,6 +115,7 @@ class Runner:
             When even that cannot be written down; the lease will expire, and the job be taken up again.
         """
         _log.info("job %d: attempt %d", job.id, job.attempts)
+        self._spool = None
         try:
             with self._heartbeat.on(job):
                 result, spool = self._denoise(job)
@@ -215,7 +216,6 @@ class Runner:
             _log.info("job %d: %s; %s", job.id, plan.work.plan, plan.tissue_note or "tissue found")
             self._promises.reserve(self._needs(settings, plan))
 
-        self._spool = None
         result = denoise_slide(
             request,
             self._cluster,
@@ -252,8 +252,7 @@ class Runner:
                 settings.output.folder,
                 Path(job.relative),
                 facts,
-                taken=lambda file: file.exists() and not replaceable(file, facts),
-                overwrite=settings.output.overwrite,
+                taken=lambda file: file.exists() and not replaceable(file, facts, overwrite=settings.output.overwrite),
             )
 
         maps = None if job.region else settings.jobs.state / "maps" / f"{job.id}.npz"

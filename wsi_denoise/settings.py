@@ -75,7 +75,7 @@ class OutputSettings(Section):
     )
     overwrite: bool = Field(
         False,  # noqa: FBT003
-        description="Replace an output of other settings, after the new one has been verified.",
+        description="Replace an output of the same slide with other settings, after the new one has been verified.",
     )
     mode: str = Field(
         "",

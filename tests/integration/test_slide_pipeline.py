@@ -411,6 +411,29 @@ def test_an_output_of_other_settings_is_replaced_only_when_asked(strip):
     assert strip.left_over() == []
 
 
+def test_the_output_of_another_slide_is_never_replaced(strip, clean):
+    strip.run()
+    first = strip.output.read_bytes()
+    tifffile.imwrite(strip.slide, np.ascontiguousarray(clean[:600, ::-1]), photometric="rgb", tile=(256, 256))
+    with pytest.raises(OutputExists):
+        strip.run(overwrite=True)
+    assert strip.output.read_bytes() == first
+    assert strip.left_over() == []
+
+
+def test_a_folder_that_cannot_be_flushed_does_not_undo_what_is_published(strip, monkeypatch):
+    flushed = []
+
+    def refuse(handle):
+        flushed.append(handle)
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr("wsi_denoise.processing.slide.os.fsync", refuse)
+    strip.run()
+    assert flushed
+    assert strip.output.is_file()
+
+
 def test_a_cancelled_slide_stops_and_publishes_nothing(strip):
     def stop() -> None:
         if strip.seen and strip.seen[-1].done:

@@ -53,6 +53,15 @@ def test_a_trial_is_named_by_its_region():
     assert other != found
 
 
+def test_a_trial_with_other_settings_gets_another_name():
+    trial = {**FACTS, "region": [96, 0, 500, 400]}
+    first, second = (output_path(FOLDER, Path("a.svs"), {**trial, "settings": {"x": x}}, taken=taken) for x in (1, 2))
+    assert first != second
+    assert first.name.endswith(".trial-96-0-500x400.tiff")
+    large = {**FACTS, "region": [123456, 234567, 345678, 456789]}
+    assert len(output_path(FOLDER, Path("a" * 240 + ".svs"), large, taken=taken).name) <= 250
+
+
 def test_a_taken_name_gets_digits_that_stay_the_same():
     plain = output_path(FOLDER, Path("a.svs"), FACTS, taken=free)
     first = output_path(FOLDER, Path("a.svs"), FACTS, taken=taken)
@@ -69,11 +78,6 @@ def test_other_work_gets_other_digits(key):
     assert output_path(FOLDER, Path("a.svs"), FACTS, taken=taken) != output_path(
         FOLDER, Path("a.svs"), other, taken=taken
     )
-
-
-def test_overwrite_takes_the_plain_name():
-    found = output_path(FOLDER, Path("a.svs"), FACTS, taken=taken, overwrite=True)
-    assert found.name == "a.svs.denoised.tiff"
 
 
 def test_only_the_plain_name_is_asked_for():

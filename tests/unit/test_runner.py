@@ -5,6 +5,8 @@ import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +15,7 @@ from wsi_denoise.heartbeat import Heartbeat
 from wsi_denoise.jobs import database
 from wsi_denoise.jobs.states import DEATHS, JobState
 from wsi_denoise.jobs.store import JobStore
+from wsi_denoise.processing.blocks import Interrupted
 from wsi_denoise.runner import Runner
 from wsi_denoise.settings import load
 
@@ -203,6 +206,37 @@ def test_after_the_third_death_other_slides_go_first(store, clock, job, dies, fo
     assert "3 in a row before a block was finished" in store.events(job.id)[-1].message
     clock.now += timedelta(seconds=11)
     assert store.claim(another, 600).id == job.id
+
+
+def test_a_changed_slide_does_not_take_the_spool_of_the_job_before(settings, store, job, monkeypatch):
+    """A job that is given back keeps its blocks, whatever becomes of the next one."""
+    kept = settings.jobs.state / "spool" / "of-the-first"
+
+    def interrupted(_request, _cluster, *, on_plan, **_named):
+        kept.mkdir(parents=True)
+        (kept / "00000-00000.block").write_bytes(b"hours of work")
+        plan = SimpleNamespace(
+            work=SimpleNamespace(spool=kept, width=9, height=9, plan="", lattice=SimpleNamespace(block_shape=(1, 1))),
+            info=SimpleNamespace(width=9, height=9, mpp=None),
+            tissue_note="",
+        )
+        on_plan(plan)
+        raise Interrupted("quiet hours have begun")
+
+    monkeypatch.setattr("wsi_denoise.runner.denoise_slide", interrupted)
+    monkeypatch.setattr("wsi_denoise.runner.facts_of", lambda _info: {})
+    slide = Path(job.slide).with_name("b.tiff")
+    slide.write_bytes(b"slide")
+    known = {"preset": "paper", "origin": "test"}
+    seen = store.see(slide, "b.tiff", size_bytes=5, mtime_ns=slide.stat().st_mtime_ns, **known)
+    second = store.queue(seen.id, fingerprint="b" * 64, settings={}, settings_hash="s", **known)
+    daemon = store.register_daemon()
+    with Heartbeat(store, daemon, settings) as heartbeat:
+        runner = Runner(settings, store, daemon, BrokenCluster(WorkerLost("")), heartbeat, threading.Event())
+        assert runner.run(store.claim(daemon, 60, only=job.id)).state is JobState.QUEUED
+        slide.write_bytes(b"changed while it waited")
+        assert runner.run(store.claim(daemon, 60, only=second.id)).error_code == "slide_changed"
+    assert list(kept.iterdir())
 
 
 def test_the_end_is_written_down_once_the_database_takes_it(settings, store, job, attempt, monkeypatch, caplog):

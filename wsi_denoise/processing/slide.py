@@ -52,7 +52,7 @@ class Request:
     check_source : callable
         Raises SlideChanged or SlideVanished when the source is no longer what was fingerprinted.
     overwrite : bool
-        Replace an output of other settings.
+        Replace an output of the same slide with other settings.
     """
 
     path: Path
@@ -232,7 +232,7 @@ def publish(part: Path, target: Path, facts: Mapping[str, Any], *, overwrite: bo
     """Give a verified file its final name, in one step.
 
     A file of that name is replaced only when it is of the same content, model and settings (we died between publishing
-    and writing the record), or with `overwrite` when we made it.
+    and writing the record), or with `overwrite` when we made it from the same content.
 
     Raises
     ------
@@ -260,13 +260,16 @@ def publish(part: Path, target: Path, facts: Mapping[str, Any], *, overwrite: bo
 def replaceable(target: Path, facts: Mapping[str, Any], *, overwrite: bool = False) -> bool:
     """Whether an existing file was made by the same work; see :func:`publish`."""
     found = provenance.of_file(target)
-    return found is not None and (overwrite or provenance.same_work(found, facts))
+    return found is not None and (
+        provenance.same_work(found, facts) or (overwrite and provenance.same_content(found, facts))
+    )
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring the new name itself to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    """Bring the new name itself to the disk, where that can be asked for: the file has its name already."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -41,6 +41,11 @@ def same_work(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(one.get(key) == other.get(key) for key in keys)
 
 
+def same_content(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two files were made from the same part of the same content, however they were made."""
+    return bool(one.get("fingerprint")) and all(one.get(key) == other.get(key) for key in ("fingerprint", "region"))
+
+
 def of_file(path: Path) -> dict[str, Any] | None:
     """Return the provenance in a TIFF, or None for any other file."""
     import tifffile  # noqa: PLC0415 - the pure part above is used without it
