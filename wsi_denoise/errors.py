@@ -329,6 +329,13 @@ class NoWorkers(ClusterError):
     outlasts = True
 
 
+class WorkerDiffers(ClusterError):
+    code = "worker_differs"
+    happened = "A worker has another version of the program or of the weights than the slide was planned with"
+    advice = "Install the same version everywhere and restart daemon and workers; the job is tried again by itself."
+    outlasts = True
+
+
 class SchedulerUnreachable(ClusterError):
     code = "scheduler_unreachable"
     happened = "The Dask scheduler cannot be reached"

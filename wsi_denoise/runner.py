@@ -44,9 +44,12 @@ from wsi_denoise.processing.slide import Request, Result, denoise_slide, replace
 from wsi_denoise.processing.spool import Spool
 from wsi_denoise.processing.values import SlidePlan, facts_of
 from wsi_denoise.settings import Settings
+from wsi_denoise.slide.base import SourceFile, as_found
 
 _log = logging.getLogger(__name__)
 
+FILES_WATCHED = 64
+"""Files of a slide that workers look at with each block; an NGFF image has thousands. All are looked at in the end."""
 PROGRESS_SECONDS = 1.0
 WRITE_SECONDS = 15.0
 """Longest pause between two tries to write down how a job ended."""
@@ -203,7 +206,6 @@ class Runner:
         card = weights.card(job.preset)
         if card.not_for_slides and not settings.model.allow_unsafe:
             raise PresetNotForSlides(job.preset)
-        self._check_source(job)
         request = self._request(job, settings)
         planned: list[SlidePlan] = []
 
@@ -255,6 +257,9 @@ class Runner:
                 taken=lambda file: file.exists() and not replaceable(file, facts, overwrite=settings.output.overwrite),
             )
 
+        def check() -> None:
+            self._check_source(job)
+
         maps = None if job.region else settings.jobs.state / "maps" / f"{job.id}.npz"
         return Request(
             path=Path(job.slide),
@@ -263,9 +268,10 @@ class Runner:
             preset=job.preset,
             output=name,
             maps=maps,
-            check_source=lambda: self._check_source(job),
+            check_source=check,
             overwrite=settings.output.overwrite,
             region=job.region,
+            files=self._check_source(job),
             overview=settings.jobs.state / "overviews" / f"{job.id}.tiff",
         )
 
@@ -318,8 +324,8 @@ class Runner:
         except WsiDenoiseError as failure:
             _log.warning("job %d: %s", job.id, failure)
 
-    def _check_source(self, job: Job) -> None:
-        """Compare size and time with those that were fingerprinted.
+    def _check_source(self, job: Job) -> tuple[SourceFile, ...]:
+        """Compare size and time with those that were fingerprinted, and return what workers compare with.
 
         Raises
         ------
@@ -327,9 +333,13 @@ class Runner:
             From reading them.
         SlideChanged
         """
-        now = snapshot(slide_files(Path(job.slide)))
+        files = slide_files(Path(job.slide))
+        # Before the comparison: what replaces the slide in between must not be taken for it.
+        watched = tuple(as_found(path) for path in files[:FILES_WATCHED])
+        now = snapshot(files)
         if (now.size_bytes, now.mtime_ns) != (job.size_bytes, job.mtime_ns):
             raise SlideChanged(f"job {job.id}")
+        return watched
 
     def _progress(self, job: Job, progress: Progress) -> None:
         now = time.monotonic()

@@ -91,7 +91,7 @@ def plan_of(path: Path, folder: Path) -> SlidePlan:
 def denoised(plan: SlidePlan, read: block.Read) -> tuple[Pixels, float]:
     """Return denoised pixels, (height, width, 3) uint8, and the PSNR of the change in dB."""
     work = plan.work
-    device = network.cached(work.preset, work.plan, 1)
+    device = network.cached(work.preset, work.plan, 1, sha256=work.model_sha256)
     result = np.empty((work.height, work.width, 3), np.uint8)
     error, samples = 0.0, 0
     for index in work.lattice.blocks():

@@ -41,6 +41,7 @@ from wsi_denoise.processing.values import SlidePlan
 from wsi_denoise.quality import patchmap
 from wsi_denoise.settings import Settings, load
 from wsi_denoise.slide import provenance
+from wsi_denoise.slide.base import as_found
 from wsi_denoise.slide.lattice import BlockIndex, level_sizes
 from wsi_denoise.slide.verify import sha256
 
@@ -152,6 +153,7 @@ class Case:
             output=lambda _facts: self.output,
             maps=self.maps,
             check_source=check_source,
+            files=(as_found(self.slide),),
             **wishes,
         )
 
@@ -622,9 +624,11 @@ def test_nothing_works_on_a_bad_slide_any_more_when_that_is_told(clean, tmp_path
         offset, length = page.dataoffsets[0], page.databytecounts[0]
 
     def damage(_plan: SlidePlan) -> None:  # not before: the thumbnail of a slide of one level needs every tile
+        status = slide.stat()
         with slide.open("r+b") as file:
             file.seek(offset)
             file.write(bytes(length))
+        os.utime(slide, ns=(status.st_atime_ns, status.st_mtime_ns))  # a disk that rots does not say so
 
     settings = settings_in(tmp_path, compute__threads=2)
     with connect(settings) as two:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from wsi_denoise import __version__
 from wsi_denoise.network.denoiser import Denoiser
 from wsi_denoise.network.plan import Plan
 from wsi_denoise.processing.block import denoise_region, encode, read_mirrored, run_block
@@ -66,6 +67,8 @@ def work_of(pixels: Pixels, spool: Path, **changes) -> SlideWork:
         encoding=Encoding("deflate"),
         spool=spool,
         max_megapixels=100,
+        model_sha256="",
+        version=__version__,
     )
     return replace(work, **changes)
 

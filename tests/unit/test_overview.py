@@ -69,7 +69,8 @@ def assembled(tmp_path, tissue_image):
     work = SlideWork(
         path=tmp_path / "none", width=width, height=height, offset=(0, 0), preset="paper",
         plan=Plan("cpu", "torch", "fp32", 2, 2), halo=0, background="keep", glass=(255, 255, 255),
-        encoding=Encoding("deflate"), spool=tmp_path / "spool", max_megapixels=1e4, overview=True,
+        encoding=Encoding("deflate"), spool=tmp_path / "spool", max_megapixels=1e4, model_sha256="",
+        version="", overview=True,
     )  # fmt: skip
     nothing = np.zeros(work.lattice.patch_shape, np.bool_)
     read = lambda x, y, width, height: before[y : y + height, x : x + width]  # noqa: E731

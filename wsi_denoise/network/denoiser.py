@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from wsi_denoise.errors import DeviceOutOfMemory, SettingsInvalid
+from wsi_denoise.errors import DeviceOutOfMemory, SettingsInvalid, WorkerDiffers
 from wsi_denoise.network import processor
 from wsi_denoise.network import weights as presets
 from wsi_denoise.network.plan import Backend, Plan, Precision
@@ -206,16 +206,27 @@ def _backend(preset: str | IRUNet, plan: Plan, callers: int, number: int) -> _Ba
 _making = threading.Lock()
 
 
-def cached(preset: str, plan: Plan, callers: int, number: int = 0) -> Denoiser:
-    """Return this process's denoiser; loading and compiling take a moment.
+def cached(preset: str, plan: Plan, callers: int, number: int = 0, *, sha256: str) -> Denoiser:
+    """Return this process's denoiser with just these weights; loading and compiling take a moment.
 
     The threads of a worker begin their first blocks at the same time: one makes the denoiser, and the others wait for
     it. Two that load OpenVINO's plugin at once are twice the work.
+
+    Raises
+    ------
+    WorkerDiffers
+        When the preset's weights are others now than `sha256` names: the program was upgraded under its own feet, or
+        another host has another version.
     """
     with _making:
-        return _cached(preset, plan, callers, number)
+        return _cached(preset, plan, callers, number, sha256)
 
 
 @lru_cache(maxsize=2)
-def _cached(preset: str, plan: Plan, callers: int, number: int) -> Denoiser:
-    return Denoiser(preset, plan, callers=callers, number=number)
+def _cached(preset: str, plan: Plan, callers: int, number: int, sha256: str) -> Denoiser:
+    made = Denoiser(preset, plan, callers=callers, number=number)
+    # After loading, which compares weights and card: whichever of them was replaced before, it shows now.
+    found = presets.card(preset).sha256
+    if found != sha256:
+        raise WorkerDiffers(f"weights {found[:12]} of {preset}, planned with {sha256[:12]}")
+    return made

@@ -138,7 +138,7 @@ class Blocks:
         self.work = work
         self.indices = list(work.lattice.blocks())
         self._slide = reader.open_cached(work.path, max_megapixels=work.max_megapixels)
-        self._denoiser = network.cached(work.preset, work.plan, 1)
+        self._denoiser = network.cached(work.preset, work.plan, 1, sha256=work.model_sha256)
         self._padded: dict[BlockIndex, Any] = {}
         self._pairs: dict[BlockIndex, Any] = {}
 
@@ -238,7 +238,7 @@ def _together(
 def warm(work: SlideWork) -> None:
     """Have a worker open the slide, and load and compile the network."""
     reader.open_cached(work.path, max_megapixels=work.max_megapixels)
-    denoiser = network.cached(work.preset, work.plan, tasks.callers(), tasks.number())
+    denoiser = network.cached(work.preset, work.plan, tasks.callers(), tasks.number(), sha256=work.model_sha256)
     for number, patches in enumerate(work.plan.sides):
         side, fitted = patches * PATCH + 2 * work.halo, bool(number >= PREPARED and work.plan.fitted)
         denoiser.denoise(np.zeros((1 if fitted else work.plan.batch, side, side, 3), np.uint8), fitted=fitted)

@@ -30,6 +30,7 @@ from wsi_denoise.processing.waiting import Watch
 from wsi_denoise.quality.verdict import Judgement, judge
 from wsi_denoise.settings import Settings
 from wsi_denoise.slide import provenance
+from wsi_denoise.slide.base import SourceFile
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +54,8 @@ class Request:
         Raises SlideChanged or SlideVanished when the source is no longer what was fingerprinted.
     overwrite : bool
         Replace an output of the same slide with other settings.
+    files : tuple of SourceFile
+        What was fingerprinted.
     """
 
     path: Path
@@ -65,6 +68,7 @@ class Request:
     overwrite: bool = False
     region: tuple[int, int, int, int] | None = None
     overview: Path | None = None
+    files: tuple[SourceFile, ...] = ()
 
     @property
     def spool(self) -> Path:
@@ -74,7 +78,7 @@ class Request:
     @property
     def planning(self) -> tuple[Any, ...]:
         """Arguments of :func:`wsi_denoise.processing.tasks.plan_slide`."""
-        return self.path, self.fingerprint, self.settings, self.preset, self.spool, self.region
+        return self.path, self.fingerprint, self.settings, self.preset, self.spool, self.region, self.files
 
 
 @dataclass(frozen=True)

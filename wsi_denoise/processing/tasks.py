@@ -23,11 +23,11 @@ import imagecodecs
 import numpy as np
 from distributed import get_worker
 
-from wsi_denoise import space
-from wsi_denoise.errors import RegionOutside, VerificationFailed, WsiDenoiseError
+from wsi_denoise import __version__, space
+from wsi_denoise.errors import RegionOutside, VerificationFailed, WorkerDiffers, WsiDenoiseError
 from wsi_denoise.network import denoiser as network
 from wsi_denoise.network import weights
-from wsi_denoise.processing.block import run_block
+from wsi_denoise.processing.block import Read, run_block
 from wsi_denoise.processing.spool import Spool, SpooledBlock, folder_name
 from wsi_denoise.processing.values import BlockLost, BlockReport, Mask, SlidePlan, SlideWork
 from wsi_denoise.quality import noise, patchmap, structure
@@ -35,7 +35,7 @@ from wsi_denoise.quality.evidence import Evidence
 from wsi_denoise.quality.structure import Edges
 from wsi_denoise.settings import Settings
 from wsi_denoise.slide import overview, provenance, reader, tissue
-from wsi_denoise.slide.base import Slide, SlideInfo
+from wsi_denoise.slide.base import Slide, SlideInfo, SourceFile, check_files
 from wsi_denoise.slide.encoding import Encoding, Pixels
 from wsi_denoise.slide.lattice import BLOCK, PATCH, TILE, BlockIndex, Lattice, level_sizes, tile_shape
 from wsi_denoise.slide.pyramid import Bands, Header, Level, write_pyramid
@@ -70,6 +70,7 @@ def plan_slide(
     preset: str,
     spool: Path,
     region: tuple[int, int, int, int] | None = None,
+    files: tuple[SourceFile, ...] = (),
 ) -> SlidePlan:
     """Open a slide, find its tissue, and choose device and numerics.
 
@@ -84,6 +85,8 @@ def plan_slide(
         Folder of all spool folders.
     region : tuple of int, optional
         (x, y, width, height) at level 0; what lies beyond the slide is cut off.
+    files : tuple of SourceFile
+        What `fingerprint` is of; they must not have changed.
 
     Raises
     ------
@@ -92,6 +95,7 @@ def plan_slide(
     limit = settings.limits.megapixels
     card = weights.card(preset)
     plan = network.choose(settings.compute)
+    check_files(files)
     slide = reader.open_cached(path, max_megapixels=limit)
     info = slide.info
     x, y, width, height = _inside(region, info)
@@ -127,6 +131,9 @@ def plan_slide(
         encoding=Encoding(output.compression, output.quality, output.subsampling),
         spool=spool / folder_name(fingerprint, key),
         max_megapixels=limit,
+        model_sha256=card.sha256,
+        version=__version__,
+        files=files,
         overview=region is None and overview.needed(slide),
     )
     facts = {
@@ -137,6 +144,7 @@ def plan_slide(
         "source_name_sha256": _digest(path.name),
     }
     small = None if region is not None else _jpeg(thumbnail)
+    check_files(files)
     return SlidePlan(work, info, mask.patches, mask.note, card.sha256, provenance.describe(facts), facts, small)
 
 
@@ -184,8 +192,10 @@ def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> BlockRep
 
     Raises
     ------
-    SlideError, SourceError, DeviceOutOfMemory, DiskFull, OutputUnwritable
+    SlideError, SourceError, WorkerDiffers, DeviceOutOfMemory, DiskFull, OutputUnwritable
     """
+    if work.version != __version__:
+        raise WorkerDiffers(f"version {__version__}, planned by {work.version}")
     started = work.spool / f"{index}.started"
     spool = Spool(work.spool)
     # It is done again only when its worker died after writing it and before saying so; the folder's name stands for
@@ -199,13 +209,29 @@ def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> BlockRep
         with _first_alone():
             # The mark of whoever dies in the next lines: a lost worker's other blocks are innocent.
             started.write_text(str(os.getpid()), "ascii")
+            check_files(work.files)
             slide = reader.open_cached(work.path, max_megapixels=work.max_megapixels)
-            denoiser = network.cached(work.preset, work.plan, callers(), number())
-            report = run_block(work, index, tissue_of_block, slide.read, denoiser)
+            denoiser = network.cached(work.preset, work.plan, callers(), number(), sha256=work.model_sha256)
+            report = run_block(work, index, tissue_of_block, _reading(slide, work.files), denoiser)
             started.unlink(missing_ok=True)
     except OSError as error:
         raise space.of_writing(error, work.spool) from error
     return report
+
+
+def _reading(slide: Slide, files: tuple[SourceFile, ...]) -> Read:
+    """Return what reads pixels, and lets go of none when the files were replaced meanwhile.
+
+    The folder in the spool has the fingerprint of what was hashed: a block of other content in it would be taken for
+    done when the right content is back.
+    """
+
+    def read(x: int, y: int, width: int, height: int) -> Pixels:
+        pixels = slide.read(x, y, width, height)
+        check_files(files)
+        return pixels
+
+    return read
 
 
 def sent_block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> tuple[BlockReport, bytes]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from wsi_denoise.errors import WsiDenoiseError
 from wsi_denoise.network.plan import Plan
-from wsi_denoise.slide.base import SlideInfo
+from wsi_denoise.slide.base import SlideInfo, SourceFile
 from wsi_denoise.slide.encoding import Encoding
 from wsi_denoise.slide.lattice import BlockIndex, Lattice
 
@@ -42,6 +42,10 @@ class SlideWork:
         Folder of the finished blocks.
     max_megapixels : float
         Limit when the slide is opened.
+    model_sha256, version : str
+        Of the weights, and of the program that made the plan: every worker must have the same.
+    files : tuple of SourceFile
+        What must not change while blocks are read.
     overview : bool
         Whether the blocks keep the source at level 2 as well, for an overview of a slide without smaller levels.
     """
@@ -58,6 +62,9 @@ class SlideWork:
     encoding: Encoding
     spool: Path
     max_megapixels: float
+    model_sha256: str
+    version: str
+    files: tuple[SourceFile, ...] = ()
     overview: bool = False
 
     @property

@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -357,6 +357,52 @@ def check_unchanged(path: Path, size: int, mtime_ns: int) -> None:
     found = stat_source(path)
     if (found.st_size, found.st_mtime_ns) != (size, mtime_ns):
         raise SlideChanged(path.name)
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """A file of a slide, as it was when its content was fingerprinted.
+
+    Parameters
+    ----------
+    path : Path
+    size : int
+        Bytes.
+    mtime_ns : int
+        Time of change, nanoseconds since 1970.
+    """
+
+    path: Path
+    size: int
+    mtime_ns: int
+
+
+def as_found(path: Path) -> SourceFile:
+    """Return a file as it is now.
+
+    Raises
+    ------
+    SlideVanished, SourceUnavailable, NotARegularFile
+    """
+    status = stat_source(path)
+    return SourceFile(path, status.st_size, status.st_mtime_ns)
+
+
+MTIME_TOLERANCE = 2_000_000_000
+"""Nanoseconds. Another host may see the times of a share in steps of up to two seconds."""
+
+
+def check_files(files: Iterable[SourceFile]) -> None:
+    """Raise SlideChanged when a file is not the one that was fingerprinted.
+
+    Raises
+    ------
+    SlideVanished, SlideChanged, SourceUnavailable
+    """
+    for file in files:
+        found = stat_source(file.path)
+        if found.st_size != file.size or abs(found.st_mtime_ns - file.mtime_ns) > MTIME_TOLERANCE:
+            raise SlideChanged(file.path.name)
 
 
 def composite(rgb: Pixels, alpha: Pixels, background: tuple[int, int, int], *, premultiplied: bool = False) -> Pixels:
