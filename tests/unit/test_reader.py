@@ -256,6 +256,50 @@ def test_planes_stored_apart_are_unsupported_with_the_reason(tmp_path):
         open_slide(path)
 
 
+@pytest.mark.parametrize("layout", [{"tile": (64, 64)}, {}], ids=["tiles", "strips"])
+@pytest.mark.parametrize("ome", [False, True])
+def test_a_first_image_that_is_not_the_slide_is_refused(tmp_path, layout, ome):
+    """An overview or label in front, as converters write it; published as the slide it would be a lost slide."""
+    path = tmp_path / ("a.ome.tif" if ome else "a.tif")
+    with tifffile.TiffWriter(path, ome=ome) as tiff:
+        for pixels in (image(80, 60), image(300, 170)):
+            tiff.write(pixels, photometric="rgb", metadata={"Name": "x"} if ome else None, **layout)
+    with pytest.raises(UnsupportedSlide, match="first image, 80 x 60 px, is smaller than a later one, 300 x 170 px"):
+        open_slide(path)
+
+
+def test_a_smaller_image_behind_the_slide_is_none_of_our_business(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        for pixels in (image(300, 170), image(80, 60)):
+            tiff.write(pixels, photometric="rgb", metadata=None, tile=(64, 64))
+    with open_slide(tmp_path / "a.tif") as slide:
+        assert np.array_equal(slide.read(0, 0, 300, 170), image(300, 170))
+
+
+def test_of_several_images_of_one_size_the_first_is_taken_and_that_is_noted(tmp_path):
+    pixels = np.stack([image(300, 170, seed=seed) for seed in (1, 2, 3)])
+    with open_slide(write(tmp_path / "a.tif", pixels, **TILED)) as slide:
+        assert "it holds 3 images of this size, of which the first is taken" in slide.info.notes
+        assert np.array_equal(slide.read(0, 0, 300, 170), pixels[0])
+
+
+@pytest.mark.parametrize("layout", [{"tile": (64, 64)}, {}], ids=["tiles", "strips"])
+@pytest.mark.parametrize("orientation", range(2, 9))
+def test_an_image_that_is_stored_turned_is_refused(tmp_path, layout, orientation):
+    """OpenSlide turns each tile in its place; other readers turn nothing, or the whole."""
+    path = write(tmp_path / "a.tif", image(300, 170), extratags=[(274, 3, 1, orientation, True)], **layout)
+    with pytest.raises(UnsupportedSlide, match=f"turned or mirrored .orientation {orientation}"):
+        open_slide(path)
+
+
+@pytest.mark.parametrize("layout", [{"tile": (64, 64)}, {}], ids=["tiles", "strips"])
+def test_a_fourth_sample_of_no_stated_meaning_is_no_transparency(tmp_path, layout):
+    pixels = np.dstack([image(300, 170), np.zeros((170, 300), np.uint8)])
+    path = write(tmp_path / "a.tif", pixels, extrasamples=["unspecified"], **layout)
+    with open_slide(path) as slide:
+        assert np.array_equal(slide.read(0, 0, 300, 170), pixels[..., :3])
+
+
 # What the file system has in store
 
 

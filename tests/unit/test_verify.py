@@ -100,6 +100,15 @@ def test_right_files_of_odd_sizes_pass(size, encoding, tmp_path, tissue_image):
     made.check()
 
 
+def test_a_corner_of_a_few_noisy_pixels_does_not_fail_a_right_file(tmp_path):
+    pixels = np.full((258, 258, 3), 200, np.uint8)
+    pixels[256:, 256:] = np.array([[(255, 0, 0), (0, 0, 255)], [(0, 255, 0), (255, 0, 255)]], np.uint8)
+    encoding = Encoding("jpeg", 50, "4:2:0")
+    made = Case(tmp_path / "x.tiff", pixels, encoding, levels_of(pixels, encoding))
+    made.write()
+    made.check()
+
+
 def test_a_file_without_resolution_and_profile_passes_when_the_source_has_none(case):
     case.write(Header(HEADER.description))
     case.check(mpp=None, icc_profile=None)

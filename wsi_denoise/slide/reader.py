@@ -25,7 +25,7 @@ from wsi_denoise.errors import (
     UnsupportedSlide,
     WsiDenoiseError,
 )
-from wsi_denoise.slide import dicom_check, openslide_reader, tiff_check, tiff_reader
+from wsi_denoise.slide import dicom_check, openslide_reader, tiff_check, tiff_kind, tiff_reader
 from wsi_denoise.slide.base import DecodeFailure, Pixels, Slide, SlideInfo, from_os_error, stat_source
 from wsi_denoise.slide.glass import find_glass
 
@@ -40,6 +40,7 @@ DECODER_TOLERANCE = 1.0
 DARK = 50
 #: Vendors in OpenSlide's words whose levels are plain TIFF images in plain coordinates.
 _PLAIN_VENDORS = {"aperio", "generic-tiff"}
+_GENERIC = "generic-tiff"
 
 _PICTURES = (
     (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
@@ -169,7 +170,7 @@ def _state(path: Path) -> tuple[object, ...]:
 
 def _open_tiff(path: Path, max_megapixels: float) -> Slide:
     facts = tiff_check.check_tiff(path, max_megapixels)
-    tiff_check.check_rgb(facts)
+    tiff_kind.check_rgb(facts)
     refusal = ""
     try:
         handle = openslide_reader.open_handle(path)
@@ -183,6 +184,7 @@ def _open_tiff(path: Path, max_megapixels: float) -> Slide:
     except DecodeFailure as failure:
         raise UnsupportedSlide(failure.reason) from failure
     info = replace(info, compression=facts.main.codec, icc_profile=info.icc_profile or facts.main.icc_profile)
+    notes = tiff_kind.check_first(facts) if vendor == _GENERIC else ()
     _check_size(info, max_megapixels)
     slow = openslide_reader.OpenSlideSlide(handle, info, path)
     levels = tiff_reader.levels_as(facts, info.levels) if vendor in _PLAIN_VENDORS else None
@@ -194,9 +196,10 @@ def _open_tiff(path: Path, max_megapixels: float) -> Slide:
         # Tiles left out are OpenSlide's business: it knows what each vendor means by them.
         return _with_background(slow)
     tile = levels[0].segment
-    info = replace(info, reader="tifffile", tile=tile if max(tile) <= 4096 else (256, 256))
+    info = replace(info, reader="tifffile", tile=tile if max(tile) <= 4096 else (256, 256), notes=(*info.notes, *notes))
     fast = tiff_reader.TiffSlide(info, levels)
-    if not _agree(fast, slow):
+    # OpenSlide takes a fourth sample for transparency whatever the file says of it.
+    if facts.main.extra_sample != 0 and not _agree(fast, slow):
         fast.close()
         return _with_background(slow)
     slow.close()
@@ -210,10 +213,11 @@ def _open_plain_tiff(path: Path, facts: tiff_check.TiffFacts, refusal: str) -> S
     reason = tiff_reader.readable(facts.main)
     if reason:
         raise UnsupportedSlide(reason + (f"; OpenSlide says: {refusal}" if refusal else ""))
+    notes = tiff_kind.check_first(facts)
     levels = tiff_reader.levels_of(facts)
     info = tiff_reader.info_from(facts, path, levels)
     tile = levels[0].segment
-    info = replace(info, tile=tile if max(tile) <= 4096 else (256, 256))
+    info = replace(info, tile=tile if max(tile) <= 4096 else (256, 256), notes=(*info.notes, *notes))
     return _with_background(tiff_reader.TiffSlide(info, levels))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from wsi_denoise.errors import NotASlide, NotRGB, TooLarge, TruncatedSlide, UnsupportedSlide
+from wsi_denoise.errors import NotASlide, TooLarge, TruncatedSlide, UnsupportedSlide
 
 MAX_DIRECTORIES = 2_000
 MAX_ENTRIES = 2_000
@@ -35,11 +35,12 @@ X_RESOLUTION, Y_RESOLUTION, PLANAR, RESOLUTION_UNIT, PREDICTOR = 282, 283, 284, 
 TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT = (
     322, 323, 324, 325, 330, 338, 339,
 )  # fmt: skip
-MAKE, MODEL, SOFTWARE, ICC_PROFILE, NDPI_VERSION = 271, 272, 305, 34675, 65420
+MAKE, MODEL, ORIENTATION, SOFTWARE, ICC_PROFILE, NDPI_VERSION = 271, 272, 274, 305, 34675, 65420
 _WANTED = {
     WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, SUBFILE, DESCRIPTION, STRIP_OFFSETS, SAMPLES, STRIP_ROWS,
     STRIP_COUNTS, X_RESOLUTION, Y_RESOLUTION, PLANAR, RESOLUTION_UNIT, PREDICTOR, TILE_WIDTH, TILE_HEIGHT,
-    TILE_OFFSETS, TILE_COUNTS, SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT, MAKE, MODEL, SOFTWARE, ICC_PROFILE, NDPI_VERSION,
+    TILE_OFFSETS, TILE_COUNTS, SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT, MAKE, MODEL, ORIENTATION, SOFTWARE, ICC_PROFILE,
+    NDPI_VERSION,
 }  # fmt: skip
 _TEXTS = {DESCRIPTION, MAKE, MODEL, SOFTWARE}
 _TABLES = {STRIP_OFFSETS, STRIP_COUNTS, TILE_OFFSETS, TILE_COUNTS}
@@ -51,9 +52,6 @@ CODECS = {
     34925: "lzma", 50000: "zstd", 50001: "webp", 50002: "jpeg xl", 22610: "jpeg xr", 34934: "jpeg xr", 2: "ccitt rle",
     3: "ccitt group 3", 4: "ccitt group 4", 34661: "jbig",
 }  # fmt: skip
-#: Of those, the ones that code black and white only.
-_BILEVEL = {2, 3, 4, 34661}
-_PHOTOMETRIC = {0: "grey", 1: "grey", 3: "palette", 4: "mask", 5: "CMYK", 8: "CIELab", 9: "ICCLab", 32803: "CFA"}
 
 
 @dataclass(frozen=True)
@@ -163,6 +161,11 @@ class Directory:
         return self._int(EXTRA_SAMPLES, 0) if self.samples == 4 else None
 
     @property
+    def orientation(self) -> int:
+        """How the rows and columns are stored; 1 is as they are seen, from the upper left corner."""
+        return self._int(ORIENTATION, 1)
+
+    @property
     def sample_format(self) -> int:
         """1 for unsigned integers."""
         return self._int(SAMPLE_FORMAT, 1)
@@ -235,36 +238,6 @@ def check_tiff(path: Path, max_megapixels: float) -> TiffFacts:
     if width < 1 or height < 1:
         raise NotASlide(f"it is a TIFF that declares {width} x {height} px")
     return facts
-
-
-def check_rgb(facts: TiffFacts) -> None:
-    """Refuse a TIFF whose first image is not 8-bit RGB, with the true reason.
-
-    Raises
-    ------
-    NotRGB
-    UnsupportedSlide
-        For a codec that is not known, by name or number.
-    """
-    main = facts.main
-    pages = sum(len(directory.path) == 1 and directory.size == main.size for directory in facts.directories)
-    maker = " by Akoya/PerkinElmer" if "PerkinElmer-QPI" in main.text(DESCRIPTION).replace("\0", "")[:400] else ""
-    depths = sorted(set(main.bits))
-    if depths != [8] or main.sample_format not in (1, 4):
-        raise NotRGB(f"{'/'.join(map(str, depths))} bits per sample{maker}")
-    if main.samples == 1 and main.photometric in (0, 1) and pages > 1:
-        raise NotRGB(f"{pages} images of one grey channel each, a multiplex or fluorescence file{maker}")
-    if main.photometric not in (2, 6) or main.samples not in (3, 4):
-        kind = _PHOTOMETRIC.get(main.photometric, "of no known colour model")
-        raise NotRGB(f"{main.samples} sample{'s' * (main.samples != 1)} per pixel, {kind}{maker}")
-    if main.compression not in CODECS:
-        raise UnsupportedSlide(f"its tiles are compressed with codec {main.compression}, which is not known")
-    if main.compression in _BILEVEL:
-        raise UnsupportedSlide(f"its tiles are compressed with {main.codec}, which has no colours")
-    for directory in facts.directories:
-        width, height = directory.segment
-        if directory.is_tiled and not 0 < width * height * directory.samples <= MAX_SEGMENT_BYTES:
-            raise UnsupportedSlide(f"a single tile of it is declared as {width:,} x {height:,} px")
 
 
 class _Parser:
