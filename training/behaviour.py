@@ -38,6 +38,8 @@ Found = dict[str, Any]
 
 STRENGTHS = (10.0, 25.0, 50.0)
 FLAT_SIDE = 192
+STRUCTURE = 25
+"""Pixels above which a connected piece counts as invented."""
 COLOURS = (
     *itertools.product((0, 128, 255), repeat=3),
     # Glass, eosin, haematoxylin, brown DAB, fat, pale stroma.
@@ -73,18 +75,20 @@ def flat(method: baselines.Method, *, sigmas: tuple[float, ...] = (0.0, 10.0, 25
         ]
         looked, looked_inside = ([measures.largest_structure(image) for image in images] for images in (alone, inside))
         shift = [np.abs(image.mean(axis=(0, 1)) - colour).max() for image, colour in zip(alone, COLOURS, strict=True)]
-        worst = int(np.argmax([deviation for deviation, _ in looked]))
+        worst = int(np.argmax([deviation for deviation, *_ in looked]))
         yield {
             "sigma": sigma,
             "colours": len(COLOURS),
-            "deviation": round(float(np.median([deviation for deviation, _ in looked])), 2),
+            "deviation": round(float(np.median([deviation for deviation, *_ in looked])), 2),
             "deviation_most": round(looked[worst][0], 2),
             "at_colour": list(COLOURS[worst]),
-            "colours_under_3": sum(deviation < 3.0 for deviation, _ in looked),
-            "structure_most": max(size for _, size in looked),
-            "inside_deviation_most": round(max(deviation for deviation, _ in looked_inside), 2),
-            "inside_structure": int(np.median([size for _, size in looked_inside])),
-            "inside_structure_most": max(size for _, size in looked_inside),
+            "colours_under_3": sum(deviation < 3.0 for deviation, *_ in looked),
+            "structure_most": max(size for _, size, _ in looked),
+            "inside_deviation_most": round(max(deviation for deviation, *_ in looked_inside), 2),
+            "inside_structure_most": max(size for _, size, _ in looked_inside),
+            "inside_structures": sum(size > STRUCTURE for _, size, _ in looked_inside),
+            "inside_own_most": max(size for *_, size in looked_inside),
+            "inside_own": sum(size > STRUCTURE for *_, size in looked_inside),
             "colour_moved": round(float(np.median(shift)), 2),
             "colour_moved_most": round(float(max(shift)), 2),
         }

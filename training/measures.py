@@ -104,7 +104,7 @@ def nuclei(image: Image, *, smallest: int = 30, apart: int = 7) -> int:
     return int((np.bincount(labels.ravel())[1:] >= smallest).sum())
 
 
-def largest_structure(image: Image, *, deviations: float = 4.0) -> tuple[float, int]:
+def largest_structure(image: Image, *, deviations: float = 4.0) -> tuple[float, int, int]:
     """Look for something invented in what should be one colour.
 
     Returns
@@ -112,12 +112,19 @@ def largest_structure(image: Image, *, deviations: float = 4.0) -> tuple[float, 
     deviation : float
         Standard deviation of the image in grey levels, the largest of the channels.
     size : int
-        Pixels of the largest connected piece that differs from the channel's mean by more than that many of its
-        standard deviations, and by more than one grey level.
+        Pixels of the largest connected piece that differs from its channel's mean by more than that many of these
+        deviations, and by more than one grey level.
+    size_own : int
+        The same with each channel's own deviation. In a channel that is quite white it is a fraction of a grey level,
+        so that this finds pieces that are one or two grey levels off.
     """
     values = image.astype(np.float64)
     spread = values.std(axis=(0, 1))
-    far = np.abs(values - values.mean(axis=(0, 1))) > np.maximum(deviations * spread, 1.0)
+    off = np.abs(values - values.mean(axis=(0, 1)))
+    sizes = [_largest_piece(off > np.maximum(deviations * each, 1.0)) for each in (spread.max(), spread)]
+    return float(spread.max()), sizes[0], sizes[1]
+
+
+def _largest_piece(far: npt.NDArray[np.bool_]) -> int:
     labels, count = ndimage.label(far.any(axis=2), structure=np.ones((3, 3)))
-    size = int(np.bincount(labels.ravel())[1:].max()) if count else 0
-    return float(spread.max()), size
+    return int(np.bincount(labels.ravel())[1:].max()) if count else 0

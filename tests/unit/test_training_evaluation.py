@@ -85,9 +85,19 @@ def test_an_invented_structure_is_found_and_grain_is_not():
     grain = np.clip(200 + 2 * rng.standard_normal((192, 192, 3)), 0, 255).astype(np.uint8)
     assert measures.largest_structure(grain)[1] < 5
     grain[100:110, 50:58] -= 20
-    deviation, size = measures.largest_structure(grain)
+    deviation, size, own = measures.largest_structure(grain)
     assert size >= 80
+    assert own >= size
     assert deviation == pytest.approx(2, abs=0.5)
+
+
+def test_a_grey_level_in_a_white_channel_counts_by_that_channels_own_deviation_only():
+    image = np.clip(200 + 2 * np.random.default_rng(3).standard_normal((192, 192, 3)), 0, 255).astype(np.uint8)
+    image[..., 0] = 255
+    image[100:110, 50:58, 0] = 253
+    _, size, own = measures.largest_structure(image)
+    assert size < 5
+    assert own == 80
 
 
 def test_every_method_sees_the_same_pixels_and_the_noisy_input_is_first(tissue, tmp_path):
