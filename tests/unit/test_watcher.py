@@ -17,11 +17,14 @@ from watchdog.observers.inotify import InotifyObserver
 from wsi_denoise.errors import (
     DatabaseBusy,
     InternalError,
+    NoWorkers,
+    SchedulerUnreachable,
     SlideChanged,
     SlideVanished,
     SourceUnavailable,
     TruncatedSlide,
     UnsupportedSlide,
+    WeightsDamaged,
     WorkerLost,
     WsiDenoiseError,
 )
@@ -637,6 +640,30 @@ def test_a_probe_that_nobody_foresaw_keeps_no_other_file_waiting(lab: Lab) -> No
     lab.look(10_000)
     (job,) = (job for job in lab.store.jobs().jobs if job.relative == "a.svs")
     assert (job.state, job.error_code) == (JobState.FAILED, "internal_error")
+
+
+@pytest.mark.parametrize("error", [SchedulerUnreachable(), NoWorkers(), WorkerLost()])
+def test_no_slide_is_quarantined_while_the_cluster_is_away(make_lab, error: WsiDenoiseError) -> None:
+    lab = make_lab(**{"intake.move": True})
+    path = lab.write("a.svs")
+    lab.faults["a.svs"] = error
+    for _ in range(10):
+        assert lab.look(10 * GRACE).quarantined == []
+    assert lab.states() == {"a.svs": ["settling"]}
+    assert path.exists()
+    assert not (lab.folder / "quarantine").exists()
+    del lab.faults["a.svs"]
+    assert lab.look(10 * GRACE).queued
+
+
+def test_only_a_fault_of_the_slide_quarantines_it(make_lab) -> None:
+    lab = make_lab(**{"intake.move": True})
+    path = lab.write("a.svs")
+    lab.faults["a.svs"] = WeightsDamaged()
+    lab.settle()
+    assert lab.look(GRACE).quarantined == []
+    assert [(job.state.value, job.error_code) for job in lab.jobs()] == [("failed", "weights_damaged")]
+    assert path.exists()
 
 
 def test_a_change_of_a_quarantined_file_is_a_new_job_and_the_note_goes(lab: Lab) -> None:
