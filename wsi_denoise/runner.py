@@ -32,6 +32,7 @@ from wsi_denoise.errors import (
 from wsi_denoise.heartbeat import Heartbeat
 from wsi_denoise.intake.parts import slide_files, snapshot
 from wsi_denoise.intake.quarantine import Quarantine
+from wsi_denoise.intake.scan import lies_in
 from wsi_denoise.jobs.states import DEATHS, JobState, deaths, failures, retry_at
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
@@ -329,8 +330,11 @@ class Runner:
 
     def _note(self, job: Job, error: WsiDenoiseError) -> None:
         assert self._quarantine is not None
+        slide, relative = Path(job.slide), Path(job.relative)
+        # What a person had done by `run` may be an archive's: only what was put into an inbox is ours to move.
+        stays = not lies_in(slide, self._settings.intake.inbox)
         try:
-            self._quarantine.put(Path(job.slide), Path(job.relative), error, job_id=job.id, time=datetime.now(UTC))
+            self._quarantine.put(slide, relative, error, job_id=job.id, time=datetime.now(UTC), stays=stays)
         except WsiDenoiseError as failure:
             _log.warning("job %d: %s", job.id, failure)
 

@@ -20,6 +20,7 @@ from wsi_denoise.errors import (
     WorkerLost,
 )
 from wsi_denoise.heartbeat import Heartbeat
+from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.jobs import database, pruning
 from wsi_denoise.jobs.states import DEATHS, JobState
 from wsi_denoise.jobs.store import JobStore
@@ -194,6 +195,28 @@ def test_a_slide_at_which_every_daemon_dies_is_quarantined_in_the_end(store, job
     store.retry(job.id, "person:cli")
     dies()
     assert attempt(WorkerLost("x")).state is JobState.QUEUED
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_only_what_lies_in_an_inbox_is_moved_into_the_quarantine(settings, store, tmp_path, monkeypatch, inside):
+    def denoise(_job):
+        raise UnreadableTile("x")
+
+    slide = (settings.intake.inbox[0] if inside else tmp_path / "archive") / "case7.tiff"
+    slide.parent.mkdir()
+    slide.write_bytes(b"slide")
+    known = {"preset": "paper", "origin": "person:cli"}
+    seen = store.see(slide, slide.name, size_bytes=5, mtime_ns=slide.stat().st_mtime_ns, **known)
+    store.queue(seen.id, fingerprint="f" * 64, settings={}, settings_hash="s", **known)
+    daemon = store.register_daemon()
+    quarantine = Quarantine(settings.intake.quarantine, move=True)
+    heartbeat = Heartbeat(store, daemon, settings)
+    runner = Runner(settings, store, daemon, None, heartbeat, threading.Event(), quarantine=quarantine)
+    monkeypatch.setattr(runner, "_denoise", denoise)
+    assert runner.run(store.claim(daemon, 60)).state is JobState.QUARANTINED
+    assert slide.exists() is not inside
+    assert quarantine.has_note(slide, Path(slide.name))
+    assert (settings.intake.quarantine / "case7.tiff").is_symlink() is not inside
 
 
 def test_deaths_of_a_slide_that_gets_on_are_not_its_fault(job, attempt, dies):
