@@ -557,6 +557,29 @@ def test_an_unreadable_folder_forgets_nothing(lab: Lab, monkeypatch) -> None:
     assert lab.states() == {"deep/a.svs": ["queued"], "b.svs": ["queued"]}
 
 
+def test_an_unreadable_part_of_one_slide_keeps_no_other_waiting_and_forgets_nothing(lab: Lab, monkeypatch) -> None:
+    lab.write("m.mrxs", b"key")
+    lab.write("m/Slidedat.ini")
+    lab.write("a.svs", b"other")
+    lab.look()
+    listing = os.scandir
+
+    def refuses(folder):
+        if Path(folder).name == "m":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return listing(folder)
+
+    monkeypatch.setattr(os, "scandir", refuses)
+    report = lab.look(SETTLE)
+    assert len(report.queued) == 1
+    assert [candidate.path.name for candidate in report.others] == ["m.mrxs"]
+    assert lab.look(1000).forgotten == []
+    assert lab.states() == {"a.svs": ["queued"], "m.mrxs": ["settling"]}
+    monkeypatch.setattr(os, "scandir", listing)
+    lab.settle()
+    assert lab.states() == {"a.svs": ["queued"], "m.mrxs": ["queued"]}
+
+
 def test_an_entry_that_one_listing_misses_is_not_forgotten(lab: Lab, monkeypatch) -> None:
     lab.write("a.svs")
     lab.look()
