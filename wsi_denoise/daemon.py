@@ -19,11 +19,13 @@ from distributed import KilledWorker
 
 from wsi_denoise import __version__, memory, notify
 from wsi_denoise.errors import (
+    NoSuchJob,
     NoWorkers,
     OpeningKillsWorker,
     OpeningTooSlow,
     SchedulerUnreachable,
     StoreError,
+    TransitionRefused,
     WorkerLost,
     WsiDenoiseError,
 )
@@ -227,7 +229,8 @@ class Daemon:
                 ended = runner.run(job)
                 if ended.error_code in _CLUSTER_LOST and not cluster.is_there():
                     raise SchedulerUnreachable("the daemon lost its cluster")
-            except StoreError as error:
+            except (StoreError, TransitionRefused, NoSuchJob) as error:
+                # The record is not as this daemon thought it was, which is no reason to stop watching.
                 _log.warning("queue: %s", error)
                 stop.wait(5 * IDLE_SECONDS)
 

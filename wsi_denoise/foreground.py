@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wsi_denoise.daemon import IDLE_SECONDS, checksum, probe, registered
-from wsi_denoise.errors import SourceError, WsiDenoiseError
+from wsi_denoise.errors import SlideError, SourceError, WsiDenoiseError
 from wsi_denoise.heartbeat import Heartbeat
 from wsi_denoise.intake.fingerprint import fingerprint
 from wsi_denoise.intake.parts import slide_files, snapshot
@@ -99,8 +99,10 @@ def _submit(
         digest = fingerprint(path, expected=seen)
     except SourceError as error:
         return store.forget(job.id, str(error), origin=origin)
-    except WsiDenoiseError as error:
+    except SlideError as error:
         return store.quarantine(job.id, error, origin)
+    except WsiDenoiseError as error:
+        return store.fail(job.id, error, origin)  # the cluster, say: not the file's fault
     return store.queue(
         job.id,
         fingerprint=digest,

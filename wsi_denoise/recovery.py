@@ -18,8 +18,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from wsi_denoise.errors import WsiDenoiseError, every_error
+from wsi_denoise.errors import SourceError, WsiDenoiseError, every_error
+from wsi_denoise.intake.parts import slide_files, snapshot
 from wsi_denoise.intake.quarantine import Quarantine
+from wsi_denoise.intake.scan import lies_in
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import DaemonInfo, Job, JobQuery
@@ -101,7 +103,7 @@ def sweep(settings: Settings, store: JobStore, stop: threading.Event | None = No
     quarantine = Quarantine(settings.intake.quarantine, move=settings.intake.move)
     done.extend(
         f"wrote the missing quarantine note of job {job.id}"
-        for job in _quarantined(store)
+        for job in _quarantined(settings, store)
         if not stop.is_set() and _put_note(quarantine, job)
     )
     for line in done:
@@ -129,11 +131,21 @@ def _partials(folder: Path, stop: threading.Event) -> Iterator[tuple[Path, str]]
                 yield Path(here) / name, match["slide"]
 
 
-def _quarantined(store: JobStore) -> Iterator[Job]:
-    """Yield the jobs that stand for their file, and whose file is still there."""
+def _quarantined(settings: Settings, store: JobStore) -> Iterator[Job]:
+    """Yield the jobs that stand for what lies in an inbox now: another file of that name was not found at fault."""
     jobs = store.jobs(JobQuery(states=(JobState.QUARANTINED,), limit=None)).jobs
     newest = {known.job_id for known in store.known([job.slide for job in jobs]).values()}
-    yield from (job for job in jobs if job.id in newest and os.path.lexists(job.slide))
+    for job in jobs:
+        if job.id in newest and lies_in(Path(job.slide), settings.intake.inbox) and _is_as_it_was(job):
+            yield job
+
+
+def _is_as_it_was(job: Job) -> bool:
+    try:
+        now = snapshot(slide_files(Path(job.slide)))
+    except SourceError:
+        return False
+    return (now.size_bytes, now.mtime_ns) == (job.size_bytes, job.mtime_ns)
 
 
 def _put_note(quarantine: Quarantine, job: Job) -> bool:

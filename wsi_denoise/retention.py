@@ -10,7 +10,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -76,7 +76,7 @@ def tidy(settings: Settings, store: JobStore, now: datetime, *, origin: str, dry
     """
     keep_spool, keep_jobs = settings.jobs.keep_spool_days, settings.jobs.keep_days
     spools = list(_old_spools(settings, store, now - timedelta(days=keep_spool))) if keep_spool else []
-    jobs = list(_old_jobs(store, now - timedelta(days=keep_jobs))) if keep_jobs else []
+    jobs = list(_old_jobs(settings, store, now - timedelta(days=keep_jobs))) if keep_jobs else []
     found = Tidied(tuple(spools), sum(_size(folder) for folder in spools), tuple(job.id for job in jobs))
     if dry or not found:
         return found
@@ -120,13 +120,32 @@ def _old_spools(settings: Settings, store: JobStore, before: datetime) -> Iterat
             yield folder
 
 
-def _old_jobs(store: JobStore, before: datetime) -> Iterator[Job]:
+def _old_jobs(settings: Settings, store: JobStore, before: datetime) -> Iterator[Job]:
     for job, superseded in pruning.over_since(store, before):
-        output_is_gone = not job.output or not os.path.lexists(job.output)
-        # A share that is not mounted is not gone: then its folder is missing too.
-        original_is_gone = superseded or (is_gone(Path(job.slide)) and Path(job.slide).parent.is_dir())
+        output = Path(job.output) if job.output else None
+        output_is_gone = output is None or (
+            not os.path.lexists(output) and _was_taken_from(output, [settings.output.folder])
+        )
+        slide = Path(job.slide)
+        original_is_gone = superseded or (is_gone(slide) and _was_taken_from(slide, settings.intake.inbox))
         if output_is_gone and original_is_gone:
             yield job
+
+
+def _was_taken_from(missing: Path, roots: Iterable[Path]) -> bool:
+    """Tell whether a missing file was taken away, and not the share that it lies on.
+
+    Of a share that is not mounted its folders are missing, and the mount point is empty or missing too.
+    """
+    return missing.parent.is_dir() and not any(_is_empty(root) for root in roots if missing.is_relative_to(root))
+
+
+def _is_empty(folder: Path) -> bool:
+    try:
+        with os.scandir(folder) as entries:
+            return next(entries, None) is None
+    except OSError:
+        return True
 
 
 def _made_for(settings: Settings, job: Job) -> Iterator[Path]:

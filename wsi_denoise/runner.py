@@ -20,16 +20,19 @@ from wsi_denoise.errors import (
     InternalError,
     JobCancelled,
     LeaseLost,
+    NoSuchJob,
     PresetNotForSlides,
     SlideChanged,
     SlideError,
     SlideKillsDaemon,
     StoreError,
+    TransitionRefused,
     WsiDenoiseError,
 )
 from wsi_denoise.heartbeat import Heartbeat
 from wsi_denoise.intake.parts import slide_files, snapshot
 from wsi_denoise.intake.quarantine import Quarantine
+from wsi_denoise.intake.scan import lies_in
 from wsi_denoise.jobs.states import DEATHS, JobState, deaths, failures, retry_at
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
@@ -57,6 +60,8 @@ WRITE_SECONDS = 15.0
 _DATABASE_BYTES = 8_000_000
 _SPOOL_IN_VAIN = frozenset({JobState.QUARANTINED, JobState.SETTLING})
 """Nobody goes on from the finished blocks of a job that ended so."""
+_DECIDED_ELSEWHERE = (LeaseLost, TransitionRefused, NoSuchJob)
+"""What the store says of a job that another daemon or a person took up or ended, while this machine slept."""
 
 
 class Runner:
@@ -118,7 +123,23 @@ class Runner:
             When even that cannot be written down; the lease will expire, and the job be taken up again.
         """
         _log.info("job %d: attempt %d", job.id, job.attempts)
-        self._spool = None
+        self._spool, ours = None, True
+        try:
+            ended = self._to_its_end(job)
+        except _DECIDED_ELSEWHERE as error:
+            _log.warning("job %d: %s", job.id, error)
+            ended, ours = self._as_others_left_it(job), False
+        finally:
+            self._promises.release()
+        if self._spool is not None and ended.state in _SPOOL_IN_VAIN:
+            self._spool.remove()
+        _log.info("job %d: %s%s", ended.id, ended.state, f", {ended.error_code}" if ended.error_code else "")
+        self._on_change(ended)
+        if ours and ended.state in {JobState.DONE, JobState.QUARANTINED, JobState.FAILED}:
+            notify.post(self._settings.notify.url, self._settings.notify.timeout, ended.state.value, ended)
+        return ended
+
+    def _to_its_end(self, job: Job) -> Job:
         try:
             with self._heartbeat.on(job):
                 result, spool = self._denoise(job)
@@ -129,11 +150,10 @@ class Runner:
                 self._pauses.hold.finished()
             if self._quarantine is not None:
                 self._quarantine.release(Path(job.slide), Path(job.relative))
+        except _DECIDED_ELSEWHERE:
+            raise
         except Interrupted as why:
             ended = self._store.release(job.id, self._daemon_id, str(why) or "the daemon is stopping")
-        except LeaseLost as error:
-            _log.warning("job %d: %s", job.id, error)
-            ended = self._store.job(job.id)
         except JobCancelled:
             ended = self._written(lambda: self._store.cancelled(job.id, self._daemon_id))
         except WsiDenoiseError as error:
@@ -141,21 +161,17 @@ class Runner:
         except Exception as error:  # noqa: BLE001 - whatever it is, the daemon goes on and the user is told
             _log.exception("job %d", job.id)
             ended = self._ended(job, InternalError(f"{type(error).__name__}: {error}"))
-        finally:
-            self._promises.release()
-        if self._spool is not None and ended.state in _SPOOL_IN_VAIN:
-            self._spool.remove()
-        _log.info("job %d: %s%s", ended.id, ended.state, f", {ended.error_code}" if ended.error_code else "")
-        self._tell(ended)
         return ended
+
+    def _as_others_left_it(self, job: Job) -> Job:
+        try:
+            return self._store.job(job.id)
+        except NoSuchJob:
+            return job  # over for so long that retention took it out of the record
 
     def _ended(self, job: Job, error: WsiDenoiseError) -> Job:
         with self._heartbeat.on(job):
-            try:
-                ended = self._written(lambda: self._end(job, error))
-            except LeaseLost as lost:
-                _log.warning("job %d: %s", job.id, lost)
-                return self._store.job(job.id)
+            ended = self._written(lambda: self._end(job, error))
         paused = isinstance(error, DiskFull) and self._pauses is not None
         if error.outlasts and not paused and error.code not in self._waits:
             # Nobody would look for hours, or for ever. Once, and not for each slide that meets the same.
@@ -191,11 +207,6 @@ class Runner:
         except StoreError as error:
             _log.warning("job %d: %s", job.id, error)
         self._on_wait(job, text)
-
-    def _tell(self, job: Job) -> None:
-        self._on_change(job)
-        if job.state in {JobState.DONE, JobState.QUARANTINED, JobState.FAILED}:
-            notify.post(self._settings.notify.url, self._settings.notify.timeout, job.state.value, job)
 
     def _denoise(self, job: Job) -> tuple[Result, Spool]:
         settings = self._settings.with_values(job.settings)
@@ -319,8 +330,11 @@ class Runner:
 
     def _note(self, job: Job, error: WsiDenoiseError) -> None:
         assert self._quarantine is not None
+        slide, relative = Path(job.slide), Path(job.relative)
+        # What a person had done by `run` may be an archive's: only what was put into an inbox is ours to move.
+        stays = not lies_in(slide, self._settings.intake.inbox)
         try:
-            self._quarantine.put(Path(job.slide), Path(job.relative), error, job_id=job.id, time=datetime.now(UTC))
+            self._quarantine.put(slide, relative, error, job_id=job.id, time=datetime.now(UTC), stays=stays)
         except WsiDenoiseError as failure:
             _log.warning("job %d: %s", job.id, failure)
 

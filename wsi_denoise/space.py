@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wsi_denoise.errors import DiskFull, OutputUnwritable, StoreError, WsiDenoiseError
+from wsi_denoise.errors import DiskFull, NoSuchJob, OutputUnwritable, StoreError, WsiDenoiseError
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.settings import OutputSettings, Settings
 
@@ -254,7 +254,7 @@ class Hold:
             self._say()
             return True
         if self._written:
-            self._store.resume(self._origin)
+            self._store.lift(self._origin)  # quiet hours, and what other daemons wait for, are not ours to end
         why = f"job {self._job_id} is not waited for any more" if short else "there is room again"
         _log.info("the queue goes on: %s", why)
         self._needs = None
@@ -262,8 +262,11 @@ class Hold:
 
     def _is_wanted(self) -> bool:
         """Tell whether the job still waits, and no person has lifted the pause."""
-        waits = self._store.job(self._job_id).state in {JobState.QUEUED, JobState.RUNNING}
-        return waits and not (self._written and self._store.paused() is None)
+        try:
+            waits = self._store.job(self._job_id).state in {JobState.QUEUED, JobState.RUNNING}
+        except NoSuchJob:
+            return False
+        return waits and not (self._written and self._origin not in self._store.pauses())
 
     def _say(self) -> None:
         """Write the pause down; on a full disk the database may not take it, then it is tried again."""

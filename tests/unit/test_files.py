@@ -1,5 +1,6 @@
 """Which files of a folder tree are slides, and which belong together."""
 
+import errno
 import os
 import shutil
 import socket
@@ -18,9 +19,10 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID
 
 from wsi_denoise.errors import NotARegularFile, NotASlide, SlideVanished, SourceUnavailable, UnsupportedSlide
+from wsi_denoise.intake import files
 from wsi_denoise.intake.files import SUFFIXES, Candidate, Kind, slides_under
 from wsi_denoise.intake.headers import dicom_series, image_format, is_own_output, shown
-from wsi_denoise.intake.parts import Snapshot, slide_files, snapshot
+from wsi_denoise.intake.parts import Snapshot, companions, slide_files, snapshot
 
 TIFF = b"II*\0\x08\0\0\0\0\0\0\0\0\0"
 
@@ -357,6 +359,52 @@ def test_vms_names_its_pictures_and_they_are_no_slides(inbox: Path, tmp_path: Pa
         write(inbox / name)
     assert slides(inbox) == ["other.jpg", "s.vms"]
     assert {file.name for file in slide_files(path)} == {"s.vms", "a.jpg", "b (1,0).jpg", "map.jpg", "a.opt"}
+
+
+@pytest.mark.parametrize("locked", ["m", "m/deep"])
+def test_a_mirax_folder_that_may_not_be_listed_hides_no_other_slide(
+    open_folder: Path, nobody: Callable, locked: str
+) -> None:
+    mrxs(open_folder, "m")
+    for name in ("a.svs", "z.svs", "sub/b.svs"):
+        write(open_folder / name)
+    (open_folder / locked).chmod(0)
+    with nobody():
+        found = scan(open_folder)
+    assert set(found) == {"a.svs", "m.mrxs", "z.svs", "sub/b.svs"}
+    assert found["m.mrxs"].kind is Kind.UNREADABLE
+    assert isinstance(found["m.mrxs"].problem, SourceUnavailable)
+    assert {found[name].kind for name in found if name != "m.mrxs"} == {Kind.SLIDE}
+
+
+@pytest.mark.parametrize("suffix", [".vms", ".vmu"])
+def test_a_key_file_that_may_not_be_read_hides_no_other_slide_and_its_pictures_are_none(
+    open_folder: Path, nobody: Callable, suffix: str
+) -> None:
+    write(open_folder / f"s{suffix}", b"ImageFile=s.jpg\r\nMapFile=s_map2.jpg\r\n").chmod(0)
+    for name in ("a.svs", "s.jpg", "s_map2.JPG", "s.svs", "other.jpg", "sub/b.svs"):
+        write(open_folder / name)
+    with nobody():
+        found = scan(open_folder)
+    assert found.pop(f"s{suffix}").kind is Kind.UNREADABLE
+    assert set(found) == {"a.svs", "s.svs", "other.jpg", "sub/b.svs"}
+    assert {candidate.kind for candidate in found.values()} == {Kind.SLIDE}
+
+
+def test_a_key_file_that_fails_once_is_reported_once(inbox: Path, monkeypatch) -> None:
+    write(inbox / "s.vms", b"ImageFile=s.jpg\r\n")
+    write(inbox / "s.jpg")
+    calls = []
+
+    def fails_once(path: Path) -> list[Path]:
+        calls.append(path)
+        if len(calls) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+        return companions(path)
+
+    monkeypatch.setattr(files, "companions", fails_once)
+    assert {name: candidate.kind for name, candidate in scan(inbox).items()} == {"s.vms": Kind.UNREADABLE}
+    assert slides(inbox) == ["s.vms"]
 
 
 def test_vms_with_garbage_inside_is_one_file(inbox: Path) -> None:

@@ -12,7 +12,7 @@ from wsi_denoise import access, retention
 from wsi_denoise.errors import NotASlide, OutputUnwritable, SettingsInvalid, UsageError, WorkerLost
 from wsi_denoise.jobs import backup, upgrading
 from wsi_denoise.jobs.database import Database
-from wsi_denoise.jobs.models import HEAD
+from wsi_denoise.jobs.models import HEAD, JobRow
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.processing import cluster
 from wsi_denoise.settings import ComputeSettings, OutputSettings, Settings, load
@@ -132,13 +132,51 @@ def test_a_superseded_job_goes_and_what_others_refer_to_stays(lab):
     assert lab.store.job(newest.id).id == newest.id
 
 
-def test_a_share_that_is_not_mounted_is_not_gone(lab):
-    job = lab.job("a.svs", age=50, end="quarantined")
-    Path(job.slide).unlink()
-    lab.inbox.rmdir()
+@pytest.mark.parametrize("left", ["nothing", "the mount point"])
+def test_a_share_with_originals_that_is_not_mounted_is_not_gone(lab, left):
+    job, other = lab.job("a.svs", age=50), lab.job("b.svs", age=50)
+    Path(job.output).unlink()
+    away = lab.inbox.rename(lab.folder / "away")
+    if left == "the mount point":
+        lab.inbox.mkdir()
     assert lab.tidy(keep_days=30).jobs == ()
-    lab.inbox.mkdir()
+    if left == "the mount point":
+        lab.inbox.rmdir()
+    away.rename(lab.inbox)
+    assert lab.tidy(keep_days=30).jobs == ()
+    Path(job.slide).unlink()
     assert lab.tidy(keep_days=30).jobs == (job.id,)
+    assert lab.store.job(other.id).id == other.id
+
+
+@pytest.mark.parametrize("left", ["nothing", "the mount point"])
+def test_a_share_with_outputs_that_is_not_mounted_is_not_gone(lab, left):
+    job, other = lab.job("a.svs", age=50), lab.job("b.svs", age=50)
+    Path(job.slide).unlink()
+    share = lab.folder / "denoised"
+    away = share.rename(lab.folder / "away")
+    if left == "the mount point":
+        share.mkdir()
+    assert lab.tidy(keep_days=30).jobs == ()
+    if left == "the mount point":
+        share.rmdir()
+    away.rename(share)
+    assert lab.tidy(keep_days=30).jobs == ()
+    Path(job.output).unlink()
+    assert lab.tidy(keep_days=30).jobs == (job.id,)
+    assert lab.store.job(other.id).id == other.id
+
+
+def test_a_share_with_both_that_is_not_mounted_is_not_gone(lab):
+    """Outputs below the inbox, as on a share for everything."""
+    lab.settings = lab.settings.with_values({"output.folder": str(lab.inbox / "denoised")})
+    job = lab.job("a.svs", age=50)
+    inside = lab.inbox / "denoised" / "a.svs.denoised.tiff"
+    with lab.store.writing() as session:
+        session.get(JobRow, job.id).output = str(inside)
+    lab.inbox.rename(lab.folder / "away")
+    lab.inbox.mkdir()
+    assert lab.tidy(keep_days=30).jobs == ()
 
 
 def test_a_daemon_tidies_once_a_day(lab, monkeypatch):

@@ -35,10 +35,11 @@ def store(settings):
 
 
 def queued(store, settings, fingerprint, name="a.tiff"):
-    slide = settings.intake.inbox[0] / name
+    slide = settings.intake.inbox[0] / name  # or elsewhere: name may be absolute
     slide.parent.mkdir(parents=True, exist_ok=True)
     slide.write_bytes(b"slide")
-    job = store.see(slide, name, size_bytes=5, mtime_ns=1, preset="paper", origin="test")
+    changed = slide.stat().st_mtime_ns
+    job = store.see(slide, slide.name, size_bytes=5, mtime_ns=changed, preset="paper", origin="test")
     return store.queue(job.id, fingerprint=fingerprint, settings={}, settings_hash="s", preset="paper", origin="test")
 
 
@@ -197,6 +198,41 @@ def test_no_note_for_what_is_gone_or_tried_again(store, settings):
     shutil.rmtree(settings.intake.inbox[0])
     assert recovery.sweep(settings, store) == []
     assert not settings.intake.quarantine.exists() or not list(settings.intake.quarantine.iterdir())
+
+
+@pytest.fixture
+def moving(settings):
+    return settings.with_values({"intake.move": True})
+
+
+def test_what_a_crash_kept_from_being_moved_is_moved(store, moving):
+    job = store.quarantine(queued(store, moving, ONE).id, UnreadableTile(), "daemon:1")
+    assert len(recovery.sweep(moving, store)) == 1
+    assert not Path(job.slide).exists()
+    assert (moving.intake.quarantine / "a.tiff").read_bytes() == b"slide"
+
+
+def test_nothing_outside_an_inbox_is_moved(store, moving, tmp_path):
+    (tmp_path / "archive").mkdir()
+    moving.intake.inbox[0].mkdir()
+    (moving.intake.inbox[0] / "link").symlink_to(tmp_path / "archive")
+    names = [tmp_path / "archive/a.tiff", moving.intake.inbox[0] / "../archive/b.tiff", "link/c.tiff"]
+    for name in names:
+        store.quarantine(queued(store, moving, ONE, name).id, UnreadableTile(), "person:cli")
+    assert recovery.sweep(moving, store) == []
+    assert sorted(path.name for path in (tmp_path / "archive").iterdir()) == ["a.tiff", "b.tiff", "c.tiff"]
+    assert not moving.intake.quarantine.exists()
+
+
+@pytest.mark.parametrize("size", [5, 6])
+def test_another_file_at_the_path_of_a_quarantined_one_stays(store, moving, size):
+    job = store.quarantine(queued(store, moving, ONE).id, UnreadableTile(), "daemon:1")
+    slide = Path(job.slide)
+    slide.write_bytes(bytes(size))
+    age(slide, -10)
+    assert recovery.sweep(moving, store) == []
+    assert slide.read_bytes() == bytes(size)
+    assert not moving.intake.quarantine.exists()
 
 
 @pytest.mark.parametrize("detail", ["", "x 1", "it ends. here", "with: colons"])

@@ -10,9 +10,18 @@ from types import SimpleNamespace
 
 import pytest
 
-from wsi_denoise.errors import OutputUnwritable, SchedulerUnreachable, WorkerLost
+from wsi_denoise.daemon import Daemon
+from wsi_denoise.errors import (
+    NoSuchJob,
+    OutputUnwritable,
+    SchedulerUnreachable,
+    TransitionRefused,
+    UnreadableTile,
+    WorkerLost,
+)
 from wsi_denoise.heartbeat import Heartbeat
-from wsi_denoise.jobs import database
+from wsi_denoise.intake.quarantine import Quarantine
+from wsi_denoise.jobs import database, pruning
 from wsi_denoise.jobs.states import DEATHS, JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.processing.blocks import Interrupted
@@ -188,6 +197,28 @@ def test_a_slide_at_which_every_daemon_dies_is_quarantined_in_the_end(store, job
     assert attempt(WorkerLost("x")).state is JobState.QUEUED
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_only_what_lies_in_an_inbox_is_moved_into_the_quarantine(settings, store, tmp_path, monkeypatch, inside):
+    def denoise(_job):
+        raise UnreadableTile("x")
+
+    slide = (settings.intake.inbox[0] if inside else tmp_path / "archive") / "case7.tiff"
+    slide.parent.mkdir()
+    slide.write_bytes(b"slide")
+    known = {"preset": "paper", "origin": "person:cli"}
+    seen = store.see(slide, slide.name, size_bytes=5, mtime_ns=slide.stat().st_mtime_ns, **known)
+    store.queue(seen.id, fingerprint="f" * 64, settings={}, settings_hash="s", **known)
+    daemon = store.register_daemon()
+    quarantine = Quarantine(settings.intake.quarantine, move=True)
+    heartbeat = Heartbeat(store, daemon, settings)
+    runner = Runner(settings, store, daemon, None, heartbeat, threading.Event(), quarantine=quarantine)
+    monkeypatch.setattr(runner, "_denoise", denoise)
+    assert runner.run(store.claim(daemon, 60)).state is JobState.QUARANTINED
+    assert slide.exists() is not inside
+    assert quarantine.has_note(slide, Path(slide.name))
+    assert (settings.intake.quarantine / "case7.tiff").is_symlink() is not inside
+
+
 def test_deaths_of_a_slide_that_gets_on_are_not_its_fault(job, attempt, dies):
     for done in range(4 * DEATHS):
         dies(blocks=1 if done % 10 == 0 else 0)
@@ -206,6 +237,114 @@ def test_after_the_third_death_other_slides_go_first(store, clock, job, dies, fo
     assert "3 in a row before a block was finished" in store.events(job.id)[-1].message
     clock.now += timedelta(seconds=11)
     assert store.claim(another, 600).id == job.id
+
+
+# -- a machine that slept
+
+
+DONE = {"verdict": "pass", "reasons": [], "metrics": {}, "output": "/o", "output_sha256": "0"}
+
+
+@pytest.fixture
+def sleeps(settings, store, job, clock, monkeypatch):
+    """Run the claimed job on a machine that sleeps while others decide about it, and wakes with an error or a result.
+
+    Returns how it ended, and what was posted about it.
+    """
+    posts = []
+    monkeypatch.setattr("wsi_denoise.runner.notify.post", lambda _url, _timeout, event, _job: posts.append(event))
+    daemon = store.register_daemon()
+
+    def run(meanwhile, wakes_with):
+        def denoise(claimed):
+            clock.now += timedelta(hours=2)
+            meanwhile(claimed)
+            if isinstance(wakes_with, BaseException):
+                raise wakes_with
+            return wakes_with
+
+        claimed = store.claim(daemon, 60)
+        runner = Runner(settings, store, daemon, None, Heartbeat(store, daemon, settings), threading.Event())
+        monkeypatch.setattr(runner, "_denoise", denoise)
+        return runner.run(claimed), posts
+
+    return run
+
+
+def done_by_another(store):
+    def finish(job):
+        other = store.register_daemon()
+        store.claim(other, 60)
+        store.finish(job.id, other, **DONE)
+
+    return finish
+
+
+def taken_by_another(store):
+    return lambda _job: store.claim(store.register_daemon(), 60)
+
+
+def cancelled_by_a_person(store):
+    return lambda job: store.cancel(job.id, "person:page")
+
+
+RESULT = (
+    SimpleNamespace(
+        judgement=SimpleNamespace(verdict=SimpleNamespace(value="pass"), reasons=()),
+        metrics={},
+        output="/mine",
+        sha256="1",
+        facts={},
+        seconds={},
+        model_sha256="m",
+    ),
+    None,
+)
+
+
+@pytest.mark.parametrize(
+    "wakes_with", [WorkerLost("x"), UnreadableTile("x"), Interrupted("stop"), RuntimeError(), RESULT]
+)
+@pytest.mark.parametrize(
+    ("meanwhile", "state"),
+    [
+        (done_by_another, JobState.DONE),
+        (taken_by_another, JobState.RUNNING),
+        (cancelled_by_a_person, JobState.CANCELLED),
+    ],
+)
+def test_what_others_decided_while_the_machine_slept_stands(store, sleeps, meanwhile, state, wakes_with):
+    ended, posts = sleeps(meanwhile(store), wakes_with)
+    assert ended.state is state
+    assert ended == store.job(ended.id)
+    assert ended.output == ("/o" if state is JobState.DONE else None)
+    assert posts == [], "whoever ended it has said so"
+
+
+@pytest.mark.parametrize("wakes_with", [WorkerLost("x"), RESULT])
+def test_a_job_that_is_not_in_the_record_any_more_ends_nothing(store, clock, sleeps, wakes_with):
+    def forgotten(job):
+        store.cancel(job.id, "person:page")
+        assert pruning.remove(store, [job.id], "retention", clock.now) == 1
+
+    ended, _ = sleeps(forgotten, wakes_with)
+    with pytest.raises(NoSuchJob):
+        store.job(ended.id)
+
+
+@pytest.mark.parametrize("error", [TransitionRefused("job 1 is done"), NoSuchJob("1")])
+def test_a_record_that_is_not_as_it_was_does_not_end_the_daemon(settings, store, job, monkeypatch, error):
+    stop = threading.Event()
+
+    def run(_job):
+        stop.set()
+        raise error
+
+    loaded = SimpleNamespace(settings=settings)
+    daemon = Daemon(loaded, store, say=print)
+    never = SimpleNamespace(look=lambda: False)
+    daemon._work(SimpleNamespace(run=run), None, store.register_daemon(), stop, never)
+    assert stop.is_set()
 
 
 def test_a_changed_slide_does_not_take_the_spool_of_the_job_before(settings, store, job, monkeypatch):

@@ -10,11 +10,15 @@ from wsi_denoise.errors import (
     EmptyFile,
     InternalError,
     NotASlide,
+    NoWorkers,
+    SchedulerUnreachable,
     SourceUnavailable,
     TooLarge,
     TruncatedSlide,
     UnsupportedSlide,
+    WeightsDamaged,
     WorkerLost,
+    WsiDenoiseError,
 )
 from wsi_denoise.intake.parts import Snapshot
 from wsi_denoise.intake.settling import LONGEST_PAUSE, Rules, Settling, Step
@@ -108,20 +112,24 @@ def test_what_waiting_cannot_cure_is_said_at_once(error: UnsupportedSlide) -> No
     assert watched((0, STILL), (10, STILL)).probe(error, 10).decide().step is Step.DAMAGED
 
 
-@pytest.mark.parametrize("error", [WorkerLost(), InternalError()])
-def test_a_file_that_kills_its_prober_is_given_up_after_the_grace(error: WorkerLost) -> None:
+@pytest.mark.parametrize("error", [InternalError(), WeightsDamaged()])
+def test_a_file_whose_probe_goes_wrong_is_given_up_after_the_grace(error: WsiDenoiseError) -> None:
     state = watched((0, STILL), (10, STILL)).probe(error, 10)
     assert state.decide().step is Step.GRACE
     assert state.look(STILL, 101).probe(error, 101).decide().step is Step.DAMAGED
 
 
-def test_a_share_that_is_gone_damages_nothing_however_long_it_takes() -> None:
+@pytest.mark.parametrize("error", [SourceUnavailable(), SchedulerUnreachable(), NoWorkers(), WorkerLost()])
+def test_a_share_or_a_cluster_that_is_away_damages_nothing_however_long_it_takes(error: WsiDenoiseError) -> None:
     state = watched((0, STILL), (10, STILL))
     for now in range(10, 100_000, 500):
-        state = state.look(STILL, now).probe(SourceUnavailable(), now)
+        state = state.look(STILL, now).probe(error, now)
         assert state.decide().step is Step.GRACE
     decision = state.decide()
     assert decision.until - state.seen == LONGEST_PAUSE
+    state = state.look(STILL, decision.until)
+    assert state.decide().step is Step.PROBE
+    assert state.probe(None, state.seen).decide().step is Step.READY
 
 
 def test_probes_become_rarer_but_never_stop() -> None:
@@ -155,7 +163,7 @@ looks = st.lists(
     st.tuples(
         st.floats(0, 400),
         st.sampled_from([Snapshot(1, 1), Snapshot(1, 2), Snapshot(2, 1)]),
-        st.sampled_from([None, TruncatedSlide(), SourceUnavailable()]),
+        st.sampled_from([None, TruncatedSlide(), SourceUnavailable(), NoWorkers()]),
     ),
     max_size=30,
 )

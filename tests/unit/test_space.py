@@ -16,6 +16,7 @@ import pytest
 
 from wsi_denoise import space
 from wsi_denoise.errors import DatabaseFull, DiskFull, OutputUnwritable
+from wsi_denoise.jobs import pruning
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.pauses import Pauses, lift_stale
 from wsi_denoise.processing import slide
@@ -200,6 +201,39 @@ def test_a_person_may_lift_the_pause(waiting):
     waiting.store.resume("person:test")
     waiting.now = 100.0
     assert not waiting.hold.look()
+
+
+OTHERS = ("daemon:1:quiet", "daemon:77", "daemon:77:quiet", "person:page")
+
+
+def test_only_its_own_pause_is_lifted(waiting, disk):
+    waiting.hold.begin(waiting.job.id, DiskFull("x"), waiting.needs)
+    assert waiting.hold._origin == "daemon:1"
+    for origin in OTHERS:
+        waiting.store.pause(origin, "why")
+    disk.bytes = 2000
+    waiting.now = 100.0
+    assert not waiting.hold.look()
+    assert set(waiting.store.pauses()) == set(OTHERS)
+    assert waiting.store.claim(waiting.daemon, 60) is None
+
+
+def test_a_person_may_lift_the_pause_though_another_daemon_begins_one(waiting):
+    waiting.hold.begin(waiting.job.id, DiskFull("x"), waiting.needs)
+    waiting.store.resume("person:test")
+    waiting.store.pause("daemon:77", "there is no room there either")
+    waiting.now = 100.0
+    assert not waiting.hold.look()
+    assert set(waiting.store.pauses()) == {"daemon:77"}
+
+
+def test_a_job_that_is_not_in_the_record_any_more_holds_nothing_up(waiting):
+    waiting.hold.begin(waiting.job.id, DiskFull("x"), waiting.needs)
+    waiting.store.cancel(waiting.job.id, "person:test")
+    assert pruning.remove(waiting.store, [waiting.job.id], "retention", datetime.now(UTC)) == 1
+    waiting.now = 100.0
+    assert not waiting.hold.look()
+    assert waiting.store.paused() is None
 
 
 def test_a_pause_that_the_database_does_not_take_is_written_down_later(waiting, monkeypatch):

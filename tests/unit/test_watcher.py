@@ -17,11 +17,14 @@ from watchdog.observers.inotify import InotifyObserver
 from wsi_denoise.errors import (
     DatabaseBusy,
     InternalError,
+    NoWorkers,
+    SchedulerUnreachable,
     SlideChanged,
     SlideVanished,
     SourceUnavailable,
     TruncatedSlide,
     UnsupportedSlide,
+    WeightsDamaged,
     WorkerLost,
     WsiDenoiseError,
 )
@@ -554,6 +557,29 @@ def test_an_unreadable_folder_forgets_nothing(lab: Lab, monkeypatch) -> None:
     assert lab.states() == {"deep/a.svs": ["queued"], "b.svs": ["queued"]}
 
 
+def test_an_unreadable_part_of_one_slide_keeps_no_other_waiting_and_forgets_nothing(lab: Lab, monkeypatch) -> None:
+    lab.write("m.mrxs", b"key")
+    lab.write("m/Slidedat.ini")
+    lab.write("a.svs", b"other")
+    lab.look()
+    listing = os.scandir
+
+    def refuses(folder):
+        if Path(folder).name == "m":
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return listing(folder)
+
+    monkeypatch.setattr(os, "scandir", refuses)
+    report = lab.look(SETTLE)
+    assert len(report.queued) == 1
+    assert [candidate.path.name for candidate in report.others] == ["m.mrxs"]
+    assert lab.look(1000).forgotten == []
+    assert lab.states() == {"a.svs": ["queued"], "m.mrxs": ["settling"]}
+    monkeypatch.setattr(os, "scandir", listing)
+    lab.settle()
+    assert lab.states() == {"a.svs": ["queued"], "m.mrxs": ["queued"]}
+
+
 def test_an_entry_that_one_listing_misses_is_not_forgotten(lab: Lab, monkeypatch) -> None:
     lab.write("a.svs")
     lab.look()
@@ -637,6 +663,30 @@ def test_a_probe_that_nobody_foresaw_keeps_no_other_file_waiting(lab: Lab) -> No
     lab.look(10_000)
     (job,) = (job for job in lab.store.jobs().jobs if job.relative == "a.svs")
     assert (job.state, job.error_code) == (JobState.FAILED, "internal_error")
+
+
+@pytest.mark.parametrize("error", [SchedulerUnreachable(), NoWorkers(), WorkerLost()])
+def test_no_slide_is_quarantined_while_the_cluster_is_away(make_lab, error: WsiDenoiseError) -> None:
+    lab = make_lab(**{"intake.move": True})
+    path = lab.write("a.svs")
+    lab.faults["a.svs"] = error
+    for _ in range(10):
+        assert lab.look(10 * GRACE).quarantined == []
+    assert lab.states() == {"a.svs": ["settling"]}
+    assert path.exists()
+    assert not (lab.folder / "quarantine").exists()
+    del lab.faults["a.svs"]
+    assert lab.look(10 * GRACE).queued
+
+
+def test_only_a_fault_of_the_slide_quarantines_it(make_lab) -> None:
+    lab = make_lab(**{"intake.move": True})
+    path = lab.write("a.svs")
+    lab.faults["a.svs"] = WeightsDamaged()
+    lab.settle()
+    assert lab.look(GRACE).quarantined == []
+    assert [(job.state.value, job.error_code) for job in lab.jobs()] == [("failed", "weights_damaged")]
+    assert path.exists()
 
 
 def test_a_change_of_a_quarantined_file_is_a_new_job_and_the_note_goes(lab: Lab) -> None:

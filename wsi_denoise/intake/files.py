@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatch
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from wsi_denoise.errors import (
@@ -143,11 +143,7 @@ class _Folder:
         if self._is_orphaned_mirax():
             yield self._other(self._folder, "the folder of a MIRAX slide whose .mrxs file is not there")
             return
-        try:
-            self._find_parts()
-        except OSError as error:
-            yield self._unreadable(self._folder, error)
-            return
+        yield from self._find_parts()
         dicom: list[Path] = []
         for entry in self._entries:
             if entry.name in self._parts:
@@ -172,12 +168,24 @@ class _Folder:
         slides = any(name.lower().endswith(SUFFIXES) for name in self._names)
         return "Slidedat.ini" in self._names and self._folder != self._inbox and not slides
 
-    def _find_parts(self) -> None:
+    def _find_parts(self) -> Iterator[Candidate]:
+        """Note what belongs to key files; yield those that cannot be read, which blind nobody to the rest."""
         for entry in self._entries:
-            if Path(entry.name).suffix.lower() in {".mrxs", ".vms", ".vmu"} and entry.is_file(follow_symlinks=False):
-                path = self._folder / entry.name
-                self._parts |= {part.relative_to(self._folder).parts[0] for part in companions(path)}
-                self._parts |= {path.stem} & self._names if path.suffix.lower() == ".mrxs" else set()
+            path = self._folder / entry.name
+            try:
+                suffix = path.suffix.lower()
+                if suffix not in {".mrxs", ".vms", ".vmu"} or not entry.is_file(follow_symlinks=False):
+                    continue
+                if suffix == ".mrxs":
+                    self._parts |= {path.stem} & self._names
+                else:
+                    self._parts |= {part.name for part in companions(path)}
+            except FileNotFoundError:
+                continue  # gone since the folder was listed; the next scan knows
+            except OSError as error:
+                # Which files it names cannot be said now; they are called after it, and no slides of their own.
+                self._parts |= {entry.name, *filter(partial(_is_called_after, path.stem), self._names)}
+                yield self._unreadable(path, error)
 
     def _candidate(self, path: Path, status: os.stat_result) -> Candidate:
         if stat.S_ISLNK(status.st_mode):
@@ -267,6 +275,10 @@ def _what(mode: int) -> str:
     if stat.S_ISFIFO(mode):
         return "pipe"
     return "socket" if stat.S_ISSOCK(mode) else "device"
+
+
+def _is_called_after(stem: str, name: str) -> bool:
+    return name.startswith(stem) and name.lower().endswith((".jpg", ".jpeg"))
 
 
 def _is_plain(entry: os.DirEntry[str]) -> bool:

@@ -60,7 +60,16 @@ class Quarantine:
         self.folder = folder
         self._move = move
 
-    def put(self, slide: Path, relative: Path, error: WsiDenoiseError, *, job_id: int, time: datetime) -> Placed:
+    def put(
+        self,
+        slide: Path,
+        relative: Path,
+        error: WsiDenoiseError,
+        *,
+        job_id: int,
+        time: datetime,
+        stays: bool = False,
+    ) -> Placed:
         """Write the note, and link or move the original. Doing it again gives the same result.
 
         Parameters
@@ -72,6 +81,8 @@ class Quarantine:
         job_id : int
         time : datetime
             With a time zone.
+        stays : bool
+            Not to be moved, whatever ``intake.move`` says.
 
         Raises
         ------
@@ -80,9 +91,10 @@ class Quarantine:
         """
         try:
             note, place = self._places(slide, relative, make=True)
-            if self._move and not os.path.lexists(slide) and _is_note_of(note, slide):
+            move = self._move and not stays
+            if move and not os.path.lexists(slide) and _is_note_of(note, slide):
                 return Placed(note)  # moved before, perhaps by another daemon: its note says where to
-            moved, remark = self._moved(slide, place) if self._move else (None, "")
+            moved, remark = self._moved(slide, place) if move else (None, "")
             link = None if moved else _link(place, slide)
             _write(note, _note(slide, error, job_id=job_id, time=time, moved=moved, remark=remark))
         except OSError as failure:

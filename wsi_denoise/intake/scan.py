@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -119,6 +119,12 @@ def is_gone(path: Path) -> bool:
     except SourceError:
         return False
     return False
+
+
+def lies_in(path: Path, inboxes: Iterable[Path]) -> bool:
+    """Tell whether a file lies below one of the inboxes, whatever links or ``..`` are in its path."""
+    real = os.path.realpath(path.parent)
+    return any(Path(real).is_relative_to(os.path.realpath(inbox)) for inbox in inboxes)
 
 
 def unreadable_file(path: Path) -> Path | None:

@@ -3,7 +3,8 @@
 A copy in progress cannot be told from a finished one by one look, nor by size alone (copiers preallocate). So a file
 has to stand still for two looks over ``settle_seconds``; then it has to open and its last tile has to read (the
 *probe*, made by the caller). A probe that fails may still mean "being copied": it is repeated, less and less often,
-until the file has stood still for ``grace_seconds``; only then is it damaged.
+until the file has stood still for ``grace_seconds``; only then is it damaged. While the share or the cluster is away,
+nothing is: that is waited for without end.
 
 Times are seconds on one monotonic clock, so that the wall clock may jump and a file may carry any time of change, in
 the past (``cp -p``, ``rsync -t``) or in the future: only that it *changes* matters.
@@ -15,6 +16,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from wsi_denoise.errors import (
+    ClusterError,
     EmptyFile,
     NoPermission,
     NotASlide,
@@ -42,7 +44,7 @@ class Step(StrEnum):
     PROBE = "probe"  # it stands still: see whether it opens
     READY = "ready"  # it is complete
     GRACE = "grace"  # it does not open, but may still be arriving
-    DAMAGED = "damaged"  # it does not open, and nothing arrives any more
+    DAMAGED = "damaged"  # it does not open, and nothing arrives any more; by a SlideError, it is the file's fault
 
 
 @dataclass(frozen=True)
@@ -146,8 +148,9 @@ class Settling:
     def _after_failed_probe(self, error: WsiDenoiseError, probed: float) -> Decision:
         if isinstance(error, SlideError) and not isinstance(error, PERHAPS_BEING_COPIED):
             return Decision(Step.DAMAGED, error=error)
-        # Of a share that is gone one cannot say that the file is damaged, however long it takes.
-        patience = float("inf") if isinstance(error, SourceError) else self.since + self.rules.grace_seconds
+        # While a share or the cluster is away one cannot say that the file is damaged, however long it takes.
+        away = isinstance(error, (SourceError, ClusterError))
+        patience = float("inf") if away else self.since + self.rules.grace_seconds
         if probed >= patience:
             return Decision(Step.DAMAGED, error=error)
         again = min(probed + self._pause(probed), patience)

@@ -414,7 +414,7 @@ class Watcher:
 
     def _damaged(self, path: str, watch: _Watch, error: WsiDenoiseError, report: Report) -> None:
         candidate = watch.candidate
-        if isinstance(error, InternalError):
+        if not isinstance(error, SlideError):
             self._store.fail(watch.job_id, error, self._origin)  # not the file's fault
             del self._watches[path]
             self._before[path] = JobState.FAILED
