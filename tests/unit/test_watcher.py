@@ -464,6 +464,37 @@ def test_a_duplicate_takes_over_when_the_first_failed_for_its_place(lab: Lab) ->
     assert lab.states()["b.svs"] == ["duplicate", "queued"]
 
 
+@pytest.mark.parametrize("told", ["watcher", "runner"])
+def test_a_duplicate_takes_over_when_the_file_of_the_first_is_replaced(lab: Lab, told: str) -> None:
+    lab.write("a.svs")
+    (first,) = lab.settle().queued
+    lab.write("b.svs")
+    lab.settle()
+    before = lab.store.job(first).fingerprint
+    lab.write("a.svs", b"other pixels")
+    if told == "runner":
+        lab.store.settle_again(first, SlideChanged(), "daemon:1")
+    lab.settle()
+    lab.finish(first)
+    lab.look(watcher.FULL_SECONDS)
+    lab.settle()
+    assert lab.states() == {"a.svs": ["done"], "b.svs": ["duplicate", "queued"]}
+    assert max(lab.jobs(), key=lambda job: job.id).fingerprint == before
+
+
+def test_a_duplicate_waits_while_the_file_of_the_first_was_only_touched(lab: Lab) -> None:
+    path = lab.write("a.svs")
+    lab.settle()
+    lab.write("b.svs")
+    lab.settle()
+    os.utime(path, ns=(0, 5))
+    lab.look(watcher.FULL_SECONDS)
+    lab.look(SETTLE)
+    lab.look(watcher.FULL_SECONDS)
+    lab.settle()
+    assert lab.states() == {"a.svs": ["queued"], "b.svs": ["duplicate"]}
+
+
 def test_a_duplicate_of_a_job_that_a_person_cancelled_stays_one(lab: Lab) -> None:
     lab.write("a.svs")
     (first,) = lab.settle().queued

@@ -26,7 +26,6 @@ from wsi_denoise.errors import (
     SlideError,
     SlideVanished,
     SourceError,
-    SourceUnavailable,
     StoreError,
     TransitionRefused,
     WsiDenoiseError,
@@ -35,6 +34,7 @@ from wsi_denoise.intake.files import Candidate
 from wsi_denoise.intake.fingerprint import Stopped, fingerprint
 from wsi_denoise.intake.headers import shown
 from wsi_denoise.intake.hints import Hints
+from wsi_denoise.intake.orphans import Orphans
 from wsi_denoise.intake.parts import slide_files, snapshot
 from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.intake.report import Report, Waiting
@@ -53,8 +53,6 @@ A SlideError, SourceError or ClusterError that it raises counts as returned.
 
 FULL_SECONDS = 300.0
 """Between two looks at every path in the store; the others only ask for the paths that the scan found."""
-
-_PLACE_CODES = frozenset((SlideVanished.code, SlideChanged.code, SourceUnavailable.code))
 
 BUSY_SECONDS = 30.0
 """After so long in one look no further file is probed or fingerprinted: what vanished or arrived is seen in between."""
@@ -99,7 +97,7 @@ class Watcher:
     ) -> None:
         intake = settings.intake
         self._settings, self._store, self._probe, self._origin = settings, store, probe, origin
-        self._checksum = checksum
+        self._checksum, self._orphans = checksum, Orphans(store)
         self._rules = Rules(intake.settle_seconds, intake.grace_seconds)
         self._scanner = Scanner(settings)
         self.quarantine = Quarantine(intake.quarantine, move=intake.move)
@@ -110,7 +108,6 @@ class Watcher:
         self._absent: dict[str, int] = {}  # settling files that are there but no slides: in how many looks
         self._lost: set[str] = set()  # slides that disappeared while their job was queued or running
         self._replaced: dict[str, int] = {}  # running jobs whose slide has changed, by its path
-        self._kept: set[int] = set()  # duplicates that will always be
         self._no_permission: set[int] = set()  # quarantined jobs
         self._full: float | None = None
 
@@ -138,7 +135,7 @@ class Watcher:
             query = JobQuery(states=(JobState.QUARANTINED,), error_code=NoPermission.code, limit=None)
             self._no_permission = {job.id for job in self._store.jobs(query).jobs}
         self._miss(scan, everything, report)
-        orphans = self._orphans(known) if full or self._lost else set()
+        orphans = self._orphans.among(known, self._lost) if full or self._lost else set()
         for path, candidate in scan.slides.items():
             if self._closed:
                 report.unfinished = True
@@ -230,43 +227,13 @@ class Watcher:
         """Tell whether a job ended only because its file was not there: which it is now."""
         if known.state is JobState.FAILED:
             return self._store.job(known.job_id).error_code == SlideVanished.code
-        return known.state is JobState.CANCELLED and not self._cancelled_by_person(known.job_id)
+        return known.state is JobState.CANCELLED and not self._orphans.cancelled_by_person(known.job_id)
 
     def _may_be_read_now(self, candidate: Candidate, known: KnownFile) -> bool:
         # Permission changes neither size nor time of change.
         if known.state is not JobState.QUARANTINED or known.job_id not in self._no_permission:
             return False
         return candidate.problem is None and unreadable_file(candidate.path) is None
-
-    def _orphans(self, known: dict[str, KnownFile]) -> set[str]:
-        """Return the duplicates of jobs that will not be done, because their own file was taken away or replaced."""
-        return {
-            path
-            for path, file in known.items()
-            if file.state is JobState.DUPLICATE and file.job_id not in self._kept and self._is_orphan(file.job_id)
-        }
-
-    def _is_orphan(self, job_id: int) -> bool:
-        try:
-            first = self._store.job(self._store.job(job_id).duplicate_of or 0)
-        except NoSuchJob:
-            return False
-        if first.state in {JobState.DONE, JobState.QUARANTINED}:
-            self._kept.add(job_id)
-            return False
-        if first.state is JobState.FAILED:
-            return first.error_code in _PLACE_CODES
-        if first.state is JobState.CANCELLED:
-            return not self._cancelled_by_person(first.id)
-        return first.slide in self._lost
-
-    def _cancelled_by_person(self, job_id: int) -> bool:
-        ends = [
-            event
-            for event in self._store.events(job_id)
-            if event.kind == "cancel_requested" or event.data.get("to") == JobState.CANCELLED
-        ]
-        return any(event.origin.startswith("person:") for event in ends[-2:])
 
     # -- files that are not there
 
