@@ -91,7 +91,15 @@ def _submit(
     relative = relative or Path(path.name)
     preset = settings.preset_for(relative)
     seen = snapshot(slide_files(path))
-    job = store.see(path, relative, size_bytes=seen.size_bytes, mtime_ns=seen.mtime_ns, preset=preset, origin=origin)
+    job = store.see(
+        path,
+        relative,
+        size_bytes=seen.size_bytes,
+        mtime_ns=seen.mtime_ns,
+        preset=preset,
+        origin=origin,
+        region=region,
+    )
     try:
         trouble = probe(cluster, path, settings)
         if trouble is not None:

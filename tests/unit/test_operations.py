@@ -132,6 +132,14 @@ def test_a_superseded_job_goes_and_what_others_refer_to_stays(lab):
     assert lab.store.job(newest.id).id == newest.id
 
 
+def test_a_trial_does_not_stand_for_a_slide_that_is_still_there(lab):
+    done = lab.job("a.svs", age=50)
+    Path(done.output).unlink()
+    stat = {"size_bytes": 1, "mtime_ns": 1}
+    lab.store.see(done.slide, "a.svs", **stat, preset="paper", origin="person:cli", region=(0, 0, 9, 9))
+    assert lab.tidy(keep_days=30).jobs == ()
+
+
 @pytest.mark.parametrize("left", ["nothing", "the mount point"])
 def test_a_share_with_originals_that_is_not_mounted_is_not_gone(lab, left):
     job, other = lab.job("a.svs", age=50), lab.job("b.svs", age=50)

@@ -510,6 +510,45 @@ def test_retry_of_an_older_job_of_an_unsettled_file_is_refused(store):
         store.retry(old.id, "person:cli")
 
 
+TRIAL = (0, 0, 64, 64)
+
+
+def trial(store, name="a.svs"):
+    return store.see(
+        f"/inbox/{name}", name, size_bytes=10, mtime_ns=1, preset="paper", origin="person:cli", region=TRIAL
+    )
+
+
+def test_a_trial_does_not_stand_for_the_slide(store):
+    first = trial(store)
+    assert first.region == TRIAL
+    assert store.known() == {}
+    whole = seen(store)
+    assert whole.id != first.id
+    assert (seen(store).id, trial(store).id) == (whole.id, first.id)
+    assert store.known()["/inbox/a.svs"].job_id == whole.id
+
+
+def test_a_trial_is_no_newer_job_of_its_file(store):
+    old = store.quarantine(seen(store).id, EmptyFile(), "daemon:1")
+    whole = queued(store)
+    trial(store)
+    assert store.settle_again(whole.id, SlideChanged(), "daemon:1").state is JobState.SETTLING
+    with pytest.raises(TransitionRefused, match=f"job {whole.id} is a newer one"):
+        store.retry(old.id, "person:cli")
+
+
+def test_a_trial_of_a_file_that_changed_fails_and_one_of_a_file_never_read_is_not_retried(store):
+    job = store.queue(
+        trial(store).id, fingerprint="x", settings={}, settings_hash="s", preset="paper", origin="t", region=TRIAL
+    )
+    ended = store.settle_again(job.id, SlideChanged(), "daemon:1")
+    assert (ended.state, ended.error_code, ended.fingerprint) == (JobState.FAILED, "slide_changed", "x")
+    never = store.forget(trial(store).id, "gone")
+    with pytest.raises(TransitionRefused, match="begin the trial again"):
+        store.retry(never.id, "person:cli")
+
+
 def test_retry_tries_a_waiting_job_now(store, daemon, clock):
     queued(store)
     job = store.claim(daemon, 60)

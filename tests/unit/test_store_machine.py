@@ -27,6 +27,7 @@ PATHS = st.sampled_from(["/inbox/a.svs", "/inbox/b.svs", "/inbox/c.svs"])
 CONTENTS = st.sampled_from(["x", "y"])
 DAEMONS = st.integers(1, 2)
 JOBS = st.integers(1, 8)
+REGIONS = st.sampled_from([None, (0, 0, 9, 9)])
 ORIGINS = st.sampled_from(["daemon:1", "daemon:2", "person:cli"])
 
 DOCUMENTED = set(re.findall(r"`(\w+)`", documented_section("kind")))
@@ -89,20 +90,23 @@ class Machine(RuleBasedStateMachine):
     def wait(self, seconds):
         self.now += timedelta(seconds=seconds)
 
-    @rule(path=PATHS, size=st.integers(1, 3))
-    def see(self, path, size):
-        job = self.store.see(path, path[7:], size_bytes=size, mtime_ns=size, preset="paper", origin="daemon:1")
+    @rule(path=PATHS, size=st.integers(1, 3), region=REGIONS)
+    def see(self, path, size, region):
+        stat = {"size_bytes": size, "mtime_ns": size}
+        job = self.store.see(path, path[7:], **stat, preset="paper", origin="daemon:1", region=region)
         assert job.state is JobState.SETTLING
 
-    @rule(path=PATHS, content=CONTENTS, preset=st.sampled_from(["paper", "scanner"]))
-    def see_and_queue(self, path, content, preset):
-        job = self.store.see(path, path[7:], size_bytes=1, mtime_ns=1, preset=preset, origin="daemon:1")
-        self.store.queue(job.id, fingerprint=content, settings={}, settings_hash="s", preset=preset, origin="daemon:1")
+    @rule(path=PATHS, content=CONTENTS, preset=st.sampled_from(["paper", "scanner"]), region=REGIONS)
+    def see_and_queue(self, path, content, preset, region):
+        given = {"preset": preset, "origin": "daemon:1", "region": region}
+        job = self.store.see(path, path[7:], size_bytes=1, mtime_ns=1, **given)
+        self.store.queue(job.id, fingerprint=content, settings={}, settings_hash="s", **given)
 
     @rule(job=JOBS, content=CONTENTS)
     def queue(self, job, content):
         if job := self.some(job):
             given = {"fingerprint": content, "settings": {}, "settings_hash": "s", "preset": "paper"}
+            given["region"] = self.store.job(job).region
             self.attempt(self.store.queue, job, **given, origin="daemon:2")
 
     @rule(job=JOBS, call=st.sampled_from(["forget", "update_seen"]))
@@ -198,14 +202,15 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def the_same_work_is_not_done_twice(self):
         under_way = [job for job in self.store.jobs().jobs if job.state in {JobState.QUEUED, JobState.RUNNING}]
-        assert len({(job.fingerprint, job.preset) for job in under_way}) == len(under_way)
+        assert len({(job.fingerprint, job.preset, job.region) for job in under_way}) == len(under_way)
 
     @invariant()
     def a_path_settles_once(self):
-        settling = [job.slide for job in self.store.jobs().jobs if job.state is JobState.SETTLING]
+        settling = [(job.slide, job.region) for job in self.store.jobs().jobs if job.state is JobState.SETTLING]
         assert len(set(settling)) == len(settling)
         known = self.store.known()
-        assert all(known[path].state is JobState.SETTLING for path in settling), "the scan would not see it"
+        whole = [path for path, region in settling if region is None]
+        assert all(known[path].state is JobState.SETTLING for path in whole), "the scan would not see it"
 
 
 # WSI_DENOISE_TEST_EXAMPLES=500 takes minutes, and such a run has found what 25 did not.

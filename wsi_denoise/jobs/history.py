@@ -205,14 +205,15 @@ class History(Figures):
             return {str(row[0]): row[1] for row in rows}
 
     def known(self, paths: Iterable[str | PathLike[str]] | None = None) -> dict[str, KnownFile]:
-        """Return the newest job of each path, for the scan.
+        """Return the newest job of each path, for the scan. A trial on a region does not stand for the slide.
 
         Parameters
         ----------
         paths : iterable of path, optional
             Only these; without it every path that ever had a job.
         """
-        newest = select(func.max(JobRow.id)).join(JobRow.slide).group_by(SlideRow.path)
+        whole = JobRow.region.is_(None)
+        newest = select(func.max(JobRow.id)).join(JobRow.slide).where(whole).group_by(SlideRow.path)
         columns = select(SlideRow.path, JobRow.id, JobRow.state, SlideRow.size_bytes, SlideRow.mtime_ns).join_from(
             JobRow, SlideRow
         )

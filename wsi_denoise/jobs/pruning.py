@@ -25,7 +25,8 @@ def over_since(database: Database, before: datetime) -> list[tuple[Job, bool]]:
         With each, whether a newer job of the same path stands for the file.
     """
     newer, other = aliased(JobRow), aliased(SlideRow)
-    has_newer = exists().where(newer.slide_id == other.id, other.path == SlideRow.path, newer.id > JobRow.id)
+    stands = (newer.id > JobRow.id, newer.region.is_(None))  # a trial does not stand for the file
+    has_newer = exists().where(newer.slide_id == other.id, other.path == SlideRow.path, *stands)
     referring = aliased(JobRow)
     rows = (
         select(JobRow, has_newer)

@@ -169,9 +169,9 @@ def same_work(session: Session, row: JobRow, among: Sequence[JobState]) -> JobRo
 
 
 def newer_job(session: Session, row: JobRow) -> int | None:
-    """Return the newest job of the same path, if that is a newer one than this."""
-    newest = select(func.max(JobRow.id)).join(JobRow.slide).where(SlideRow.path == row.slide.path, JobRow.id > row.id)
-    return session.scalar(newest)
+    """Return the newest job of the same path that is no trial, if that is a newer one than this."""
+    newer = (SlideRow.path == row.slide.path, JobRow.id > row.id, JobRow.region.is_(None))
+    return session.scalar(select(func.max(JobRow.id)).join(JobRow.slide).where(*newer))
 
 
 def region_text(region: tuple[int, int, int, int] | None) -> str | None:

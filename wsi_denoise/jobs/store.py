@@ -49,16 +49,21 @@ class JobStore(Work):
         preset: str,
         origin: str,
         priority: int = 0,
+        region: tuple[int, int, int, int] | None = None,
     ) -> Job:
-        """Return the settling job of a file; makes one where there is none.
+        """Return the settling job of a file, or of a trial on a `region` of it; makes one where there is none.
 
-        A path has at most one settling job, however many daemons look at it.
+        A path has at most one settling job, however many daemons look at it, and at most one of each trial.
         """
         with self.writing(lock=f"path {fspath(path)}") as session:
             settling = (
                 select(JobRow)
                 .join(JobRow.slide)
-                .where(SlideRow.path == fspath(path), JobRow.state == JobState.SETTLING)
+                .where(
+                    SlideRow.path == fspath(path),
+                    JobRow.state == JobState.SETTLING,
+                    JobRow.region.is_not_distinct_from(region_text(region)),
+                )
             )
             row = session.scalar(settling)
             if row is not None:
@@ -69,6 +74,7 @@ class JobStore(Work):
                 state=JobState.SETTLING,
                 preset=preset,
                 priority=priority,
+                region=region_text(region),
                 origin=origin,
                 created=self._clock(),
             )
@@ -158,7 +164,7 @@ class JobStore(Work):
         """Send a queued or running job back to settling, because its file changed after it was fingerprinted.
 
         If intake has made a newer job of the file already, that one stands for the new content, and this one is
-        cancelled.
+        cancelled. A trial fails: it was to show what was there, and nobody watches for what comes.
 
         Raises
         ------
@@ -172,6 +178,9 @@ class JobStore(Work):
             states.check(row.state, JobState.SETTLING)
             if row.state in OVER:
                 raise TransitionRefused(f"job {job_id} is {row.state}")
+            if row.region is not None:
+                message = "the file changed; begin the trial again"
+                return self._move(session, row, JobState.FAILED, origin, message, error=error)
             newer = newer_job(session, row)
             if newer is not None:
                 message = f"job {newer} stands for the file's new content"
@@ -213,7 +222,8 @@ class JobStore(Work):
         Raises
         ------
         TransitionRefused
-            When the job is settling, running or done, or another job does the same work at the moment.
+            When the job is settling, running or done, or another job does the same work at the moment. Also for a
+            trial that never settled, for which nobody would look.
         """
         known = self.job(job_id)
         lock = f"content {known.fingerprint}" if known.fingerprint else f"path {known.slide}"
@@ -227,6 +237,8 @@ class JobStore(Work):
             states.check(row.state, new)
             if row.state not in OVER:
                 raise TransitionRefused(f"job {job_id} is {row.state}")
+            if new is JobState.SETTLING and row.region is not None:
+                raise TransitionRefused(f"job {job_id} is a trial of a file that was never read; begin the trial again")
             newer = newer_job(session, row)
             if new is JobState.SETTLING and newer is not None:
                 raise TransitionRefused(f"job {newer} is a newer one of the same file")
