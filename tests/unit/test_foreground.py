@@ -85,3 +85,17 @@ def test_a_trial_leaves_the_daemon_the_job_that_is_settling(lab):
     lab.run(slide, region=TRIAL)
     lab.watch(SETTLE, FULL_SECONDS)
     assert lab.jobs() == [("queued", None), ("done", TRIAL)]
+
+
+def test_a_persons_preset_outlasts_a_change_of_the_file(lab):
+    slide = lab.inbox / "a.tif"
+    slide.write_bytes(b"pixels")
+    settings = lab.loaded.settings
+    chosen = settings.with_values({"model.preset": "photo"})
+    job = foreground._submit(slide, chosen, lab.store, None, None)
+    lab.watch(0)
+    slide.write_bytes(b"other pixels")
+    lab.watch()
+    (found,) = lab.store.jobs().jobs
+    assert (found.id, found.state, found.preset) == (job.id, JobState.QUEUED, "photo")
+    assert found.fingerprint != job.fingerprint

@@ -409,6 +409,17 @@ def test_a_changed_file_settles_again(store, daemon):
     assert seen(store).id == job.id
 
 
+def test_a_changed_file_leaves_the_other_jobs_of_its_slide_as_they_were(store, daemon):
+    queued(store)
+    done = finish(store, store.claim(daemon, 60), daemon)
+    again = store.rerun(done.id, preset="photo", settings={}, settings_hash="s1", origin="person:page")
+    store.settle_again(again.id, SlideChanged(), f"daemon:{daemon}")
+    store.update_seen(again.id, 99, 9)
+    settled = {"settings": {}, "settings_hash": "s1", "preset": "paper", "origin": f"daemon:{daemon}"}
+    assert store.queue(again.id, fingerprint="new", **settled).state is JobState.QUEUED
+    assert store.job(done.id) == done
+
+
 def test_a_changed_file_with_a_newer_job_is_not_settled_twice(store, daemon):
     queued(store)
     job = store.claim(daemon, 60)

@@ -324,6 +324,49 @@ def test_new_content_under_a_running_name_stops_the_old_job(lab: Lab) -> None:
     assert lab.store.cancel_requested(old)
 
 
+def rerun(lab: Lab, job: int) -> Job:
+    """What the page does when a person runs a slide again with another preset."""
+    settings = lab.settings
+    return lab.store.rerun(
+        job,
+        preset="photo",
+        settings=settings.pixel_settings(),
+        settings_hash=settings.pixel_hash(),
+        origin="person:page",
+    )
+
+
+def test_new_content_before_a_rerun_began_is_denoised_both_ways_and_the_old_job_keeps_its_own(lab: Lab) -> None:
+    lab.write("a.svs")
+    (old,) = lab.settle().queued
+    lab.finish(old)
+    before = lab.store.job(old)
+    again = rerun(lab, old).id
+    lab.write("a.svs", b"other pixels")
+    lab.settle()
+    lab.settle()
+    done, photo, new = sorted(lab.jobs(), key=lambda job: job.id)
+    assert done == before
+    assert (photo.id, photo.state, photo.preset) == (again, JobState.QUEUED, "photo")
+    assert (new.state, new.preset) == (JobState.QUEUED, before.preset)
+    assert photo.fingerprint == new.fingerprint != done.fingerprint
+    assert lab.look(1000) == Report(slides=1)
+
+
+def test_touch_before_a_rerun_began_keeps_it(lab: Lab) -> None:
+    path = lab.write("a.svs")
+    (old,) = lab.settle().queued
+    lab.finish(old)
+    before = lab.store.job(old)
+    again = rerun(lab, old).id
+    os.utime(path, ns=(0, 5))
+    lab.settle()
+    lab.settle()
+    assert lab.states() == {"a.svs": ["done", "queued", "duplicate"]}
+    assert lab.store.job(old) == before
+    assert (lab.store.job(again).preset, lab.store.job(again).mtime_ns) == ("photo", 5)
+
+
 def test_same_content_under_another_name_is_a_duplicate(lab: Lab) -> None:
     lab.write("a.svs")
     lab.write("copy/b.svs")

@@ -334,11 +334,16 @@ class Watcher:
             report.waiting.append(Waiting(watch.job_id, candidate.path, Decision(Step.WAIT, until=now)))
             return
         preset = self._settings.preset_for(candidate.relative)
+        settings, settings_hash = self._settings.pixel_settings(), self._settings.pixel_hash()
+        wished, ours = self._wishes(watch.job_id), (preset, settings_hash)
+        if wished:
+            before = self._store.job(watch.job_id)
+            preset, settings, settings_hash = before.preset, before.settings, before.settings_hash
         job = self._store.queue(
             watch.job_id,
             fingerprint=content,
-            settings=self._settings.pixel_settings(),
-            settings_hash=self._settings.pixel_hash(),
+            settings=settings,
+            settings_hash=settings_hash,
             preset=preset,
             origin=self._origin,
             model_checksum=self._checksum(preset),
@@ -348,6 +353,13 @@ class Watcher:
         (report.duplicates if job.state is JobState.DUPLICATE else report.queued).append(job.id)
         _log.info("job %d: %s", job.id, job.state)
         self.quarantine.release(candidate.path, candidate.relative)
+        if "rerun" in wished and (preset, settings_hash) != ours:
+            self._see(path, candidate, now, report)  # what its folder makes of new content; a duplicate if it has none
+
+    def _wishes(self, job_id: int) -> set[str]:
+        """Return how a person queued this job with a preset and settings of their own choice, before it changed."""
+        events = self._store.events(job_id)
+        return {event.kind for event in events if event.origin.startswith("person:")} & {"queued", "rerun"}
 
     def _is_being_stopped(self, path: str, content: str) -> bool:
         """Cancel jobs that this content replaces; tell whether one of them still has to stop.

@@ -174,6 +174,14 @@ def newer_job(session: Session, row: JobRow) -> int | None:
     return session.scalar(select(func.max(JobRow.id)).join(JobRow.slide).where(*newer))
 
 
+def detach(session: Session, row: JobRow) -> None:
+    """Give a job a slide of its own, where others refer to the same one: they keep what they were made from."""
+    slide = row.slide
+    if session.scalar(select(JobRow.id).where(JobRow.slide_id == slide.id, JobRow.id != row.id).limit(1)) is not None:
+        size = {"size_bytes": slide.size_bytes, "mtime_ns": slide.mtime_ns}
+        row.slide = SlideRow(path=slide.path, relative=slide.relative, **size)
+
+
 def region_text(region: tuple[int, int, int, int] | None) -> str | None:
     """Return a region (x, y, width, height) as it is kept."""
     return None if region is None else ",".join(map(str, region))

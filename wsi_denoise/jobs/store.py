@@ -12,7 +12,7 @@ from wsi_denoise.errors import JobCancelled, TransitionRefused, WsiDenoiseError
 from wsi_denoise.jobs import states
 from wsi_denoise.jobs.history import value
 from wsi_denoise.jobs.models import JobRow, PauseRow, SlideRow
-from wsi_denoise.jobs.record import guard, newer_job, region_text, row_of, same_key, same_work
+from wsi_denoise.jobs.record import detach, guard, newer_job, region_text, row_of, same_key, same_work
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.values import Job
 from wsi_denoise.jobs.work import Work
@@ -164,7 +164,8 @@ class JobStore(Work):
         """Send a queued or running job back to settling, because its file changed after it was fingerprinted.
 
         If intake has made a newer job of the file already, that one stands for the new content, and this one is
-        cancelled. A trial fails: it was to show what was there, and nobody watches for what comes.
+        cancelled. What other jobs of the same slide were made from stays in the record. A trial fails: it was to show
+        what was there, and nobody watches for what comes.
 
         Raises
         ------
@@ -185,6 +186,7 @@ class JobStore(Work):
             if newer is not None:
                 message = f"job {newer} stands for the file's new content"
                 return self._move(session, row, JobState.CANCELLED, origin, message, error=error)
+            detach(session, row)
             row.slide.fingerprint = None
             row.blocks_done = row.blocks_total = row.blocks_resumed = 0
             return self._move(session, row, JobState.SETTLING, origin, str(error), error=error)
