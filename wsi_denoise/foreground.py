@@ -7,17 +7,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wsi_denoise.daemon import IDLE_SECONDS, checksum, probe, registered
-from wsi_denoise.errors import SlideError, SourceError, WsiDenoiseError
+from wsi_denoise.errors import SlideError, SourceError, TransitionRefused, WsiDenoiseError
 from wsi_denoise.heartbeat import Heartbeat
 from wsi_denoise.intake.fingerprint import fingerprint
 from wsi_denoise.intake.parts import slide_files, snapshot
-from wsi_denoise.jobs.states import OVER
+from wsi_denoise.intake.scan import is_gone
+from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
 from wsi_denoise.processing.cluster import Cluster, connect
 from wsi_denoise.recovery import recover
 from wsi_denoise.runner import Runner
 from wsi_denoise.settings import Loaded, Settings
+
+ORIGIN = "person:cli"
 
 
 def run_slides(
@@ -49,7 +52,7 @@ def run_slides(
     Returns
     -------
     list of Job
-        As they ended, in the order of `paths`.
+        As they ended, in the order of `paths`. Where a job of the same content waits or runs already, it is that one.
     """
     settings = loaded.settings
     stop = stop or threading.Event()
@@ -71,11 +74,18 @@ def run_slides(
             on_wait=lambda job, text: say(f"job {job.id} waits: {text}"),
         )
         for path in paths:
-            job = _submit(path.absolute(), settings, store, cluster, region)
+            job = _in_hand(_submit(path.absolute(), settings, store, cluster, region), store)
             report(job)
-            if job.state not in OVER:
+            while job.state in {JobState.QUEUED, JobState.RUNNING}:
                 claimed = store.claim(daemon_id, settings.jobs.lease_seconds, only=job.id)
-                job = runner.run(claimed) if claimed else _follow(job, store, report, stop)
+                if claimed is not None:
+                    job = runner.run(claimed)
+                    break
+                # A daemon is at it; when that gives it back, it is ours.
+                if stop.wait(IDLE_SECONDS):
+                    break
+                job = store.job(job.id)
+                report(job)
             ended.append(job)
             if stop.is_set():
                 break
@@ -86,7 +96,6 @@ def _submit(
     path: Path, settings: Settings, store: JobStore, cluster: Cluster, region: tuple[int, int, int, int] | None
 ) -> Job:
     """Bring one slide into the store at a person's wish: no waiting until it settles."""
-    origin = "person:cli"
     relative = next((path.relative_to(inbox) for inbox in settings.intake.inbox if path.is_relative_to(inbox)), None)
     relative = relative or Path(path.name)
     preset = settings.preset_for(relative)
@@ -97,7 +106,7 @@ def _submit(
         size_bytes=seen.size_bytes,
         mtime_ns=seen.mtime_ns,
         preset=preset,
-        origin=origin,
+        origin=ORIGIN,
         region=region,
     )
     try:
@@ -106,26 +115,45 @@ def _submit(
             raise trouble
         digest = fingerprint(path, expected=seen)
     except SourceError as error:
-        return store.forget(job.id, str(error), origin=origin)
+        return store.forget(job.id, str(error), origin=ORIGIN)
     except SlideError as error:
-        return store.quarantine(job.id, error, origin)
+        return store.quarantine(job.id, error, ORIGIN)
     except WsiDenoiseError as error:
-        return store.fail(job.id, error, origin)  # the cluster, say: not the file's fault
+        return store.fail(job.id, error, ORIGIN)  # the cluster, say: not the file's fault
     return store.queue(
         job.id,
         fingerprint=digest,
         settings=settings.pixel_settings(),
         settings_hash=settings.pixel_hash(),
         preset=preset,
-        origin=origin,
+        origin=ORIGIN,
         region=region,
         model_checksum=checksum(preset),
     )
 
 
-def _follow(job: Job, store: JobStore, report: Callable[[Job], None], stop: threading.Event) -> Job:
-    """Watch a job that another daemon has taken."""
-    while job.state not in OVER and not stop.wait(IDLE_SECONDS):
-        job = store.job(job.id)
-        report(job)
-    return job
+def _in_hand(job: Job, store: JobStore) -> Job:
+    """Return the job to go on with: for a duplicate of one that is not over, such as that of an interrupted run, that.
+
+    Where the file of that one is gone or was replaced, the duplicate itself is queued in its place.
+    """
+    first = store.job(job.duplicate_of) if job.duplicate_of is not None else job
+    if first is job or first.state in OVER:
+        return job
+    try:
+        if first.state is JobState.QUEUED and not _is_in_place(first):
+            store.cancel(first.id, ORIGIN)
+            return store.retry(job.id, ORIGIN)
+        return store.retry(first.id, ORIGIN) if first.next_try is not None else first
+    except TransitionRefused:
+        return store.job(first.id)  # somebody else was quicker
+
+
+def _is_in_place(job: Job) -> bool:
+    path = Path(job.slide)
+    try:
+        found = snapshot(slide_files(path))
+    except SourceError:
+        # A folder that is not here either may be another machine's.
+        return not (is_gone(path) and path.parent.is_dir())
+    return (found.size_bytes, found.mtime_ns) == (job.size_bytes, job.mtime_ns)

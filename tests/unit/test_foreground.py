@@ -1,11 +1,16 @@
 """Slides done at the terminal, beside a daemon; only the cluster, the probe and the pixels are the test's own."""
 
+import os
+import shutil
+import threading
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 
 from wsi_denoise import foreground
+from wsi_denoise.errors import WorkerLost
 from wsi_denoise.intake.watcher import FULL_SECONDS, Watcher
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
@@ -27,7 +32,7 @@ class Lab:
         self.loaded = load(folder=folder, environ={}, overrides=chosen)
         self.store = JobStore(self.loaded.settings.database_url)
         self.store.upgrade()
-        self.trouble = None
+        self.trouble, self.interrupted, self.worked = None, False, []
         self.now = 1000.0
         self.watcher = Watcher(self.loaded.settings, self.store, probe=lambda _path: None, origin="daemon:1")
 
@@ -39,6 +44,13 @@ class Lab:
 
     def run(self, *paths, region=None):
         return foreground.run_slides(list(paths), self.loaded, self.store, region=region)
+
+    def interrupt(self, *paths, region=None):
+        """Begin a run, and end it in the middle."""
+        self.interrupted = True
+        with pytest.raises(KeyboardInterrupt):
+            self.run(*paths, region=region)
+        self.interrupted = False
 
     def jobs(self):
         """State and region of every job, oldest first."""
@@ -55,6 +67,10 @@ def lab(tmp_path, monkeypatch):
         yield SimpleNamespace(near=None)
 
     def run(self, job):
+        made.worked.append(job.id)
+        if made.interrupted:
+            made.store.release(job.id, self._daemon_id, "the daemon is stopping")
+            raise KeyboardInterrupt
         facts = {"verdict": "pass", "reasons": [], "metrics": {}, "output": f"/{job.id}", "output_sha256": "0"}
         return made.store.finish(job.id, self._daemon_id, **facts)
 
@@ -99,3 +115,66 @@ def test_a_persons_preset_outlasts_a_change_of_the_file(lab):
     (found,) = lab.store.jobs().jobs
     assert (found.id, found.state, found.preset) == (job.id, JobState.QUEUED, "photo")
     assert found.fingerprint != job.fingerprint
+
+
+@pytest.mark.parametrize("region", [None, TRIAL])
+def test_an_interrupted_run_goes_on_when_it_is_asked_for_again(lab, region):
+    slide = lab.folder / "x.tif"
+    slide.write_bytes(b"pixels")
+    lab.interrupt(slide, region=region)
+    (job,) = lab.run(slide, region=region)
+    assert (job.id, job.state) == (1, JobState.DONE)
+    assert lab.worked == [1, 1]
+    (same,) = lab.run(slide, region=region)
+    assert (same.state, same.duplicate_of, lab.worked) == (JobState.DUPLICATE, 1, [1, 1])
+
+
+def test_a_run_does_not_wait_for_the_next_try_of_the_one_before(lab):
+    slide = lab.folder / "x.tif"
+    slide.write_bytes(b"pixels")
+    lab.interrupt(slide)
+    daemon = lab.store.register_daemon()
+    lab.store.claim(daemon, 60)
+    lab.store.retry_later(1, WorkerLost(), datetime.now(UTC) + timedelta(hours=1), f"daemon:{daemon}")
+    assert [job.id for job in lab.run(slide)] == [1]
+    assert lab.worked == [1, 1]
+
+
+@pytest.mark.parametrize("change", ["renamed", "touched", "replaced"])
+def test_an_interrupted_run_of_a_file_that_is_no_longer_there_is_taken_over(lab, change):
+    slide = lab.folder / "x.tif"
+    slide.write_bytes(b"pixels")
+    lab.interrupt(slide)
+    if change == "touched":
+        os.utime(slide, ns=(0, 5))
+    else:
+        slide = slide.rename(lab.folder / "y.tif")
+    if change == "replaced":
+        (lab.folder / "x.tif").write_bytes(b"other pixels")
+    (job,) = lab.run(slide)
+    assert (job.id, job.state, job.slide) == (2, JobState.DONE, str(slide))
+    assert lab.jobs() == [("cancelled", None), ("done", None)]
+
+
+def test_a_job_whose_folder_is_not_here_may_be_another_machines_and_is_not_cancelled(lab):
+    slide = lab.folder / "share" / "x.tif"
+    slide.parent.mkdir()
+    slide.write_bytes(b"pixels")
+    lab.interrupt(slide)
+    shutil.copy(slide, lab.folder / "y.tif")
+    shutil.rmtree(slide.parent)
+    assert [job.id for job in lab.run(lab.folder / "y.tif")] == [1]
+
+
+def test_a_run_takes_over_what_a_daemon_gives_back(lab, monkeypatch):
+    slide = lab.folder / "x.tif"
+    slide.write_bytes(b"pixels")
+    lab.interrupt(slide)
+    daemon = lab.store.register_daemon()
+    lab.store.claim(daemon, 60)
+    monkeypatch.setattr(foreground, "IDLE_SECONDS", 0.05)
+    stops = threading.Timer(0.3, lab.store.release, (1, daemon, "the daemon is stopping"))
+    stops.start()
+    (job,) = lab.run(slide)
+    stops.join()
+    assert (job.id, job.state, lab.worked) == (1, JobState.DONE, [1, 1])
