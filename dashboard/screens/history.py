@@ -105,7 +105,7 @@ def do(what: str, job: Job, preset: str = "") -> None:
     store = context.store()
     try:
         if what == "retry":
-            store.retry(job.id, ORIGIN)
+            store.retry(job.id, ORIGIN, inboxes=context.settings().intake.inbox)
         elif what == "cancel":
             store.cancel(job.id, ORIGIN)
         elif what == "rerun":

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from wsi_denoise import foreground
-from wsi_denoise.errors import WorkerLost
+from wsi_denoise.errors import TransitionRefused, UnsupportedSlide, WorkerLost
 from wsi_denoise.intake.watcher import FULL_SECONDS, Watcher
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
@@ -178,3 +178,15 @@ def test_a_run_takes_over_what_a_daemon_gives_back(lab, monkeypatch):
     (job,) = lab.run(slide)
     stops.join()
     assert (job.id, job.state, lab.worked) == (1, JobState.DONE, [1, 1])
+
+
+def test_a_slide_outside_the_inboxes_that_did_not_open_is_run_again(lab):
+    slide = lab.folder / "x.tif"
+    slide.write_bytes(b"pixels")
+    lab.trouble = UnsupportedSlide()
+    (job,) = lab.run(slide)
+    lab.trouble = None
+    with pytest.raises(TransitionRefused, match="wsi-denoise run"):
+        lab.store.retry(job.id, "person:cli", inboxes=lab.loaded.settings.intake.inbox)
+    assert [job.state for job in lab.run(slide)] == [JobState.DONE]
+    assert lab.jobs() == [("quarantined", None), ("done", None)]

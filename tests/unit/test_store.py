@@ -3,6 +3,7 @@
 import inspect
 import json
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -514,6 +515,22 @@ def test_retry_without_a_fingerprint_settles_first(store):
     assert store.retry(job.id, "person:cli").state is JobState.SETTLING
 
 
+def test_retry_without_a_fingerprint_is_refused_where_no_daemon_looks(store):
+    file = {"size_bytes": 1, "mtime_ns": 1, "preset": "paper"}
+    brought = store.see("/x/b.svs", "b.svs", **file, origin="person:cli")
+    found = store.see("/x/f.svs", "f.svs", **file, origin="daemon:1")  # of a daemon that was told of /x when started
+    for job in (brought, found):
+        store.quarantine(job.id, EmptyFile(), "daemon:1")
+    with pytest.raises(TransitionRefused, match="wsi-denoise run does"):
+        store.retry(brought.id, "person:cli", inboxes=[Path("/other"), Path("/inbox")])
+    for job in (brought, found):
+        assert store.retry(job.id, "person:cli", inboxes=[Path("/x")]).state is JobState.SETTLING
+    store.forget(found.id, "gone")
+    assert store.retry(found.id, "person:cli", inboxes=[Path("/inbox")]).state is JobState.SETTLING
+    store.forget(brought.id, "gone")
+    assert store.retry(brought.id, "person:cli").state is JobState.SETTLING
+
+
 def test_retry_of_an_older_job_of_an_unsettled_file_is_refused(store):
     old = store.quarantine(seen(store).id, EmptyFile(), "daemon:1")
     new = seen(store)
@@ -556,7 +573,7 @@ def test_a_trial_of_a_file_that_changed_fails_and_one_of_a_file_never_read_is_no
     ended = store.settle_again(job.id, SlideChanged(), "daemon:1")
     assert (ended.state, ended.error_code, ended.fingerprint) == (JobState.FAILED, "slide_changed", "x")
     never = store.forget(trial(store).id, "gone")
-    with pytest.raises(TransitionRefused, match="begin the trial again"):
+    with pytest.raises(TransitionRefused, match="wsi-denoise run does"):
         store.retry(never.id, "person:cli")
 
 

@@ -139,8 +139,9 @@ def retry(
     database: options.Database = None,
 ) -> None:
     """Queue a job again that is over but not done, or try a waiting one now."""
-    with options.opened(options.load(config, sets, database), make=False) as store:
-        _say(store.retry(job_id, ORIGIN), as_json=as_json)
+    loaded = options.load(config, sets, database)
+    with options.opened(loaded, make=False) as store:
+        _say(store.retry(job_id, ORIGIN, inboxes=loaded.settings.intake.inbox), as_json=as_json)
 
 
 def cancel(

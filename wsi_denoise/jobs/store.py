@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import delete, or_, select
@@ -216,16 +217,25 @@ class JobStore(Work):
                 return value(session, row)
             return self._move(session, row, JobState.CANCELLED, origin, "cancelled", error=JobCancelled())
 
-    def retry(self, job_id: int, origin: str) -> Job:
+    def retry(self, job_id: int, origin: str, *, inboxes: Collection[Path] | None = None) -> Job:
         """Queue a job again that is over but not done, or try a waiting one at once.
 
         Without a fingerprint (it never settled) it goes back to settling.
 
+        Parameters
+        ----------
+        job_id : int
+        origin : str
+        inboxes : collection of Path, optional
+            Where daemons look for what a person brought by ``wsi-denoise run``; everywhere by default. What a daemon
+            found itself it finds again, wherever it was told to look.
+
         Raises
         ------
         TransitionRefused
-            When the job is settling, running or done, or another job does the same work at the moment. Also for a
-            trial that never settled, for which nobody would look.
+            When the job is settling, running or done, or another job does the same work at the moment. Also where it
+            would settle for ever, because no daemon looks: a file that a person brought from outside the inboxes, a
+            trial.
         """
         known = self.job(job_id)
         lock = f"content {known.fingerprint}" if known.fingerprint else f"path {known.slide}"
@@ -239,8 +249,10 @@ class JobStore(Work):
             states.check(row.state, new)
             if row.state not in OVER:
                 raise TransitionRefused(f"job {job_id} is {row.state}")
-            if new is JobState.SETTLING and row.region is not None:
-                raise TransitionRefused(f"job {job_id} is a trial of a file that was never read; begin the trial again")
+            path = Path(row.slide.path)
+            brought = row.origin.startswith("person:") and not any(map(path.is_relative_to, inboxes or path.parents))
+            if new is JobState.SETTLING and (row.region is not None or brought):
+                raise TransitionRefused(f"no daemon would look at the file of job {job_id}; wsi-denoise run does")
             newer = newer_job(session, row)
             if new is JobState.SETTLING and newer is not None:
                 raise TransitionRefused(f"job {newer} is a newer one of the same file")
