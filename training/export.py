@@ -15,7 +15,7 @@ from typing import Any
 
 from training import checkpoint, lineage
 from training.data import FLAT_SHARE
-from training.train import CHECKPOINT, TRACE
+from training.train import CHECKPOINT
 from wsi_denoise.network import weights
 
 FOLDER = Path(__file__).resolve().parent.parent / "wsi_denoise" / "weights"
@@ -37,8 +37,8 @@ def card_of(run: Path, name: str, purpose: str) -> weights.ModelCard:
     before = record.get("before", [])
     initial = {"before": before} if before else {}
     made_with = {key: record[key] for key in ("threads", "torch") if key in record}
-    place = run / TRACE
-    trace = {"trace": json.loads(place.read_text("utf-8"))} if place.is_file() else {}
+    noted = lineage.traced(run)
+    trace = {"trace": noted} if noted else {}
     return weights.ModelCard(
         name=name,
         purpose=purpose,

@@ -13,7 +13,8 @@ from training import checkpoint
 from training.data import FLAT_SHARE
 from wsi_denoise.network import weights
 
-NOT_OF_A_STAGE = frozenset({"before", "finished", "machine", "threads", "torch", "trace"})
+TRACE = "trace.json"
+NOT_OF_A_STAGE = frozenset({"before", "finished", "machine", "threads", "torch"})
 """What a card says of its own run only."""
 
 
@@ -52,4 +53,12 @@ def _of_run(place: Path) -> list[dict[str, Any]]:
     configuration = state["configuration"]
     same = {"filters": configuration["filters"], "protocol": configuration["protocol"], "samples": state["samples"]}
     ran = {"steps": state["step"], "minutes": round(state["elapsed"] / 60.0, 1)}
-    return [*record.get("before", []), {**same, **ran, **options_that_decide(configuration)}]
+    trace = traced(place.parent)
+    noted = {"trace": trace} if trace else {}
+    return [*record.get("before", []), {**same, **ran, **options_that_decide(configuration), **noted}]
+
+
+def traced(run: Path) -> dict[str, str]:
+    """Return the checksums of a run's weights by step, as far as they were noted."""
+    place = run / TRACE
+    return json.loads(place.read_text("utf-8")) if place.is_file() else {}

@@ -9,13 +9,12 @@ At the end the new weights are held against those that ship, on the validation p
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training import checkpoint, data, manifest, photographs, train
+from training import checkpoint, data, lineage, manifest, photographs, train
 from training.validation import validation_check
 from wsi_denoise.network import weights
 from wsi_denoise.network.irunet import IRUNet
@@ -86,17 +85,24 @@ def other_images(card: weights.ModelCard) -> list[str]:
     ]
 
 
-def traced(card: weights.ModelCard, run: Path) -> list[str]:
+def traced(stage: Mapping[str, Any], run: Path) -> list[str]:
     """Return a line for each step after which the weights of both runs were noted: whether they are the same bits.
 
+    Parameters
+    ----------
+    stage : mapping
+        One of :func:`stages_of`.
+    run : Path
+        The run that repeats it.
+
+    Notes
+    -----
     Other machines, versions of torch and numbers of threads round otherwise; then the weights differ from the first
     steps on, and only their quality can be compared.
     """
-    known = card.training.get("trace", {})
-    place = run / train.TRACE
-    made = json.loads(place.read_text("utf-8")) if place.is_file() else {}
+    known, made = stage.get("trace", {}), lineage.traced(run)
     return [
-        f"step {step}: {'the same weights as shipped' if made[step] == known[step] else 'other weights'}"
+        f"{run.name}, step {step}: {'the same weights as shipped' if made[step] == known[step] else 'other weights'}"
         for step in made
         if step in known
     ]
@@ -109,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs; interrupted ones go on")
     options.add_argument("--shared", type=Path, default=data.shared_folder(), help="folder with data/")
     options.add_argument("--threads", type=int, default=0, help="threads of torch; 0: those of the card")
-    options.add_argument("--until", type=int, default=0, help="only the first steps of the last run, to compare them")
+    options.add_argument("--until", type=int, default=0, help="only so many steps of the first run, to compare them")
     options.add_argument("--show", action="store_true", help="print the commands and do nothing")
     given = options.parse_args(arguments)
     wrong = [] if given.show else manifest.differences(given.shared)
@@ -123,14 +129,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     threads = given.threads or int(card.training.get("threads", 0))
     if not given.show and any(stage.get("photographs") for stage in stages_of(card)):
         photographs.fetch(given.out / "photographs")
-    for folder, what in runs_of(card, given.out):
-        until = ["--until", str(given.until)] if given.until and folder.name == card.name else []
+    for (folder, what), stage in zip(runs_of(card, given.out), stages_of(card), strict=True):
+        until = ["--until", str(given.until)] if given.until else []
         whole = ["--out", str(folder), "--shared", str(given.shared), "--threads", str(threads), *what, *until]
         print("python -m training.train", *whole, flush=True)
         if not given.show:
             train.main(whole)
-    if not given.show:
-        print(*traced(card, given.out / given.preset), sep="\n")
+            print(*traced(stage, folder), sep="\n", flush=True)
+        if given.until:
+            break  # the next one goes on from the end of this
     if given.show or given.until:
         return 0
     print(*compared(card, given.out / given.preset, given.shared), sep="\n")

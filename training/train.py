@@ -31,7 +31,6 @@ from wsi_denoise.network import weights
 from wsi_denoise.network.irunet import IRUNet
 
 CHECKPOINT = "checkpoint"
-TRACE = "trace.json"
 ALSO = 0.2
 """Weight of each source of ``--also``; those of the project add up to 0.94, with the photographs 1.12."""
 
@@ -344,10 +343,9 @@ class Run:
 
     def trace(self) -> None:
         """Note the checksum of the averaged weights at this step."""
-        place = self.folder / TRACE
-        known = json.loads(place.read_text("utf-8")) if place.is_file() else {}
+        known = lineage.traced(self.folder)
         known[str(self.step)] = checkpoint.digest(self.average.weights)
-        place.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
+        (self.folder / lineage.TRACE).write_text(json.dumps(known, indent=1) + "\n", "utf-8")
 
     def report(self, losses: list[float]) -> None:
         """Add a row to the curve and print it."""

@@ -154,8 +154,9 @@ def test_a_repeated_run_is_seen_by_its_first_steps(tmp_path, tissue_image):
     card = export.card_of(tmp_path / "shipped", "mine", "to test")
     assert (card.training["threads"], card.training["torch"]) == (1, torch.__version__)
     assert checkpoint.read(tmp_path / "again" / train.CHECKPOINT)[1]["step"] == 10
-    assert recipe.traced(card, tmp_path / "again") == ["step 10: the same weights as shipped"]
-    assert recipe.traced(card, tmp_path / "other") == ["step 10: other weights"]
+    (stage,) = recipe.stages_of(card)
+    assert recipe.traced(stage, tmp_path / "again") == ["again, step 10: the same weights as shipped"]
+    assert recipe.traced(stage, tmp_path / "other") == ["other, step 10: other weights"]
 
 
 def test_a_run_that_started_from_others_names_them(tmp_path, tissue_image):
