@@ -109,14 +109,6 @@ def trained(folder: Path, wanted: Variants) -> dict[str, baselines.Method]:
     return methods
 
 
-def sources_of(configuration: Configuration, shared: Path) -> tuple[data.Source, ...]:
-    """Return the project's own sources, with the photographs where a configuration has them."""
-    own = data.default_sources(shared)
-    if not configuration.photographs:
-        return own
-    return (*own, data.photographs_source(photographs.files(Path(configuration.photographs))))
-
-
 def compare(
     wanted: Variants,
     folder: Path,
@@ -140,7 +132,10 @@ def compare(
     for name, (configuration, augmented) in wanted.items():
         if only and name not in only:
             continue
-        sources = sources_of(configuration, shared) if augmented else data.paper_sources(shared)
+        if augmented:
+            sources = data.default_sources(shared) + photographs.sources(configuration.photographs)
+        else:
+            sources = data.paper_sources(shared)
         bank = data.Bank(sources, flat=configuration.flat if augmented else 0.0)
         run = Run(place_of(folder, name), configuration, bank)
         run.folder.mkdir(parents=True, exist_ok=True)

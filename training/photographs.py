@@ -16,6 +16,8 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
+from training import data
+
 FOLDER = Path("runs") / "photographs"
 MIRRORS = ("https://deb.debian.org/debian", "https://archive.debian.org/debian")
 
@@ -116,6 +118,11 @@ def files(folder: Path = FOLDER) -> tuple[Path, ...]:
         if not file.is_file():
             raise FileNotFoundError(f"{file} is missing: python -m training.photographs --out {folder} gets it")
     return found
+
+
+def sources(folder: str) -> tuple[data.Source, ...]:
+    """Return the source that a run with this folder sees besides the project's own; none for an empty name."""
+    return (data.photographs_source(files(Path(folder))),) if folder else ()
 
 
 def fetch(folder: Path = FOLDER) -> None:

@@ -415,9 +415,8 @@ def chosen_sources(given: argparse.Namespace) -> tuple[data.Source, ...]:
     if given.images:
         return tuple(data.own_source(place) for place in given.images)
     own = data.paper_sources if given.protocol == "fixed-map" else data.default_sources
-    photos = (data.photographs_source(photographs.files(Path(given.photographs))),) if given.photographs else ()
     also = tuple(dataclasses.replace(data.own_source(place), weight=ALSO) for place in given.also or ())
-    return own(given.shared) + photos + also
+    return own(given.shared) + photographs.sources(given.photographs) + also
 
 
 def main(arguments: list[str] | None = None) -> None:

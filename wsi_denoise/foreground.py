@@ -10,7 +10,7 @@ from wsi_denoise.daemon import IDLE_SECONDS, checksum, probe, registered
 from wsi_denoise.errors import SlideError, SourceError, TransitionRefused, WsiDenoiseError
 from wsi_denoise.heartbeat import Heartbeat
 from wsi_denoise.intake.fingerprint import fingerprint
-from wsi_denoise.intake.parts import slide_files, snapshot
+from wsi_denoise.intake.parts import is_unchanged, slide_files, snapshot
 from wsi_denoise.intake.scan import is_gone
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.store import JobStore
@@ -152,8 +152,7 @@ def _in_hand(job: Job, store: JobStore) -> Job:
 def _is_in_place(job: Job) -> bool:
     path = Path(job.slide)
     try:
-        found = snapshot(slide_files(path))
+        return is_unchanged(path, job.size_bytes, job.mtime_ns)
     except SourceError:
         # A folder that is not here either may be another machine's.
         return not (is_gone(path) and path.parent.is_dir())
-    return (found.size_bytes, found.mtime_ns) == (job.size_bytes, job.mtime_ns)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_denoise.errors import SourceError, WsiDenoiseError, every_error
-from wsi_denoise.intake.parts import slide_files, snapshot
+from wsi_denoise.intake.parts import is_unchanged
 from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.intake.scan import lies_in
 from wsi_denoise.jobs.states import JobState
@@ -142,10 +142,9 @@ def _quarantined(settings: Settings, store: JobStore) -> Iterator[Job]:
 
 def _is_as_it_was(job: Job) -> bool:
     try:
-        now = snapshot(slide_files(Path(job.slide)))
+        return is_unchanged(Path(job.slide), job.size_bytes, job.mtime_ns)
     except SourceError:
         return False
-    return (now.size_bytes, now.mtime_ns) == (job.size_bytes, job.mtime_ns)
 
 
 def _put_note(quarantine: Quarantine, job: Job) -> bool:

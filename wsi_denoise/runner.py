@@ -30,7 +30,7 @@ from wsi_denoise.errors import (
     WsiDenoiseError,
 )
 from wsi_denoise.heartbeat import Heartbeat
-from wsi_denoise.intake.parts import slide_files, snapshot
+from wsi_denoise.intake.parts import Snapshot, slide_files, snapshot
 from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.intake.scan import lies_in
 from wsi_denoise.jobs.states import DEATHS, JobState, deaths, failures, retry_at
@@ -350,8 +350,7 @@ class Runner:
         files = slide_files(Path(job.slide))
         # Before the comparison: what replaces the slide in between must not be taken for it.
         watched = tuple(as_found(path) for path in files[:FILES_WATCHED])
-        now = snapshot(files)
-        if (now.size_bytes, now.mtime_ns) != (job.size_bytes, job.mtime_ns):
+        if snapshot(files) != Snapshot(job.size_bytes, job.mtime_ns):
             raise SlideChanged(f"job {job.id}")
         return watched
 

@@ -77,7 +77,7 @@ def assembled(tmp_path, tissue_image):
     for block in work.lattice.blocks():
         run_block(work, block, nothing[work.lattice.patches(block)], read, denoiser=None)
     info = SimpleNamespace(mpp=None, icc_profile=None)
-    return before, SlidePlan(work, info, nothing, "", "", "none", {})
+    return before, SlidePlan(work, info, nothing, "", "none", {})
 
 
 def test_it_is_the_source_at_a_quarter(tmp_path, assembled):

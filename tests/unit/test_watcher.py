@@ -610,23 +610,29 @@ def test_an_unmounted_share_leaves_an_empty_folder_and_forgets_nothing(lab: Lab,
     assert lab.look(SETTLE).forgotten
 
 
+def refuse_listing(monkeypatch, name: str, error: OSError) -> Callable[[], None]:
+    """Have a folder that cannot be listed; returns what ends that."""
+    listing = os.scandir
+
+    def refuses(folder):
+        if Path(folder).name == name:
+            raise error
+        return listing(folder)
+
+    monkeypatch.setattr(os, "scandir", refuses)
+    return lambda: monkeypatch.setattr(os, "scandir", listing)
+
+
 def test_an_unreadable_folder_forgets_nothing(lab: Lab, monkeypatch) -> None:
     lab.write("deep/a.svs")
     lab.write("b.svs", b"other")
     lab.look()
-    listing = os.scandir
-
-    def refuses(folder):
-        if Path(folder).name == "deep":
-            raise OSError(errno.EIO, "Input/output error")
-        return listing(folder)
-
-    monkeypatch.setattr(os, "scandir", refuses)
+    allow = refuse_listing(monkeypatch, "deep", OSError(errno.EIO, "Input/output error"))
     report = lab.look(SETTLE)
     assert report.forgotten == []
     assert [candidate.path.name for candidate in report.others] == ["deep"]
     assert len(report.queued) == 1
-    monkeypatch.setattr(os, "scandir", listing)
+    allow()
     lab.settle()
     assert lab.states() == {"deep/a.svs": ["queued"], "b.svs": ["queued"]}
 
@@ -636,20 +642,13 @@ def test_an_unreadable_part_of_one_slide_keeps_no_other_waiting_and_forgets_noth
     lab.write("m/Slidedat.ini")
     lab.write("a.svs", b"other")
     lab.look()
-    listing = os.scandir
-
-    def refuses(folder):
-        if Path(folder).name == "m":
-            raise PermissionError(errno.EACCES, "Permission denied")
-        return listing(folder)
-
-    monkeypatch.setattr(os, "scandir", refuses)
+    allow = refuse_listing(monkeypatch, "m", PermissionError(errno.EACCES, "Permission denied"))
     report = lab.look(SETTLE)
     assert len(report.queued) == 1
     assert [candidate.path.name for candidate in report.others] == ["m.mrxs"]
     assert lab.look(1000).forgotten == []
     assert lab.states() == {"a.svs": ["queued"], "m.mrxs": ["settling"]}
-    monkeypatch.setattr(os, "scandir", listing)
+    allow()
     lab.settle()
     assert lab.states() == {"a.svs": ["queued"], "m.mrxs": ["queued"]}
 

@@ -90,6 +90,16 @@ def snapshot(files: Iterable[Path]) -> Snapshot:
     return Snapshot(size, newest)
 
 
+def is_unchanged(path: Path, size_bytes: int, mtime_ns: int) -> bool:
+    """Whether a slide looks as it did when its content was fingerprinted.
+
+    Raises
+    ------
+    SlideVanished, SourceUnavailable
+    """
+    return snapshot(slide_files(path)) == Snapshot(size_bytes, mtime_ns)
+
+
 def below(folder: Path) -> Iterator[os.DirEntry[str]]:
     """Yield everything below a folder, without following links."""
     pending = [str(folder)]

@@ -145,7 +145,7 @@ def plan_slide(
     }
     small = None if region is not None else _jpeg(thumbnail)
     check_files(files)
-    return SlidePlan(work, info, mask.patches, mask.note, card.sha256, provenance.describe(facts), facts, small)
+    return SlidePlan(work, info, mask.patches, mask.note, provenance.describe(facts), facts, small)
 
 
 def _jpeg(thumbnail: Pixels) -> bytes:

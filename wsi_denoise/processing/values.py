@@ -120,7 +120,6 @@ class SlidePlan:
     tissue : ndarray of bool
         (rows, columns) of patches.
     tissue_note : str
-    model_sha256 : str
     description : str
         ImageDescription of the output.
     facts : dict
@@ -133,10 +132,14 @@ class SlidePlan:
     info: SlideInfo
     tissue: Mask
     tissue_note: str
-    model_sha256: str
     description: str
     facts: dict[str, Any]
     thumbnail: bytes | None = None
+
+    @property
+    def model_sha256(self) -> str:
+        """Of the weights."""
+        return self.work.model_sha256
 
 
 def facts_of(info: SlideInfo) -> dict[str, Any]:

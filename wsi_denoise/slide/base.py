@@ -352,10 +352,10 @@ def stat_source(path: Path) -> os.stat_result:
     return found
 
 
-def check_unchanged(path: Path, size: int, mtime_ns: int) -> None:
-    """Raise SlideChanged when the file is not the one that was opened."""
+def check_unchanged(path: Path, size: int, mtime_ns: int, *, tolerance_ns: int = 0) -> None:
+    """Raise SlideChanged when the file is not the one that had this size and time of change."""
     found = stat_source(path)
-    if (found.st_size, found.st_mtime_ns) != (size, mtime_ns):
+    if found.st_size != size or abs(found.st_mtime_ns - mtime_ns) > tolerance_ns:
         raise SlideChanged(path.name)
 
 
@@ -400,9 +400,7 @@ def check_files(files: Iterable[SourceFile]) -> None:
     SlideVanished, SlideChanged, SourceUnavailable
     """
     for file in files:
-        found = stat_source(file.path)
-        if found.st_size != file.size or abs(found.st_mtime_ns - file.mtime_ns) > MTIME_TOLERANCE:
-            raise SlideChanged(file.path.name)
+        check_unchanged(file.path, file.size, file.mtime_ns, tolerance_ns=MTIME_TOLERANCE)
 
 
 def composite(rgb: Pixels, alpha: Pixels, background: tuple[int, int, int], *, premultiplied: bool = False) -> Pixels:
