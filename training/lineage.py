@@ -14,17 +14,20 @@ from training.data import FLAT_SHARE
 from wsi_denoise.network import weights
 
 TRACE = "trace.json"
-NOT_OF_A_STAGE = frozenset({"before", "finished", "machine", "threads", "torch"})
+SELDOM = {"every": 10, "weak": 0.0, "floor": 1.0}
+"""What a run has, unless its card says otherwise."""
+NOT_OF_A_STAGE = frozenset({"before", "finished", "threads", "torch"})
 """What a card says of its own run only."""
 
 
 def options_that_decide(configuration: dict[str, Any]) -> dict[str, Any]:
     """Return what of a run's configuration is needed to do it again, besides its steps and its network."""
     kept = {key: configuration[key] for key in ("seed", "rate", "polish", "decay", "pixels", "bf16")}
-    photographs = {"photographs": True} if configuration.get("photographs") else {}
+    some = {"photographs": True} if configuration.get("photographs") else {}
+    some |= {key: configuration[key] for key, usual in SELDOM.items() if configuration.get(key, usual) != usual}
     # Runs and cards from before there was a choice had AdamW.
     optimizer = configuration.get("optimizer", "adamw")
-    return {**kept, "optimizer": optimizer, "flat": configuration.get("flat", FLAT_SHARE), **photographs}
+    return {**kept, "optimizer": optimizer, "flat": configuration.get("flat", FLAT_SHARE), **some}
 
 
 def stages_before(initial: str) -> list[dict[str, Any]]:
@@ -54,7 +57,9 @@ def _of_run(place: Path) -> list[dict[str, Any]]:
     same = {"filters": configuration["filters"], "protocol": configuration["protocol"], "samples": state["samples"]}
     ran = {"steps": state["step"], "minutes": round(state["elapsed"] / 60.0, 1)}
     trace = traced(place.parent)
-    noted = {"trace": trace} if trace else {}
+    noted: dict[str, Any] = {"trace": trace} if trace else {}
+    if "machine" in record:
+        noted["machine"] = record["machine"]
     return [*record.get("before", []), {**same, **ran, **options_that_decide(configuration), **noted}]
 
 

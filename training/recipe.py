@@ -19,7 +19,7 @@ from training.validation import validation_check
 from wsi_denoise.network import weights
 from wsi_denoise.network.irunet import IRUNet
 
-NAMES = ("steps", "seed", "rate", "polish", "decay", "pixels", "flat")
+NAMES = ("steps", "seed", "rate", "polish", "decay", "pixels", "flat", "every", "weak", "floor")
 
 
 def stages_of(card: weights.ModelCard) -> list[Mapping[str, Any]]:
@@ -115,6 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs; interrupted ones go on")
     options.add_argument("--shared", type=Path, default=data.shared_folder(), help="folder with data/")
     options.add_argument("--threads", type=int, default=0, help="threads of torch; 0: those of the card")
+    options.add_argument("--workers", type=int, default=0, help="as training.train: a GPU waits without them")
     options.add_argument("--until", type=int, default=0, help="only so many steps of the first run, to compare them")
     options.add_argument("--show", action="store_true", help="print the commands and do nothing")
     given = options.parse_args(arguments)
@@ -131,7 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         photographs.fetch(given.out / "photographs")
     for (folder, what), stage in zip(runs_of(card, given.out), stages_of(card), strict=True):
         until = ["--until", str(given.until)] if given.until else []
-        whole = ["--out", str(folder), "--shared", str(given.shared), "--threads", str(threads), *what, *until]
+        how = ["--threads", str(threads), "--workers", str(given.workers)]
+        whole = ["--out", str(folder), "--shared", str(given.shared), *how, *what, *until]
         print("python -m training.train", *whole, flush=True)
         if not given.show:
             train.main(whole)

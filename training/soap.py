@@ -8,7 +8,7 @@ them a kernel's rows and columns are dimensions of their own, which here must no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -47,55 +47,97 @@ class SOAP(torch.optim.Optimizer):
     ) -> None:
         defaults = {"lr": lr, "betas": betas, "covariance": covariance, "weight_decay": weight_decay, "every": every}
         super().__init__(params, defaults)
+        self._stacks: dict[int, list[_Stack]] = {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take a state over, as torch's optimizers do."""
+        super().load_state_dict(state_dict)
+        self._stacks = {}
 
     @torch.no_grad()
     def step(self, _closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Take one step."""
-        for group in self.param_groups:
-            for parameter in (parameter for parameter in group["params"] if parameter.grad is not None):
-                self._step_of(parameter, group)
+        """Take one step; every parameter has to have a gradient."""
+        for number, group in enumerate(self.param_groups):
+            if number not in self._stacks:
+                self._stacks[number] = [_Stack(alike, self.state) for alike in _by_shape(group["params"])]
+            for stack in self._stacks[number]:
+                stack.advance(group)
 
-    def _step_of(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        state = self.state[parameter]
-        gradient = parameter.grad.float().contiguous().view(len(parameter), -1)  # type: ignore[union-attr]
+
+def _by_shape(parameters: Iterable[Tensor]) -> list[list[Tensor]]:
+    found: dict[tuple[int, int], list[Tensor]] = {}
+    for parameter in parameters:
+        found.setdefault((len(parameter), parameter.numel() // len(parameter)), []).append(parameter)
+    return list(found.values())
+
+
+class _Stack:
+    """Parameters that are matrices of one shape, and are stepped together: a GPU waits for each call.
+
+    Parameters
+    ----------
+    parameters : list of Tensor
+    states : mapping of Tensor to dict
+        The optimizer's. What it holds of each parameter becomes a part of this stack's, so that it stays the same.
+    """
+
+    def __init__(self, parameters: list[Tensor], states: Mapping[Tensor, dict[str, Tensor]]) -> None:
+        self._parameters = parameters
+        self._states = states
+        self._state: dict[str, Tensor] = {}
+        if states[parameters[0]]:
+            self._share({name: torch.stack([states[p][name] for p in parameters]) for name in states[parameters[0]]})
+
+    def _share(self, state: dict[str, Tensor]) -> None:
+        self._state = state
+        for index, parameter in enumerate(self._parameters):
+            self._states[parameter].update({name: value[index] for name, value in state.items()})
+
+    def _gradient(self) -> Tensor:
+        return torch.stack([p.grad.float().reshape(len(p), -1) for p in self._parameters])  # type: ignore[union-attr]
+
+    def advance(self, group: Mapping[str, Any]) -> None:
+        """Take one step."""
+        gradient, state = self._gradient(), self._state
         if not state:
-            state |= _started(gradient)
+            self._share(_started(gradient))
             return
         state["step"] += 1
-        step = float(state["step"])
+        step = float(state["step"][0])
         first, second = group["betas"]
         state["exp_avg"].lerp_(gradient, 1.0 - first)
         turned, mean = gradient, state["exp_avg"]
         matrix = "rows" in state
         if matrix:
-            turned = state["rows"].T @ gradient @ state["columns"]
-            mean = state["rows"].T @ mean @ state["columns"]
+            turned = state["rows"].mT @ gradient @ state["columns"]
+            mean = state["rows"].mT @ mean @ state["columns"]
         state["exp_avg_sq"].mul_(second).addcmul_(turned, turned, value=1.0 - second)
         scale = (state["exp_avg_sq"] / (1.0 - second**step)).sqrt_().add_(1e-8)
-        change = mean / (1.0 - first**step) / scale
+        changes = mean / (1.0 - first**step) / scale
         if matrix:
-            change = state["rows"] @ change @ state["columns"].T
-        parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
-        parameter.sub_(change.view(parameter.shape), alpha=group["lr"])
+            changes = state["rows"] @ changes @ state["columns"].mT
+        for parameter, change in zip(self._parameters, changes, strict=True):
+            parameter.mul_(1.0 - group["lr"] * group["weight_decay"])
+            parameter.sub_(change.view(parameter.shape), alpha=group["lr"])
         if matrix:
-            state["row_covariance"].lerp_(gradient @ gradient.T, 1.0 - group["covariance"])
-            state["column_covariance"].lerp_(gradient.T @ gradient, 1.0 - group["covariance"])
+            state["row_covariance"].lerp_(gradient @ gradient.mT, 1.0 - group["covariance"])
+            state["column_covariance"].lerp_(gradient.mT @ gradient, 1.0 - group["covariance"])
             if step % group["every"] == 0:
                 _turn(state)
 
 
 def _started(gradient: Tensor) -> dict[str, Tensor]:
     state = {
-        "step": torch.zeros(()),
+        "step": torch.zeros(len(gradient)),
         "exp_avg": torch.zeros_like(gradient),
         "exp_avg_sq": torch.zeros_like(gradient),
     }
-    if gradient.shape[1] == 1:
+    if gradient.shape[-1] == 1:
         return state
-    for name, covariance in (("row", gradient @ gradient.T), ("column", gradient.T @ gradient)):
+    for name, covariance in (("row", gradient @ gradient.mT), ("column", gradient.mT @ gradient)):
         state[f"{name}_covariance"] = covariance
         # In double precision: the covariance of one gradient has mostly zeros among its eigenvalues.
-        state[f"{name}s"] = torch.linalg.eigh(covariance.double())[1].flip(1).float().contiguous()
+        state[f"{name}s"] = torch.linalg.eigh(covariance.double())[1].flip(-1).float().contiguous()
     return state
 
 
@@ -104,9 +146,11 @@ def _turn(state: dict[str, Tensor]) -> None:
 
     The squares stay with the vectors they belong to, which keep the order of their eigenvalues.
     """
-    for axis, name in ((0, "row"), (1, "column")):
+    squares = state["exp_avg_sq"]
+    for axis, name in ((1, "row"), (2, "column")):
         vectors = state[f"{name}s"]
         image = state[f"{name}_covariance"] @ vectors
-        order = (vectors * image).sum(0).argsort(descending=True)
-        state["exp_avg_sq"] = state["exp_avg_sq"].index_select(axis, order)
-        state[f"{name}s"] = torch.linalg.qr(image[:, order])[0].contiguous()
+        order = (vectors * image).sum(1).argsort(1, descending=True)
+        along = order[:, :, None] if axis == 1 else order[:, None, :]
+        squares.copy_(squares.gather(axis, along.expand_as(squares)))
+        vectors.copy_(torch.linalg.qr(image.gather(2, order[:, None, :].expand_as(image)))[0])

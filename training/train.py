@@ -13,8 +13,8 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from rich.progress import Progress
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
 from training import checkpoint, comparators, corruption, data, lineage, machine, photographs, widening
 from training.soap import SOAP
@@ -64,11 +65,18 @@ class Configuration:
         Pixels per batch, in units of 1024; crops are of 64, 96 or 128 px, as many as fit.
     optimizer : str
         ``soap`` (:mod:`training.soap`) or ``adamw``.
+    every : int
+        Steps of SOAP between two looks at the eigenvectors; on a GPU a look takes as long as several steps.
     rate : float
         Highest learning rate.
     polish : float
         Share of the schedule, at its end, in which the loss is log mean square error per image (PSNR) instead of the
         mean absolute error.
+    weak : float
+        Exponent of 30 / (sigma + 10), by which images weigh in the PSNR loss: 0 for all alike, 1 as in the mean
+        absolute error.
+    floor : float
+        Grey levels below which the error of an image without structure matters no more in the PSNR loss.
     decay : float
         Of the averaged weights.
     seed : int
@@ -94,8 +102,11 @@ class Configuration:
     minutes: float | None = None
     pixels: int = 64
     optimizer: str = "soap"
+    every: int = 10
     rate: float = 3e-3
     polish: float = 0.35
+    weak: float = 0.0
+    floor: float = 1.0
     decay: float = 0.999
     seed: int = 1
     device: str = "auto"
@@ -118,7 +129,9 @@ def learning_rate(progress: float, highest: float) -> float:
     return highest * (0.001 + 0.999 * 0.5 * (1.0 + float(np.cos(np.pi * share))))
 
 
-def loss_of(output: Tensor, clean: Tensor, sigma: Tensor, polish: float) -> Tensor:
+def loss_of(
+    output: Tensor, clean: Tensor, sigma: Tensor, polish: float, *, weak: float = 0.0, floor: float = 1.0
+) -> Tensor:
     """Loss of a batch.
 
     Parameters
@@ -131,6 +144,8 @@ def loss_of(output: Tensor, clean: Tensor, sigma: Tensor, polish: float) -> Tens
         0: mean absolute error, each image weighted by 30 / (sigma + 10), so that weak noise, whose errors are small,
         counts like strong noise does. 1: mean over the images of log(mean square error + one grey level squared),
         scaled to the same size. Between: a blend.
+    weak, floor : float
+        As in :class:`Configuration`.
 
     Notes
     -----
@@ -148,8 +163,10 @@ def loss_of(output: Tensor, clean: Tensor, sigma: Tensor, polish: float) -> Tens
         return absolute
     square = error.square()
     fourth = (square.square().mean(dim=(1, 2, 3)) + 1e-12).sqrt()
-    square = torch.where(is_smooth(clean), fourth, square.mean(dim=(1, 2, 3)))
-    logarithm = 0.01 * torch.log(square + (1.0 / 255.0) ** 2).mean()
+    smooth = is_smooth(clean)
+    square = torch.where(smooth, fourth, square.mean(dim=(1, 2, 3)))
+    least = torch.where(smooth, floor / 255.0, 1.0 / 255.0) ** 2
+    logarithm = 0.01 * (torch.log(square + least) * weight**weak).mean()
     return (1.0 - polish) * absolute + polish * logarithm
 
 
@@ -175,34 +192,60 @@ def network_of(configuration: Configuration) -> nn.Module:
 def optimizer_of(network: nn.Module, configuration: Configuration) -> torch.optim.Optimizer:
     """Return the optimizer of a run."""
     if configuration.optimizer == "soap":
-        return SOAP(network.parameters(), lr=configuration.rate)
+        return SOAP(network.parameters(), lr=configuration.rate, every=configuration.every)
     return torch.optim.AdamW(network.parameters(), lr=configuration.rate, betas=(0.9, 0.99), weight_decay=1e-4)
 
 
-class Batches:
-    """Noisy and clean batches by step, made one ahead in a thread.
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Noisy and clean crops, (batch, 3, side, side) in [0, 1], and sigma, (batch,) in grey levels."""
+
+
+class Batches(Dataset[Batch]):
+    """Noisy and clean batches by step, made ahead: one in a thread, or several in processes.
 
     Parameters
     ----------
     bank : data.Bank
     configuration : Configuration
+    workers : int
+        Processes that make them; 0 for a thread, which is enough for a CPU.
     """
 
-    def __init__(self, bank: data.Bank, configuration: Configuration) -> None:
+    def __init__(self, bank: data.Bank, configuration: Configuration, workers: int = 0) -> None:
         self._bank = bank
         self._configuration = configuration
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
-        self._ahead: tuple[int, Future[tuple[Tensor, Tensor, Tensor]]] | None = None
+        self._workers = workers
+        self._next = -1
+        self._ahead: Iterator[Batch] = iter(())
 
-    def at(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return (noisy, clean, sigma) of a step, and start making the next."""
-        if self._ahead is None or self._ahead[0] != step:
-            self._ahead = (step, self._thread.submit(self.make, step))
-        batch = self._ahead[1].result()
-        self._ahead = (step + 1, self._thread.submit(self.make, step + 1))
-        return batch
+    def __getitem__(self, step: int) -> Batch:
+        """Return what :meth:`make` does."""
+        return self.make(step)
 
-    def make(self, step: int) -> tuple[Tensor, Tensor, Tensor]:
+    def at(self, step: int) -> Batch:
+        """Return the batch of a step, while the next are being made."""
+        if self._next != step:
+            self._next, self._ahead = step, self._from(step)
+        self._next += 1
+        return next(self._ahead)
+
+    def _from(self, step: int) -> Iterator[Batch]:
+        if self._workers:
+            steps = range(step, max(step + 1, self._configuration.steps))
+            pinned = torch.cuda.is_available()
+            loader = DataLoader(
+                self, batch_size=None, sampler=steps, num_workers=self._workers, prefetch_factor=4, pin_memory=pinned
+            )
+            yield from loader
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
+            ahead = thread.submit(self.make, step)
+            while True:
+                step += 1
+                batch, ahead = ahead.result(), thread.submit(self.make, step)
+                yield batch
+
+    def make(self, step: int) -> Batch:
         """Make the batch of a step; a function of the seed and the step only."""
         rng = np.random.default_rng([self._configuration.seed, step])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -214,8 +257,8 @@ class Batches:
         return noisy, clean, sigma
 
     def close(self) -> None:
-        """Stop the thread."""
-        self._thread.shutdown(cancel_futures=True)
+        """Make no more."""
+        self._next, self._ahead = -1, iter(())
 
 
 class Run:
@@ -229,6 +272,8 @@ class Run:
     bank : data.Bank
     check : callable, optional
         Takes a network in eval mode, gives named figures for the curve.
+    workers : int
+        As in :class:`Batches`.
     """
 
     def __init__(
@@ -237,12 +282,14 @@ class Run:
         configuration: Configuration,
         bank: data.Bank,
         check: Callable[[nn.Module], dict[str, float]] | None = None,
+        workers: int = 0,
     ) -> None:
         self.folder = folder
         self.configuration = configuration
         self._check = check
         auto = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(auto if configuration.device == "auto" else configuration.device)
+        torch.backends.cudnn.benchmark = True  # three sizes of crops, again and again
         torch.manual_seed(configuration.seed)
         self.network = network_of(configuration).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._eval = network_of(configuration).eval()
@@ -253,7 +300,7 @@ class Run:
             self.network.load_state_dict(start)
         self.optimizer = optimizer_of(self.network, configuration)
         self.average = checkpoint.Averaged(self.network, configuration.decay)
-        self.batches = Batches(bank, configuration)
+        self.batches = Batches(bank, configuration, workers)
         self.step = 0
         self.samples = 0
         self.elapsed = 0.0
@@ -274,8 +321,8 @@ class Run:
         started = time.monotonic()
         configuration = self.configuration
         noisy, clean, sigma = self.batches.at(self.step)
-        noisy = noisy.to(self.device, memory_format=torch.channels_last)
-        clean, sigma = clean.to(self.device), sigma.to(self.device)
+        noisy = noisy.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+        clean, sigma = clean.to(self.device, non_blocking=True), sigma.to(self.device, non_blocking=True)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.progress, configuration.rate)
         # The loss changes over a tenth of the schedule, not at once: its gradients differ in size.
@@ -283,7 +330,8 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=configuration.bf16):
             output = self.network(noisy)
-        loss = loss_of(output.float(), clean, sigma, min(max(polish, 0.0), 1.0))
+        share = min(max(polish, 0.0), 1.0)
+        loss = loss_of(output.float(), clean, sigma, share, weak=configuration.weak, floor=configuration.floor)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         if bool(torch.isfinite(norm)):
@@ -398,6 +446,7 @@ def parser() -> argparse.ArgumentParser:
         "--also", type=Path, action="append", help="the same, in addition to the project's own sources"
     )
     options.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves it to torch")
+    options.add_argument("--workers", type=int, default=0, help="processes that make batches, to keep a GPU busy")
     options.add_argument("--until", type=int, default=0, help="stop after this step, as if interrupted")
     for name, value in asdict(defaults).items():
         flag = f"--{name.replace('_', '-')}"
@@ -432,7 +481,7 @@ def main(arguments: list[str] | None = None) -> None:
     check = None
     if (given.shared / "data").is_dir():
         check = validation_check(given.shared, compressed=configuration.protocol == "scanner")
-    run = Run(given.out, configuration, data.Bank(sources, flat=configuration.flat), check)
+    run = Run(given.out, configuration, data.Bank(sources, flat=configuration.flat), check, given.workers)
     record = {
         "configuration": asdict(configuration),
         "threads": torch.get_num_threads(),

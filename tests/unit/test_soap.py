@@ -96,3 +96,21 @@ def test_a_checkpoint_holds_all_of_it(tmp_path):
         step(other, resumed, number)
     for name, value in network.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
+
+
+def test_parameters_of_one_shape_are_stepped_together_as_they_are_alone():
+    generator = torch.Generator().manual_seed(7)
+    together = [torch.nn.Parameter(torch.randn(4, 3, 3, 3, generator=generator)) for _ in range(3)]
+    alone = [torch.nn.Parameter(parameter.detach().clone()) for parameter in together]
+    optimizers = [
+        soap.SOAP(together, lr=0.01, every=3),
+        *(soap.SOAP([parameter], lr=0.01, every=3) for parameter in alone),
+    ]
+    for _ in range(8):
+        for ours, theirs in zip(together, alone, strict=True):
+            ours.grad = torch.randn(ours.shape, generator=generator)
+            theirs.grad = ours.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for ours, theirs in zip(together, alone, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)

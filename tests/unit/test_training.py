@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from training import checkpoint, data, export, sources, train
+from training import checkpoint, data, export, lineage, recipe, sources, train
 from training.train import Configuration, Run, learning_rate, loss_of, parser
 from wsi_denoise.network import weights
 from wsi_denoise.network.irunet import IRUNet
@@ -186,6 +186,35 @@ def test_a_blob_in_a_flat_field_weighs_more_than_as_much_error_everywhere():
     assert on_tissue[0] == pytest.approx(on_tissue[1], rel=1e-4)
 
 
+def test_weak_noise_weighs_more_where_it_is_asked_to():
+    clean = torch.rand(2, 3, 16, 16) * 0.5 + 0.25
+    sigma = torch.tensor([10.0, 50.0])
+
+    def gained(which: int, weak: float) -> float:
+        """Return what the loss falls by when the error of one image is halved."""
+        error = torch.full((2, 1, 1, 1), 0.02)
+        less = error.clone()
+        less[which] = 0.01
+        before, after = (loss_of(clean + off, clean, sigma, 1.0, weak=weak) for off in (error, less))
+        return float(before - after)
+
+    assert gained(0, 0.0) == pytest.approx(gained(1, 0.0), rel=1e-4)
+    assert gained(0, 1.0) == pytest.approx(3.0 * gained(1, 1.0), rel=1e-4)
+
+
+def test_a_fraction_of_a_grey_level_matters_where_it_is_asked_to_and_in_flat_fields_alone():
+    sigma = torch.tensor([50.0])
+    flat, tissue = torch.full((1, 3, 16, 16), 0.5), torch.rand(1, 3, 16, 16) * 0.5 + 0.25
+
+    def gained(clean: torch.Tensor, floor: float) -> float:
+        """Return what the loss falls by when an error of half a grey level is halved."""
+        before, after = (loss_of(clean + off / 255.0, clean, sigma, 1.0, floor=floor) for off in (0.5, 0.25))
+        return float(before - after)
+
+    assert gained(flat, 0.2) > 3.0 * gained(flat, 1.0)
+    assert gained(tissue, 0.2) == pytest.approx(gained(tissue, 1.0), rel=1e-3)
+
+
 @pytest.mark.parametrize("polish", [0.0, 0.5, 1.0])
 def test_loss_is_least_at_the_truth(polish):
     clean, sigma = torch.rand(2, 3, 8, 8), torch.tensor([10.0, 40.0])
@@ -238,6 +267,41 @@ def test_a_resumed_run_continues_as_if_never_interrupted(tmp_path, bank):
         assert torch.allclose(value, second.network.state_dict()[name], atol=1e-6), name
         assert torch.allclose(whole.average.weights[name], second.average.weights[name], atol=1e-6), name
     assert not torch.allclose(whole.network.head.weight, first.network.head.weight, atol=1e-6)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.parametrize("protocol", ["fresh", "scanner"])
+def test_batches_made_in_processes_are_those_made_in_a_thread(protocol, bank):
+    configuration = dataclasses.replace(SMALL, protocol=protocol, steps=9)
+    thread, processes = (train.Batches(bank, configuration, workers) for workers in (0, 2))
+    # From the middle, as a run that goes on, and back.
+    for step in (4, 5, 6, 7, 8, 2, 3):
+        for ours, theirs in zip(thread.at(step), processes.at(step), strict=True):
+            # Sums are rounded otherwise with another number of threads.
+            assert torch.allclose(ours, theirs, rtol=1e-6, atol=0.0)
+    assert not torch.equal(thread.make(2)[0], thread.make(3)[0])
+    thread.close()
+    processes.close()
+
+
+def test_a_card_says_what_a_run_had_that_others_do_not():
+    usual = dataclasses.asdict(train.Configuration())
+    assert {name: usual[name] for name in lineage.SELDOM} == lineage.SELDOM
+    assert not set(lineage.SELDOM) & set(lineage.options_that_decide(usual))
+    other = usual | {"floor": 0.2, "every": 20}
+    assert lineage.options_that_decide(other) == lineage.options_that_decide(usual) | {"floor": 0.2, "every": 20}
+    assert set(lineage.SELDOM) <= set(recipe.NAMES)
+
+
+def test_a_run_that_goes_on_from_another_names_its_machine(tmp_path, bank):
+    run = Run(tmp_path / "run", dataclasses.replace(SMALL, floor=0.2), bank)
+    run.advance()
+    run.save()
+    run.batches.close()
+    (tmp_path / "run" / "run.json").write_text(json.dumps({"machine": "a GPU", "before": [{"filters": 1}]}))
+    earlier, last = lineage.stages_before(str(tmp_path / "run" / "checkpoint"))
+    assert earlier == {"filters": 1}
+    assert (last["machine"], last["floor"], last["steps"]) == ("a GPU", 0.2, 1)
 
 
 def test_a_checkpoint_of_two_saves_is_refused(tmp_path, bank):
