@@ -23,8 +23,9 @@ import torch
 
 from training import baselines, checkpoint, costs, data, measures, pages, photographs, table
 from training.conditions import noisy_images
+from training.configuration import Configuration
 from training.sources import COMPARED, MANY, SIDE, SOURCES, VALIDATION
-from training.train import CHECKPOINT, Configuration, Run, network_of
+from training.train import CHECKPOINT, Run, network_of
 from wsi_denoise.network import processor
 from wsi_denoise.network.irunet import IRUNet
 
@@ -166,6 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--out", type=Path, required=True, help="folder of the runs; interrupted ones go on")
     options.add_argument("--shared", type=Path, default=data.shared_folder(), help="folder with data/")
     options.add_argument("--steps", type=int, default=3000, help="of each variant")
+    options.add_argument("--pixels", type=int, default=BASE.pixels, help="of a batch, in units of 1024")
     options.add_argument("--images", type=int, default=100, help="validation patches")
     options.add_argument("--only", action="append", help="only this variant, by its name in the table; may be repeated")
     options.add_argument("--photographs", default="", help="folder of training.photographs; left out, none are seen")
@@ -175,7 +177,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = options.parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)
-    base = dataclasses.replace(BASE, steps=given.steps, bf16=given.bf16, photographs=given.photographs)
+    same = {name: getattr(given, name) for name in ("steps", "pixels", "bf16", "photographs")}
+    base = dataclasses.replace(BASE, **same)
     wanted = EXPERIMENTS[given.experiment](base)
     found = compare(
         wanted,

@@ -36,7 +36,8 @@ def stages_before(initial: str) -> list[dict[str, Any]]:
     Parameters
     ----------
     initial : str
-        As in :class:`training.train.Configuration`: a preset's name, a checkpoint without its suffix, or nothing.
+        As in :class:`training.configuration.Configuration`: a preset's name, a checkpoint without its suffix, or
+        nothing.
     """
     if not initial:
         return []

@@ -13,9 +13,8 @@ import dataclasses
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,11 @@ import numpy as np
 import torch
 from rich.progress import Progress
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
-from training import checkpoint, comparators, corruption, data, lineage, machine, photographs, widening
+from training import checkpoint, comparators, data, lineage, machine, photographs, widening
+from training.batches import Batches
+from training.configuration import CHOICES, Configuration
+from training.loss import loss_of
 from training.soap import SOAP
 from training.validation import validation_check
 from wsi_denoise.network import weights
@@ -34,86 +35,6 @@ from wsi_denoise.network.irunet import IRUNet
 CHECKPOINT = "checkpoint"
 ALSO = 0.2
 """Weight of each source of ``--also``; those of the project add up to 0.94, with the photographs 1.12."""
-
-
-CHOICES = {
-    "protocol": tuple(corruption.CORRUPT),
-    "optimizer": ("soap", "adamw"),
-    "architecture": ("irunet", *comparators.NETWORKS),
-}
-"""What the fields of a configuration that are names may be."""
-
-
-@dataclass(frozen=True)
-class Configuration:
-    """Everything that decides a run's result, besides its images and the number of threads.
-
-    Parameters
-    ----------
-    filters, residual, full_skip
-        As in :class:`wsi_denoise.network.irunet.IRUNet`.
-    architecture : str
-        ``irunet``, or one of :data:`training.comparators.NETWORKS`, which look at none of these.
-    protocol : str
-        ``fresh``, ``scanner`` or ``fixed-map``.
-    steps : int
-        Steps of the schedule.
-    minutes : float or None
-        Budget of wall clock; the schedule's progress is the larger of the share of steps and the share of time, so
-        that the learning rate comes down in time on a machine of any speed.
-    pixels : int
-        Pixels per batch, in units of 1024; crops are of 64, 96 or 128 px, as many as fit.
-    optimizer : str
-        ``soap`` (:mod:`training.soap`) or ``adamw``.
-    every : int
-        Steps of SOAP between two looks at the eigenvectors; on a GPU a look takes as long as several steps.
-    rate : float
-        Highest learning rate.
-    polish : float
-        Share of the schedule, at its end, in which the loss is log mean square error per image (PSNR) instead of the
-        mean absolute error.
-    weak : float
-        Exponent of 30 / (sigma + 10), by which images weigh in the PSNR loss: 0 for all alike, 1 as in the mean
-        absolute error.
-    floor : float
-        Grey levels below which the error of an image without structure matters no more in the PSNR loss.
-    decay : float
-        Of the averaged weights.
-    seed : int
-    device : str
-        ``cpu``, ``cuda`` or ``auto``.
-    flat : float
-        Share of crops without structure; see :class:`training.data.Bank`.
-    initial : str
-        Name of a preset, or a run's checkpoint without its suffix, whose averaged weights are the start; empty for
-        random ones. Weights of a network with fewer filters are widened (:mod:`training.widening`).
-    photographs : str
-        Folder with the photographs of :mod:`training.photographs`, which are then trained on too; empty for none.
-    bf16 : bool
-        Autocast to bfloat16 (on a CPU with avx512_bf16, measured: 2.5 times as fast with channels_last).
-    """
-
-    filters: int = 16
-    residual: bool = True
-    full_skip: bool = True
-    architecture: str = "irunet"
-    protocol: corruption.Protocol = "fresh"
-    steps: int = 60_000
-    minutes: float | None = None
-    pixels: int = 64
-    optimizer: str = "soap"
-    every: int = 10
-    rate: float = 3e-3
-    polish: float = 0.35
-    weak: float = 0.0
-    floor: float = 1.0
-    decay: float = 0.999
-    seed: int = 1
-    device: str = "auto"
-    bf16: bool = True
-    flat: float = data.FLAT_SHARE
-    initial: str = ""
-    photographs: str = ""
 
 
 def is_traced(step: int) -> bool:
@@ -129,59 +50,6 @@ def learning_rate(progress: float, highest: float) -> float:
     return highest * (0.001 + 0.999 * 0.5 * (1.0 + float(np.cos(np.pi * share))))
 
 
-def loss_of(
-    output: Tensor, clean: Tensor, sigma: Tensor, polish: float, *, weak: float = 0.0, floor: float = 1.0
-) -> Tensor:
-    """Loss of a batch.
-
-    Parameters
-    ----------
-    output, clean : Tensor
-        (batch, 3, height, width) in [0, 1].
-    sigma : Tensor
-        (batch,) in grey levels.
-    polish : float
-        0: mean absolute error, each image weighted by 30 / (sigma + 10), so that weak noise, whose errors are small,
-        counts like strong noise does. 1: mean over the images of log(mean square error + one grey level squared),
-        scaled to the same size. Between: a blend.
-    weak, floor : float
-        As in :class:`Configuration`.
-
-    Notes
-    -----
-    Beyond black or white nothing is an error where the truth is black or white: the output is clamped when it is used.
-
-    In an image without structure (:func:`is_smooth`) the square root of the mean fourth power stands for the mean
-    square: few pixels that are far off, which an eye takes for structure, weigh more than many that are a little off.
-    """
-    error = output - clean
-    beyond = ((clean >= 1.0) & (error > 0.0)) | ((clean <= 0.0) & (error < 0.0))
-    error = error.masked_fill(beyond, 0.0)
-    weight = 30.0 / (sigma + 10.0)
-    absolute = (error.abs().mean(dim=(1, 2, 3)) * weight).mean()
-    if polish <= 0:
-        return absolute
-    square = error.square()
-    fourth = (square.square().mean(dim=(1, 2, 3)) + 1e-12).sqrt()
-    smooth = is_smooth(clean)
-    square = torch.where(smooth, fourth, square.mean(dim=(1, 2, 3)))
-    least = torch.where(smooth, floor / 255.0, 1.0 / 255.0) ** 2
-    logarithm = 0.01 * (torch.log(square + least) * weight**weak).mean()
-    return (1.0 - polish) * absolute + polish * logarithm
-
-
-def is_smooth(clean: Tensor) -> Tensor:
-    """Whether neighbours differ by at most two grey levels everywhere, for each image: flat fields and soft ramps.
-
-    Parameters
-    ----------
-    clean : Tensor
-        (batch, 3, height, width) in [0, 1].
-    """
-    steps = [clean.diff(dim=axis).abs().amax(dim=(1, 2, 3)) for axis in (2, 3)]
-    return torch.maximum(*steps) < 2.5 / 255.0
-
-
 def network_of(configuration: Configuration) -> nn.Module:
     """Return the network of a run, with random weights."""
     if configuration.architecture != "irunet":
@@ -194,71 +62,6 @@ def optimizer_of(network: nn.Module, configuration: Configuration) -> torch.opti
     if configuration.optimizer == "soap":
         return SOAP(network.parameters(), lr=configuration.rate, every=configuration.every)
     return torch.optim.AdamW(network.parameters(), lr=configuration.rate, betas=(0.9, 0.99), weight_decay=1e-4)
-
-
-Batch = tuple[Tensor, Tensor, Tensor]
-"""Noisy and clean crops, (batch, 3, side, side) in [0, 1], and sigma, (batch,) in grey levels."""
-
-
-class Batches(Dataset[Batch]):
-    """Noisy and clean batches by step, made ahead: one in a thread, or several in processes.
-
-    Parameters
-    ----------
-    bank : data.Bank
-    configuration : Configuration
-    workers : int
-        Processes that make them; 0 for a thread, which is enough for a CPU.
-    """
-
-    def __init__(self, bank: data.Bank, configuration: Configuration, workers: int = 0) -> None:
-        self._bank = bank
-        self._configuration = configuration
-        self._workers = workers
-        self._next = -1
-        self._ahead: Iterator[Batch] = iter(())
-
-    def __getitem__(self, step: int) -> Batch:
-        """Return what :meth:`make` does."""
-        return self.make(step)
-
-    def at(self, step: int) -> Batch:
-        """Return the batch of a step, while the next are being made."""
-        if self._next != step:
-            self._next, self._ahead = step, self._from(step)
-        self._next += 1
-        return next(self._ahead)
-
-    def _from(self, step: int) -> Iterator[Batch]:
-        if self._workers:
-            steps = range(step, max(step + 1, self._configuration.steps))
-            pinned = torch.cuda.is_available()
-            loader = DataLoader(
-                self, batch_size=None, sampler=steps, num_workers=self._workers, prefetch_factor=4, pin_memory=pinned
-            )
-            yield from loader
-            return
-        with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
-            ahead = thread.submit(self.make, step)
-            while True:
-                step += 1
-                batch, ahead = ahead.result(), thread.submit(self.make, step)
-                yield batch
-
-    def make(self, step: int) -> Batch:
-        """Make the batch of a step; a function of the seed and the step only."""
-        rng = np.random.default_rng([self._configuration.seed, step])
-        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        fixed = self._configuration.protocol == "fixed-map"
-        side = corruption.FIXED_SIDE if fixed else int(rng.choice([64, 96, 128], p=[0.5, 0.35, 0.15]))
-        count = max(1, self._configuration.pixels * 1024 // side**2)
-        clean = self._bank.draw(count, side, rng)
-        noisy, sigma = corruption.CORRUPT[self._configuration.protocol](clean, generator)
-        return noisy, clean, sigma
-
-    def close(self) -> None:
-        """Make no more."""
-        self._next, self._ahead = -1, iter(())
 
 
 class Run:

@@ -10,7 +10,10 @@ import torch
 from PIL import Image
 
 from training import checkpoint, data, export, lineage, recipe, sources, train
-from training.train import Configuration, Run, learning_rate, loss_of, parser
+from training.batches import Batches
+from training.configuration import Configuration
+from training.loss import is_smooth, loss_of
+from training.train import Run, learning_rate, parser
 from wsi_denoise.network import weights
 from wsi_denoise.network.irunet import IRUNet
 
@@ -88,7 +91,7 @@ def test_flat_crops_are_flat():
         crop = data.flat_crop(64, rng)
         assert float(crop.diff(dim=-1).abs().max()) < 0.02
         assert float(crop.diff(dim=-2).abs().max()) < 0.02
-        assert train.is_smooth(((crop * 255.0).round() / 255.0)[None]).all()
+        assert is_smooth(((crop * 255.0).round() / 255.0)[None]).all()
 
 
 def test_a_bank_without_files_says_so():
@@ -126,7 +129,7 @@ def test_slides_are_trained_on_made_smaller(shared: Path):
     images = [image for file in source.files for image in data.load_all(file)]
     assert [image.shape for image in images] == [(1101, 1101, 3), (3567, 4443, 3), (1525, 2033, 3)]
     crops = data.Bank([source], flat=0.0).draw(8, 64, np.random.default_rng(1))
-    assert not train.is_smooth(crops).all()
+    assert not is_smooth(crops).all()
 
 
 @pytest.mark.shared
@@ -179,7 +182,7 @@ def test_a_blob_in_a_flat_field_weighs_more_than_as_much_error_everywhere():
     blob[:, :, 8:12, 8:12] = 0.08
     everywhere = torch.full_like(blob, float(blob.square().mean().sqrt()))
     flat, tissue = torch.full_like(blob, 0.5), torch.rand(1, 3, 32, 32) * 0.5 + 0.25
-    assert train.is_smooth(torch.cat([flat, tissue])).tolist() == [True, False]
+    assert is_smooth(torch.cat([flat, tissue])).tolist() == [True, False]
     of_blob, of_all = (float(loss_of(flat + error, flat, sigma, 1.0)) for error in (blob, everywhere))
     assert of_blob > of_all + 0.01
     on_tissue = [float(loss_of(tissue + error, tissue, sigma, 1.0)) for error in (blob, everywhere)]
@@ -273,7 +276,7 @@ def test_a_resumed_run_continues_as_if_never_interrupted(tmp_path, bank):
 @pytest.mark.parametrize("protocol", ["fresh", "scanner"])
 def test_batches_made_in_processes_are_those_made_in_a_thread(protocol, bank):
     configuration = dataclasses.replace(SMALL, protocol=protocol, steps=9)
-    thread, processes = (train.Batches(bank, configuration, workers) for workers in (0, 2))
+    thread, processes = (Batches(bank, configuration, workers) for workers in (0, 2))
     # From the middle, as a run that goes on, and back.
     for step in (4, 5, 6, 7, 8, 2, 3):
         for ours, theirs in zip(thread.at(step), processes.at(step), strict=True):
@@ -285,7 +288,7 @@ def test_batches_made_in_processes_are_those_made_in_a_thread(protocol, bank):
 
 
 def test_a_card_says_what_a_run_had_that_others_do_not():
-    usual = dataclasses.asdict(train.Configuration())
+    usual = dataclasses.asdict(Configuration())
     assert {name: usual[name] for name in lineage.SELDOM} == lineage.SELDOM
     assert not set(lineage.SELDOM) & set(lineage.options_that_decide(usual))
     other = usual | {"floor": 0.2, "every": 20}
@@ -378,7 +381,7 @@ def test_a_run_may_start_from_a_preset(tmp_path, bank):
 
 
 def test_scanner_batches_are_made_by_the_scanners_protocol(tmp_path, bank):
-    made = train.Batches(bank, dataclasses.replace(SMALL, protocol="scanner", pixels=64))
+    made = Batches(bank, dataclasses.replace(SMALL, protocol="scanner", pixels=64))
     noisy, clean, sigma = made.make(0)
     made.close()
     # JPEG's error is no noise of one sigma: the reported one is what was done.

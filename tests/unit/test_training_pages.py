@@ -30,6 +30,7 @@ from training import (
     table,
     train,
 )
+from training.configuration import Configuration
 from wsi_denoise.network import weights
 from wsi_denoise.network.irunet import IRUNet
 
@@ -259,8 +260,8 @@ def test_costs_are_those_that_are_known():
     assert costs.kmac(comparators.built("dncnn").eval()) == pytest.approx(667, rel=0.01)
 
 
-def small(steps: int) -> train.Configuration:
-    return train.Configuration(filters=2, steps=steps, pixels=8, bf16=False, device="cpu")
+def small(steps: int) -> Configuration:
+    return Configuration(filters=2, steps=steps, pixels=8, bf16=False, device="cpu")
 
 
 def test_baselines_that_are_not_there_are_left_out(tmp_path):

@@ -1,0 +1,78 @@
+"""Noisy and clean batches of a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from training import corruption, data
+from training.configuration import Configuration
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Noisy and clean crops, (batch, 3, side, side) in [0, 1], and sigma, (batch,) in grey levels."""
+
+
+class Batches(Dataset[Batch]):
+    """Noisy and clean batches by step, made ahead: one in a thread, or several in processes.
+
+    Parameters
+    ----------
+    bank : data.Bank
+    configuration : Configuration
+    workers : int
+        Processes that make them; 0 for a thread, which is enough for a CPU.
+    """
+
+    def __init__(self, bank: data.Bank, configuration: Configuration, workers: int = 0) -> None:
+        self._bank = bank
+        self._configuration = configuration
+        self._workers = workers
+        self._next = -1
+        self._ahead: Iterator[Batch] = iter(())
+
+    def __getitem__(self, step: int) -> Batch:
+        """Return what :meth:`make` does."""
+        return self.make(step)
+
+    def at(self, step: int) -> Batch:
+        """Return the batch of a step, while the next are being made."""
+        if self._next != step:
+            self._next, self._ahead = step, self._from(step)
+        self._next += 1
+        return next(self._ahead)
+
+    def _from(self, step: int) -> Iterator[Batch]:
+        if self._workers:
+            steps = range(step, max(step + 1, self._configuration.steps))
+            pinned = torch.cuda.is_available()
+            loader = DataLoader(
+                self, batch_size=None, sampler=steps, num_workers=self._workers, prefetch_factor=4, pin_memory=pinned
+            )
+            yield from loader
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
+            ahead = thread.submit(self.make, step)
+            while True:
+                step += 1
+                batch, ahead = ahead.result(), thread.submit(self.make, step)
+                yield batch
+
+    def make(self, step: int) -> Batch:
+        """Make the batch of a step; a function of the seed and the step only."""
+        rng = np.random.default_rng([self._configuration.seed, step])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        fixed = self._configuration.protocol == "fixed-map"
+        side = corruption.FIXED_SIDE if fixed else int(rng.choice([64, 96, 128], p=[0.5, 0.35, 0.15]))
+        count = max(1, self._configuration.pixels * 1024 // side**2)
+        clean = self._bank.draw(count, side, rng)
+        noisy, sigma = corruption.CORRUPT[self._configuration.protocol](clean, generator)
+        return noisy, clean, sigma
+
+    def close(self) -> None:
+        """Make no more."""
+        self._next, self._ahead = -1, iter(())

@@ -1,0 +1,86 @@
+"""What decides a training run's result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from training import comparators, corruption, data
+
+CHOICES = {
+    "protocol": tuple(corruption.CORRUPT),
+    "optimizer": ("soap", "adamw"),
+    "architecture": ("irunet", *comparators.NETWORKS),
+}
+"""What the fields of a configuration that are names may be."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Everything that decides a run's result, besides its images and the number of threads.
+
+    Parameters
+    ----------
+    filters, residual, full_skip
+        As in :class:`wsi_denoise.network.irunet.IRUNet`.
+    architecture : str
+        ``irunet``, or one of :data:`training.comparators.NETWORKS`, which look at none of these.
+    protocol : str
+        ``fresh``, ``scanner`` or ``fixed-map``.
+    steps : int
+        Steps of the schedule.
+    minutes : float or None
+        Budget of wall clock; the schedule's progress is the larger of the share of steps and the share of time, so
+        that the learning rate comes down in time on a machine of any speed.
+    pixels : int
+        Pixels per batch, in units of 1024; crops are of 64, 96 or 128 px, as many as fit.
+    optimizer : str
+        ``soap`` (:mod:`training.soap`) or ``adamw``.
+    every : int
+        Steps of SOAP between two looks at the eigenvectors; on a GPU a look takes as long as several steps.
+    rate : float
+        Highest learning rate.
+    polish : float
+        Share of the schedule, at its end, in which the loss is log mean square error per image (PSNR) instead of the
+        mean absolute error.
+    weak : float
+        Exponent of 30 / (sigma + 10), by which images weigh in the PSNR loss: 0 for all alike, 1 as in the mean
+        absolute error.
+    floor : float
+        Grey levels below which the error of an image without structure matters no more in the PSNR loss.
+    decay : float
+        Of the averaged weights.
+    seed : int
+    device : str
+        ``cpu``, ``cuda`` or ``auto``.
+    flat : float
+        Share of crops without structure; see :class:`training.data.Bank`.
+    initial : str
+        Name of a preset, or a run's checkpoint without its suffix, whose averaged weights are the start; empty for
+        random ones. Weights of a network with fewer filters are widened (:mod:`training.widening`).
+    photographs : str
+        Folder with the photographs of :mod:`training.photographs`, which are then trained on too; empty for none.
+    bf16 : bool
+        Autocast to bfloat16 (on a CPU with avx512_bf16, measured: 2.5 times as fast with channels_last).
+    """
+
+    filters: int = 16
+    residual: bool = True
+    full_skip: bool = True
+    architecture: str = "irunet"
+    protocol: corruption.Protocol = "fresh"
+    steps: int = 60_000
+    minutes: float | None = None
+    pixels: int = 64
+    optimizer: str = "soap"
+    every: int = 10
+    rate: float = 3e-3
+    polish: float = 0.35
+    weak: float = 0.0
+    floor: float = 1.0
+    decay: float = 0.999
+    seed: int = 1
+    device: str = "auto"
+    bf16: bool = True
+    flat: float = data.FLAT_SHARE
+    initial: str = ""
+    photographs: str = ""

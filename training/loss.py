@@ -1,0 +1,59 @@
+"""What a training run makes small."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def loss_of(
+    output: Tensor, clean: Tensor, sigma: Tensor, polish: float, *, weak: float = 0.0, floor: float = 1.0
+) -> Tensor:
+    """Loss of a batch.
+
+    Parameters
+    ----------
+    output, clean : Tensor
+        (batch, 3, height, width) in [0, 1].
+    sigma : Tensor
+        (batch,) in grey levels.
+    polish : float
+        0: mean absolute error, each image weighted by 30 / (sigma + 10), so that weak noise, whose errors are small,
+        counts like strong noise does. 1: mean over the images of log(mean square error + one grey level squared),
+        scaled to the same size. Between: a blend.
+    weak, floor : float
+        As in :class:`training.configuration.Configuration`.
+
+    Notes
+    -----
+    Beyond black or white nothing is an error where the truth is black or white: the output is clamped when it is used.
+
+    In an image without structure (:func:`is_smooth`) the square root of the mean fourth power stands for the mean
+    square: few pixels that are far off, which an eye takes for structure, weigh more than many that are a little off.
+    """
+    error = output - clean
+    beyond = ((clean >= 1.0) & (error > 0.0)) | ((clean <= 0.0) & (error < 0.0))
+    error = error.masked_fill(beyond, 0.0)
+    weight = 30.0 / (sigma + 10.0)
+    absolute = (error.abs().mean(dim=(1, 2, 3)) * weight).mean()
+    if polish <= 0:
+        return absolute
+    square = error.square()
+    fourth = (square.square().mean(dim=(1, 2, 3)) + 1e-12).sqrt()
+    smooth = is_smooth(clean)
+    square = torch.where(smooth, fourth, square.mean(dim=(1, 2, 3)))
+    least = torch.where(smooth, floor / 255.0, 1.0 / 255.0) ** 2
+    logarithm = 0.01 * (torch.log(square + least) * weight**weak).mean()
+    return (1.0 - polish) * absolute + polish * logarithm
+
+
+def is_smooth(clean: Tensor) -> Tensor:
+    """Whether neighbours differ by at most two grey levels everywhere, for each image: flat fields and soft ramps.
+
+    Parameters
+    ----------
+    clean : Tensor
+        (batch, 3, height, width) in [0, 1].
+    """
+    steps = [clean.diff(dim=axis).abs().amax(dim=(1, 2, 3)) for axis in (2, 3)]
+    return torch.maximum(*steps) < 2.5 / 255.0
