@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -98,11 +99,27 @@ def test_choosing_says_what_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "backend", "gigabytes", "window"),
-    [("cpu", "openvino", 4, 16), ("cpu", "openvino", 2, 8), ("cpu", "torch", 64, 8), ("cuda", "torch", 1, 16)],
+    ("device", "backend", "filters", "gigabytes", "window"),
+    [
+        ("cpu", "openvino", 16, 3, 16),
+        ("cpu", "openvino", 16, 2, 8),
+        ("cpu", "openvino", 44, 4, 8),
+        ("cpu", "openvino", 44, 5, 16),
+        ("cpu", "torch", 16, 64, 8),
+        ("cuda", "torch", 44, 1, 16),
+    ],
 )
-def test_large_windows_are_for_those_who_have_the_memory(device, backend, gigabytes, window) -> None:
-    assert default_window(device, backend, gigabytes * 2**30) == window
+def test_large_windows_are_for_those_who_have_the_memory(device, backend, filters, gigabytes, window) -> None:
+    assert default_window(device, backend, gigabytes * 2**30, filters) == window
+
+
+def test_a_wide_network_is_planned_for_what_it_needs(monkeypatch) -> None:
+    # The machine's memory is all that is made up.
+    memory = types.SimpleNamespace(total=4 * 2**30 * (os.cpu_count() or 1))
+    monkeypatch.setattr("wsi_denoise.network.denoiser.psutil.virtual_memory", lambda: memory)
+    compute = ComputeSettings(device="cpu", backend="openvino")
+    assert [choose(compute, filters).window for filters in (16, 44)] == [16, 8]
+    assert choose(compute.model_copy(update={"window": 16}), 44).window == 16
 
 
 def test_smaller_windows_are_halves_and_a_gpu_has_no_small_ones() -> None:

@@ -39,15 +39,22 @@ LARGE_WINDOW, SMALL_WINDOW = 16, 8
 """Default window sides in patches, as measured in docs/stitching.md: large ones waste less on the halo, small ones need
 less memory. A large one, which is a whole block, is for a GPU, and for OpenVINO where there is memory for it."""
 
-LARGE_WINDOW_MEMORY = 3 * 2**30
-"""Bytes a core. A thread takes 0.85 GB in windows of 16 patches and 0.3 GB in those of 8, and finding tissue 1 GB more
-in one of the workers."""
+MEMORY, MEMORY_OF_16_FILTERS = 2 * 2**30, 2**30
+"""Bytes a core that large windows need, besides those that grow with the filters. With 16 filters a thread takes 0.85 GB
+in windows of 16 patches and 0.3 GB in those of 8, with 44 it takes 2.9 and 0.85; finding tissue takes 1 GB more in one of
+the workers."""
 
 CUDA_BATCH = 2
 
 
-def choose(compute: ComputeSettings) -> Plan:
+def choose(compute: ComputeSettings, filters: int = 16) -> Plan:
     """Choose from the settings and from what this machine has.
+
+    Parameters
+    ----------
+    compute : ComputeSettings
+    filters : int
+        Of the network: a wide one needs more memory.
 
     Raises
     ------
@@ -64,18 +71,20 @@ def choose(compute: ComputeSettings) -> Plan:
             "compute.backend is openvino, which is for a CPU and must be installed (pip install .[cpu])"
         )
     backend: Backend = "openvino" if has_openvino and not has_cuda and compute.backend != "torch" else "torch"
+    memory = psutil.virtual_memory().total / (os.cpu_count() or 1)
     return Plan(
         device,
         backend,
         _precision(compute, device, backend),
-        compute.window or default_window(device, backend, psutil.virtual_memory().total / (os.cpu_count() or 1)),
+        compute.window or default_window(device, backend, memory, filters),
         compute.batch or (CUDA_BATCH if has_cuda else 1),
     )
 
 
-def default_window(device: str, backend: Backend, memory: float) -> int:
+def default_window(device: str, backend: Backend, memory: float, filters: int = 16) -> int:
     """Return the default window side in patches for so many bytes of memory a core."""
-    large = device == "cuda" or (backend == "openvino" and memory >= LARGE_WINDOW_MEMORY)
+    needed = MEMORY + MEMORY_OF_16_FILTERS * filters / 16
+    large = device == "cuda" or (backend == "openvino" and memory >= needed)
     return LARGE_WINDOW if large else SMALL_WINDOW
 
 

@@ -94,7 +94,7 @@ def plan_slide(
     """
     limit = settings.limits.megapixels
     card = weights.card(preset)
-    plan = network.choose(settings.compute)
+    plan = network.choose(settings.compute, card.filters)
     check_files(files)
     slide = reader.open_cached(path, max_megapixels=limit)
     info = slide.info
