@@ -40,9 +40,9 @@ LARGE_WINDOW, SMALL_WINDOW = 16, 8
 less memory. A large one, which is a whole block, is for a GPU, and for OpenVINO where there is memory for it."""
 
 MEMORY, MEMORY_OF_16_FILTERS = 2 * 2**30, 2**30
-"""Bytes a core that large windows need, besides those that grow with the filters. With 16 filters a thread takes 0.85 GB
-in windows of 16 patches and 0.3 GB in those of 8, with 44 it takes 2.9 and 0.85; finding tissue takes 1 GB more in one of
-the workers."""
+"""Bytes a core that large windows need, besides those that grow with the filters. With 16 filters a thread takes
+0.85 GB in windows of 16 patches and 0.3 GB in those of 8, with 44 it takes 2.9 and 0.85; finding tissue takes 1 GB more
+in one of the workers."""
 
 CUDA_BATCH = 2
 
