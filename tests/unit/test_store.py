@@ -162,7 +162,7 @@ def test_the_same_content_and_settings_is_a_duplicate(store, daemon, state):
 
 
 def test_a_failed_job_has_no_duplicates(store):
-    store.fail(queued(store, "a.svs", "content").id, WorkerLost(), "daemon:1")
+    store.fail(queued(store, "a.svs", "content").id, WorkerLost(), "person:cli")
     assert queued(store, "b.svs", "content").state is JobState.QUEUED
 
 
@@ -254,7 +254,7 @@ def test_a_clock_that_is_put_back_does_not_make_a_retry_wait_for_ever(store, dae
 
 
 def test_only_a_running_job_is_tried_later(store, clock):
-    jobs = [seen(store, "a"), queued(store, "b"), store.fail(queued(store, "c").id, WorkerLost(), "daemon:1")]
+    jobs = [seen(store, "a"), queued(store, "b"), store.fail(queued(store, "c").id, WorkerLost(), "person:cli")]
     for job in jobs:
         with pytest.raises(TransitionRefused):
             store.retry_later(job.id, WorkerLost(), clock(), "daemon:1")
@@ -319,6 +319,19 @@ def test_an_expired_lease_is_taken_over_and_the_old_daemon_told(store, daemon, c
         store.retry_later(job.id, WorkerLost(), clock(), f"daemon:{daemon}")
     assert finish(store, job, other).state is JobState.DONE
     assert store.daemons()[1].device == "cuda"
+
+
+@pytest.mark.parametrize("end", ["fail", "quarantine"])
+def test_a_daemon_that_wakes_late_does_not_end_what_was_given_back(store, daemon, clock, end):
+    queued(store)
+    job = store.claim(daemon, 60)
+    other = store.register_daemon(host="lab", pid=2)
+    clock.advance(61)
+    store.release(store.claim(other, 60).id, other, "stopping")
+    with pytest.raises(LeaseLost, match="queued"):
+        getattr(store, end)(job.id, WorkerLost(), f"daemon:{daemon}")
+    assert store.job(job.id).state is JobState.QUEUED
+    assert store.claim(other, 60).id == job.id
 
 
 def test_a_late_heartbeat_renews_a_lease_that_nobody_took(store, daemon, clock):

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import delete, or_, select
 
-from wsi_denoise.errors import JobCancelled, TransitionRefused, WsiDenoiseError
+from wsi_denoise.errors import JobCancelled, LeaseLost, TransitionRefused, WsiDenoiseError
 from wsi_denoise.jobs import states
 from wsi_denoise.jobs.history import value
 from wsi_denoise.jobs.models import JobRow, PauseRow, SlideRow
@@ -196,6 +196,9 @@ class JobStore(Work):
         with self.writing() as session:
             row = row_of(session, job_id)
             guard(row, origin)
+            if row.state is JobState.QUEUED and origin.startswith("daemon:"):
+                # It ran there, and was given back while the daemon slept.
+                raise LeaseLost(f"job {job_id} is queued, and no longer held by {origin}")
             return self._move(session, row, new, origin, str(error), error=error)
 
     def cancel(self, job_id: int, origin: str) -> Job:
