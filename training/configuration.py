@@ -42,11 +42,6 @@ class Configuration:
     polish : float
         Share of the schedule, at its end, in which the loss is log mean square error per image (PSNR) instead of the
         mean absolute error.
-    weak : float
-        Exponent of 30 / (sigma + 10), by which images weigh in the PSNR loss: 0 for all alike, 1 as in the mean
-        absolute error.
-    floor : float
-        Grey levels below which the error of an image without structure matters no more in the PSNR loss.
     decay : float
         Of the averaged weights.
     seed : int
@@ -75,8 +70,6 @@ class Configuration:
     every: int = 10
     rate: float = 3e-3
     polish: float = 0.35
-    weak: float = 0.0
-    floor: float = 1.0
     decay: float = 0.999
     seed: int = 1
     device: str = "auto"

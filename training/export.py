@@ -21,7 +21,7 @@ from wsi_denoise.network import weights
 FOLDER = Path(__file__).resolve().parent.parent / "wsi_denoise" / "weights"
 PURPOSES = {
     "paper": "The paper's network (16 filters), trained blind on fresh white noise of sigma 0 to 50. For H&E slides.",
-    "fine": "As paper with 32 filters: better on white noise, at four times the cost. For those with a GPU, or time.",
+    "fine": "As paper with 44 filters: better on white noise, at seven times the cost. For those with a GPU, or time.",
     "scanner": "As paper, but trained on noise that went through a camera's mosaic and JPEG. For slides that are JPEG.",
     "reproduce-paper": "The paper's network and its fixed noise map, to reproduce the paper's table. Not for slides.",
 }

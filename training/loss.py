@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 
-def loss_of(
-    output: Tensor, clean: Tensor, sigma: Tensor, polish: float, *, weak: float = 0.0, floor: float = 1.0
-) -> Tensor:
+def loss_of(output: Tensor, clean: Tensor, sigma: Tensor, polish: float) -> Tensor:
     """Loss of a batch.
 
     Parameters
@@ -21,8 +19,6 @@ def loss_of(
         0: mean absolute error, each image weighted by 30 / (sigma + 10), so that weak noise, whose errors are small,
         counts like strong noise does. 1: mean over the images of log(mean square error + one grey level squared),
         scaled to the same size. Between: a blend.
-    weak, floor : float
-        As in :class:`training.configuration.Configuration`.
 
     Notes
     -----
@@ -40,10 +36,8 @@ def loss_of(
         return absolute
     square = error.square()
     fourth = (square.square().mean(dim=(1, 2, 3)) + 1e-12).sqrt()
-    smooth = is_smooth(clean)
-    square = torch.where(smooth, fourth, square.mean(dim=(1, 2, 3)))
-    least = torch.where(smooth, floor / 255.0, 1.0 / 255.0) ** 2
-    logarithm = 0.01 * (torch.log(square + least) * weight**weak).mean()
+    square = torch.where(is_smooth(clean), fourth, square.mean(dim=(1, 2, 3)))
+    logarithm = 0.01 * torch.log(square + (1.0 / 255.0) ** 2).mean()
     return (1.0 - polish) * absolute + polish * logarithm
 
 

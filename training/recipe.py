@@ -19,7 +19,7 @@ from training.validation import validation_check
 from wsi_denoise.network import weights
 from wsi_denoise.network.irunet import IRUNet
 
-NAMES = ("steps", "seed", "rate", "polish", "decay", "pixels", "flat", "every", "weak", "floor")
+NAMES = ("steps", "seed", "rate", "polish", "decay", "pixels", "flat", "every")
 
 
 def stages_of(card: weights.ModelCard) -> list[Mapping[str, Any]]:

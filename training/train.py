@@ -133,8 +133,7 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=configuration.bf16):
             output = self.network(noisy)
-        share = min(max(polish, 0.0), 1.0)
-        loss = loss_of(output.float(), clean, sigma, share, weak=configuration.weak, floor=configuration.floor)
+        loss = loss_of(output.float(), clean, sigma, min(max(polish, 0.0), 1.0))
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
         if bool(torch.isfinite(norm)):

@@ -189,35 +189,6 @@ def test_a_blob_in_a_flat_field_weighs_more_than_as_much_error_everywhere():
     assert on_tissue[0] == pytest.approx(on_tissue[1], rel=1e-4)
 
 
-def test_weak_noise_weighs_more_where_it_is_asked_to():
-    clean = torch.rand(2, 3, 16, 16) * 0.5 + 0.25
-    sigma = torch.tensor([10.0, 50.0])
-
-    def gained(which: int, weak: float) -> float:
-        """Return what the loss falls by when the error of one image is halved."""
-        error = torch.full((2, 1, 1, 1), 0.02)
-        less = error.clone()
-        less[which] = 0.01
-        before, after = (loss_of(clean + off, clean, sigma, 1.0, weak=weak) for off in (error, less))
-        return float(before - after)
-
-    assert gained(0, 0.0) == pytest.approx(gained(1, 0.0), rel=1e-4)
-    assert gained(0, 1.0) == pytest.approx(3.0 * gained(1, 1.0), rel=1e-4)
-
-
-def test_a_fraction_of_a_grey_level_matters_where_it_is_asked_to_and_in_flat_fields_alone():
-    sigma = torch.tensor([50.0])
-    flat, tissue = torch.full((1, 3, 16, 16), 0.5), torch.rand(1, 3, 16, 16) * 0.5 + 0.25
-
-    def gained(clean: torch.Tensor, floor: float) -> float:
-        """Return what the loss falls by when an error of half a grey level is halved."""
-        before, after = (loss_of(clean + off / 255.0, clean, sigma, 1.0, floor=floor) for off in (0.5, 0.25))
-        return float(before - after)
-
-    assert gained(flat, 0.2) > 3.0 * gained(flat, 1.0)
-    assert gained(tissue, 0.2) == pytest.approx(gained(tissue, 1.0), rel=1e-3)
-
-
 @pytest.mark.parametrize("polish", [0.0, 0.5, 1.0])
 def test_loss_is_least_at_the_truth(polish):
     clean, sigma = torch.rand(2, 3, 8, 8), torch.tensor([10.0, 40.0])
@@ -291,20 +262,20 @@ def test_a_card_says_what_a_run_had_that_others_do_not():
     usual = dataclasses.asdict(Configuration())
     assert {name: usual[name] for name in lineage.SELDOM} == lineage.SELDOM
     assert not set(lineage.SELDOM) & set(lineage.options_that_decide(usual))
-    other = usual | {"floor": 0.2, "every": 20}
-    assert lineage.options_that_decide(other) == lineage.options_that_decide(usual) | {"floor": 0.2, "every": 20}
+    other = usual | {"every": 20}
+    assert lineage.options_that_decide(other) == lineage.options_that_decide(usual) | {"every": 20}
     assert set(lineage.SELDOM) <= set(recipe.NAMES)
 
 
 def test_a_run_that_goes_on_from_another_names_its_machine(tmp_path, bank):
-    run = Run(tmp_path / "run", dataclasses.replace(SMALL, floor=0.2), bank)
+    run = Run(tmp_path / "run", dataclasses.replace(SMALL, every=20), bank)
     run.advance()
     run.save()
     run.batches.close()
     (tmp_path / "run" / "run.json").write_text(json.dumps({"machine": "a GPU", "before": [{"filters": 1}]}))
     earlier, last = lineage.stages_before(str(tmp_path / "run" / "checkpoint"))
     assert earlier == {"filters": 1}
-    assert (last["machine"], last["floor"], last["steps"]) == ("a GPU", 0.2, 1)
+    assert (last["machine"], last["every"], last["steps"]) == ("a GPU", 20, 1)
 
 
 def test_a_checkpoint_of_two_saves_is_refused(tmp_path, bank):
