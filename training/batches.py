@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -48,12 +49,14 @@ class Batches(Dataset[Batch]):
 
     def _from(self, step: int) -> Iterator[Batch]:
         if self._workers:
-            steps = range(step, max(step + 1, self._configuration.steps))
-            pinned = torch.cuda.is_available()
-            loader = DataLoader(
-                self, batch_size=None, sampler=steps, num_workers=self._workers, prefetch_factor=4, pin_memory=pinned
+            yield from DataLoader(
+                self,
+                batch_size=None,
+                sampler=itertools.count(step),
+                num_workers=self._workers,
+                prefetch_factor=4,
+                pin_memory=torch.cuda.is_available(),
             )
-            yield from loader
             return
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
             ahead = thread.submit(self.make, step)

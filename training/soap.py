@@ -49,9 +49,9 @@ class SOAP(torch.optim.Optimizer):
         super().__init__(params, defaults)
         self._stacks: dict[int, list[_Stack]] = {}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take a state over, as torch's optimizers do."""
-        super().load_state_dict(state_dict)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take a state over: of a checkpoint, or of a copy."""
+        super().__setstate__(state)
         self._stacks = {}
 
     @torch.no_grad()

@@ -141,8 +141,9 @@ class Run:
             self.average.update(self.network)
         self.step += 1
         self.samples += len(clean)
+        value = float(loss.detach())  # a GPU is waited for here
         self.elapsed += time.monotonic() - started
-        return float(loss.detach())
+        return value
 
     def averaged(self) -> nn.Module:
         """Return the network with the averaged weights, on the CPU, in eval mode."""

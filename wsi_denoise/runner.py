@@ -312,12 +312,12 @@ class Runner:
     def _end(self, job: Job, error: WsiDenoiseError) -> Job:
         """Write down an error: quarantine, another try, or the end."""
         if isinstance(error, SlideError):
-            ended = self._store.quarantine(job.id, error, self._origin)
+            ended = self._store.quarantine(job.id, error, self._origin, holder=self._daemon_id)
             if self._quarantine is not None:
                 self._note(ended, error)
             return ended
         if isinstance(error, SlideChanged):
-            return self._store.settle_again(job.id, error, self._origin)
+            return self._store.settle_again(job.id, error, self._origin, holder=self._daemon_id)
         if isinstance(error, DiskFull) and self._pauses is not None:
             self._pauses.hold.begin(job.id, error, self._promises.left())
             return self._store.retry_later(job.id, error, datetime.now(UTC), self._origin, counts=False)
@@ -326,7 +326,7 @@ class Runner:
         if error.outlasts or (error.retry and min(failed, job.attempts) < self._settings.jobs.attempts):
             at = retry_at(failed, self._settings.jobs.retry_seconds, datetime.now(UTC))
             return self._store.retry_later(job.id, error, at, self._origin, counts=not error.outlasts)
-        return self._store.fail(job.id, error, self._origin)
+        return self._store.fail(job.id, error, self._origin, holder=self._daemon_id)
 
     def _note(self, job: Job, error: WsiDenoiseError) -> None:
         assert self._quarantine is not None

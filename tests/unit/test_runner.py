@@ -15,6 +15,7 @@ from wsi_denoise.errors import (
     NoSuchJob,
     OutputUnwritable,
     SchedulerUnreachable,
+    SlideChanged,
     TransitionRefused,
     UnreadableTile,
     WorkerLost,
@@ -284,6 +285,24 @@ def taken_by_another(store):
     return lambda _job: store.claim(store.register_daemon(), 60)
 
 
+def given_back_by_another(store):
+    def give_back(job):
+        other = store.register_daemon()
+        store.claim(other, 60)
+        store.release(job.id, other, "stopping")
+        return other
+
+    return give_back
+
+
+def settling_again(store):
+    def settle(job):
+        other = given_back_by_another(store)(job)
+        store.settle_again(job.id, SlideChanged("a.svs"), f"daemon:{other}")
+
+    return settle
+
+
 def cancelled_by_a_person(store):
     return lambda job: store.cancel(job.id, "person:page")
 
@@ -310,6 +329,8 @@ RESULT = (
     [
         (done_by_another, JobState.DONE),
         (taken_by_another, JobState.RUNNING),
+        (given_back_by_another, JobState.QUEUED),
+        (settling_again, JobState.SETTLING),
         (cancelled_by_a_person, JobState.CANCELLED),
     ],
 )

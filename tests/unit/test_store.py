@@ -321,17 +321,21 @@ def test_an_expired_lease_is_taken_over_and_the_old_daemon_told(store, daemon, c
     assert store.daemons()[1].device == "cuda"
 
 
-@pytest.mark.parametrize("end", ["fail", "quarantine"])
-def test_a_daemon_that_wakes_late_does_not_end_what_was_given_back(store, daemon, clock, end):
+@pytest.mark.parametrize("end", ["fail", "quarantine", "settle_again"])
+@pytest.mark.parametrize("settles", [False, True])
+def test_a_daemon_that_wakes_late_does_not_end_what_was_given_back(store, daemon, clock, end, settles):
     queued(store)
     job = store.claim(daemon, 60)
     other = store.register_daemon(host="lab", pid=2)
     clock.advance(61)
     store.release(store.claim(other, 60).id, other, "stopping")
-    with pytest.raises(LeaseLost, match="queued"):
-        getattr(store, end)(job.id, WorkerLost(), f"daemon:{daemon}")
-    assert store.job(job.id).state is JobState.QUEUED
-    assert store.claim(other, 60).id == job.id
+    if settles:
+        store.settle_again(job.id, SlideChanged("a.svs"), f"daemon:{other}")
+    before = store.job(job.id)
+    with pytest.raises(LeaseLost):
+        getattr(store, end)(job.id, WorkerLost(), f"daemon:{daemon}", holder=daemon)
+    assert store.job(job.id) == before
+    assert before.state is (JobState.SETTLING if settles else JobState.QUEUED)
 
 
 def test_a_late_heartbeat_renews_a_lease_that_nobody_took(store, daemon, clock):

@@ -244,12 +244,13 @@ def test_a_resumed_run_continues_as_if_never_interrupted(tmp_path, bank):
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 @pytest.mark.parametrize("protocol", ["fresh", "scanner"])
 def test_batches_made_in_processes_are_those_made_in_a_thread(protocol, bank):
     configuration = dataclasses.replace(SMALL, protocol=protocol, steps=9)
     thread, processes = (Batches(bank, configuration, workers) for workers in (0, 2))
     # From the middle, as a run that goes on, and back.
-    for step in (4, 5, 6, 7, 8, 2, 3):
+    for step in (4, 5, 6, 7, 8, 9, 10, 2, 3):
         for ours, theirs in zip(thread.at(step), processes.at(step), strict=True):
             # Sums are rounded otherwise with another number of threads.
             assert torch.allclose(ours, theirs, rtol=1e-6, atol=0.0)

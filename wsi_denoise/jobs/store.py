@@ -9,11 +9,11 @@ from typing import Any
 
 from sqlalchemy import delete, or_, select
 
-from wsi_denoise.errors import JobCancelled, LeaseLost, TransitionRefused, WsiDenoiseError
+from wsi_denoise.errors import JobCancelled, TransitionRefused, WsiDenoiseError
 from wsi_denoise.jobs import states
 from wsi_denoise.jobs.history import value
 from wsi_denoise.jobs.models import JobRow, PauseRow, SlideRow
-from wsi_denoise.jobs.record import detach, guard, newer_job, region_text, row_of, same_key, same_work
+from wsi_denoise.jobs.record import detach, guard, held, newer_job, region_text, row_of, same_key, same_work
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.values import Job
 from wsi_denoise.jobs.work import Work
@@ -153,20 +153,27 @@ class JobStore(Work):
                 return self._move(session, row, JobState.DUPLICATE, origin, message, duplicate_of=first.id)
             return self._move(session, row, JobState.QUEUED, origin, "complete", fingerprint=fingerprint)
 
-    def quarantine(self, job_id: int, error: WsiDenoiseError, origin: str) -> Job:
-        """End a job because the file is at fault."""
-        return self._end(job_id, JobState.QUARANTINED, error, origin)
+    def quarantine(self, job_id: int, error: WsiDenoiseError, origin: str, *, holder: int | None = None) -> Job:
+        """End a job because the file is at fault.
 
-    def fail(self, job_id: int, error: WsiDenoiseError, origin: str) -> Job:
-        """End a job that will not be tried again by itself."""
-        return self._end(job_id, JobState.FAILED, error, origin)
+        Parameters
+        ----------
+        holder : int, optional
+            The daemon that has the job in work. LeaseLost is raised where it no longer has: it slept, and the job was
+            given back or settles anew.
+        """
+        return self._end(job_id, JobState.QUARANTINED, error, origin, holder)
 
-    def settle_again(self, job_id: int, error: WsiDenoiseError, origin: str) -> Job:
+    def fail(self, job_id: int, error: WsiDenoiseError, origin: str, *, holder: int | None = None) -> Job:
+        """End a job that will not be tried again by itself; `holder` is as in :meth:`quarantine`."""
+        return self._end(job_id, JobState.FAILED, error, origin, holder)
+
+    def settle_again(self, job_id: int, error: WsiDenoiseError, origin: str, *, holder: int | None = None) -> Job:
         """Send a queued or running job back to settling, because its file changed after it was fingerprinted.
 
         If intake has made a newer job of the file already, that one stands for the new content, and this one is
         cancelled. What other jobs of the same slide were made from stays in the record. A trial fails: it was to show
-        what was there, and nobody watches for what comes.
+        what was there, and nobody watches for what comes. `holder` is as in :meth:`quarantine`.
 
         Raises
         ------
@@ -175,7 +182,7 @@ class JobStore(Work):
         """
         path = self.job(job_id).slide
         with self.writing(lock=f"path {path}") as session:
-            row = row_of(session, job_id)
+            row = row_of(session, job_id) if holder is None else held(session, job_id, holder)
             guard(row, origin)
             states.check(row.state, JobState.SETTLING)
             if row.state in OVER:
@@ -192,13 +199,10 @@ class JobStore(Work):
             row.blocks_done = row.blocks_total = row.blocks_resumed = 0
             return self._move(session, row, JobState.SETTLING, origin, str(error), error=error)
 
-    def _end(self, job_id: int, new: JobState, error: WsiDenoiseError, origin: str) -> Job:
+    def _end(self, job_id: int, new: JobState, error: WsiDenoiseError, origin: str, holder: int | None) -> Job:
         with self.writing() as session:
-            row = row_of(session, job_id)
+            row = row_of(session, job_id) if holder is None else held(session, job_id, holder)
             guard(row, origin)
-            if row.state is JobState.QUEUED and origin.startswith("daemon:"):
-                # It ran there, and was given back while the daemon slept.
-                raise LeaseLost(f"job {job_id} is queued, and no longer held by {origin}")
             return self._move(session, row, new, origin, str(error), error=error)
 
     def cancel(self, job_id: int, origin: str) -> Job:
