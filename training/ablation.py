@@ -2,8 +2,8 @@
 
 Three experiments (``--experiment``): ``ablation``, variants that differ from `paper` in one choice; ``capacity``, the
 same network with more filters; ``comparators``, the networks of others (:mod:`training.comparators`). All of an
-experiment see the same crops with the same noise (the same seed and number of steps; but for the one that is about the
-crops), and are measured on
+experiment see the same crops with the same noise (the same seed, steps and batches; but for the one that is about the
+crops, and for one that was trained before with others: the table says how many each saw), and are measured on
 ``pcam-kaggle/val`` and, for what augmentation is about, on the same patches enlarged as if from a 40x scan. Nothing is
 chosen on a test source. The table goes to ``training/tables/EXPERIMENT.json``; a network that was trained before is not
 trained again.
@@ -37,7 +37,7 @@ Variants = dict[str, tuple[Configuration, bool]]
 
 
 BASE = Configuration(flat=0.2, polish=0.9)
-"""As `paper` was trained, but for the number of steps."""
+"""As an earlier `paper` was trained on a CPU, but for the number of steps."""
 
 
 def variants(base: Configuration) -> Variants:
