@@ -137,9 +137,10 @@ def test_small_slides_by_windows_are_the_slides_at_once(size, noisy, denoiser, t
     meant = at_once(pixels, denoiser)
     assert found.shape == pixels.shape
     assert np.abs(found.astype(int) - meant).max() <= 1
-    # Beyond a small slide lie its own pixels again and again, and what the halo leaves of them tips more of the values
-    # that lie between two grey levels: how many goes by the weights.
-    assert (found == meant).mean() > (0.96 if min(size) >= 95 else 0.75)
+    if min(size) < 95:
+        # Of a few pixels, how many lie so near to between two grey levels that the halo tips them goes by the weights.
+        found = all_blocks(work_of(pixels, tmp_path / "exact", halo=112), pixels, denoiser)
+    assert (found == meant).mean() > 0.96
 
 
 @pytest.mark.slow

@@ -54,6 +54,7 @@ def test_every_block_is_in_one_task_in_its_order(columns, rows, share, seed, slo
         limit = min(most, waiting / (SHARES * slots))
         assert len(group) == 1 or total <= limit + cost[group[-1]] / 2 + 1e-6
         waiting -= total
+    assert len(found) >= min(sum(cost[block] >= LEAST for block in order), slots)
 
 
 def test_glass_goes_together_and_tissue_does_when_it_is_quick():

@@ -162,7 +162,7 @@ def test_the_same_content_and_settings_is_a_duplicate(store, daemon, state):
 
 
 def test_a_failed_job_has_no_duplicates(store):
-    store.fail(queued(store, "a.svs", "content").id, WorkerLost(), "person:cli")
+    store.fail(queued(store, "a.svs", "content").id, WorkerLost(), "daemon:1")
     assert queued(store, "b.svs", "content").state is JobState.QUEUED
 
 
@@ -254,7 +254,7 @@ def test_a_clock_that_is_put_back_does_not_make_a_retry_wait_for_ever(store, dae
 
 
 def test_only_a_running_job_is_tried_later(store, clock):
-    jobs = [seen(store, "a"), queued(store, "b"), store.fail(queued(store, "c").id, WorkerLost(), "person:cli")]
+    jobs = [seen(store, "a"), queued(store, "b"), store.fail(queued(store, "c").id, WorkerLost(), "daemon:1")]
     for job in jobs:
         with pytest.raises(TransitionRefused):
             store.retry_later(job.id, WorkerLost(), clock(), "daemon:1")
