@@ -132,6 +132,13 @@ def guard(row: JobRow, origin: str) -> None:
         raise LeaseLost(f"job {row.id} is held by daemon {row.daemon_id}, not by {origin}")
 
 
+def row_to_end(session: Session, job_id: int, origin: str, holder: int | None) -> JobRow:
+    """Return the row of a job that is to end; LeaseLost where another daemon has it, or `holder` no longer does."""
+    row = row_of(session, job_id) if holder is None else held(session, job_id, holder)
+    guard(row, origin)
+    return row
+
+
 def open_attempt(session: Session, row: JobRow) -> AttemptRow | None:
     """Return the attempt that is under way."""
     return session.scalar(select(AttemptRow).where(AttemptRow.job_id == row.id, AttemptRow.ended.is_(None)))

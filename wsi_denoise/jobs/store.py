@@ -13,7 +13,7 @@ from wsi_denoise.errors import JobCancelled, TransitionRefused, WsiDenoiseError
 from wsi_denoise.jobs import states
 from wsi_denoise.jobs.history import value
 from wsi_denoise.jobs.models import JobRow, PauseRow, SlideRow
-from wsi_denoise.jobs.record import detach, guard, held, newer_job, region_text, row_of, same_key, same_work
+from wsi_denoise.jobs.record import detach, newer_job, region_text, row_of, row_to_end, same_key, same_work
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.values import Job
 from wsi_denoise.jobs.work import Work
@@ -182,8 +182,7 @@ class JobStore(Work):
         """
         path = self.job(job_id).slide
         with self.writing(lock=f"path {path}") as session:
-            row = row_of(session, job_id) if holder is None else held(session, job_id, holder)
-            guard(row, origin)
+            row = row_to_end(session, job_id, origin, holder)
             states.check(row.state, JobState.SETTLING)
             if row.state in OVER:
                 raise TransitionRefused(f"job {job_id} is {row.state}")
@@ -201,8 +200,7 @@ class JobStore(Work):
 
     def _end(self, job_id: int, new: JobState, error: WsiDenoiseError, origin: str, holder: int | None) -> Job:
         with self.writing() as session:
-            row = row_of(session, job_id) if holder is None else held(session, job_id, holder)
-            guard(row, origin)
+            row = row_to_end(session, job_id, origin, holder)
             return self._move(session, row, new, origin, str(error), error=error)
 
     def cancel(self, job_id: int, origin: str) -> Job:
