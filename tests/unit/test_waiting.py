@@ -118,6 +118,7 @@ def test_one_idle_look_between_two_tasks_means_nothing():
     )
     for _ in range(17):
         assert story.look() == []
+    assert story.said == []
 
 
 def test_something_that_finished_starts_everything_anew():

@@ -239,9 +239,9 @@ class Watch:
         # Only after the answer: a look may take long, and the next one is to see something new.
         self._looked = self._clock()
         finding = judge(seen, tasks)
-        self._tell(finding, now)
         self._silent = self._silent + 1 if finding.kind == "silent" else 0
         self._idle = self._idle + 1 if finding.kind == "idle" else 0
+        self._tell(finding, now)
         if self._silent:
             _log.warning("threads: %s", own_threads())
             if self._silent >= SILENT_LOOKS:
@@ -259,8 +259,8 @@ class Watch:
 
     def _tell(self, finding: Finding, now: float) -> None:
         text = f"nothing finished for {now - self._moved:.0f} s: {finding.text}"
-        if finding.kind == "busy":
-            # Slow is no trouble: a person is told only where it is.
+        if finding.kind == "busy" or 0 < self._idle < IDLE_LOOKS:
+            # Slow is no trouble, and one idle look may fall between two tasks: a person is told only where it is.
             _log.info("%s", text)
             return
         _log.warning("%s", text)
