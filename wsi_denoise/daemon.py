@@ -166,11 +166,10 @@ class Daemon:
                 raise Interrupted
 
         watch = waiting.Watch(cluster, self._settings.limits, self._say)
+        compute, preset = self._settings.compute, self._settings.model.preset
         while True:
             try:
-                heartbeat.device = str(
-                    waiting.run(cluster, watch, keep_going, remote.describe_device, self._settings.compute)
-                )
+                heartbeat.device = str(waiting.run(cluster, watch, keep_going, remote.describe_device, compute, preset))
             except WorkerLost as error:
                 _log.warning("%s", error)
                 continue

@@ -66,7 +66,8 @@ _DEVICE = """
 import json, sys
 from wsi_denoise.network.denoiser import describe_device
 from wsi_denoise.settings import ComputeSettings
-print(describe_device(ComputeSettings(**json.load(sys.stdin))))
+given = json.load(sys.stdin)
+print(describe_device(ComputeSettings(**given["compute"]), given["preset"]))
 """
 
 
@@ -158,7 +159,9 @@ def _libraries(_settings: Settings) -> Iterator[Check]:
 
 
 def _device(settings: Settings) -> Iterator[Check]:
-    good, answer = _run(_DEVICE, settings.compute.model_dump_json())
+    good, answer = _run(
+        _DEVICE, json.dumps({"compute": settings.compute.model_dump(mode="json"), "preset": settings.model.preset})
+    )
     yield Check("device", "ok" if good else "broken", answer.splitlines()[-1] if answer else "nothing said")
     if good and importlib.util.find_spec("openvino") is None and "cuda" not in answer.lower():
         yield Check("openvino", "warning", "not installed; on a CPU it is twice as fast: wsi-denoise[cpu]")

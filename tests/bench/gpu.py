@@ -158,7 +158,7 @@ def main() -> int:
         print(error)
         return 2
     given.folder.mkdir(parents=True, exist_ok=True)
-    print(f"{machine()}; {describe_device(compute)}; load {os.getloadavg()[0]:.1f}\n")
+    print(f"{machine()}; {describe_device(compute, 'paper')}; load {os.getloadavg()[0]:.1f}\n")
     print("| window, patches | windows a batch | kept, GPix/s | computed, GPix/s |\n|---|---|---|---|")
     shapes = [(window, batch) for window in given.windows for batch in given.batches]
     found = []

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from wsi_denoise.errors import SettingsInvalid
-from wsi_denoise.network.denoiser import Denoiser, choose, default_window
+from wsi_denoise.network.denoiser import Denoiser, choose, default_window, describe_device
 from wsi_denoise.network.irunet import IRUNet
 from wsi_denoise.network.plan import Plan
 from wsi_denoise.network.torch_backend import place
@@ -120,6 +120,8 @@ def test_a_wide_network_is_planned_for_what_it_needs(monkeypatch) -> None:
     compute = ComputeSettings(device="cpu", backend="openvino")
     assert [choose(compute, filters).window for filters in (16, 44)] == [16, 8]
     assert choose(compute.model_copy(update={"window": 16}), 44).window == 16
+    for preset, said in (("paper", "of 16 patches"), ("fine", "of 8 patches"), ("there is none", "of 16 patches")):
+        assert said in describe_device(compute, preset)
 
 
 def test_smaller_windows_are_halves_and_a_gpu_has_no_small_ones() -> None:

@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from wsi_denoise.errors import DeviceOutOfMemory, SettingsInvalid, WorkerDiffers
+from wsi_denoise.errors import DeviceOutOfMemory, NoSuchPreset, SettingsInvalid, WeightsDamaged, WorkerDiffers
 from wsi_denoise.network import processor
 from wsi_denoise.network import weights as presets
 from wsi_denoise.network.plan import Backend, Plan, Precision
@@ -123,9 +123,12 @@ def cpu_has_bf16(backend: Backend) -> bool:
     return torch_backend.cpu_has_bf16()
 
 
-def describe_device(compute: ComputeSettings) -> str:
-    """Return one line about what would be used here."""
-    plan = choose(compute)
+def describe_device(compute: ComputeSettings, preset: str) -> str:
+    """Return one line about what would be used here for a preset."""
+    try:
+        plan = choose(compute, presets.card(preset).filters)
+    except (NoSuchPreset, WeightsDamaged):  # the job itself will say why
+        plan = choose(compute)
     if plan.device != "cuda":
         return f"{plan} ({len(os.sched_getaffinity(0))} cores)"
     from wsi_denoise.network import torch_backend  # noqa: PLC0415

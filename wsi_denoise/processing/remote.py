@@ -108,8 +108,8 @@ def preview(*args: Any) -> Any:
 
 
 @_travels
-def describe_device(compute: Any) -> str:
+def describe_device(compute: Any, preset: str) -> str:
     """See :func:`wsi_denoise.network.denoiser.describe_device`."""
     from wsi_denoise.network.denoiser import describe_device as describe  # noqa: PLC0415
 
-    return describe(compute)
+    return describe(compute, preset)
