@@ -178,7 +178,7 @@ def tidy(
 
     loaded = options.load(config, sets, database)
     with options.opened(loaded) as store:
-        found = retention.tidy(loaded.settings, store, datetime.now(UTC), origin="person:cli", dry=dry_run)
+        found = retention.tidy(loaded.settings, store, datetime.now(UTC), origin=options.ORIGIN, dry=dry_run)
     if as_json:
         show.as_json({"spools": len(found.spools), "bytes": found.size, "jobs": list(found.jobs), "dry_run": dry_run})
     else:
