@@ -10,8 +10,7 @@ import hashlib
 import logging
 import os
 import threading
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import lru_cache
@@ -27,17 +26,17 @@ from wsi_denoise import __version__, space
 from wsi_denoise.errors import RegionOutside, VerificationFailed, WorkerDiffers, WsiDenoiseError
 from wsi_denoise.network import denoiser as network
 from wsi_denoise.network import weights
+from wsi_denoise.processing import assembly
+from wsi_denoise.processing.assembly import DAMAGE, TILES_PER_BLOCK
 from wsi_denoise.processing.block import Read, run_block
 from wsi_denoise.processing.spool import Spool, SpooledBlock, folder_name
 from wsi_denoise.processing.values import BlockLost, BlockReport, Mask, SlidePlan, SlideWork
-from wsi_denoise.quality import noise, patchmap, structure
-from wsi_denoise.quality.evidence import Evidence
-from wsi_denoise.quality.structure import Edges
+from wsi_denoise.quality import noise, patchmap
 from wsi_denoise.settings import Settings
 from wsi_denoise.slide import overview, provenance, reader, tissue
 from wsi_denoise.slide.base import Slide, SlideInfo, SourceFile, check_files
 from wsi_denoise.slide.encoding import Encoding, Pixels
-from wsi_denoise.slide.lattice import BLOCK, PATCH, TILE, BlockIndex, Lattice, level_sizes, tile_shape
+from wsi_denoise.slide.lattice import PATCH, TILE, BlockIndex, Lattice, level_sizes
 from wsi_denoise.slide.pyramid import Bands, Header, Level, write_pyramid
 from wsi_denoise.slide.verify import Expected, check_written
 
@@ -47,11 +46,8 @@ NOISY_GLASS, GLASS_SAMPLES = 2.0, 12
 """Glass whose noise has a sigma above this many grey levels is denoised too, judged by the median of so many patches.
 The glass of the real slides at hand is at 0.0 to 0.4."""
 
-TILES_PER_BLOCK = BLOCK // TILE
 # A worker has as many threads as it may use; OpenCV's own would fight them for the cores.
 cv2.setNumThreads(1)
-
-DAMAGE = (OSError, zipfile.BadZipFile, KeyError, ValueError)
 
 
 def probe(path: Path, max_megapixels: float) -> WsiDenoiseError | None:
@@ -312,121 +308,25 @@ def assemble(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            levels = [Level(size, _tiles(spool, work.lattice, level, size)) for level, size in enumerate(sizes[:2])]
+            levels = [
+                Level(size, assembly.tiles(spool, work.lattice, level, size)) for level, size in enumerate(sizes[:2])
+            ]
             if len(sizes) > 2:
                 bands = Bands(sizes[2:], work.encoding, work.spool)
                 stack.callback(bands.close)
-                for rows in _reduced_rows(spool, work.lattice, sizes[2], SpooledBlock.reduced):
+                for rows in assembly.reduced_rows(spool, work.lattice, sizes[2], SpooledBlock.reduced):
                     bands.feed(rows)
                 levels += list(bands.levels())
             write_pyramid(target, levels, work.encoding, Header(plan.description, plan.info.mpp, plan.info.icc_profile))
-        evidence = _evidence(spool, work.lattice, plan.tissue if work.background != "denoise" else None)
+        found = assembly.evidence(spool, work.lattice, plan.tissue if work.background != "denoise" else None)
         if maps is not None:
             maps.parent.mkdir(parents=True, exist_ok=True)
-            patchmap.save(maps, evidence.patch_map(work.lattice.patch_shape))
+            patchmap.save(maps, found.patch_map(work.lattice.patch_shape))
     except OSError as error:
         raise space.of_writing(error, target.parent) from error
     if work.overview and overview_file is not None:
-        _overview(spool, work, overview_file)
-    return evidence.summary()
-
-
-def _overview(spool: Spool, work: SlideWork, file: Path) -> None:
-    """Write the source's overview. The page can do without; the slide is not failed for it."""
-    size = level_sizes(work.width, work.height)[overview.FIRST]
-    try:
-        overview.write(file, (work.width, work.height), _reduced_rows(spool, work.lattice, size, SpooledBlock.source))
-    except (OSError, ValueError, BlockLost) as error:
-        _log.warning("the overview of the original is not kept: %s", error)
-
-
-class _Row:
-    """The open files of one row of blocks."""
-
-    def __init__(self, spool: Spool, lattice: Lattice, row: int) -> None:
-        self._stack = ExitStack()
-        self.blocks: list[SpooledBlock] = []
-        for column in range(lattice.block_shape[1]):
-            try:
-                self.blocks.append(self._stack.enter_context(spool.open(BlockIndex(row, column))))
-            except DAMAGE as error:
-                self._stack.close()
-                raise BlockLost(row, column) from error
-        self._row = row
-
-    def __iter__(self) -> Iterator[tuple[int, SpooledBlock]]:
-        return iter(enumerate(self.blocks))
-
-    def lost(self, column: int) -> BlockLost:
-        return BlockLost(self._row, column)
-
-    def close(self) -> None:
-        self._stack.close()
-
-
-def _rows(spool: Spool, lattice: Lattice) -> Iterator[_Row]:
-    for row in range(lattice.block_shape[0]):
-        files = _Row(spool, lattice, row)
-        try:
-            yield files
-        finally:
-            files.close()
-
-
-def _tiles(spool: Spool, lattice: Lattice, level: int, size: tuple[int, int]) -> Iterator[bytes]:
-    """Yield the encoded tiles of level 0 or 1 in raster order."""
-    tile_rows, tile_columns = tile_shape(*size)
-    per_block = TILES_PER_BLOCK >> level
-    for number, files in enumerate(_rows(spool, lattice)):
-        for row in range(number * per_block, min((number + 1) * per_block, tile_rows)):
-            for column in range(tile_columns):
-                at = column // per_block
-                try:
-                    yield files.blocks[at].tile(level, row % per_block, column % per_block)
-                except DAMAGE as error:
-                    raise files.lost(at) from error
-
-
-def _reduced_rows(
-    spool: Spool, lattice: Lattice, size: tuple[int, int], which: Callable[[SpooledBlock], Pixels]
-) -> Iterator[Pixels]:
-    """Yield level 2 of the output or of the source, one row of blocks at a time."""
-    for files in _rows(spool, lattice):
-        parts = []
-        for column, file in files:
-            try:
-                parts.append(which(file))
-            except (*DAMAGE, RuntimeError) as error:
-                raise files.lost(column) from error
-        rows = np.concatenate(parts, axis=1)
-        if rows.shape[1] != size[0]:
-            raise ValueError(f"blocks are {rows.shape[1]} px wide at level 2 instead of {size[0]}")
-        yield rows
-
-
-def _evidence(spool: Spool, lattice: Lattice, tissue_of_slide: Mask | None) -> Evidence:
-    """Add up the blocks' evidence, and measure the lines between blocks that were denoised."""
-    total = Evidence()
-    above: dict[int, tuple[Edges, bool]] = {}
-    for number, files in enumerate(_rows(spool, lattice)):
-        current: dict[int, tuple[Edges, bool]] = {}
-        parts = []
-        for column, file in files:
-            try:
-                arrays = file.arrays()
-            except DAMAGE as error:
-                raise files.lost(column) from error
-            inside = lattice.patches(BlockIndex(number, column))
-            denoised = tissue_of_slide is None or bool(tissue_of_slide[inside].any())
-            current[column] = Edges.from_arrays(arrays), denoised
-            part = Evidence.from_arrays(arrays)
-            for neighbour, below in ((current.get(column - 1), False), (above.get(column), True)):
-                if neighbour and (denoised or neighbour[1]):
-                    part = part.with_seam(structure.block_seam(neighbour[0], current[column][0], below=below))
-            parts.append(part)
-        total = Evidence.merge((total, *parts))
-        above = current
-    return total
+        assembly.write_overview(spool, work, overview_file)
+    return found.summary()
 
 
 def verify(plan: SlidePlan, target: Path, tiles: int) -> str:
