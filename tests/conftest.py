@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import importlib.util
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,8 +16,9 @@ import pytest
 import tifffile
 from PIL import Image
 
+from wsi_denoise.errors import SlideError, WsiDenoiseError
 from wsi_denoise.jobs.store import JobStore
-from wsi_denoise.jobs.values import Job
+from wsi_denoise.jobs.values import Job, JobState
 from wsi_denoise.quality.patchmap import PatchMap, save
 from wsi_denoise.settings import Settings, load
 from wsi_denoise.slide.halving import halve
@@ -43,6 +45,20 @@ def tissue_image() -> np.ndarray:
     file = Path(str(find_spec("tiatoolbox").origin)).parent / "data" / "target_image.png"
     with Image.open(file) as image:
         return np.asarray(image.convert("RGB"))
+
+
+@pytest.fixture(scope="session")
+def end_job() -> Callable[..., Job]:
+    """Ends a queued job with an error, as a daemon does that took it up."""
+
+    def end(store: JobStore, job_id: int, error: WsiDenoiseError, state: JobState | None = None) -> Job:
+        daemon = store.register_daemon()
+        assert store.claim(daemon, 60, only=job_id)
+        at_fault = state is JobState.QUARANTINED if state else isinstance(error, SlideError)
+        ends = store.quarantine if at_fault else store.fail
+        return ends(job_id, error, f"daemon:{daemon}", holder=daemon)
+
+    return end
 
 
 def program(name: str) -> ModuleType:

@@ -114,12 +114,8 @@ def _submit(
         if trouble is not None:
             raise trouble
         digest = fingerprint(path, expected=seen)
-    except SourceError as error:
-        return store.forget(job.id, str(error), origin=ORIGIN)
-    except SlideError as error:
-        return store.quarantine(job.id, error, ORIGIN)
     except WsiDenoiseError as error:
-        return store.fail(job.id, error, ORIGIN)  # the cluster, say: not the file's fault
+        return _ended(job, error, store)
     return store.queue(
         job.id,
         fingerprint=digest,
@@ -130,6 +126,18 @@ def _submit(
         region=region,
         model_checksum=checksum(preset),
     )
+
+
+def _ended(job: Job, error: WsiDenoiseError, store: JobStore) -> Job:
+    """End a settling job; one that a daemon has queued meanwhile goes on, and is returned as it is."""
+    try:
+        if isinstance(error, SourceError):
+            return store.forget(job.id, str(error), origin=ORIGIN)
+        if isinstance(error, SlideError):
+            return store.quarantine(job.id, error, ORIGIN)
+        return store.fail(job.id, error, ORIGIN)  # the cluster, say: not the file's fault
+    except TransitionRefused:
+        return store.job(job.id)
 
 
 def _in_hand(job: Job, store: JobStore) -> Job:

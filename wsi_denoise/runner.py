@@ -223,9 +223,8 @@ class Runner:
         def on_plan(plan: SlidePlan) -> None:
             planned.append(plan)
             self._spool = Spool(plan.work.spool)
-            self._store.set_slide_facts(
-                job.id, plan.info.width, plan.info.height, plan.info.mpp, facts_of(plan.info), origin=self._origin
-            )
+            info, holder = plan.info, self._daemon_id
+            self._store.set_slide_facts(job.id, info.width, info.height, info.mpp, facts_of(info), holder=holder)
             _log.info("job %d: %s; %s", job.id, plan.work.plan, plan.tissue_note or "tissue found")
             self._promises.reserve(self._needs(settings, plan))
 

@@ -69,7 +69,9 @@ def some(store, see, tmp_path):
         ended = {"output": tmp_path / f"{number}.tiff", "output_sha256": "0"}
         changed = metrics | {"structure_removed": 50.0 if number == 1 else 1.0}
         store.finish(job, daemon, verdict=verdict, reasons=["noise_left: sigma 9."], metrics=changed, **ended)
-    store.fail(queued("failed.svs"), BlockKillsWorker("row 1"), "daemon:1")
+    failing = queued("failed.svs")
+    assert store.claim(daemon, 600, only=failing)
+    store.fail(failing, BlockKillsWorker("row 1"), f"daemon:{daemon}", holder=daemon)
     see("settling.svs")
     queued("waits.svs")
     running = queued("runs.svs")

@@ -108,7 +108,7 @@ def test_a_slide_goes_through_the_queue_while_somebody_watches(lab, serve, open_
 
 
 @pytest.mark.timeout(900)
-def test_a_failed_job_is_tried_again_from_the_history_and_runs(lab, serve, open_page):
+def test_a_failed_job_is_tried_again_from_the_history_and_runs(lab, serve, open_page, end_job):
     # A store of the same folder as the story before, which must not be needed: this one alone works as well.
     store = JobStore(f"sqlite:///{lab / '.wsi-denoise' / 'jobs.sqlite'}")
     store.upgrade()
@@ -122,7 +122,7 @@ def test_a_failed_job_is_tried_again_from_the_history_and_runs(lab, serve, open_
         row.get_by_text("preset paper").wait_for()
         job = next(job for job in store.waiting().jobs if job.relative == "again.tiff")
         assert job.state is JobState.QUEUED
-        store.fail(job.id, OutputUnwritable("the share is not mounted"), "daemon:99")
+        end_job(store, job.id, OutputUnwritable("the share is not mounted"))
 
         page.goto(f"{url}history?state=failed")
         page.get_by_role("link", name="again.tiff").click()

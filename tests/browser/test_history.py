@@ -14,7 +14,7 @@ from wsi_denoise.jobs.states import JobState
 
 
 @pytest.fixture
-def filled(store, see, tmp_path):
+def filled(store, see, tmp_path, end_job):
     """70 jobs: 10 failed, 5 quarantined, 3 done (one of them to be reviewed), the rest waiting."""
     daemon = store.register_daemon(device="cpu")
     jobs = [see(f"2026/Case_{number:03}.svs", size_bytes=10_000 * number) for number in range(1, 71)]
@@ -22,9 +22,9 @@ def filled(store, see, tmp_path):
         queued = {"fingerprint": f"f{job.id}", "settings": {"output.quality": 95}, "settings_hash": "s"}
         store.queue(job.id, preset="paper", origin="daemon:1", **queued)
     for job in jobs[:10]:
-        store.fail(job.id, BlockKillsWorker("row 1, column 2"), "daemon:1")
+        end_job(store, job.id, BlockKillsWorker("row 1, column 2"), JobState.FAILED)
     for job in jobs[10:15]:
-        store.quarantine(job.id, TruncatedSlide("at byte 7"), "daemon:1")
+        end_job(store, job.id, TruncatedSlide("at byte 7"))
     for number, job in enumerate(jobs[15:18]):
         assert store.claim(daemon, 600, only=job.id)
         store.finish(

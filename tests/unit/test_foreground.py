@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from wsi_denoise import foreground
-from wsi_denoise.errors import TransitionRefused, UnsupportedSlide, WorkerLost
+from wsi_denoise.errors import SourceUnavailable, TransitionRefused, UnsupportedSlide, WorkerLost
 from wsi_denoise.intake.watcher import FULL_SECONDS, Watcher
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
@@ -115,6 +115,21 @@ def test_a_persons_preset_outlasts_a_change_of_the_file(lab):
     (found,) = lab.store.jobs().jobs
     assert (found.id, found.state, found.preset) == (job.id, JobState.QUEUED, "photo")
     assert found.fingerprint != job.fingerprint
+
+
+@pytest.mark.parametrize("trouble", [WorkerLost(), UnsupportedSlide(), SourceUnavailable()])
+def test_a_slide_that_a_daemon_queued_meanwhile_is_not_ended_by_a_persons_probe(lab, monkeypatch, trouble):
+    slide = lab.inbox / "a.tif"
+    slide.write_bytes(b"pixels")
+    lab.watch(0)
+
+    def probe(*_):
+        lab.watch(SETTLE, FULL_SECONDS)
+        return trouble
+
+    monkeypatch.setattr(foreground, "probe", probe)
+    (job,) = lab.run(slide)
+    assert (job.state, job.error, lab.worked) == (JobState.DONE, None, [job.id])
 
 
 @pytest.mark.parametrize("region", [None, TRIAL])

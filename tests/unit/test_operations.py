@@ -55,9 +55,9 @@ class Lab:
             facts = {"verdict": "pass", "reasons": [], "metrics": {"psnr": 30.0}, "output": output}
             job = self.store.finish(job.id, self.daemon, output_sha256="0", maps=maps, **facts)
         elif end == "failed":
-            job = self.store.fail(job.id, WorkerLost(), f"daemon:{self.daemon}")
+            job = self.store.fail(job.id, WorkerLost(), f"daemon:{self.daemon}", holder=self.daemon)
         elif end == "quarantined":
-            job = self.store.quarantine(job.id, NotASlide(), f"daemon:{self.daemon}")
+            job = self.store.quarantine(job.id, NotASlide(), f"daemon:{self.daemon}", holder=self.daemon)
         self.now = NOW
         return job
 

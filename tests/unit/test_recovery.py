@@ -129,8 +129,8 @@ def test_what_a_waiting_job_will_go_on_from_is_kept(store, settings):
     assert all(path.exists() for path in kept)
 
 
-def test_what_a_failed_job_left_is_kept_for_a_retry(store, settings):
-    store.fail(queued(store, settings, ONE).id, VerificationFailed(), "test")
+def test_what_a_failed_job_left_is_kept_for_a_retry(store, settings, end_job):
+    end_job(store, queued(store, settings, ONE).id, VerificationFailed())
     folder = spool_of(settings, ONE)
     assert recovery.sweep(settings, store) == []
     assert folder.exists()
@@ -179,9 +179,9 @@ def test_other_files_are_never_touched(store, settings):
 # -- notes
 
 
-def test_a_note_that_a_crash_kept_from_being_written(store, settings):
+def test_a_note_that_a_crash_kept_from_being_written(store, settings, end_job):
     error = UnreadableTile("level 0, x 512, y 1024: it says so.")
-    job = store.quarantine(queued(store, settings, ONE).id, error, "daemon:1")
+    job = end_job(store, queued(store, settings, ONE).id, error)
     (line,) = recovery.sweep(settings, store)
     assert f"job {job.id}" in line
     note = (settings.intake.quarantine / "a.tiff.txt").read_text()
@@ -190,8 +190,8 @@ def test_a_note_that_a_crash_kept_from_being_written(store, settings):
     assert recovery.sweep(settings, store) == []
 
 
-def test_no_note_for_what_is_gone_or_tried_again(store, settings):
-    job = store.quarantine(queued(store, settings, ONE).id, UnreadableTile(), "daemon:1")
+def test_no_note_for_what_is_gone_or_tried_again(store, settings, end_job):
+    job = end_job(store, queued(store, settings, ONE).id, UnreadableTile())
     again = store.see(job.slide, job.relative, size_bytes=6, mtime_ns=2, preset="paper", origin="test")
     assert recovery.sweep(settings, store) == []
     store.forget(again.id, "gone")
@@ -205,28 +205,28 @@ def moving(settings):
     return settings.with_values({"intake.move": True})
 
 
-def test_what_a_crash_kept_from_being_moved_is_moved(store, moving):
-    job = store.quarantine(queued(store, moving, ONE).id, UnreadableTile(), "daemon:1")
+def test_what_a_crash_kept_from_being_moved_is_moved(store, moving, end_job):
+    job = end_job(store, queued(store, moving, ONE).id, UnreadableTile())
     assert len(recovery.sweep(moving, store)) == 1
     assert not Path(job.slide).exists()
     assert (moving.intake.quarantine / "a.tiff").read_bytes() == b"slide"
 
 
-def test_nothing_outside_an_inbox_is_moved(store, moving, tmp_path):
+def test_nothing_outside_an_inbox_is_moved(store, moving, tmp_path, end_job):
     (tmp_path / "archive").mkdir()
     moving.intake.inbox[0].mkdir()
     (moving.intake.inbox[0] / "link").symlink_to(tmp_path / "archive")
     names = [tmp_path / "archive/a.tiff", moving.intake.inbox[0] / "../archive/b.tiff", "link/c.tiff"]
     for name in names:
-        store.quarantine(queued(store, moving, ONE, name).id, UnreadableTile(), "person:cli")
+        end_job(store, queued(store, moving, ONE, name).id, UnreadableTile())
     assert recovery.sweep(moving, store) == []
     assert sorted(path.name for path in (tmp_path / "archive").iterdir()) == ["a.tiff", "b.tiff", "c.tiff"]
     assert not moving.intake.quarantine.exists()
 
 
 @pytest.mark.parametrize("size", [5, 6])
-def test_another_file_at_the_path_of_a_quarantined_one_stays(store, moving, size):
-    job = store.quarantine(queued(store, moving, ONE).id, UnreadableTile(), "daemon:1")
+def test_another_file_at_the_path_of_a_quarantined_one_stays(store, moving, size, end_job):
+    job = end_job(store, queued(store, moving, ONE).id, UnreadableTile())
     slide = Path(job.slide)
     slide.write_bytes(bytes(size))
     age(slide, -10)
@@ -236,19 +236,19 @@ def test_another_file_at_the_path_of_a_quarantined_one_stays(store, moving, size
 
 
 @pytest.mark.parametrize("detail", ["", "x 1", "it ends. here", "with: colons"])
-def test_an_error_comes_back_from_the_record(store, settings, detail):
-    job = store.quarantine(queued(store, settings, ONE).id, UnreadableTile(detail), "daemon:1")
+def test_an_error_comes_back_from_the_record(store, settings, detail, end_job):
+    job = end_job(store, queued(store, settings, ONE).id, UnreadableTile(detail))
     found = recovery.error_of(job)
     assert type(found) is UnreadableTile
     assert str(found).rstrip(".") == str(UnreadableTile(detail.rstrip("."))).rstrip(".")
 
 
-def test_an_error_of_another_version_keeps_its_text(store, settings):
+def test_an_error_of_another_version_keeps_its_text(store, settings, end_job):
     class Other(UnreadableTile):
         code = "not known any more"
         happened = "Something else"
 
-    job = store.quarantine(queued(store, settings, ONE).id, Other("x 1"), "daemon:1")
+    job = end_job(store, queued(store, settings, ONE).id, Other("x 1"))
     assert "Something else: x 1" in str(recovery.error_of(job))
     assert datetime.now(UTC) >= job.finished
     assert Path(job.slide).exists()

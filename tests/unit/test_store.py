@@ -161,8 +161,8 @@ def test_the_same_content_and_settings_is_a_duplicate(store, daemon, state):
     assert store.claim(daemon, 60) is None or state == "queued"
 
 
-def test_a_failed_job_has_no_duplicates(store):
-    store.fail(queued(store, "a.svs", "content").id, WorkerLost(), "daemon:1")
+def test_a_failed_job_has_no_duplicates(store, end_job):
+    end_job(store, queued(store, "a.svs", "content").id, WorkerLost())
     assert queued(store, "b.svs", "content").state is JobState.QUEUED
 
 
@@ -253,8 +253,8 @@ def test_a_clock_that_is_put_back_does_not_make_a_retry_wait_for_ever(store, dae
     assert store.claim(daemon, 60).id == job.id
 
 
-def test_only_a_running_job_is_tried_later(store, clock):
-    jobs = [seen(store, "a"), queued(store, "b"), store.fail(queued(store, "c").id, WorkerLost(), "daemon:1")]
+def test_only_a_running_job_is_tried_later(store, clock, end_job):
+    jobs = [seen(store, "a"), queued(store, "b"), end_job(store, queued(store, "c").id, WorkerLost())]
     for job in jobs:
         with pytest.raises(TransitionRefused):
             store.retry_later(job.id, WorkerLost(), clock(), "daemon:1")
@@ -312,6 +312,8 @@ def test_an_expired_lease_is_taken_over_and_the_old_daemon_told(store, daemon, c
     with pytest.raises(LeaseLost):
         store.progress(job.id, daemon, 1, 2)
     with pytest.raises(LeaseLost):
+        store.set_slide_facts(job.id, 1, 1, None, holder=daemon)
+    with pytest.raises(LeaseLost):
         finish(store, job, daemon)
     with pytest.raises(LeaseLost):
         store.fail(job.id, WorkerLost(), f"daemon:{daemon}")
@@ -336,6 +338,22 @@ def test_a_daemon_that_wakes_late_does_not_end_what_was_given_back(store, daemon
         getattr(store, end)(job.id, WorkerLost(), f"daemon:{daemon}", holder=daemon)
     assert store.job(job.id) == before
     assert before.state is (JobState.SETTLING if settles else JobState.QUEUED)
+
+
+@pytest.mark.parametrize("end", ["fail", "quarantine"])
+@pytest.mark.parametrize("running", [False, True])
+@pytest.mark.parametrize("who", ["daemon:1", "person:cli"])
+def test_who_looked_at_a_settling_file_does_not_end_a_job_that_is_queued_meanwhile(store, daemon, end, running, who):
+    """Its probe failed, late, and that of another daemon did not; it may run by now, even here."""
+    job = queued(store)
+    if running:
+        assert store.claim(daemon, 60).daemon == 1
+    before = store.job(job.id)
+    with pytest.raises(TransitionRefused):
+        getattr(store, end)(job.id, UnreadableTile(), who)
+    assert store.job(job.id) == before
+    if running:
+        assert finish(store, job, daemon).state is JobState.DONE
 
 
 def test_a_late_heartbeat_renews_a_lease_that_nobody_took(store, daemon, clock):
@@ -519,7 +537,7 @@ def test_retry_starts_over(store, daemon):
     queued(store)
     job = store.claim(daemon, 60)
     store.progress(job.id, daemon, 3, 6)
-    store.fail(job.id, WorkerLost(), f"daemon:{daemon}")
+    store.fail(job.id, WorkerLost(), f"daemon:{daemon}", holder=daemon)
     again = store.retry(job.id, "person:cli")
     assert (again.state, again.attempts, again.error, again.progress) == (JobState.QUEUED, 0, None, 0.0)
     assert (again.started, again.finished) == (None, None)

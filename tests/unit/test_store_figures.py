@@ -97,9 +97,9 @@ def test_what_was_over_last_comes_first_however_it_ended(store):
     assert [job.id for job in store.last_finished(5)] == [first]
 
 
-def test_choices_are_what_occurs(store):
+def test_choices_are_what_occurs(store, end_job):
     assert store.choices() == ([], [])
-    store.fail(queued(store, "a"), BlockKillsWorker("x"), "daemon:1")
+    end_job(store, queued(store, "a"), BlockKillsWorker("x"))
     assert store.choices() == (["paper"], [BlockKillsWorker.code])
 
 

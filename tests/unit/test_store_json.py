@@ -47,7 +47,7 @@ def test_a_job_with_its_history_is_json(tmp_path):
         job.id, fingerprint="f", settings={}, settings_hash="s", preset="paper", origin="t", region=(0, 0, 96, 96)
     )
     store.claim(daemon, 60)
-    store.fail(job.id, WorkerLost(), "daemon:1")
+    store.fail(job.id, WorkerLost(), "daemon:1", holder=daemon)
     details = json.loads(json.dumps(store.details(job.id)))
     store.close()
     assert set(details) == {field.name for field in fields(Job)} | {"events", "attempt_list"}

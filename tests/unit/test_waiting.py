@@ -92,6 +92,15 @@ def test_a_cluster_without_workers_is_said_once_and_given_up_later():
         story.look()
 
 
+def test_workers_that_are_gone_after_a_long_task_are_waited_for_as_long_as_any():
+    at_work = Seen(answered=True, workers=RUNNING, executing={"two": "assemble.py:1"})
+    story = Story(*[at_work] * 30, Seen(answered=True), no_worker_seconds=5 * LOOK_SECONDS)
+    for _ in range(30 + 4):
+        assert story.look() == []
+    with pytest.raises(NoWorkers, match=f"for {5 * LOOK_SECONDS:.0f} s "):
+        story.look()
+
+
 def test_slow_workers_are_waited_for():
     story = Story(Seen(answered=True, workers=RUNNING, executing={"two": "decode.py:1"}), task_seconds=1e9)
     for _ in range(1000):

@@ -425,20 +425,22 @@ def test_put_back_while_the_daemon_was_down_is_a_new_job(lab: Lab, tmp_path: Pat
     assert lab.states() == {"a.svs": ["cancelled", "queued"]}
 
 
-def test_a_job_that_failed_because_its_file_was_gone_is_tried_again_when_it_is_back(lab: Lab, tmp_path: Path) -> None:
+def test_a_job_that_failed_because_its_file_was_gone_is_tried_again_when_it_is_back(
+    end_job, lab: Lab, tmp_path: Path
+) -> None:
     path = lab.write("a.svs")
     (job,) = lab.settle().queued
     path.rename(tmp_path / "kept")
     lab.look()
-    lab.store.fail(job, SlideVanished(), "daemon:1")
+    end_job(lab.store, job, SlideVanished())
     (tmp_path / "kept").rename(path)
     lab.settle()
     assert lab.states() == {"a.svs": ["failed", "queued"]}
 
 
-def test_a_job_that_failed_for_another_reason_is_not_tried_for_ever(lab: Lab) -> None:
+def test_a_job_that_failed_for_another_reason_is_not_tried_for_ever(end_job, lab: Lab) -> None:
     lab.write("a.svs")
-    lab.store.fail(lab.settle().queued[0], InternalError(), "daemon:1")
+    end_job(lab.store, lab.settle().queued[0], InternalError())
     for _ in range(3):
         lab.start()
         lab.settle()
@@ -496,12 +498,12 @@ def test_a_duplicate_takes_over_when_the_file_of_the_first_is_deleted(lab: Lab) 
     assert lab.states() == {"a.svs": ["cancelled"], "b.svs": ["duplicate", "queued"]}
 
 
-def test_a_duplicate_takes_over_when_the_first_failed_for_its_place(lab: Lab) -> None:
+def test_a_duplicate_takes_over_when_the_first_failed_for_its_place(end_job, lab: Lab) -> None:
     lab.write("a.svs")
     (first,) = lab.settle().queued
     lab.write("b.svs")
     lab.settle()
-    lab.store.fail(first, SlideChanged(), "daemon:1")
+    end_job(lab.store, first, SlideChanged())
     lab.look(watcher.FULL_SECONDS)
     lab.settle()
     assert lab.states()["b.svs"] == ["duplicate", "queued"]

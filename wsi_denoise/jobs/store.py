@@ -159,8 +159,14 @@ class JobStore(Work):
         Parameters
         ----------
         holder : int, optional
-            The daemon that has the job in work. LeaseLost is raised where it no longer has: it slept, and the job was
-            given back or settles anew.
+            The daemon that has the job in work; without one it is intake, or a person, that looks at a settling job.
+
+        Raises
+        ------
+        LeaseLost
+            When the holder no longer has the job: it slept, and the job was given back or settles anew.
+        TransitionRefused
+            When there is no holder and the job no longer settles: somebody else found the file whole meanwhile.
         """
         return self._end(job_id, JobState.QUARANTINED, error, origin, holder)
 
@@ -201,6 +207,8 @@ class JobStore(Work):
     def _end(self, job_id: int, new: JobState, error: WsiDenoiseError, origin: str, holder: int | None) -> Job:
         with self.writing() as session:
             row = row_to_end(session, job_id, origin, holder)
+            if holder is None and row.state is not JobState.SETTLING:
+                raise TransitionRefused(f"job {job_id} is {row.state} and no longer settling")
             return self._move(session, row, new, origin, str(error), error=error)
 
     def cancel(self, job_id: int, origin: str) -> Job:

@@ -198,17 +198,23 @@ class Work(Record):
         mpp: tuple[float, float] | None,
         facts: Mapping[str, Any] | None = None,
         *,
-        origin: str | None = None,
+        holder: int | None = None,
     ) -> None:
-        """Note what the reader found: pixels at level 0, micrometres per pixel (x, y), and other plain values."""
+        """Note what the reader found: pixels at level 0, micrometres per pixel (x, y), and other plain values.
+
+        Raises
+        ------
+        LeaseLost
+            When `holder`, the daemon that has the job in work, no longer has it.
+        """
         with self.writing() as session:
-            row = row_of(session, job_id)
+            row = row_of(session, job_id) if holder is None else held(session, job_id, holder)
             slide = row.slide
             slide.width, slide.height = width, height
             slide.mpp_x, slide.mpp_y = mpp or (None, None)
             slide.facts = dict(facts or {})
             resolution = f"{mpp[0]:g} x {mpp[1]:g} um/px" if mpp else "resolution unknown"
-            who = origin or (f"daemon:{row.daemon_id}" if row.daemon_id is not None else "intake")
+            who = f"daemon:{row.daemon_id}" if row.daemon_id is not None else "intake"
             self._record(session, row, who, "slide", f"{width} x {height} px, {resolution}")
 
     def remark(self, job_id: int, daemon_id: int, message: str) -> None:

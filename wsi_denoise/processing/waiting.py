@@ -197,17 +197,15 @@ class Watch:
     ) -> None:
         self._cluster, self._limits, self._say = cluster, limits, say
         self._clock, self._ask = clock, look
-        self._moved = self._looked = clock()
+        self._moved = self._looked = self._served = clock()
         self._silent = self._idle = self._again = 0
-        self._nobody: float | None = None
         self._started: dict[str, float] = {}
         self._said = ""
 
     def moved(self) -> None:
         """Note that something finished, or that tasks were handed out where there were none."""
-        self._moved = self._looked = self._clock()
+        self._moved = self._looked = self._served = self._clock()
         self._silent = self._idle = self._again = 0
-        self._nobody = None
         self._said = ""
 
     def wait(self, futures: Collection[Any], seconds: float = _POLL_SECONDS) -> list[Any]:
@@ -270,11 +268,10 @@ class Watch:
 
     def _check_workers(self, finding: Finding, now: float) -> None:
         if finding.kind not in {"no_workers", "paused"}:
-            self._nobody = None
+            self._served = now
             return
-        self._nobody = now if self._nobody is None else self._nobody
-        if now - self._moved >= self._limits.no_worker_seconds:
-            raise NoWorkers(f"for {now - self._moved:.0f} s {finding.text}")
+        if now - self._served >= self._limits.no_worker_seconds:
+            raise NoWorkers(f"for {now - self._served:.0f} s {finding.text}")
 
     def _check_time(self, seen: Seen, tasks: Mapping[str, Any], now: float) -> None:
         """End the workers that are at one task for too long; whoever waits for it gets a KilledWorker."""
