@@ -1,4 +1,4 @@
-"""Memory that a process of months has done with goes back to the system.
+"""How much memory there is, and how what a process of months has done with goes back to the system.
 
 A daemon that leaked nothing grew by 30 kB a slide (docs/reliability.md). What Python frees, the C library keeps: each
 thread gets an arena of its own, which one small piece in use holds open. And what refers to itself in a circle is freed
@@ -13,12 +13,43 @@ import gc
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
+
+import psutil
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
 """Numbers of mallopt(3)."""
 
 LARGE = 128 * 1024
 EVERY_SECONDS = 30.0
+
+
+def limit(root: Path = Path("/")) -> int:
+    """Return how many bytes this process and its children may take: the machine's, or what their control groups allow.
+
+    A container has a group of its own, and so has a service of systemd (``MemoryMax=``); the least of a group and those
+    it is in counts. (`Dask looks at the outermost one only
+    <https://distributed.dask.org/en/stable/worker-memory.html>`_.)
+
+    Parameters
+    ----------
+    root : Path
+        Where ``proc`` and ``sys`` are.
+    """
+    found: list[int] = [psutil.virtual_memory().total]
+    with suppress(OSError):
+        for line in (root / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            top = root / "sys/fs/cgroup" / ("memory" if controllers else "")
+            folder = top / group.lstrip("/")
+            for place in (folder, *(above for above in folder.parents if above.is_relative_to(top))):
+                # memory.high slows a process down until it frees memory: that is no way to run either.
+                for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
+                    with suppress(OSError, ValueError):  # of another version, or "max"
+                        found.append(int((place / name).read_text()))
+    return min(found)
 
 
 def share_one_arena() -> bool:

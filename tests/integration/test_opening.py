@@ -11,7 +11,7 @@ from wsi_denoise import daemon
 from wsi_denoise.errors import OpeningKillsWorker, OpeningTooSlow
 from wsi_denoise.intake.parts import Snapshot
 from wsi_denoise.intake.settling import Rules, Settling, Step
-from wsi_denoise.processing import tasks
+from wsi_denoise.processing import remote, worker
 from wsi_denoise.processing.cluster import Cluster, connect
 from wsi_denoise.settings import load
 
@@ -49,8 +49,22 @@ def die() -> None:
 def test_the_network_expects_as_many_callers_as_a_worker_has_threads(tmp_path):
     overrides = {"compute.workers": 1, "compute.threads": 3, "limits.worker_memory": "0"}
     with connect(load(overrides=overrides, folder=tmp_path, environ={}).settings) as cluster:
-        assert cluster.call(tasks.callers).result(timeout=120) == 3
-    assert tasks.callers() == 1, "not in a worker"
+        assert cluster.call(worker.callers).result(timeout=120) == 3
+    assert worker.callers() == 1, "not in a worker"
+
+
+def test_windows_are_those_that_a_workers_memory_limit_has_room_for(tmp_path):
+    overrides = {"compute.workers": 1, "compute.threads": 2, "compute.device": "cpu", "limits.worker_memory": "8GiB"}
+    settings = load(overrides=overrides, folder=tmp_path, environ={}).settings
+    with connect(settings) as cluster:
+        assert cluster.call(worker.room).result(timeout=120) == 4 * 2**30
+        said = {
+            preset: cluster.call(remote.describe_device, settings.compute, preset).result(timeout=120)
+            for preset in ("paper", "fine")
+        }
+    assert "windows of 16 patches" in said["paper"]
+    assert "windows of 8 patches" in said["fine"], "two threads with large ones need 7 GB"
+    assert worker.room() is None, "not in a worker"
 
 
 def test_a_worker_gives_way_to_other_programs_also_after_it_was_started_again(connected):

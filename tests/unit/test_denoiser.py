@@ -3,14 +3,15 @@
 import os
 import subprocess
 import sys
-import types
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
-from wsi_denoise.errors import SettingsInvalid
+from wsi_denoise.errors import DeviceOutOfMemory, SettingsInvalid
 from wsi_denoise.network.denoiser import Denoiser, choose, default_window, describe_device
 from wsi_denoise.network.irunet import IRUNet
 from wsi_denoise.network.plan import Plan
@@ -115,8 +116,7 @@ def test_large_windows_are_for_those_who_have_the_memory(device, backend, filter
 
 def test_a_wide_network_is_planned_for_what_it_needs(monkeypatch) -> None:
     # The machine's memory is all that is made up.
-    memory = types.SimpleNamespace(total=4 * 2**30 * (os.cpu_count() or 1))
-    monkeypatch.setattr("wsi_denoise.network.denoiser.psutil.virtual_memory", lambda: memory)
+    monkeypatch.setattr("wsi_denoise.memory.limit", lambda: 4 * 2**30 * (os.cpu_count() or 1))
     compute = ComputeSettings(device="cpu", backend="openvino")
     assert [choose(compute, filters).window for filters in (16, 44)] == [16, 8]
     assert choose(compute.model_copy(update={"window": 16}), 44).window == 16
@@ -178,6 +178,46 @@ def test_threads_of_a_torch_worker_do_not_mix_their_windows(noisy: np.ndarray) -
     with ThreadPoolExecutor(4) as pool:
         for one, other in zip(want * 3, pool.map(denoiser.denoise, windows * 3), strict=True):
             np.testing.assert_array_equal(one, other)
+
+
+class SmallDevice:
+    """Stands in for a device that has memory for so many windows at a time."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.inside, self.most = room, 0, 0
+        self.lock = threading.Lock()
+
+    def denoise(self, windows: np.ndarray, *, fitted: bool) -> np.ndarray:
+        with self.lock:
+            self.inside += len(windows)
+            fits = self.inside <= self.room
+            self.most = max(self.most, self.inside if fits else 0)
+        time.sleep(0.01)
+        with self.lock:
+            self.inside -= len(windows)
+        if not fits:
+            raise DeviceOutOfMemory(f"{len(windows)} windows")
+        return 255 - windows
+
+
+@pytest.mark.parametrize(("room", "threads"), [(1, 8), (3, 8), (8, 8), (2, 1)])
+def test_threads_take_turns_on_a_device_that_has_no_room_for_all(room, threads) -> None:
+    denoiser = Denoiser("paper", plan("torch", "fp32"), callers=threads)
+    denoiser._backend = device = SmallDevice(room)
+    given = [np.full((2, 16, 16, 3), number, np.uint8) for number in range(40)]
+    with ThreadPoolExecutor(threads) as pool:
+        for windows, found in zip(given, pool.map(denoiser.denoise, given), strict=True):
+            np.testing.assert_array_equal(found, 255 - windows)
+    assert device.most > 0
+    assert device.inside == 0
+
+
+def test_a_device_without_room_for_one_window_says_so() -> None:
+    denoiser = Denoiser("paper", plan("torch", "fp32"), callers=4)
+    denoiser._backend = SmallDevice(0)
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(denoiser.denoise, np.zeros((2, 16, 16, 3), np.uint8)) for _ in range(4)]:
+            assert isinstance(future.exception(timeout=60), DeviceOutOfMemory)
 
 
 @pytest.mark.parametrize("wrong", [{"device": "cpu", "precision": "fp16"}, {"device": "cuda", "backend": "openvino"}])

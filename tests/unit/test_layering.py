@@ -21,7 +21,7 @@ ALLOWED = {
     "memory": set(),
     "settings": {"errors"},
     "slide": GROUND,
-    "network": GROUND,
+    "network": GROUND | {"memory"},
     "quality": GROUND,
     "jobs": GROUND | {"secrecy"},
     "intake": GROUND | {"jobs", "names"},

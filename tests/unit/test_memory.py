@@ -5,10 +5,41 @@ import subprocess
 import sys
 import weakref
 
+import psutil
+import pytest
 from sqlalchemy import Engine, event, text
 
 from wsi_denoise import memory
 from wsi_denoise.jobs.store import JobStore
+
+WHOLE = memory.limit()
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "limit"),
+    [
+        ("0::/\n", {"memory.max": "1000"}, 1000),
+        ("0::/lab.slice/wsi.service\n", {"lab.slice/wsi.service/memory.max": "1000"}, 1000),
+        ("0::/lab.slice/wsi.service\n", {"lab.slice/wsi.service/memory.max": "max", "lab.slice/memory.high": "7"}, 7),
+        ("0::/lab.slice/wsi.service\n", {"other.slice/memory.max": "5", "memory.max": "3000"}, 3000),
+        ("5:cpu:/\n4:cpuset,memory:/docker/x\n", {"memory/docker/x/memory.limit_in_bytes": "1000"}, 1000),
+        ("4:memory:/docker/x\n", {"memory/memory.limit_in_bytes": "1000"}, 1000),
+        ("4:memory:/\n", {"memory/memory.limit_in_bytes": "9223372036854771712"}, WHOLE),
+        ("0::/../outside\n", {}, WHOLE),
+        ("0::/\n", {"memory.max": "max"}, WHOLE),
+        (None, {}, WHOLE),
+    ],
+)
+def test_the_limit_is_the_least_of_machine_and_control_groups(tmp_path, groups, files, limit):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    if groups:
+        (tmp_path / "proc/self/cgroup").write_text(groups)
+    for name, text_ in files.items():
+        place = tmp_path / "sys/fs/cgroup" / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_text(f"{text_}\n")
+    assert memory.limit(tmp_path) == (limit if limit != WHOLE else psutil.virtual_memory().total)
+
 
 PROGRAM = """
 import sys, threading

@@ -15,13 +15,15 @@ import importlib.util
 import logging
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
+from wsi_denoise import memory
 from wsi_denoise.errors import DeviceOutOfMemory, NoSuchPreset, SettingsInvalid, WeightsDamaged, WorkerDiffers
 from wsi_denoise.network import processor
 from wsi_denoise.network import weights as presets
@@ -40,14 +42,14 @@ LARGE_WINDOW, SMALL_WINDOW = 16, 8
 less memory. A large one, which is a whole block, is for a GPU, and for OpenVINO where there is memory for it."""
 
 MEMORY, MEMORY_OF_16_FILTERS = 2 * 2**30, 2**30
-"""Bytes a core that large windows need, besides those that grow with the filters. With 16 filters a thread takes
+"""Bytes a thread that large windows need, besides those that grow with the filters. With 16 filters a thread takes
 0.85 GB in windows of 16 patches and 0.3 GB in those of 8, with 44 it takes 2.9 and 0.85; finding tissue takes 1 GB more
 in one of the workers."""
 
 CUDA_BATCH = 2
 
 
-def choose(compute: ComputeSettings, filters: int = 16) -> Plan:
+def choose(compute: ComputeSettings, filters: int = 16, room: float | None = None) -> Plan:
     """Choose from the settings and from what this machine has.
 
     Parameters
@@ -55,6 +57,8 @@ def choose(compute: ComputeSettings, filters: int = 16) -> Plan:
     compute : ComputeSettings
     filters : int
         Of the network: a wide one needs more memory.
+    room : float, optional
+        Bytes of memory for each thread that calls the network; by default what a core has of all that there is.
 
     Raises
     ------
@@ -71,20 +75,20 @@ def choose(compute: ComputeSettings, filters: int = 16) -> Plan:
             "compute.backend is openvino, which is for a CPU and must be installed (pip install .[cpu])"
         )
     backend: Backend = "openvino" if has_openvino and not has_cuda and compute.backend != "torch" else "torch"
-    memory = psutil.virtual_memory().total / (os.cpu_count() or 1)
+    room = room or memory.limit() / (os.cpu_count() or 1)
     return Plan(
         device,
         backend,
         _precision(compute, device, backend),
-        compute.window or default_window(device, backend, memory, filters),
+        compute.window or default_window(device, backend, room, filters),
         compute.batch or (CUDA_BATCH if has_cuda else 1),
     )
 
 
-def default_window(device: str, backend: Backend, memory: float, filters: int = 16) -> int:
-    """Return the default window side in patches for so many bytes of memory a core."""
+def default_window(device: str, backend: Backend, room: float, filters: int = 16) -> int:
+    """Return the default window side in patches for so many bytes of memory a thread."""
     needed = MEMORY + MEMORY_OF_16_FILTERS * filters / 16
-    large = device == "cuda" or (backend == "openvino" and memory >= needed)
+    large = device == "cuda" or (backend == "openvino" and room >= needed)
     return LARGE_WINDOW if large else SMALL_WINDOW
 
 
@@ -123,12 +127,13 @@ def cpu_has_bf16(backend: Backend) -> bool:
     return torch_backend.cpu_has_bf16()
 
 
-def describe_device(compute: ComputeSettings, preset: str) -> str:
-    """Return one line about what would be used here for a preset."""
+def describe_device(compute: ComputeSettings, preset: str, room: float | None = None) -> str:
+    """Return one line about what would be used here for a preset; `room` is as in :func:`choose`."""
     try:
-        plan = choose(compute, presets.card(preset).filters)
+        filters = presets.card(preset).filters
     except (NoSuchPreset, WeightsDamaged):  # the job itself will say why
-        plan = choose(compute)
+        filters = 16
+    plan = choose(compute, filters, room)
     if plan.device != "cuda":
         return f"{plan} ({len(os.sched_getaffinity(0))} cores)"
     from wsi_denoise.network import torch_backend  # noqa: PLC0415
@@ -138,6 +143,34 @@ def describe_device(compute: ComputeSettings, preset: str) -> str:
 
 class _Backend(Protocol):
     def denoise(self, windows: Pixels, *, fitted: bool) -> Pixels: ...
+
+
+class _Places:
+    """How many threads may be at the device at the same time: fewer, once it had no memory for all of them."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._taken = most, 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def taken(self) -> Iterator[int]:
+        """Wait for a place, keep it, and tell how many there were."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._taken < self._most)
+            self._taken += 1
+            most = self._most
+        try:
+            yield most
+        finally:
+            with self._changed:
+                self._taken -= 1
+                self._changed.notify_all()
+
+    def halve(self, most: int) -> int:
+        """Have half as many places from now on as there were when memory was short, and tell how many."""
+        with self._changed:
+            self._most = min(self._most, max(1, most // 2))
+            return self._most
 
 
 class Denoiser:
@@ -162,9 +195,12 @@ class Denoiser:
         self.plan = plan
         self._backend = _backend(preset, plan, callers, number)
         self._most: int | None = None
+        self._places = _Places(callers)
 
     def denoise(self, windows: Pixels, *, fitted: bool = False) -> Pixels:
         """Denoise a batch; in halves where the device has no memory for it whole, which is remembered.
+
+        Where it has none for a single window of each thread, fewer threads are at it from then on.
 
         Parameters
         ----------
@@ -181,19 +217,25 @@ class Denoiser:
         Raises
         ------
         DeviceOutOfMemory
-            When there is no memory for a single window.
+            When there is no memory for a single window, with no other thread of this process at the device.
         """
+        places = 1
         while True:
             most = min(len(windows), self._most or len(windows))
             try:
-                parts = [
-                    self._backend.denoise(windows[at : at + most], fitted=fitted) for at in range(0, len(windows), most)
-                ]
+                with self._places.taken() as places:
+                    parts = [
+                        self._backend.denoise(windows[at : at + most], fitted=fitted)
+                        for at in range(0, len(windows), most)
+                    ]
             except DeviceOutOfMemory as error:
-                if most == 1:
+                if most > 1:
+                    self._most = -(-most // 2)
+                    _log.warning("%s; batches of %d from now on", error.happened, self._most)
+                elif places > 1:
+                    _log.warning("%s; %d threads at a time from now on", error.happened, self._places.halve(places))
+                else:
                     raise
-                self._most = -(-most // 2)
-                _log.warning("%s; batches of %d from now on", error.happened, self._most)
             else:
                 return parts[0] if len(parts) == 1 else np.concatenate(parts)
 

@@ -22,7 +22,7 @@ import psutil
 
 from wsi_denoise import sample
 from wsi_denoise.network import denoiser as network
-from wsi_denoise.processing import block, tasks
+from wsi_denoise.processing import block, tasks, worker
 from wsi_denoise.processing.cluster import Cluster, connect
 from wsi_denoise.processing.slide import Request, denoise_slide
 from wsi_denoise.processing.values import Mask, SlideWork
@@ -238,7 +238,7 @@ def _together(
 def warm(work: SlideWork) -> None:
     """Have a worker open the slide, and load and compile the network."""
     reader.open_cached(work.path, max_megapixels=work.max_megapixels)
-    denoiser = network.cached(work.preset, work.plan, tasks.callers(), tasks.number(), sha256=work.model_sha256)
+    denoiser = network.cached(work.preset, work.plan, worker.callers(), worker.number(), sha256=work.model_sha256)
     for number, patches in enumerate(work.plan.sides):
         side, fitted = patches * PATCH + 2 * work.halo, bool(number >= PREPARED and work.plan.fitted)
         denoiser.denoise(np.zeros((1 if fitted else work.plan.batch, side, side, 3), np.uint8), fitted=fitted)

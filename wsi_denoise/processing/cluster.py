@@ -13,12 +13,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import dask
+from dask.system import CPU_COUNT
 from dask.utils import key_split
 from distributed import Client, LocalCluster, WorkerPlugin
 from distributed.comm import CommClosedError
 from distributed.scheduler import DEFAULT_EXTENSIONS
 from tornado.ioloop import PeriodicCallback
 
+from wsi_denoise import memory
 from wsi_denoise.errors import NoWorkers, SchedulerUnreachable
 from wsi_denoise.settings import ComputeSettings, Settings
 
@@ -114,7 +116,7 @@ class Cluster:
 
 def shape(compute: ComputeSettings, cores: int | None = None) -> tuple[int, int]:
     """Return (processes, threads per process) for a cluster on this machine."""
-    cores = cores or len(os.sched_getaffinity(0))
+    cores = cores or CPU_COUNT  # what affinity and a container's limit leave of the machine's
     cores = min(cores, compute.cores or cores)
     processes = compute.workers or min(cores, MOST_PROCESSES)
     return processes, compute.threads or max(1, cores // processes)
@@ -270,7 +272,7 @@ class _GiveWay(_OfProcess):
                     os.setpriority(os.PRIO_PROCESS, thread, self._nice)
 
 
-def _started(processes: int, threads: int, memory: str, folder: Path) -> Any:
+def _started(processes: int, threads: int, wanted: str, folder: Path) -> Any:
     """Start the worker processes; one that dies while it starts is no reason to give up.
 
     Raises
@@ -279,7 +281,7 @@ def _started(processes: int, threads: int, memory: str, folder: Path) -> Any:
     """
     for again in (True, True, False):
         try:
-            return _local(processes, threads, memory, folder)
+            return _local(processes, threads, wanted, folder)
         except (RuntimeError, TimeoutError, OSError) as error:
             if not again:
                 raise NoWorkers(f"they do not start ({error})") from error
@@ -296,12 +298,22 @@ def _close(cluster: Any) -> None:
         _log.warning("a worker process did not end in time; it was killed")
 
 
-def _local(processes: int, threads: int, memory: str, folder: Path) -> Any:
+def memory_limit(wanted: str, processes: int, threads: int) -> str | int | None:
+    """Return a worker process's limit: as the settings say, or for ``auto`` its threads' share of what there is.
+
+    Dask's own ``auto`` does not see the limit of a service.
+    """
+    if wanted == "auto":
+        return memory.limit() * threads // max(int(CPU_COUNT), processes * threads)
+    return None if wanted == "0" else wanted
+
+
+def _local(processes: int, threads: int, wanted: str, folder: Path) -> Any:
     return LocalCluster(
         n_workers=processes,
         threads_per_worker=threads,
         processes=True,
-        memory_limit=None if memory == "0" else memory,
+        memory_limit=memory_limit(wanted, processes, threads),
         # Dask's own dashboard listens on all addresses by default.
         dashboard_address=None,
         # What is left without it, health and metrics, would take port 8787 and warn when a second daemon runs.

@@ -109,7 +109,5 @@ def preview(*args: Any) -> Any:
 
 @_travels
 def describe_device(compute: Any, preset: str) -> str:
-    """See :func:`wsi_denoise.network.denoiser.describe_device`."""
-    from wsi_denoise.network.denoiser import describe_device as describe  # noqa: PLC0415
-
-    return describe(compute, preset)
+    """See :func:`wsi_denoise.processing.tasks.describe_device`."""
+    return str(_tasks().describe_device(compute, preset))

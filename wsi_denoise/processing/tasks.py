@@ -20,19 +20,18 @@ from tempfile import TemporaryDirectory
 import cv2
 import imagecodecs
 import numpy as np
-from distributed import get_worker
 
 from wsi_denoise import __version__, space
 from wsi_denoise.errors import RegionOutside, VerificationFailed, WorkerDiffers, WsiDenoiseError
 from wsi_denoise.network import denoiser as network
 from wsi_denoise.network import weights
-from wsi_denoise.processing import assembly
+from wsi_denoise.processing import assembly, worker
 from wsi_denoise.processing.assembly import DAMAGE, TILES_PER_BLOCK
 from wsi_denoise.processing.block import Read, run_block
 from wsi_denoise.processing.spool import Spool, SpooledBlock, folder_name
 from wsi_denoise.processing.values import BlockLost, BlockReport, Mask, SlidePlan, SlideWork
 from wsi_denoise.quality import noise, patchmap
-from wsi_denoise.settings import Settings
+from wsi_denoise.settings import ComputeSettings, Settings
 from wsi_denoise.slide import overview, provenance, reader, tissue
 from wsi_denoise.slide.base import Slide, SlideInfo, SourceFile, check_files
 from wsi_denoise.slide.encoding import Encoding, Pixels
@@ -90,7 +89,7 @@ def plan_slide(
     """
     limit = settings.limits.megapixels
     card = weights.card(preset)
-    plan = network.choose(settings.compute, card.filters)
+    plan = network.choose(settings.compute, card.filters, worker.room())
     check_files(files)
     slide = reader.open_cached(path, max_megapixels=limit)
     info = slide.info
@@ -207,7 +206,9 @@ def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> BlockRep
             started.write_text(str(os.getpid()), "ascii")
             check_files(work.files)
             slide = reader.open_cached(work.path, max_megapixels=work.max_megapixels)
-            denoiser = network.cached(work.preset, work.plan, callers(), number(), sha256=work.model_sha256)
+            denoiser = network.cached(
+                work.preset, work.plan, worker.callers(), worker.number(), sha256=work.model_sha256
+            )
             report = run_block(work, index, tissue_of_block, _reading(slide, work.files), denoiser)
             started.unlink(missing_ok=True)
     except OSError as error:
@@ -242,21 +243,9 @@ def sent_block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> tup
         return report, Spool(Path(folder)).sent(index)
 
 
-def callers() -> int:
-    """Return how many tasks this worker runs at a time: each of them may call the network."""
-    try:
-        return int(get_worker().state.nthreads)
-    except ValueError:  # not in a worker
-        return 1
-
-
-def number() -> int:
-    """Return which of the worker processes of this machine this is, from 0; 0 where others have started it."""
-    try:
-        name = get_worker().name
-    except ValueError:  # not in a worker
-        return 0
-    return name if isinstance(name, int) else 0
+def describe_device(compute: ComputeSettings, preset: str) -> str:
+    """Return one line about what this worker would use for a preset."""
+    return network.describe_device(compute, preset, worker.room())
 
 
 _first = threading.Lock()
