@@ -66,7 +66,11 @@ class Batches(Dataset[Batch]):
                 yield batch
 
     def make(self, step: int) -> Batch:
-        """Make the batch of a step; a function of the seed and the step only."""
+        """Make the batch of a step; a function of the seed and the step only.
+
+        But for rounding: with another number of torch's threads some values may differ by one grey level. A process of
+        :class:`Batches` has one.
+        """
         rng = np.random.default_rng([self._configuration.seed, step])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
         fixed = self._configuration.protocol == "fixed-map"

@@ -103,10 +103,11 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def restore(path: Path, network: nn.Module, average: Averaged, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Put a checkpoint back into a run, and return its state."""
+    """Put a checkpoint back into a run, on the run's device, and return its state."""
     tensors, state = read(path)
     network.load_state_dict(_part(tensors, "network/"))
-    average.weights = _part(tensors, "average/")
+    for name, value in _part(tensors, "average/").items():
+        average.weights[name].copy_(value)  # which stays on its device
     average.steps = state["average_steps"]
     inner = optimizer.state_dict()
     names = [name for name, _ in network.named_parameters()]

@@ -231,6 +231,10 @@ def test_a_resumed_run_continues_as_if_never_interrupted(tmp_path, bank):
         first.advance()
     first.save()
     second = Run(tmp_path / "cut", SMALL, bank)
+    # Filled, not replaced: on a GPU what is read is on the CPU.
+    places = {name: value.data_ptr() for name, value in second.average.weights.items()}
+    checkpoint.restore(tmp_path / "cut" / "checkpoint", second.network, second.average, second.optimizer)
+    assert places == {name: value.data_ptr() for name, value in second.average.weights.items()}
     assert (second.step, second.samples) == (4, first.samples)
     for _ in range(4):
         second.advance()
