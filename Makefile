@@ -9,7 +9,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.wsi-denoise-env
-# cpu is OpenVINO: two to three times as fast on a CPU.
+# cpu is OpenVINO: several times as fast on a CPU.
 EXTRAS ?= cpu,dev
 
 help:

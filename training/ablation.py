@@ -1,9 +1,10 @@
 """Train networks on the same samples and compare them: ``python -m training.ablation --out runs/ablation``.
 
-Three experiments (``--experiment``): ``ablation``, variants that differ from `paper` in one choice; ``capacity``, the
-same network with more filters; ``comparators``, the networks of others (:mod:`training.comparators`). All of an
-experiment see the same crops with the same noise (the same seed, steps and batches; but for the one that is about the
-crops, and for one that was trained before with others: the table says how many each saw), and are measured on
+Four experiments (``--experiment``): ``ablation``, variants that differ from `paper` in one choice; ``capacity``, the
+same network with more filters; ``comparators``, the networks of others (:mod:`training.comparators`); ``seeds``, how
+much a run differs from its repetition. All of an experiment see the same crops with the same noise (the same seed,
+steps and batches; but for those that are about the crops or the seed, and for one that was trained before with others:
+the table says how many each saw), and are measured on
 ``pcam-kaggle/val`` and, for what augmentation is about, on the same patches enlarged as if from a 40x scan. Nothing is
 chosen on a test source. The table goes to ``training/tables/EXPERIMENT.json``; a network that was trained before is not
 trained again.
@@ -66,10 +67,19 @@ def comparators(base: Configuration) -> Variants:
     return {"as paper": (base, True), **others}
 
 
+def seeds(base: Configuration) -> Variants:
+    """Return runs that differ by chance alone: in rounding, as on another machine, or in all that is drawn."""
+    first, *others = [dataclasses.replace(base, seed=seed) for seed in (1, 2, 3)]
+    rounded = dataclasses.replace(first, bf16=not first.bf16)
+    named = {f"seed {one.seed}": (one, True) for one in others}
+    return {"seed 1": (first, True), "seed 1, rounded otherwise": (rounded, True), **named}
+
+
 EXPERIMENTS: Mapping[str, Callable[[Configuration], Variants]] = {
     "ablation": variants,
     "capacity": capacities,
     "comparators": comparators,
+    "seeds": seeds,
 }
 
 

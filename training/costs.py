@@ -18,6 +18,9 @@ from wsi_denoise.network import denoiser, processor, weights
 from wsi_denoise.network.irunet import IRUNet
 from wsi_denoise.settings import ComputeSettings
 
+WINDOW = 768
+"""Side in pixels of the windows that the speed is measured on."""
+
 
 def kmac(network: nn.Module) -> float:
     """Return multiplications with an addition a pixel, in thousands."""
@@ -26,7 +29,7 @@ def kmac(network: nn.Module) -> float:
     return counter.get_total_flops() / 2.0 / SIDE**2 / 1000.0
 
 
-def speed(network: IRUNet, *, side: int = 768, seconds: float = 2.0) -> tuple[float, str]:
+def speed(network: IRUNet, *, side: int = WINDOW, seconds: float = 2.0) -> tuple[float, str]:
     """Return megapixels per second of processor time as the daemon would run it here, on one thread, and how that is.
 
     Parameters

@@ -22,8 +22,6 @@ from wsi_denoise.network import weights
 Step = tuple[str, Callable[[list[str]], object], list[str]]
 
 STRENGTHS = ("10", "25", "50")
-FEW = "12"
-"""Images of each source that BM3D stands beside."""
 
 
 def several(flag: str, values: tuple[str, ...]) -> list[str]:
@@ -41,7 +39,6 @@ def steps_of(preset: str) -> list[Step]:
         (preset, evaluate.main, ["--preset", preset, *several("--source", TEST)]),
         (f"{preset}-val", evaluate.main, ["--preset", preset, "--source", VALIDATION, "--count", "100"]),
         (f"{preset}-compared", evaluate.main, [*one, "--count", str(MANY), *strengths, *sources]),
-        (f"{preset}-few", evaluate.main, [*one, "--count", FEW, *strengths, *sources]),
         (
             f"{preset}-compressed",
             evaluate.main,
@@ -60,10 +57,10 @@ def baseline_steps() -> list[Step]:
     """Return what is measured of methods that are not ours; hours on one core."""
     strengths = several("--sigma", STRENGTHS)
     sources = several("--source", COMPARED)
-    few = ["--seeds", "1", *strengths, *sources]
+    compared = ["--seeds", "1", "--count", str(MANY), *strengths, *sources]
     return [
-        ("baselines", evaluate.main, ["--classical", "--anchors", "--count", str(MANY), *few]),
-        ("bm3d", evaluate.main, ["--bm3d", "--count", FEW, *few]),
+        ("baselines", evaluate.main, ["--classical", "--anchors", *compared]),
+        ("bm3d", evaluate.main, ["--bm3d", *compared]),
         ("dncnn", evaluate.main, ["--anchors", "--method", "DnCNN", *strengths, *several("--source", TEST)]),
     ]
 

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training import pages, table
+from training import costs, pages, table
 
 PRESETS = ("paper", "fine", "scanner")
 PAGES = ("evaluation.md", "presets.md")
 MISSING = "Not measured yet."
-NOT_OURS = ("baselines", "comparators-compared")
+NOT_OURS = ("bm3d", "baselines", "comparators-compared")
 """Tables of methods that are not ours."""
 
 
@@ -88,7 +88,8 @@ def _costs(folder: Path) -> str:
     for row in rows:
         figures = [row["filters"], f"{row['parameters']:,}", f"{row['kmac']:.1f}", f"{row['mpix_per_second']:.2f}"]
         lines.append(f"| {row['preset']} | {' | '.join(map(str, figures))} |")
-    return "\n".join([*lines, "", f"MPix/s of the network alone, {found['machine']}: {rows[0]['plan']}."])
+    how = f"windows of {costs.WINDOW} px by processor time"
+    return "\n".join([*lines, "", f"MPix/s of the network alone, {how}, {found['machine']}: {rows[0]['plan']}."])
 
 
 def _experiment(folder: Path, name: str) -> str:
@@ -190,7 +191,6 @@ PARTS: dict[str, Callable[[Path], str]] = {
     "validation": lambda folder: table.markdown(_of_presets(folder, "-val")) or MISSING,
     "compared": lambda folder: table.markdown(_beside(folder, "-compared", *NOT_OURS)) or MISSING,
     "blind": lambda folder: table.markdown(_blind(folder)) or MISSING,
-    "bm3d": lambda folder: table.markdown(_few(folder)) or MISSING,
     "ssim": lambda folder: _likeness(_of_presets(folder, "-compared")),
     "others": lambda folder: _compact(_of_presets(folder, "-others")),
     "compressed": lambda folder: _compact(_of_presets(folder, "-compressed")),
@@ -204,6 +204,7 @@ PARTS: dict[str, Callable[[Path], str]] = {
     "ablation": lambda folder: _experiment(folder, "ablation"),
     "capacity": lambda folder: _experiment(folder, "capacity"),
     "comparators": lambda folder: _experiment(folder, "comparators"),
+    "seeds": lambda folder: _experiment(folder, "seeds"),
     "pictures": _pictures,
     "compressed picture": _compressed_picture,
 }
@@ -213,10 +214,6 @@ def _blind(folder: Path) -> list[table.Row]:
     """Return the rows of all images and seeds that a blind DnCNN was measured on too, as far as they go."""
     others = _rows(folder, ["dncnn"])
     return table.joined(others, _of_presets(folder)) if others else []
-
-
-def _few(folder: Path) -> list[table.Row]:
-    return _beside(folder, "-few", "bm3d") if (folder / "bm3d.json").is_file() else []
 
 
 def pages_of(docs: Path, tables: Path) -> dict[Path, str]:

@@ -393,7 +393,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     print(text)
     if options.write:
-        write_table(Path(__file__).parents[2] / "docs" / "verdict.md", text)
+        write_table(Path(__file__).parents[2] / "docs" / "verdict.md", options.denoiser, text)
     return 0
 
 
@@ -407,12 +407,13 @@ def described(denoiser: str) -> str:
     return f"preset {card.name}, weights {card.sha256[:12]} ({card.samples_seen:,} crops seen)"
 
 
-def write_table(file: Path, text: str) -> None:
-    """Replace what stands between the two marks in a Markdown file."""
-    head, _, rest = file.read_text("utf-8").partition("<!-- table -->\n")
+def write_table(file: Path, denoiser: str, text: str) -> None:
+    """Replace what stands between a denoiser's two marks in a Markdown file."""
+    mark = f"<!-- table {denoiser} -->\n"
+    head, _, rest = file.read_text("utf-8").partition(mark)
     _, end, tail = rest.partition("<!-- /table -->")
-    assert end, f"{file} has no marks for the table"
-    file.write_text(f"{head}<!-- table -->\n{text}\n{end}{tail}", "utf-8")
+    assert end, f"{file} has no marks for the table of {denoiser}"
+    file.write_text(f"{head}{mark}{text}\n{end}{tail}", "utf-8")
 
 
 if __name__ == "__main__":

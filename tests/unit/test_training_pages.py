@@ -229,6 +229,13 @@ def test_variants_differ_from_paper_in_one_choice_and_see_as_much(tissue):
     assert figures == pytest.approx(noisy, abs=0.7)
 
 
+def test_repetitions_differ_in_the_seed_or_in_rounding_alone():
+    base = dataclasses.replace(ablation.BASE, steps=7)
+    runs = [configuration for configuration, augmented in ablation.seeds(base).values() if augmented]
+    assert [(run.seed, run.bf16 != base.bf16) for run in runs] == [(1, False), (1, True), (2, False), (3, False)]
+    assert {dataclasses.replace(run, seed=base.seed, bf16=base.bf16) for run in runs} == {base}
+
+
 @pytest.mark.shared
 def test_one_variant_is_trained_and_measured(shared, tmp_path):
     found = ablation.compare({"small": (small(2), False)}, tmp_path, shared, images=2)
