@@ -200,6 +200,13 @@ GROUPS: tuple[tuple[str, tuple[Shown, ...]], ...] = (
                 f"more than {DEFAULT.colour_shift:g}",
             ),
             Shown(
+                "Colour shift of one patch (grey levels)",
+                ("patch_shift",),
+                "Largest change of a channel's mean in any one patch, less what clipping explains.",
+                _one("patch_shift", 1),
+                f"more than {DEFAULT.patch_shift:g}",
+            ),
+            Shown(
                 "Haematoxylin (optical density)",
                 ("hematoxylin_before", "hematoxylin_after"),
                 "Mean density of the blue stain of nuclei, before and after.",

@@ -4,9 +4,9 @@
     python tests/bench/verdict_controls.py --set choosing # the sources that the thresholds were chosen on
 
 Kinds: ``denoised`` (fresh noise, denoised) must pass; ``clean`` must be not_needed; ``blurred``, ``pasted``,
-``erased``, ``colour`` and ``swapped`` (a denoised image, damaged) and ``untouched`` (noise left in) must be sent to
-review for the right reason. Prints a Markdown table with Wilson's 95 % intervals; ``--save`` keeps every control's
-metrics as JSON lines.
+``erased``, ``colour``, ``patch`` and ``swapped`` (a denoised image, damaged) and ``untouched`` (noise left in) must be
+sent to review for the right reason. Prints a Markdown table with Wilson's 95 % intervals; ``--save`` keeps the metrics
+of every control as JSON lines.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ EXPECTED: dict[str, tuple[str, tuple[str, ...]]] = {
     "pasted": ("review", ("structure_added",)),
     "erased": ("review", ("structure_removed",)),
     "colour": ("review", ("colour_shifted",)),
+    "patch": ("review", ("colour_shifted",)),
     "swapped": ("review", ("misplaced", "seam")),
     "untouched": ("review", ("noise_left",)),
 }
@@ -235,6 +236,18 @@ def swap_block(image: Pixels, tissue: NDArray[np.bool_], rng: np.random.Generato
     return result
 
 
+def move_patch(image: Pixels, tissue: NDArray[np.bool_], rng: np.random.Generator) -> tuple[Pixels, str]:
+    """Move one channel of one patch with tissue by 16 to 40 levels, towards the middle."""
+    rows, columns = np.nonzero(tissue[: image.shape[0] // PATCH, : image.shape[1] // PATCH])
+    chosen, channel = int(rng.integers(len(rows))), int(rng.integers(3))
+    y, x, change = rows[chosen] * PATCH, columns[chosen] * PATCH, float(rng.uniform(16, 40))
+    result = image.copy()
+    part = result[y : y + PATCH, x : x + PATCH, channel]
+    change = -change if part.mean() > 128 else change
+    part[...] = np.clip(np.rint(part + change), 0, 255)
+    return result, f"channel {channel} by {change:.0f}"
+
+
 def crops(images: list[tuple[str, Pixels]], rng: np.random.Generator) -> Iterator[tuple[str, Pixels]]:
     """Draw crops of 480 to 576 px with tissue on half of their patches, turned and mirrored, without end.
 
@@ -279,6 +292,8 @@ def controls(images: list[tuple[str, Pixels]], count: int, denoise: Denoise, see
             yield Control("erased", name, noisy, erased, f"{said}, {number} nuclei")
         shifted, how = shift_colour(good, rng)
         yield Control("colour", name, noisy, shifted, f"{said}, {how}")
+        moved, how = move_patch(good, tissue, rng)
+        yield Control("patch", name, noisy, moved, f"{said}, {how}")
         yield Control("swapped", name, noisy, swap_block(good, tissue, rng), said)
         yield Control("untouched", name, noisy, noisy, said)
 

@@ -252,6 +252,26 @@ def test_what_is_measured_is_spooled(noisy, tissue_image, denoiser, tmp_path):
     assert metrics["sigma_after_wavelet"] < 5
 
 
+def test_what_is_meant_over_the_slide_is_of_tissue_also_where_glass_is_denoised(half_glass, noisy, denoiser, tmp_path):
+    pixels = np.ascontiguousarray(noisy[:301, :390])
+    found = {}
+    for background in ("keep", "denoise"):
+        run_block(
+            work_of(pixels, tmp_path / background, background=background),
+            BlockIndex(0, 0), half_glass, reader_of(pixels), denoiser,
+        )  # fmt: skip
+        with Spool(tmp_path / background).open(BlockIndex(0, 0)) as file:
+            evidence = Evidence.from_arrays(file.arrays())
+        found[background] = evidence.summary()
+        maps = evidence.patch_map(half_glass.shape).sigma_removed
+        np.testing.assert_array_equal(
+            np.isfinite(maps), np.ones_like(maps, bool) if background == "denoise" else half_glass
+        )
+    assert found["denoise"]["tissue_patches"] == half_glass.sum()
+    for name in ("residual_rms", "ssim", "sigma_after_wavelet", "hematoxylin_after"):
+        assert found["denoise"][name] == pytest.approx(found["keep"][name], rel=0.01), name
+
+
 def test_noise_goes_and_tissue_stays(noisy, tissue_image, denoiser, tmp_path):
     pixels, clean = np.ascontiguousarray(noisy[:384, :384]), tissue_image[:384, :384].astype(float)
     found = all_blocks(work_of(pixels, tmp_path), pixels, denoiser)

@@ -161,6 +161,61 @@ def test_a_block_costs_little(tissue_image):
     assert time.process_time() - started < 0.7
 
 
+def test_denoised_glass_does_not_hide_what_happened_to_tissue(pair):
+    """Of noisy glass, which goes through the network too, a slide may have ten times as much."""
+    before, after = pair
+    glass = np.full_like(before, 240)
+    noisy_glass = noisy(glass, 10)
+    tissue, none = everywhere(before), np.zeros_like(everywhere(before))
+    all_glass = [
+        evidence.measure(noisy_glass, glass, none, denoised=tissue, origin=(0, 1536 * n)) for n in range(1, 16)
+    ]
+    left = evidence.measure(before, before, tissue, origin=(0, 0))
+    done = evidence.measure(before, after, tissue, origin=(0, 0))
+    assert judge(Evidence.merge([done, *all_glass]).summary()).verdict == "pass"
+    whole = Evidence.merge([left, *all_glass]).summary()
+    assert judge(whole).reasons[0].startswith("noise_left")
+    alone = left.summary()
+    for name in ("tissue_patches", "sigma_after_wavelet", "residual_rms", "colour_shift", "sharpness_fine", "ssim"):
+        assert whole[name] == pytest.approx(alone[name]), name
+    assert whole["glass_sigma_before_wavelet"] > 5 > whole["glass_sigma_after_wavelet"]
+    # What is new on glass is looked for where the network was.
+    drawn = glass.copy()
+    drawn[200:220, 300:320] = 120
+    spoiled = evidence.measure(noisy_glass, drawn, none, denoised=tissue, origin=(0, 1536))
+    assert judge((done + spoiled).summary()).reasons[0].startswith("structure_added")
+
+
+@pytest.mark.parametrize("damage", ["channels", "grey", "green", "darker", "black"])
+def test_one_patch_in_wrong_colours_is_seen_whatever_the_slide(pair, damage):
+    before, after = pair
+    wrong = after.copy()
+    part = wrong[96:192, 96:192]
+    if damage == "channels":
+        part[...] = part[..., [1, 0, 2]]
+    elif damage == "grey":
+        part[...] = part.mean(axis=2, keepdims=True).round().astype(np.uint8)
+    elif damage == "green":
+        part[..., 1] = np.maximum(part[..., 1].astype(int) - 40, 0)
+    elif damage == "darker":
+        part[...] = np.maximum(part.astype(int) - 40, 0)
+    else:
+        part[...] = 0
+    parts = in_blocks(before, wrong, everywhere(before))
+    good = [evidence.measure(before, after, everywhere(before), origin=(0, 1536 * n)) for n in range(1, 20)]
+    assert judge(Evidence.merge([*good, *in_blocks(before, after, everywhere(before))]).summary()).verdict == "pass"
+    reasons = judge(Evidence.merge([*good, *parts]).summary()).reasons
+    assert any(reason.startswith("colour_shifted") for reason in reasons)
+
+
+def test_maps_of_another_version_are_refused(pair):
+    arrays = evidence.measure(*pair, everywhere(pair[0])).to_arrays()
+    name = next(name for name in arrays if name.startswith("evidence_map_"))
+    arrays[name] = arrays[name][:-1]
+    with pytest.raises(ValueError, match="layers"):
+        Evidence.from_arrays(arrays)
+
+
 @pytest.mark.parametrize(("side", "measured"), [(16, False), (28, False), (34, True), (96, True)])
 def test_noise_is_not_estimated_from_too_few_pixels(pair, side, measured):
     before, after = (image[200 : 200 + side, 200 : 200 + side] for image in pair)

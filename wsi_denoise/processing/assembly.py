@@ -114,12 +114,12 @@ def evidence(spool: Spool, lattice: Lattice, tissue_of_slide: Mask | None) -> Ev
         for column, file in files:
             try:
                 arrays = file.arrays()
+                part = Evidence.from_arrays(arrays)
             except DAMAGE as error:
                 raise files.lost(column) from error
             inside = lattice.patches(BlockIndex(number, column))
             denoised = tissue_of_slide is None or bool(tissue_of_slide[inside].any())
             current[column] = Edges.from_arrays(arrays), denoised
-            part = Evidence.from_arrays(arrays)
             for neighbour, below in ((current.get(column - 1), False), (above.get(column), True)):
                 if neighbour and (denoised or neighbour[1]):
                     part = part.with_seam(structure.block_seam(neighbour[0], current[column][0], below=below))

@@ -65,7 +65,7 @@ def run_block(work: SlideWork, block: BlockIndex, tissue: Mask, read: Read, deno
     if work.background == "flatten":
         _flatten(after, tissue, work.glass)
     clock.lap("network")
-    measured = evidence.measure(before, after, chosen, origin=region.origin)
+    measured = evidence.measure(before, after, tissue, denoised=chosen, origin=region.origin)
     borders = structure.edges(before, after)
     clock.lap("measure")
     tiles, reduced, sse, samples = encode(after, work.encoding)

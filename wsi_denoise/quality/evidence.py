@@ -18,7 +18,7 @@ from wsi_denoise.quality import fidelity, noise, structure
 from wsi_denoise.quality.patchmap import PatchMap
 from wsi_denoise.quality.structure import PATCH, Seam
 
-LAYERS = ("removed_sigma", "lighter", "darker", "low_sigma", "mismatch")
+LAYERS = ("removed_sigma", "lighter", "darker", "low_sigma", "mismatch", "shift")
 """Order of the layers in :attr:`Evidence.maps`; see :class:`wsi_denoise.quality.structure.PatchLayers`."""
 
 LEAST_QUADS = 100
@@ -94,7 +94,7 @@ class Evidence:
     histograms : dict of str to ndarray
         int64.
     maps : dict of (int, int) to ndarray
-        (col, row) of a block's first patch on the slide's lattice to (5, rows, cols) float32, layers as :data:`LAYERS`.
+        (col, row) of a block's first patch on the slide's lattice to (6, rows, cols) float32, layers as :data:`LAYERS`.
     seam : Seam
         Lines between blocks.
     """
@@ -149,6 +149,8 @@ class Evidence:
             if key.startswith("evidence_map_"):
                 col, row = key.removeprefix("evidence_map_").split("_")
                 maps[int(col), int(row)] = arrays[key]
+        if any(len(layers) != len(LAYERS) for layers in maps.values()):
+            raise ValueError(f"maps of another version: they have {len(LAYERS)} layers now")
         histograms = {name: arrays[f"evidence_histogram_{name}"] for name in _HISTOGRAMS}
         return cls(arrays["evidence_sums"], histograms, maps, Seam(*(float(v) for v in arrays["evidence_seam"])))
 
@@ -198,7 +200,7 @@ class Evidence:
         if layers.shape[1] == 0:
             names = ("removed", "added")
             none = {f"structure_{name}{what}": None for name in names for what in ("", "_patches")}
-            return {**none, "mismatched_patches": None}
+            return {**none, "mismatched_patches": None, "patch_shift": None}
         lighter, darker = _deviations(layers)
         return {
             "structure_removed": float(lighter.max()),
@@ -206,6 +208,7 @@ class Evidence:
             "structure_added": float(darker.max()),
             "structure_added_patches": float((darker >= STRUCTURE_DEVIATIONS).sum()),
             "mismatched_patches": float((layers[LAYERS.index("mismatch")] >= MISMATCH).sum()),
+            "patch_shift": float(layers[LAYERS.index("shift")].max()),
         }
 
 
@@ -276,6 +279,7 @@ def measure(
     after: NDArray[np.uint8],
     tissue: NDArray[np.bool_],
     *,
+    denoised: NDArray[np.bool_] | None = None,
     origin: tuple[int, int] = (0, 0),
 ) -> Evidence:
     """Measure one block.
@@ -285,7 +289,10 @@ def measure(
     before, after : ndarray
         (height, width, 3) uint8 RGB: the block without halo as it was read, and as it is written (before compression).
     tissue : ndarray
-        (rows, cols) bool, one per 96-px patch of the block, the last ones in part. What was denoised.
+        (rows, cols) bool, one per 96-px patch of the block, the last ones in part. What is counted and meant over the
+        slide: glass, of which there may be ten times as much, would hide what happened to tissue.
+    denoised : ndarray, optional
+        The same for what went through the network, which may be glass as well: the maps of patches are of all of it.
     origin : tuple of int
         (x, y) px of the block on the slide at level 0; multiples of 96.
 
@@ -302,22 +309,23 @@ def measure(
     grid = structure.patch_grid(height, width)
     if before.shape != after.shape or before.ndim != 3 or before.shape[2] != 3:
         raise ValueError(f"before {before.shape} and after {after.shape} must both be (height, width, 3)")
-    if tissue.shape != grid:
-        raise ValueError(f"the mask is {tissue.shape}, the block has {grid} patches (rows, cols)")
+    denoised = tissue if denoised is None else denoised
+    if tissue.shape != grid or denoised.shape != grid:
+        raise ValueError(f"the masks are {tissue.shape}, {denoised.shape}, the block has {grid} patches (rows, cols)")
     if origin[0] % PATCH or origin[1] % PATCH:
         raise ValueError(f"the origin {origin} is not on the {PATCH}-px lattice")
     sums = dict.fromkeys(_SUMS, 0.0)
     sums["patches"], sums["tissue_patches"] = float(tissue.size), float(tissue.sum())
-    if not tissue.any():
+    if not denoised.any():
         return Evidence(np.array([sums[name] for name in _SUMS]), _glass_histograms(before, after))
     cells = fidelity.cells(before, after)
     chosen = structure.cell_values(tissue, cells.before.shape)
     histograms, sigma = _noise_histograms(before, after, tissue, chosen)
     low = structure.low_residual(cells, sigma)
     _measure_cells(sums, cells, low, chosen)
-    layers = structure.patch_layers(cells, low, grid, chosen)
+    layers = structure.patch_layers(cells, low, grid, structure.cell_values(denoised, cells.before.shape))
     stack = np.stack([getattr(layers, name) for name in LAYERS])
-    stack[:, ~tissue] = np.nan
+    stack[:, ~denoised] = np.nan
     _measure_grey(sums, before, after, chosen)
     maps = {(origin[0] // PATCH, origin[1] // PATCH): stack}
     return Evidence(np.array([sums[name] for name in _SUMS]), histograms, maps)
@@ -346,7 +354,7 @@ def _noise_histograms(
     tissue: NDArray[np.bool_],
     chosen: NDArray[np.bool_],
 ) -> tuple[dict[str, NDArray[np.int64]], float]:
-    """Return the histograms and the input's rough sigma on tissue."""
+    """Return the histograms and the input's rough sigma on tissue, or on glass where there is no tissue."""
     histograms = {name: np.zeros(shape, np.int64) for name, shape in _HISTOGRAMS.items()}
     rough = 0.0
     per_patch = PATCH // noise.QUAD_STEP
@@ -365,7 +373,7 @@ def _noise_histograms(
             level = 0.0 if sigmas is None else sum(sigmas) / 3
             histograms[f"{place}_wavelet_{when}"] = fine
             histograms[f"{place}_flat_{when}"] = noise.flat_histogram(image, cell_mask, level)
-            if (place, when) == ("tissue", "before"):
+            if when == "before" and (place == "tissue" or not tissue.any()):
                 rough = level
     return histograms, rough
 

@@ -111,6 +111,9 @@ class PatchLayers:
     mismatch : ndarray
         1 - covariance of input and output (means of 8 x 8 px) over the lesser of their variances: 0 for the same
         tissue, also where a part of it is missing or new; about 1 for other tissue. No unit.
+    shift : ndarray
+        Greatest change of a channel's mean over the patch, beyond what clipping explains; 0 where less than a quarter
+        of the patch lies on the slide, of which noise moves the mean.
     """
 
     removed_sigma: NDArray[np.float32]
@@ -118,6 +121,7 @@ class PatchLayers:
     darker: NDArray[np.float32]
     low_sigma: NDArray[np.float32]
     mismatch: NDArray[np.float32]
+    shift: NDArray[np.float32]
 
 
 MISMATCH_FLOOR = 36.0
@@ -148,7 +152,10 @@ def patch_layers(
     spread = _nanmedian(np.abs(low - centre[..., None]), empty) / np.float32(0.67449)
     lowest, highest = _extremes(grey - cell_values(centre, grey.shape), grid)
     mismatch = _mismatch(cells, grid, empty)
-    layers = (np.sqrt(power), np.maximum(-lowest, 0), np.maximum(highest, 0), spread, mismatch)
+    means = [_nanmean(by_patch(residual[..., channel], grid, fill=nan), empty) for channel in range(3)]
+    there = by_patch(np.ones(residual.shape[:2], np.float32), grid, fill=0.0).sum(axis=2)
+    shift = np.where(there >= PATCH_CELLS**2 / 4, np.abs(np.stack(means)).max(axis=0), np.float32(0))
+    layers = (np.sqrt(power), np.maximum(-lowest, 0), np.maximum(highest, 0), spread, mismatch, shift)
     for layer in layers:
         layer[empty] = nan
     return PatchLayers(*(np.asarray(layer, np.float32) for layer in layers))

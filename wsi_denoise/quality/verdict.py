@@ -39,6 +39,8 @@ class Thresholds:
         Grey levels that may always be removed.
     colour_shift : float
         Mean change of a channel, grey levels.
+    patch_shift : float
+        The same of any one patch, which noise and what removes it change by a few.
     stain_shift, stain_floor : float
         Relative change of the mean optical density of H or E; densities under the floor count as the floor.
     sharpness_fine, sharpness_coarse : float
@@ -65,6 +67,7 @@ class Thresholds:
     removed_excess: float = 1.6
     removed_floor: float = 8.0
     colour_shift: float = 3.5
+    patch_shift: float = 12.0
     stain_shift: float = 0.08
     stain_floor: float = 0.08
     sharpness_fine: float = 0.7
@@ -110,7 +113,7 @@ def judge(metrics: Mapping[str, float | None], thresholds: Thresholds = DEFAULT)
     Judgement
     """
     if not metrics.get("tissue_patches"):
-        return Judgement(Verdict.REVIEW, ("no_tissue: no tissue was found, so nothing was denoised or measured.",))
+        return Judgement(Verdict.REVIEW, ("no_tissue: no tissue was found, so none was denoised or measured.",))
     if metrics.get("psnr") is None or metrics.get("sigma_before_wavelet") is None:
         return Judgement(Verdict.REVIEW, ("not_measured: the tissue is too small to be measured.",))
     against = tuple(_against(metrics, thresholds))
@@ -186,8 +189,12 @@ def _colour(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
         if before is not None and after is not None:
             stains.append((abs(after - before) / max(before, t.stain_floor), stain))
     change, stain = max(stains, default=(0.0, "stain"))
-    if shift > t.colour_shift or change > t.stain_shift:
-        yield f"colour_shifted: a channel's mean moved by {shift:.1f} grey levels, {stain} by {change:.0%}."
+    patch = _number(m, "patch_shift")
+    if shift > t.colour_shift or change > t.stain_shift or patch > t.patch_shift:
+        yield (
+            f"colour_shifted: a channel's mean moved by {shift:.1f} grey levels, {stain} by {change:.0%}; "
+            f"in one patch a channel moved by {patch:.0f}."
+        )
 
 
 def _sharpness(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
