@@ -303,7 +303,8 @@ class Runner:
     def _needs(self, settings: Settings, plan: SlidePlan) -> list[space.Need]:
         """Return what a slide will write, the blocks in its spool apart."""
         blocks = plan.work.lattice.block_shape[0] * plan.work.lattice.block_shape[1]
-        spooled = sum(1 for _ in plan.work.spool.glob("*.block")) if plan.work.spool.is_dir() else 0
+        with space.told(plan.work.spool):
+            spooled = sum(1 for _ in plan.work.spool.glob("*.block")) if plan.work.spool.is_dir() else 0
         needs = space.needs(settings, plan.work.width, plan.work.height, max(0.0, 1 - spooled / blocks))
         database = [] if self._store.file is None else [space.Need(self._store.file.parent, _DATABASE_BYTES)]
         return needs + database

@@ -84,6 +84,15 @@ def of_writing(error: OSError, where: Path) -> WsiDenoiseError:
     return OutputUnwritable(f"{where} ({error.strerror or error})")
 
 
+@contextmanager
+def told(where: Path) -> Iterator[None]:
+    """Turn an operating system's error into what it means for what is written; see :func:`of_writing`."""
+    try:
+        yield
+    except OSError as error:
+        raise of_writing(error, where) from error
+
+
 class Promises:
     """What the daemons of one machine still have to write, one small file for each.
 
@@ -108,6 +117,8 @@ class Promises:
         ------
         DiskFull
             When it is not there: how much is needed, where, and how much is free.
+        OutputUnwritable
+            When a folder cannot be looked at: its share is out.
         """
         self._needs, self._share = tuple(needs), 1.0
         try:
@@ -118,8 +129,11 @@ class Promises:
                     raise DiskFull(short)
                 self._write()
         except OSError as error:
-            disks = {os.stat(_existing(need.folder)).st_dev for need in needs}  # noqa: PTH116
-            if error.errno in FULL and os.stat(_existing(self._folder)).st_dev in disks:  # noqa: PTH116
+            disks = set()
+            for need in needs:
+                with told(need.folder):
+                    disks.add(_device(need.folder))
+            if error.errno in FULL and _device(self._folder) in disks:
                 raise DiskFull(f"in {self._folder}") from error
             # Without the file nobody else knows; a disk that gets full is noticed all the same.
             _log.warning("space cannot be reserved in %s: %s", self._folder, error.strerror)
@@ -128,11 +142,11 @@ class Promises:
         """Return what is needed and not there, in words; empty when all fits."""
         wanted: dict[int, int] = {}
         for need in needs:
-            device = os.stat(_existing(need.folder)).st_dev  # noqa: PTH116 - of the link's target
+            device = _device(need.folder)
             wanted[device] = wanted.get(device, 0) + need.size
         promised = self._promised()
         for need in needs:
-            device = os.stat(_existing(need.folder)).st_dev  # noqa: PTH116
+            device = _device(need.folder)
             others, room = promised.get(device, 0), free(need.folder)
             if room - others - self._kept < wanted[device]:
                 text = f"about {_size(wanted[device])} are needed in {need.folder}, {_size(room)} are free"
@@ -174,7 +188,7 @@ class Promises:
     def _write(self) -> None:
         sizes: dict[str, int] = {}
         for need in self.left():
-            device = str(os.stat(_existing(need.folder)).st_dev)  # noqa: PTH116
+            device = str(_device(need.folder))
             sizes[device] = sizes.get(device, 0) + need.size
         part = self._file.with_suffix(".part")
         part.write_text(json.dumps(sizes), "ascii")
@@ -311,6 +325,11 @@ def _existing(folder: Path) -> Path:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return folder
+
+
+def _device(folder: Path) -> int:
+    """Return which disk a folder is on, or will be."""
+    return os.stat(_existing(folder)).st_dev  # noqa: PTH116 - of the link's target
 
 
 def _is_over(file: Path, host: str, pid: int) -> bool:

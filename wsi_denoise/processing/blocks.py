@@ -104,7 +104,9 @@ class Blocks:
     def __post_init__(self) -> None:
         self.spool = Spool(self.plan.work.spool)
         self._all = list(self.plan.work.lattice.blocks())
-        self.done = self.spool.finished() & set(self._all) - set(chain.from_iterable(self.begun.values()))
+        with space.told(self.spool.folder):
+            finished = self.spool.finished()
+        self.done = finished & set(self._all) - set(chain.from_iterable(self.begun.values()))
         # What was done before the clock started says nothing about the rate.
         self._uncounted = {block for future, group in self.begun.items() if future.done() for block in group}
         self.resumed = len(self.done)
@@ -119,8 +121,15 @@ class Blocks:
             _log.info("%d of %d blocks are in the spool already", self.resumed, len(self._all))
 
     def forget(self, block: BlockIndex) -> None:
-        """Have a block done again."""
-        self.spool.discard(block)
+        """Have a block done again.
+
+        Raises
+        ------
+        OutputUnwritable
+            When what is there of it cannot be removed.
+        """
+        with space.told(self.spool.folder):
+            self.spool.discard(block)
         if block in self.done:
             self.done.remove(block)
             self._undone += self._cost[block]

@@ -6,6 +6,7 @@ that a slide of a million patches costs the scheduler as little as a small one.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import time
@@ -33,6 +34,11 @@ from wsi_denoise.slide import provenance
 from wsi_denoise.slide.base import SourceFile
 
 _log = logging.getLogger(__name__)
+
+_OF_THE_FILE = frozenset(
+    {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
+)
+"""Why one file cannot be read while all others can: it is gone, somebody else's, a folder, a socket."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +188,7 @@ def denoise_slide(
         on_suspect=lambda: None if ahead is None else ahead.drop(),
         begun={} if ahead is None else ahead.blocks(planned.work),
     )
-    target = request.output(planned.facts)
+    target = _target(request, planned.facts)
     _make_folder(target.parent, request.settings)
     # The same work has the same partial name: what a killed daemon left is written over, not left for ever.
     part = target.with_name(f".{planned.work.spool.name}.part")
@@ -225,11 +231,14 @@ def _write(
     raise AssertionError
 
 
+def _target(request: Request, facts: Mapping[str, Any]) -> Path:
+    with space.told(request.settings.output.folder):
+        return request.output(facts)
+
+
 def _make_folder(folder: Path, settings: Settings) -> None:
-    try:
+    with space.told(folder):
         access.make_folder(folder, settings.output)
-    except OSError as error:
-        raise space.of_writing(error, folder) from error
 
 
 def publish(part: Path, target: Path, facts: Mapping[str, Any], *, overwrite: bool = False) -> None:
@@ -242,31 +251,47 @@ def publish(part: Path, target: Path, facts: Mapping[str, Any], *, overwrite: bo
     ------
     OutputExists
         When something else has the name.
-    OutputUnwritable
+    DiskFull, OutputUnwritable
     """
-    try:
-        os.link(part, target)
-    except FileExistsError:
-        if not replaceable(target, facts, overwrite=overwrite):
-            raise OutputExists(target.name) from None
-        part.replace(target)
-    except OSError:
-        # Some shares have no hard links: then a check and a rename, which is not one step.
-        if target.exists() and not replaceable(target, facts, overwrite=overwrite):
-            raise OutputExists(target.name) from None
+    with space.told(target.parent):
         try:
+            os.link(part, target)
+        except FileExistsError:
+            if not replaceable(target, facts, overwrite=overwrite):
+                raise OutputExists(target.name) from None
             part.replace(target)
-        except OSError as error:
-            raise space.of_writing(error, target.parent) from error
+        except OSError:
+            # Some shares have no hard links: then a check and a rename, which is not one step.
+            if target.exists() and not replaceable(target, facts, overwrite=overwrite):
+                raise OutputExists(target.name) from None
+            part.replace(target)
     _sync_folder(target.parent)
 
 
 def replaceable(target: Path, facts: Mapping[str, Any], *, overwrite: bool = False) -> bool:
-    """Whether an existing file was made by the same work; see :func:`publish`."""
+    """Whether an existing file was made by the same work; see :func:`publish`.
+
+    Raises
+    ------
+    OSError
+        When it cannot be told, because the share is out.
+    """
     found = provenance.of_file(target)
+    if found is None:
+        _look_at(target)
     return found is not None and (
         provenance.same_work(found, facts) or (overwrite and provenance.same_content(found, facts))
     )
+
+
+def _look_at(file: Path) -> None:
+    """Raise OSError when a file cannot be read for a reason that is not its own."""
+    try:
+        with file.open("rb") as opened:
+            opened.read(1)
+    except OSError as error:
+        if error.errno not in _OF_THE_FILE:
+            raise
 
 
 def _sync_folder(folder: Path) -> None:

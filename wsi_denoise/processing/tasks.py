@@ -323,7 +323,7 @@ def verify(plan: SlidePlan, target: Path, tiles: int) -> str:
 
     Raises
     ------
-    VerificationFailed, BlockLost
+    VerificationFailed, BlockLost, DiskFull, OutputUnwritable
     """
     work = plan.work
     spool = Spool(work.spool)
@@ -355,7 +355,8 @@ def verify(plan: SlidePlan, target: Path, tiles: int) -> str:
         work.width, work.height, plan.info.mpp, plan.info.icc_profile, work.encoding.lossless, tile, reduced
     )
     try:
-        return check_written(target, expected, tiles=tiles, seed=int(_digest(work.spool.name), 16))
+        with space.told(target.parent):
+            return check_written(target, expected, tiles=tiles, seed=int(_digest(work.spool.name), 16))
     except VerificationFailed as error:
         if isinstance(error.__cause__, BlockLost):
             # What is damaged is what the file is compared with: that block is done again.
@@ -373,6 +374,10 @@ def preview(plan: SlidePlan, target: Path, picture: Path) -> None:
     target : Path
         The written TIFF.
     picture : Path
+
+    Raises
+    ------
+    SlideError, SourceError, DiskFull, OutputUnwritable
     """
     import tifffile  # noqa: PLC0415 - only for trials
     from PIL import Image  # noqa: PLC0415
@@ -380,7 +385,8 @@ def preview(plan: SlidePlan, target: Path, picture: Path) -> None:
     work = plan.work
     slide = reader.open_cached(work.path, max_megapixels=work.max_megapixels)
     before = slide.read(*work.offset, work.width, work.height)
-    with tifffile.TiffFile(target) as tiff:
-        after = tiff.pages.first.asarray()
-    both = np.concatenate([before, np.full((len(before), 4, 3), 255, np.uint8), after], axis=1)
-    Image.fromarray(both).save(picture, "PNG")
+    with space.told(picture.parent):
+        with tifffile.TiffFile(target) as tiff:
+            after = tiff.pages.first.asarray()
+        both = np.concatenate([before, np.full((len(before), 4, 3), 255, np.uint8), after], axis=1)
+        Image.fromarray(both).save(picture, "PNG")
