@@ -33,11 +33,14 @@ STRANGE_SECONDS = 24 * 3600.0
 ELSEWHERE = timedelta(seconds=30)
 """A daemon of another boot of this machine, or of another machine of its name, is dead when it was silent so long."""
 
-_WANTED = frozenset({JobState.SETTLING, JobState.QUEUED, JobState.RUNNING, JobState.FAILED})
-"""A failed job may be retried by a person, and goes on from its blocks then."""
+_WANT_BLOCKS = frozenset({JobState.SETTLING, JobState.QUEUED, JobState.RUNNING, JobState.FAILED, JobState.CANCELLED})
+"""A failed or cancelled job may be retried by a person, and goes on from its blocks then, or retention takes them."""
+_WANT_PARTIAL = frozenset({JobState.RUNNING})
+"""A partial output is of one attempt alone: no other goes on from it."""
 
 _SPOOL = re.compile(r"(?P<slide>[0-9a-f]{20})-[0-9a-f]{20}")
-_PARTIAL = re.compile(rf"\.{_SPOOL.pattern}\.part")
+_PARTIAL = re.compile(rf"\.{_SPOOL.pattern}(\.[0-9a-f]{{8}}-[0-9a-f]{{8}})?\.part")
+"""Older versions had nothing between the two."""
 
 
 def identity() -> dict[str, Any]:
@@ -92,12 +95,11 @@ def sweep(settings: Settings, store: JobStore, stop: threading.Event | None = No
         if stop.is_set():
             break
         match = _SPOOL.fullmatch(folder.name)
-        # A cancelled job may be tried again, and goes on from its blocks until retention takes them.
-        if match and not _is_wanted(folder, match["slide"], store, also=JobState.CANCELLED):
+        if match and not _is_wanted(folder, match["slide"], store, _WANT_BLOCKS):
             shutil.rmtree(folder, ignore_errors=True)
             done.append(f"removed the finished blocks of a slide that nobody wants: {folder.name}")
     for file, slide in _partials(settings.output.folder, stop):
-        if not _is_wanted(file, slide, store):
+        if not _is_wanted(file, slide, store, _WANT_PARTIAL):
             file.unlink(missing_ok=True)
             done.append(f"removed a partial output: {file.name}")
     quarantine = Quarantine(settings.intake.quarantine, move=settings.intake.move)
@@ -111,10 +113,10 @@ def sweep(settings: Settings, store: JobStore, stop: threading.Event | None = No
     return done
 
 
-def _is_wanted(path: Path, slide: str, store: JobStore, also: JobState | None = None) -> bool:
+def _is_wanted(path: Path, slide: str, store: JobStore, wanted: frozenset[JobState]) -> bool:
     states = store.states_of(slide)
     if states:
-        return also in states or not _WANTED.isdisjoint(states)
+        return not wanted.isdisjoint(states)
     try:
         return time.time() - path.stat().st_mtime < STRANGE_SECONDS
     except OSError:

@@ -7,6 +7,7 @@ with a time), or not (failed).
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -108,6 +109,7 @@ class Runner:
         self._heartbeat, self._stop = heartbeat, stop
         self._on_change, self._on_wait, self._quarantine = on_change, on_wait, quarantine
         self._pauses, self._promises = pauses, space.promises(settings)
+        self._holder = secrets.token_hex(4)  # not the daemon's number, which another database may have given too
         self._asked = 0.0
         self._told = 0.0
         self._spool: Spool | None = None
@@ -282,6 +284,7 @@ class Runner:
             overwrite=settings.output.overwrite,
             region=job.region,
             files=self._check_source(job),
+            holder=self._holder,
             overview=settings.jobs.state / "overviews" / f"{job.id}.tiff",
         )
 

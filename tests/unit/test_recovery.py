@@ -108,8 +108,9 @@ def spool_of(settings, fingerprint):
     return folder
 
 
-def partial_of(settings, fingerprint):
-    file = settings.output.folder / "deep" / "down" / f".{fingerprint[:20]}-{KEY}.part"
+def partial_of(settings, fingerprint, attempt=".0123abcd-4567ef01"):
+    """The partial output of an attempt; of older versions, which had one for all attempts, without one."""
+    file = settings.output.folder / "deep" / "down" / f".{fingerprint[:20]}-{KEY}{attempt}.part"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(b"half a slide")
     return file
@@ -122,11 +123,29 @@ def age(path, seconds):
 
 def test_what_a_waiting_job_will_go_on_from_is_kept(store, settings):
     queued(store, settings, ONE)
-    kept = [spool_of(settings, ONE), partial_of(settings, ONE)]
-    for path in kept:
-        age(path, 1e7)
+    kept = spool_of(settings, ONE)
+    age(kept, 1e7)
     assert recovery.sweep(settings, store) == []
-    assert all(path.exists() for path in kept)
+    assert kept.exists()
+
+
+@pytest.mark.parametrize("attempt", [".0123abcd-4567ef01", ""])
+def test_a_partial_output_is_kept_while_somebody_may_write_it_and_no_longer(store, settings, attempt, end_job):
+    """No attempt goes on from that of another one: each would leave gigabytes behind."""
+    job = queued(store, settings, ONE)
+    daemon = store.register_daemon()
+    store.claim(daemon, 600)
+    partial = partial_of(settings, ONE, attempt)
+    age(partial, 1e7)
+    assert recovery.sweep(settings, store) == []
+    assert partial.exists()
+    store.release(job.id, daemon, "stopping")
+    assert len(recovery.sweep(settings, store)) == 1
+    assert not partial.exists()
+    end_job(store, job.id, VerificationFailed())
+    partial = partial_of(settings, ONE, attempt)
+    assert len(recovery.sweep(settings, store)) == 1
+    assert not partial.exists()
 
 
 def test_what_a_failed_job_left_is_kept_for_a_retry(store, settings, end_job):
@@ -136,14 +155,15 @@ def test_what_a_failed_job_left_is_kept_for_a_retry(store, settings, end_job):
     assert folder.exists()
 
 
+@pytest.mark.parametrize("attempt", [".0123abcd-4567ef01", ""])
 @pytest.mark.parametrize("fingerprint", [ONE, OTHER])
-def test_what_nobody_wants_is_removed_and_said(store, settings, fingerprint, caplog):
+def test_what_nobody_wants_is_removed_and_said(store, settings, fingerprint, attempt, caplog):
     daemon = store.register_daemon()
     queued(store, settings, ONE)
     job = store.claim(daemon, 600)
     store.finish(job.id, daemon, verdict="pass", reasons=[], metrics={}, output="/o", output_sha256="0")
     store.cancel(queued(store, settings, OTHER, "b.tiff").id, "person:cli")
-    spool, partial = spool_of(settings, fingerprint), partial_of(settings, fingerprint)
+    spool, partial = spool_of(settings, fingerprint), partial_of(settings, fingerprint, attempt)
     said = recovery.sweep(settings, store)
     # The cancelled one's blocks may be wanted again.
     assert spool.exists() == (fingerprint == OTHER)
@@ -164,6 +184,7 @@ def test_what_this_database_does_not_know_is_left_for_a_day(store, settings):
 
 def test_other_files_are_never_touched(store, settings):
     names = [".hidden.part", "x.part", f".{ONE[:20]}-{KEY}.part.tiff", f".{ONE[:19]}-{KEY}.part", "slide.denoised.tiff"]
+    names += [f".{ONE[:20]}-{KEY}{attempt}.part" for attempt in (".", ".0123abcd", ".0123abcd-4567ef0", ".x-y", "-1")]
     settings.output.folder.mkdir(parents=True)
     files = [settings.output.folder / name for name in names]
     strange = settings.jobs.state / "spool" / "mine"

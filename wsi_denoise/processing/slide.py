@@ -9,10 +9,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ class Request:
         Replace an output of the same slide with other settings.
     files : tuple of SourceFile
         What was fingerprinted.
+    holder : str
+        Eight hexadecimal digits that stand for who runs this, in the names of partial files.
     """
 
     path: Path
@@ -75,6 +78,7 @@ class Request:
     region: tuple[int, int, int, int] | None = None
     overview: Path | None = None
     files: tuple[SourceFile, ...] = ()
+    holder: str = field(default_factory=lambda: secrets.token_hex(4))
 
     @property
     def spool(self) -> Path:
@@ -190,8 +194,7 @@ def denoise_slide(
     )
     target = _target(request, planned.facts)
     _make_folder(target.parent, request.settings)
-    # The same work has the same partial name: what a killed daemon left is written over, not left for ever.
-    part = target.with_name(f".{planned.work.spool.name}.part")
+    part = _partial(target, planned.work.spool.name, request.holder)
     try:
         nearby = watch if cluster.home is None else Watch(cluster.home, request.settings.limits, on_wait)
         metrics, digest = _write(blocks, part, request, cluster.near, keep_going, nearby)
@@ -234,6 +237,18 @@ def _write(
 def _target(request: Request, facts: Mapping[str, Any]) -> Path:
     with space.told(request.settings.output.folder):
         return request.output(facts)
+
+
+def _partial(target: Path, work: str, holder: str) -> Path:
+    """Return a partial name that no other attempt has, and remove what earlier attempts of this holder left.
+
+    A daemon whose machine slept while another took the job over still writes and removes its own partial file, and a
+    worker may still be at that of an attempt that was given up. What others left is for recovery to judge.
+    """
+    with suppress(OSError):
+        for left in target.parent.glob(f".{work}.{holder}-*.part"):
+            left.unlink(missing_ok=True)
+    return target.with_name(f".{work}.{holder}-{secrets.token_hex(4)}.part")
 
 
 def _make_folder(folder: Path, settings: Settings) -> None:
