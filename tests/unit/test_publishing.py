@@ -1,5 +1,7 @@
 """Several daemons at one output folder: nobody touches what another one writes, and nobody's name is taken away."""
 
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from wsi_denoise import recovery
-from wsi_denoise.errors import OutputUnwritable
+from wsi_denoise.errors import OutputExists, OutputUnwritable
 from wsi_denoise.outputs import LONGEST
 from wsi_denoise.processing import slide
 from wsi_denoise.processing.spool import folder_name
@@ -15,7 +17,7 @@ from wsi_denoise.runner import Runner
 from wsi_denoise.settings import load
 from wsi_denoise.slide import provenance
 
-ONE = "1" * 64
+ONE, OTHER = "1" * 64, "2" * 64
 
 
 class Daemon:
@@ -119,3 +121,39 @@ def test_what_an_earlier_attempt_of_this_daemon_left_goes_and_what_others_left_s
         part.with_suffix(".away").rename(part)
     daemons[0].run()
     assert [daemon.parts[0].exists() for daemon in daemons] == [False, True]
+
+
+# -- names
+
+
+def test_a_name_that_was_taken_meanwhile_by_another_slide_stays_its_own(tmp_path):
+    first, second = Daemon(tmp_path, ONE), Daemon(tmp_path, OTHER)
+    published = []
+    result = second.run(lambda _part: published.append(first.run().output))
+    (other,) = published
+    assert other.name == "a.svs.denoised.tiff"
+    assert other.read_text() == ONE
+    assert re.fullmatch(r"a\.svs\.[0-9a-f]{8}\.denoised\.tiff", result.output.name)
+    assert result.output.read_text() == OTHER
+    assert second.outputs() == sorted([other.name, result.output.name])
+    # And it is the name that this work gets again.
+    assert second.run().output == result.output
+
+
+def test_the_same_without_hard_links(tmp_path, monkeypatch):
+    def refuse(*_args):
+        raise OSError(95, os.strerror(95))
+
+    monkeypatch.setattr(os, "link", refuse)
+    test_a_name_that_was_taken_meanwhile_by_another_slide_stays_its_own(tmp_path)
+
+
+def test_where_no_other_name_is_to_be_had_it_is_said(tmp_path):
+    daemon = Daemon(tmp_path, ONE)
+    target = tmp_path / "denoised" / "mine.tiff"
+    target.parent.mkdir()
+    target.write_text("a thesis")
+    with pytest.raises(OutputExists):
+        daemon.run(output=lambda _facts: target)
+    assert target.read_text() == "a thesis"
+    assert daemon.outputs() == ["mine.tiff"]

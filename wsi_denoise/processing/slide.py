@@ -201,7 +201,7 @@ def denoise_slide(
         judgement = judge(metrics)
         request.check_source()
         access.give(part, request.settings.output)
-        publish(part, target, planned.facts, overwrite=request.overwrite)
+        target = _published(part, target, planned.facts, request)
     finally:
         with suppress(OSError):  # the folder may be what is wrong, and that is being told
             part.unlink(missing_ok=True)
@@ -254,6 +254,21 @@ def _partial(target: Path, work: str, holder: str) -> Path:
 def _make_folder(folder: Path, settings: Settings) -> None:
     with space.told(folder):
         access.make_folder(folder, settings.output)
+
+
+def _published(part: Path, target: Path, facts: Mapping[str, Any], request: Request) -> Path:
+    """Publish under the name that was free hours ago, or else under one that is free now, and return that."""
+    while True:
+        try:
+            publish(part, target, facts, overwrite=request.overwrite)
+        except OutputExists:
+            other = _target(request, facts)
+            if other == target:
+                raise
+            _log.info("another slide got the output's name meanwhile: this one gets another")
+            target = other
+        else:
+            return target
 
 
 def publish(part: Path, target: Path, facts: Mapping[str, Any], *, overwrite: bool = False) -> None:
