@@ -94,6 +94,41 @@ def test_a_partial_file_is_no_finished_block(spool, product):
     assert spool.finished() == {BLOCK}
 
 
+def test_two_that_are_at_one_block_do_not_meet(spool, product):
+    """Two threads of a worker, or two containers whose processes have one number."""
+    other = Spool(spool.folder)
+    size = spool.write(BLOCK, product)
+    whole = spool.sent(BLOCK)
+
+    class Meanwhile:
+        """Is taken for a tile, and has the other one write the block before it is written itself."""
+
+        def items(self):
+            for number, item in enumerate(product.tiles.items()):
+                if number == 1:
+                    other.write(BLOCK, product)
+                    assert other.is_sound(BLOCK)
+                yield item
+
+    assert spool.write(BLOCK, BlockProduct(Meanwhile(), product.reduced, product.arrays)) == size
+    assert spool.is_sound(BLOCK)
+    assert len(spool.sent(BLOCK)) == len(whole)
+    assert [file.name for file in spool.folder.iterdir()] == [f"{BLOCK}{SUFFIX}"]
+
+
+def test_what_is_half_written_goes_with_the_folder(spool, product):
+    spool.folder.mkdir(parents=True)
+    with spool._whole("x") as file:
+        file.write(b"half")
+        (part,) = spool.folder.iterdir()
+        assert part.name.startswith(".")
+        assert part.name.endswith(".part")
+        assert spool.finished() == set()
+        os.link(part, spool.folder / f"{part.stem}.left.part")
+    spool.remove()
+    assert not spool.folder.exists()
+
+
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.9, 0.999])
 def test_a_block_that_was_cut_off_is_removed(share, spool, product):
     other = BlockIndex(0, 0)

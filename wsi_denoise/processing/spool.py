@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import os
+import secrets
 import shutil
 import struct
 import zipfile
@@ -136,7 +137,8 @@ class Spool:
     @contextmanager
     def _whole(self, name: str) -> Iterator[IO[bytes]]:
         """Write a file under a partial name, and give it its own when it is on the disk."""
-        part = self.folder / f".{name}.{os.getpid()}.part"
+        # Two threads of a worker, or two containers whose processes have one number, may be at one block.
+        part = self.folder / f".{name}.{secrets.token_hex(8)}.part"
         try:
             with part.open("wb") as file:
                 yield file
