@@ -151,6 +151,35 @@ def test_the_map_of_patches_is_put_together_and_kept(tmp_path, pair):
     assert list(tmp_path.iterdir()) == [tmp_path / "map.npz"]
 
 
+def test_two_that_write_one_map_do_not_meet(tmp_path, monkeypatch):
+    """A daemon that lost its lease may still be at it."""
+    file = tmp_path / "map.npz"
+    ours, theirs = (patchmap.PatchMap(*(np.full((7, 6), value, np.float32),) * 2) for value in (1, 2))
+    write = np.savez_compressed
+
+    def slowly(opened, **arrays):
+        monkeypatch.setattr(np, "savez_compressed", write)
+        patchmap.save(file, theirs)
+        assert patchmap.load(file).structure.max() == 2
+        write(opened, **arrays)
+
+    monkeypatch.setattr(np, "savez_compressed", slowly)
+    patchmap.save(file, ours)
+    assert patchmap.load(file).structure.max() == 1
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_map_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
+    def refuse(*_args, **_named):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez_compressed", refuse)
+    nothing = np.zeros((1, 1), np.float32)
+    with pytest.raises(OSError, match="No space"):
+        patchmap.save(tmp_path / "map.npz", patchmap.PatchMap(nothing, nothing))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_block_costs_little(tissue_image):
     clean = np.tile(tissue_image[:768, :768], (2, 2, 1))
     before = noisy(clean, 10)

@@ -92,6 +92,24 @@ def test_it_is_the_source_at_a_quarter(tmp_path, assembled):
     assert [each.name for each in file.parent.iterdir()] == [file.name]
 
 
+def test_two_that_write_one_overview_do_not_meet(tmp_path, tissue_image, monkeypatch):
+    """A daemon that lost its lease may still be at it."""
+    file, size = tmp_path / "7.tiff", (900, 900)
+    rows = halve(halve(tissue_image[:900, :900]))
+    write_pyramid = overview.write_pyramid
+
+    def slowly(*args):
+        write_pyramid(*args)
+        monkeypatch.setattr(overview, "write_pyramid", write_pyramid)
+        overview.write(file, size, [255 - rows])
+
+    monkeypatch.setattr(overview, "write_pyramid", slowly)
+    overview.write(file, size, [rows])
+    with tifffile.TiffFile(file) as tiff:
+        assert np.abs(tiff.pages.first.asarray().astype(int) - rows).mean() < 3
+    assert list(tmp_path.iterdir()) == [file]
+
+
 def test_blocks_spooled_without_it_cost_the_overview_and_nothing_else(tmp_path, assembled):
     _, plan = assembled
     spool = Spool(plan.work.spool)

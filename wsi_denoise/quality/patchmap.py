@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +30,16 @@ class PatchMap:
 
 def save(path: Path, patch_map: PatchMap) -> None:
     """Write a map as npz, whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        np.savez_compressed(file, sigma_removed=patch_map.sigma_removed, structure=patch_map.structure)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    # A daemon that lost its lease may still be at the map that its successor writes.
+    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
+    try:
+        with part.open("wb") as file:
+            np.savez_compressed(file, sigma_removed=patch_map.sigma_removed, structure=patch_map.structure)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load(path: Path) -> PatchMap:

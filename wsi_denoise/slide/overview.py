@@ -7,7 +7,7 @@ the whole of a 40k x 40k slide of one level would decode all of it.
 from __future__ import annotations
 
 import itertools
-import os
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def write(path: Path, size: tuple[int, int], rows: Iterable[Pixels]) -> None:
         When the rows do not make up level 2.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
     bands = Bands(level_sizes(*size)[FIRST:], ENCODING, path.parent)
     try:
         for some in rows:
