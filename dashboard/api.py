@@ -8,10 +8,11 @@ from functools import wraps
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from dashboard import context
+from dashboard.answers import Json
 from dashboard.errors import NotFound, answer
 from wsi_denoise import NOTICE, __version__
 from wsi_denoise.errors import UsageError, WsiDenoiseError
@@ -44,7 +45,7 @@ def jobs(request: Request) -> Response:
         offset=_count(asked.get("offset", "0")),
         **{name: asked[name] for name in _ASKED if name in asked},
     )
-    return JSONResponse(context.store().jobs(query).to_json())
+    return Json(context.store().jobs(query).to_json())
 
 
 @_said
@@ -53,7 +54,7 @@ def job(request: Request) -> Response:
     number = request.path_params["job"]
     if number > _LARGEST_ID:
         raise NotFound(f"There is no job {number}.")
-    return JSONResponse(context.store().details(number))
+    return Json(context.store().details(number))
 
 
 def healthz(_request: Request) -> Response:
@@ -61,13 +62,13 @@ def healthz(_request: Request) -> Response:
     try:
         context.store().check()
     except WsiDenoiseError as error:
-        return JSONResponse({"status": "broken", "error_code": error.code}, status_code=503)
-    return JSONResponse({"status": "ok"})
+        return Json({"status": "broken", "error_code": error.code}, status_code=503)
+    return Json({"status": "ok"})
 
 
 def openapi(_request: Request) -> Response:
     """Answer the description of these routes."""
-    return JSONResponse(description())
+    return Json(description())
 
 
 def routes() -> list[BaseRoute]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
+from dashboard.answers import Json
 from wsi_denoise.errors import NoSuchJob, SourceError, UsageError, WsiDenoiseError
 
 SECURITY = {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "same-origin"}
@@ -36,4 +37,4 @@ def answer(error: Exception, status: int | None = None) -> Response:
 
 def refusal(status: int, code: str, text: str) -> Response:
     """Return a JSON answer with ``error_code`` and ``error``."""
-    return JSONResponse({"error_code": code, "error": text}, status, headers={"Cache-Control": "no-store"})
+    return Json({"error_code": code, "error": text}, status, headers={"Cache-Control": "no-store"})

@@ -13,10 +13,11 @@ from typing import Any
 
 from starlette.concurrency import iterate_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from dashboard import context
+from dashboard.answers import Json
 from wsi_denoise.errors import UsageError, WsiDenoiseError
 from wsi_denoise.jobs.values import Job, iso
 from wsi_denoise.query import job_query
@@ -45,7 +46,7 @@ def export(request: Request) -> Response:
         first = next(parts, b"")  # a database that does not answer is a refusal, not half a file
     except WsiDenoiseError as error:
         status = 400 if isinstance(error, UsageError) else 503
-        return JSONResponse({"error_code": error.code, "error": str(error)}, status_code=status)
+        return Json({"error_code": error.code, "error": str(error)}, status_code=status)
 
     def body() -> Iterator[bytes]:
         yield first
@@ -167,7 +168,7 @@ _WRITERS: dict[str, tuple[Callable[[Iterator[Job], list[str]], Iterator[bytes]],
 
 def _nothing(_request: Request) -> Response:
     # Streamlit would answer with its own page.
-    return JSONResponse({"error_code": "not_found", "error": "There is no such export."}, status_code=404)
+    return Json({"error_code": "not_found", "error": "There is no such export."}, status_code=404)
 
 
 ROUTES = [

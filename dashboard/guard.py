@@ -8,9 +8,10 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from dashboard.answers import Json
 from dashboard.signing_in import LEAVE, START, STREAMLITS, SigningIn, links
 from wsi_denoise.listening import is_loopback
 
@@ -28,7 +29,7 @@ _FORM = """<form method="post" action="/login"><label>Token
 <p>The token is the setting dashboard.token.</p>"""
 
 
-NO_SUCH = JSONResponse({"error_code": "not_found", "error": "There is no such address."}, 404)
+NO_SUCH = Json({"error_code": "not_found", "error": "There is no such address."}, 404)
 
 
 class Guard:
@@ -69,7 +70,7 @@ class Guard:
         # here, which no browser refuses.
         if _is_here(scope) and _is_own_name(headers.get("host", "")) and same_site(headers):
             return None
-        return JSONResponse({"error_code": "forbidden", "error": "Ask for 127.0.0.1 or localhost."}, 403)
+        return Json({"error_code": "forbidden", "error": "Ask for 127.0.0.1 or localhost."}, 403)
 
     async def _without_login(self, scope: Scope, receive: Receive) -> Response | None:
         headers = Headers(scope=scope)
@@ -100,7 +101,7 @@ class Guard:
         if not headers.get("accept", "").startswith("text/html"):
             code = "unauthorized" if status == 401 else "forbidden"
             hint = "A token is needed: dashboard.token." if self._token and status == 401 else text
-            return JSONResponse({"error_code": code, "error": hint}, status)
+            return Json({"error_code": code, "error": hint}, status)
         ways = _FORM if self._token else ""
         if self._signing_in is not None:
             leave = [(LEAVE, "Sign out")] if status == 403 else []

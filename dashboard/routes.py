@@ -17,10 +17,11 @@ from typing import Any, ParamSpec, TypeVar
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from dashboard import api, context, maps, metrics, upload, viewer
+from dashboard.answers import Json
 from dashboard.blocks import blocks
 from dashboard.errors import SECURITY, NotFound, answer, refusal
 from dashboard.guard import Guard
@@ -123,7 +124,7 @@ class Slides:
     async def info(self, request: Request) -> Response:
         """Answer what the viewer has to know of a job."""
         job = await self._job(request)
-        return JSONResponse(await self._call(summary, self.tiles, job), headers=_CHANGING)
+        return Json(await self._call(summary, self.tiles, job), headers=_CHANGING)
 
     @_answered
     async def map(self, request: Request) -> Response:
@@ -140,7 +141,7 @@ class Slides:
         """Answer which blocks are finished."""
         job = await self._job(request)
         found = await self._call(blocks, self._settings.jobs.state, job)
-        return JSONResponse(found, headers=_CHANGING)
+        return Json(found, headers=_CHANGING)
 
     @_answered
     async def download(self, request: Request) -> Response:

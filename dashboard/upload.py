@@ -18,9 +18,10 @@ from typing import IO
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from dashboard.answers import Json
 from dashboard.errors import refusal
 from dashboard.guard import same_site
 from dashboard.metrics import free_bytes
@@ -220,7 +221,7 @@ def routes(settings: Settings) -> list[BaseRoute]:
         except OSError as error:
             status = 507 if error.errno in _FULL else 503
             return _refusal(status, f"the inbox cannot be written ({error.strerror})")
-        return JSONResponse({"name": name, "bytes": size}, 201)
+        return Json({"name": name, "bytes": size}, 201)
 
     return [Route("/upload/{name}", put, methods=["PUT"])]
 

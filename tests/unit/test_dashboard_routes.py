@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 import re
 from urllib.parse import quote, unquote
 from xml.etree import ElementTree as ET
@@ -16,6 +17,7 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from dashboard import openseadragon, routes, tiles
 from dashboard.api import description
+from dashboard.errors import refusal
 from wsi_denoise.errors import TruncatedSlide
 from wsi_denoise.jobs.states import JobState
 
@@ -281,3 +283,16 @@ def test_names_travel_as_text(processed, asked, name):
     client = asked(case.settings)
     assert client.get(f"/slides/{case.job.id}/info.json").json()["name"] == name
     assert client.get(f"/slides/{case.job.id}/download").status_code == 200
+
+
+def test_a_name_that_is_no_text_is_answered_as_it_is(processed, asked):
+    name = os.fsdecode(b"caf\xe9.tiff")
+    case = processed(name)
+    client = asked(case.settings)
+    assert client.get("/api/jobs").json()["jobs"][0]["relative"] == name
+    assert client.get(f"/api/jobs/{case.job.id}").json()["slide"] == case.job.slide
+    assert client.get(f"/slides/{case.job.id}/info.json").json()["name"] == name
+    refused = client.get("/api/jobs", params={"state": "caf\u00e9"})
+    assert (refused.status_code, "caf\u00e9" in refused.json()["error"]) == (400, True)
+    said = refusal(404, "not_found", f"{name} is gone")
+    assert json.loads(said.body)["error"] == f"{name} is gone"
