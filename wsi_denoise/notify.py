@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 import urllib.error
 import urllib.request
 from datetime import UTC, datetime
@@ -74,7 +75,19 @@ def post(url: str, timeout: float, event: str, job: Job | None) -> bool:
         with _opener.open(request, timeout=timeout):
             return True
     except Exception as error:  # noqa: BLE001 - whatever another program does, the slide goes on
-        # Not the address: such URLs carry secrets, and the log is shown to people.
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        _log.warning("notify.url did not take the event %s: %s", event, reason)
+        _log.warning("notify.url did not take the event %s: %s", event, _why(error))
         return False
+
+
+def _why(error: Exception) -> str:
+    """Return why a post failed, without the address: such URLs carry secrets, and the log is shown to people.
+
+    The text of most exceptions quotes a part of it, as "nonnumeric port: 'password@host'" and a certificate's "not
+    valid for" do.
+    """
+    cause = error.reason if isinstance(error, urllib.error.URLError) else error
+    if isinstance(cause, ssl.SSLError):
+        return getattr(cause, "reason", None) or type(cause).__name__
+    if isinstance(cause, OSError) and cause.strerror:
+        return cause.strerror
+    return str(cause) if isinstance(cause, str | TimeoutError) else type(cause).__name__

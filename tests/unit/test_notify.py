@@ -2,7 +2,9 @@
 
 import json
 import logging
+import ssl
 import threading
+import urllib.error
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
@@ -108,6 +110,42 @@ def test_a_wrong_address_is_logged_and_not_raised(caplog, wrong):
 def test_the_address_is_not_logged(caplog):
     notify.post("http://127.0.0.1:1/hooks/SECRET", 2, "paused", None)
     assert "SECRET" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "http://user:s3cret@127.0.0.1/topic",
+        "http://user:s3cret@[/topic",
+        "http://127.0.0.1:s3cret/topic",
+        "http://127.0.0.1:1/s3cret \n",
+        f"http://{'s3cret' * 20}.example/",
+    ],
+)
+def test_no_part_of_an_address_that_cannot_be_used_is_logged(caplog, wrong):
+    assert not notify.post(wrong, 2, "paused", None)
+    assert len(caplog.records) == 1
+    assert "s3cret" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ssl.SSLCertVerificationError(1, "certificate is not valid for 's3cret'"), "SSLCertVerificationError"),
+        (ConnectionRefusedError(111, "Connection refused", "s3cret"), "Connection refused"),
+        (TimeoutError("timed out"), "timed out"),
+        (OSError("Tunnel to s3cret failed"), "OSError"),
+        ("no host given", "no host given"),
+    ],
+)
+def test_why_a_post_failed_is_said_without_the_address(caplog, monkeypatch, error, said):
+    def fail(*_args, **_named):
+        raise urllib.error.URLError(error)
+
+    monkeypatch.setattr(notify._opener, "open", fail)
+    assert not notify.post("https://host/s3cret", 2, "paused", None)
+    assert said in caplog.text
+    assert "s3cret" not in caplog.text
 
 
 def test_without_an_address_nothing_happens(caplog):
