@@ -117,6 +117,16 @@ def test_csv_has_one_line_per_job_whatever_the_names(capsys, store):
     assert rows[0]["slide"] == '/scans/a,"b"\nc.svs'
 
 
+def test_csv_has_every_job_unless_a_limit_is_given_and_then_says_so(capsys, store):
+    for number in range(101):
+        seen(store, f"{number}.svs", queued=False)
+    _, out, err = call(capsys, "jobs", "--csv")
+    assert (len(out.splitlines()), err) == (1 + 101, "")
+    _, out, err = call(capsys, "jobs", "--csv", "--limit", "100")
+    assert (len(out.splitlines()), err) == (1 + 100, "100 of 101 jobs.\n")
+    assert len(answer(capsys, "jobs")[1]["jobs"]) == 100
+
+
 def test_a_formula_in_a_csv_is_text(capsys, store):
     job = seen(store, "a.svs", queued=False)
     store.quarantine(job.id, TruncatedSlide("=1+1"), "daemon:1")

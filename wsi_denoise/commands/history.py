@@ -13,6 +13,8 @@ from wsi_denoise.commands.options import ORIGIN
 if TYPE_CHECKING:
     from wsi_denoise.jobs.values import Job
 
+_SHOWN = 100
+
 JobId = Annotated[int, typer.Argument(metavar="ID", help="Number of the job.")]
 
 
@@ -24,7 +26,10 @@ def jobs(
     until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Seen until, that day included.")] = None,
     slide: Annotated[str, typer.Option("--slide", metavar="TEXT", help="Part of the slide's path.")] = "",
     verdict: Annotated[str | None, typer.Option("--verdict", metavar="VERDICT", help="Only this verdict.")] = None,
-    limit: Annotated[int, typer.Option("--limit", metavar="N", min=0, help="Most jobs to show; 0 for all.")] = 100,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", min=0, help="Most jobs to show: 100, with --csv all; 0 for all."),
+    ] = None,
     as_json: options.Json = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="CSV on standard output.")] = False,
     config: options.Config = None,
@@ -40,7 +45,9 @@ def jobs(
 
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other")
-    query = job_query(states=state or (), since=since, until=until, slide=slide, verdict=verdict, limit=limit)
+    # A table of measurements that ends early without a word is worse than a long one.
+    most = (0 if as_csv else _SHOWN) if limit is None else limit
+    query = job_query(states=state or (), since=since, until=until, slide=slide, verdict=verdict, limit=most)
     store = JobStore(options.load(config, sets, database).settings.database_url)
     try:
         # A look into a folder where nothing ever ran leaves no database behind.
@@ -51,15 +58,18 @@ def jobs(
         store.close()
     if as_json:
         return show.as_json(page.to_json())
+    total = f"{page.total} job{'' if page.total == 1 else 's'}"
+    shown = total if page.total == len(page.jobs) else f"{len(page.jobs)} of {total}"
     if as_csv:
-        return show.jobs_csv(page.jobs)
+        show.jobs_csv(page.jobs)
+        if page.total != len(page.jobs):
+            print(f"{shown}.", file=sys.stderr)
+        return None
     if none_yet:
         print(f"There are no jobs yet: {store.file} does not exist.", file=sys.stderr)
         return None
     if page.jobs:
         show.jobs(page.jobs)
-    total = f"{page.total} job{'' if page.total == 1 else 's'}"
-    shown = total if page.total == len(page.jobs) else f"{len(page.jobs)} of {total}"
     print(f"{shown}." + ("" if paused is None else f" The queue is paused: {show.plain(paused)}."), file=sys.stderr)
     return None
 
