@@ -64,8 +64,9 @@ class SigningIn:
         if not isinstance(said, dict) or said.get("is_logged_in") is not True:
             return None
         address = said.get("email")
-        # A provider that says it did not check the address vouches for nobody.
-        return address if isinstance(address, str) and said.get("email_verified") is not False else None
+        # A provider that says it did not check the address vouches for nobody. Some say it as text.
+        verified = str(said.get("email_verified", True)).lower() == "true"
+        return address if isinstance(address, str) and verified else None
 
     def allows(self, address: str | None) -> bool:
         """Return whether somebody of this address may come in."""

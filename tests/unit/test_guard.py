@@ -1,11 +1,16 @@
 """Who may ask the page, called as a server calls it."""
 
 import asyncio
+import json
 from urllib.parse import quote
 
 import pytest
+from streamlit.web.server import server_util
+from streamlit.web.server.starlette.starlette_app_utils import create_signed_value
+from streamlit.web.server.starlette.starlette_server_config import USER_COOKIE_NAME
 
 from dashboard.guard import COOKIE, Guard
+from dashboard.signing_in import SigningIn
 
 TOKEN = "lång & secret"
 
@@ -104,3 +109,16 @@ def test_under_another_name_it_is_not_this_machine(host):
 def test_another_sites_page_may_not_ask():
     assert ask("/api/jobs", origin="http://evil.example")[0] == 403
     assert ask("/", kind="websocket", origin="null")[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("said", "vouched"),
+    [({}, True), *(({"email_verified": value}, True) for value in (True, "true", "True")),
+     *(({"email_verified": value}, False) for value in (False, "false", "False", "", "no", 0, 1, None, [True]))],
+)  # fmt: skip
+def test_an_address_that_the_provider_did_not_check_is_nobodys(monkeypatch, said, vouched):
+    monkeypatch.setattr(server_util, "get_cookie_secret", lambda: "a secret")
+    person = {"is_logged_in": True, "email": "doctor@lab.example", **said}
+    cookie = create_signed_value("a secret", USER_COOKIE_NAME, json.dumps(person)).decode()
+    who = SigningIn(("@lab.example",), ("default",)).who(f"{USER_COOKIE_NAME}={cookie}")
+    assert who == ("doctor@lab.example" if vouched else None)
