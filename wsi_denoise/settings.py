@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from wsi_denoise.errors import SettingsInvalid
 
@@ -199,7 +200,7 @@ class DashboardSettings(Section):
 
     host: str = Field("127.0.0.1", description="Address to listen on; any but loopback needs token or people.")
     port: int = Field(8501, ge=0, le=65535, description="Port to listen on.")
-    token: str = Field("", description="Secret that pages and routes ask for; needed off loopback.")
+    token: str = Field("", description="Secret of printable ASCII that pages and routes ask for; needed off loopback.")
     people: list[str] = Field(
         [],
         description="Who may sign in by OIDC: addresses, or @domain for everybody of one; see below.",
@@ -207,6 +208,16 @@ class DashboardSettings(Section):
     upload_megabytes: float = Field(
         20_000.0, gt=0, description="Largest file that the page takes into the first inbox, in millions of bytes."
     )
+
+    @field_validator("token")
+    @classmethod
+    def _travels(cls, token: str) -> str:
+        # Neither a cookie nor a header carries other characters, and who has the token would be locked out.
+        if not (token.isascii() and token.isprintable()):
+            raise PydanticCustomError(
+                "token", "The token holds characters other than printable ASCII, which browsers do not send back"
+            )
+        return token
 
 
 class NotifySettings(Section):

@@ -93,6 +93,14 @@ def test_what_is_wrong_is_refused_and_named(folder, text, environ, flags, named)
     assert named in str(caught.value)
 
 
+@pytest.mark.parametrize("token", ["lång", "Ключ", "two\nlines", "\x7f", "\udcff"])
+def test_a_token_that_no_browser_sends_back_is_refused_without_being_shown(folder, token):
+    with pytest.raises(SettingsInvalid, match=r"dashboard\.token: .*printable ASCII") as caught:
+        load(overrides={"dashboard.token": token}, folder=folder, environ={})
+    assert token not in str(caught.value)
+    assert load(overrides={"dashboard.token": "a b&c~"}, folder=folder, environ={}).settings.dashboard.token == "a b&c~"
+
+
 def test_a_section_that_is_no_table_is_refused_whatever_the_flags_say(folder):
     written(folder, "output = 3\n")
     with pytest.raises(SettingsInvalid, match="output"):
