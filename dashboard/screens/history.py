@@ -193,4 +193,9 @@ if "job" in st.query_params:
     st.button("‹ All jobs", key="close", on_click=close, type="tertiary")
     opened(number or 0)
 else:
-    listing(filters())
+    try:
+        words = filters()
+    except WsiDenoiseError as error:
+        st.error(in_markdown(error), icon=":material/database_off:")
+    else:
+        listing(words)
