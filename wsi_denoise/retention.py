@@ -74,9 +74,9 @@ def tidy(settings: Settings, store: JobStore, now: datetime, *, origin: str, dry
     ------
     StoreError
     """
-    keep_spool, keep_jobs = settings.jobs.keep_spool_days, settings.jobs.keep_days
-    spools = list(_old_spools(settings, store, now - timedelta(days=keep_spool))) if keep_spool else []
-    jobs = list(_old_jobs(settings, store, now - timedelta(days=keep_jobs))) if keep_jobs else []
+    spool_end, jobs_end = (_before(now, days) for days in (settings.jobs.keep_spool_days, settings.jobs.keep_days))
+    spools = list(_old_spools(settings, store, spool_end)) if spool_end else []
+    jobs = list(_old_jobs(settings, store, jobs_end)) if jobs_end else []
     found = Tidied(tuple(spools), sum(_size(folder) for folder in spools), tuple(job.id for job in jobs))
     if dry or not found:
         return found
@@ -111,6 +111,14 @@ class Tidying:
             return
         self._last = now
         tidy(self._settings, self._store, now, origin=self._origin)
+
+
+def _before(now: datetime, days: float) -> datetime | None:
+    """Return the time so many days ago; None where nothing is that old: for 0, and from before the calendar begins."""
+    try:
+        return now - timedelta(days=days) if days else None
+    except OverflowError:
+        return None
 
 
 def _old_spools(settings: Settings, store: JobStore, before: datetime) -> Iterator[Path]:

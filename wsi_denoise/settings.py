@@ -158,7 +158,7 @@ class JobsSettings(Section):
     database: str = Field("", description="SQLAlchemy URL; empty is SQLite in the state folder.")
     state: Path = Field(Path(".wsi-denoise"), description="Folder of database, spool, maps and logs.")
     lease_seconds: float = Field(
-        60.0, gt=0, description="A running job without a heartbeat for this long is taken up again."
+        60.0, gt=0, le=31_536_000, description="A running job without a heartbeat for this long is taken up again."
     )
     heartbeat_seconds: float = Field(5.0, gt=0, description="Time between two heartbeats.")
     attempts: int = Field(5, ge=1, description="Attempts before a job that could be tried again is failed for good.")

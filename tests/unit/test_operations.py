@@ -101,6 +101,18 @@ def test_by_default_no_record_is_ever_removed_and_blocks_of_failed_jobs_after_tw
     assert not lab.tidy()
 
 
+@pytest.mark.parametrize("days", [999_999, 1e300, float("inf")])
+def test_longer_than_the_calendar_is_for_ever(lab, days):
+    spool = lab.spool(lab.job("old.svs", age=5000, end="failed"), age=5000)
+    (lab.inbox / "old.svs").unlink()
+    lab.job("other.svs")
+    assert not lab.tidy(keep_days=days, keep_spool_days=days)
+    assert not lab.tidy(keep_days=0, keep_spool_days=days)
+    assert lab.tidy(keep_days=30, keep_spool_days=days).jobs
+    assert spool.exists()
+    assert lab.tidy(keep_days=days).spools == (spool,)
+
+
 def test_the_record_of_what_is_still_there_stays(lab):
     here, no_output, gone = lab.job("here.svs", age=50), lab.job("no_output.svs", age=50), lab.job("gone.svs", age=50)
     young = lab.job("young.svs", age=5)

@@ -80,6 +80,8 @@ def test_every_setting_has_an_origin_and_a_description(folder):
         ("[output]\nquality = 49\n", {}, {}, "output.quality"),
         ("[output]\nquality = 'good'\n", {}, {}, "output.quality"),
         ("[compute]\nhalo = 50\n", {}, {}, "compute.halo"),
+        ("[jobs]\nlease_seconds = inf\n", {}, {}, "jobs.lease_seconds"),
+        ("", {}, {"jobs.lease_seconds": "1e300"}, "jobs.lease_seconds"),
         ("", {}, {"output.compression": "webp"}, "flag"),
         ("[[folders]]\npath = 'a'\npreset = 'b'\nprset = 'c'\n", {}, {}, "folders"),
         ("[output\n", {}, {}, FILE_NAME),
