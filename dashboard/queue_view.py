@@ -11,6 +11,7 @@ from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.values import DaemonInfo, Job, JobPage
 from wsi_denoise.settings import Settings
 
+RUNNING_SHOWN = 8
 WAITING_SHOWN = 50
 FINISHED_SHOWN = 12
 
@@ -22,7 +23,7 @@ def state(
     daemons: Sequence[DaemonInfo],
     paused: str | None,
     counts: Mapping[JobState, int],
-    running: Sequence[Job],
+    running: JobPage,
     waiting: JobPage,
     finished: Sequence[Job],
     message: str = "",
@@ -44,8 +45,9 @@ def state(
             if one in OVER and (counts.get(one) or one is JobState.DONE)
         ],
         "ever": sum(counts.values()),
-        "running": [_running(job) for job in running],
-        "waiting": [_waiting(job, now, settings) for job in waiting.jobs],
+        "running": [_running(job) for job in running.jobs],
+        "running_total": running.total,
+        "waiting": [_waiting(job, now) for job in waiting.jobs],
         "waiting_total": waiting.total,
         "finished": [_finished(job, now) for job in finished],
         "inboxes": [visible(inbox) for inbox in settings.intake.inbox],
@@ -112,13 +114,14 @@ def _running(job: Job) -> dict[str, Any]:
     }
 
 
-def _waiting(job: Job, now: datetime, settings: Settings) -> dict[str, Any]:
+def _waiting(job: Job, now: datetime) -> dict[str, Any]:
     if job.state is JobState.SETTLING:
         note = "is being checked, or still being copied"
     elif job.next_try is not None:
         left = (job.next_try - now).total_seconds()
         wait = f"tried again in {duration(left)}" if left > 0 else "tried again now"
-        note = f"{wait} (attempt {job.attempts + 1} of {settings.jobs.attempts}): {visible(job.error or '')}"
+        # Not "of N": what only the surroundings caused does not count against jobs.attempts.
+        note = f"{wait} (attempt {job.attempts + 1}): {visible(job.error or '')}"
     else:
         note = f"preset {visible(job.preset)}, {size(job.size_bytes)}"
     return {

@@ -49,7 +49,7 @@ def state() -> dict[str, Any]:
         daemons=store.daemons(),
         paused=store.paused(),
         counts=store.count_by_state(),
-        running=store.jobs(JobQuery(states=(JobState.RUNNING,), sort="started", limit=8)).jobs,
+        running=store.jobs(JobQuery(states=(JobState.RUNNING,), sort="started", limit=queue_view.RUNNING_SHOWN)),
         waiting=store.waiting(queue_view.WAITING_SHOWN),
         finished=store.last_finished(queue_view.FINISHED_SHOWN),
         message=said if (now - said_at).total_seconds() < MESSAGE_SECONDS else "",

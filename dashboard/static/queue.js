@@ -235,6 +235,7 @@ const build = (root, tell) => {
   );
   const message = element("div", { class: "notice red", role: "alert" });
   const runs = element("div", { class: "runs" });
+  const runTail = element("p", { class: "tail" });
   const idleHead = element("p", { style: "font-weight:600;font-size:1.1rem" });
   const inboxes = element("ul");
   const settle = element("span");
@@ -259,7 +260,7 @@ const build = (root, tell) => {
     element("div", { class: "strip" }, daemons, nobody, element("span", { class: "grow" }), counts, form),
     message,
     paused,
-    element("section", { class: "panel now", "aria-label": "Running" }, runs, idle),
+    element("section", { class: "panel now", "aria-label": "Running" }, runs, runTail, idle),
     element(
       "div",
       { class: "lists" },
@@ -304,6 +305,9 @@ const build = (root, tell) => {
     say(settle, data.settle);
     say(output, data.output);
     keyed(runs, data.running, runRow(act));
+    const moreRun = data.running_total - data.running.length;
+    show(runTail, moreRun > 0);
+    say(runTail, `and ${moreRun.toLocaleString("en")} more`);
     // While somebody points at the list it holds still: what is about to be clicked does not move away.
     const order = data.waiting;
     if (!held(waits) || order.length === 0) keyed(waits, order, waitRow(act));

@@ -35,6 +35,21 @@ def test_the_queue_is_shown_and_stays_up_to_date(serve, open_page, store, see, t
 
 
 @pytest.mark.timeout(400)
+def test_of_many_running_slides_the_queue_says_how_many_more_there_are(serve, open_page, store, see, tmp_path):
+    for number in range(10):
+        job = see(f"runs {number}.svs")
+        given = {"settings": {}, "settings_hash": "s", "preset": "paper", "origin": "daemon:1"}
+        store.queue(job.id, fingerprint=f"{number:064x}", **given)
+        assert store.claim(store.register_daemon(), 600, only=job.id)
+    with serve(tmp_path) as url, open_page() as page:
+        page.goto(url)
+        running = page.get_by_role("region", name="Running")
+        running.get_by_text("and 2 more").wait_for()
+        assert running.get_by_role("progressbar").count() == 8
+        assert not page.errors
+
+
+@pytest.mark.timeout(400)
 def test_a_token_is_asked_for_once(serve, open_page, store, see, tmp_path):
     see("waiting.svs")
     with serve(tmp_path, "--set", "dashboard.token=a b&c") as url, open_page() as page:

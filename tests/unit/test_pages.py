@@ -67,7 +67,7 @@ def test_markup_is_text():
 
 def queue(**changed):
     asked = {
-        "settings": SETTINGS, "now": NOW, "daemons": [DAEMON], "paused": None, "counts": {}, "running": [],
+        "settings": SETTINGS, "now": NOW, "daemons": [DAEMON], "paused": None, "counts": {}, "running": JobPage([], 0),
         "waiting": JobPage([], 0), "finished": [],
     }  # fmt: skip
     return queue_view.state(**asked | changed)
@@ -81,21 +81,27 @@ def test_a_daemon_that_is_silent_is_late_and_then_lost(silent, state, alive):
 
 def test_a_running_slide_says_how_far_it_is():
     job = replace(PLAIN, state=JobState.RUNNING)
-    shown = queue(running=[job])["running"][0]
+    shown = queue(running=JobPage([job], 1))["running"][0]
     assert (shown["step"], shown["opened"]) == ("opening", False), "there is no picture to ask for yet"
     job = replace(job, blocks_total=30, blocks_done=3, progress=0.1, rate=1.5, seconds_left=70.0)
-    shown = queue(running=[job])["running"][0]
+    shown = queue(running=JobPage([job], 1))["running"][0]
     assert (shown["step"], shown["percent"], shown["blocks"]) == ("denoising", "10 %", "3 of 30 blocks")
     assert (shown["rate"], shown["left"]) == ("1.50 MPix/s", "1 min 10 s")
     done = replace(job, blocks_done=30, progress=1.0)
-    assert queue(running=[done])["running"][0]["step"] == "writing and verifying the TIFF"
-    assert queue(running=[replace(done, cancel_requested=True)])["running"][0]["step"] == "stopping, as asked"
+    assert queue(running=JobPage([done], 1))["running"][0]["step"] == "writing and verifying the TIFF"
+    stopping = replace(done, cancel_requested=True)
+    assert queue(running=JobPage([stopping], 1))["running"][0]["step"] == "stopping, as asked"
+
+
+def test_how_many_slides_run_is_said_when_not_all_are_shown():
+    shown = queue(running=JobPage([replace(PLAIN, id=number, state=JobState.RUNNING) for number in range(8)], 11))
+    assert (len(shown["running"]), shown["running_total"]) == (8, 11)
 
 
 def test_a_job_that_waits_to_be_tried_again_says_when_and_why():
     job = replace(PLAIN, next_try=NOW + timedelta(seconds=90), attempts=2, error="The disk is full.")
     shown = queue(waiting=JobPage([job], 1))["waiting"][0]
-    assert shown["note"] == "tried again in 1 min 30 s (attempt 3 of 5): The disk is full."
+    assert shown["note"] == "tried again in 1 min 30 s (attempt 3): The disk is full."
     assert shown["again"]
 
 
