@@ -8,7 +8,7 @@ from typing import Any
 
 from dashboard.words import STATES, VERDICTS, duration, parts_of, size, visible, when
 from wsi_denoise.jobs.states import OVER, JobState
-from wsi_denoise.jobs.values import DaemonInfo, Job, JobPage
+from wsi_denoise.jobs.values import PRIORITIES, DaemonInfo, Job, JobPage
 from wsi_denoise.settings import Settings
 
 RUNNING_SHOWN = 8
@@ -55,6 +55,18 @@ def state(
         "settle": duration(settings.intake.settle_seconds),
         "message": visible(message),
     }
+
+
+def priority(wanted: int, current: int) -> int:
+    """Return the priority that a click makes: within the usual bounds, and never on the other side of the current one.
+
+    Parameters
+    ----------
+    wanted : int
+    current : int
+        May be beyond the bounds, from before there were any.
+    """
+    return max(min(current, PRIORITIES[0]), min(wanted, max(current, PRIORITIES[-1])))
 
 
 def _colour(one: JobState) -> str:

@@ -12,6 +12,7 @@ from wsi_denoise.jobs.values import JobQuery
 
 VERDICTS = ("pass", "review", "not_needed")
 _AGO = re.compile(r"(\d{1,6})([mhdw])")
+_MOST = (1 << 63) - 1  # what a database counts to
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -55,8 +56,9 @@ def job_query(
             raise UsageError(f"{name} is not a state; {', '.join(known)} are")
     if verdict and verdict not in VERDICTS:
         raise UsageError(f"{verdict} is not a verdict; {', '.join(VERDICTS)} are")
-    if limit < 0 or offset < 0:
-        raise UsageError("limit and offset are counts of jobs")
+    for name, count in (("limit", limit), ("offset", offset)):
+        if not 0 <= count <= _MOST:
+            raise UsageError(f"{name} {count} is not a count of jobs")
     return JobQuery(
         states=tuple(JobState(name) for name in names),
         since=moment(since, now=now) if since else None,

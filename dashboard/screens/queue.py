@@ -34,7 +34,8 @@ def act(event: Mapping[str, Any]) -> None:
         elif what == "retry":
             store.retry(int(job), ORIGIN)
         elif what == "priority":
-            store.set_priority(int(job), max(-999, min(int(event["value"]), 999)), ORIGIN)
+            wanted = queue_view.priority(int(event["value"]), store.job(int(job)).priority)
+            store.set_priority(int(job), wanted, ORIGIN)
     except WsiDenoiseError as error:
         st.session_state.said = (datetime.now(UTC), str(error))
 

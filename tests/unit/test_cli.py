@@ -1,6 +1,7 @@
 """The command line as a person meets it: real arguments, a real store, what is printed and the exit code."""
 
 import csv
+import errno
 import io
 import json
 import os
@@ -100,7 +101,15 @@ def test_jobs_filters_by_state_and_slide_and_counts_past_the_limit(capsys, store
 
 
 @pytest.mark.parametrize(
-    "wrong", [("--state", "nope"), ("--verdict", "good"), ("--since", "yesterday"), ("--limit", "-1"), ("--bad",)]
+    "wrong",
+    [
+        ("--state", "nope"),
+        ("--verdict", "good"),
+        ("--since", "yesterday"),
+        ("--limit", "-1"),
+        ("--limit", "9223372036854775808"),
+        ("--bad",),
+    ],
 )
 def test_a_wrong_question_is_wrong_usage(capsys, store, wrong):
     code, found = answer(capsys, "jobs", *wrong)
@@ -179,9 +188,20 @@ def test_job_shows_events_and_attempts(capsys, store):
 
 
 @pytest.mark.parametrize("command", [("job", "7"), ("retry", "7"), ("cancel", "7"), ("priority", "7", "1")])
-def test_a_job_that_does_not_exist_is_wrong_usage(capsys, store, command):
-    code, found = answer(capsys, *command)
+@pytest.mark.parametrize("number", ["7", "9223372036854775807", "9223372036854775808", "1" + 30 * "0"])
+def test_a_job_that_does_not_exist_is_wrong_usage(capsys, store, command, number):
+    code, found = answer(capsys, command[0], number, *command[2:])
     assert (code, found["error_code"]) == (2, "no_such_job")
+
+
+@pytest.mark.parametrize("value", ["1000", "-1000", "2147483648", "1" + 30 * "0"])
+def test_a_priority_has_bounds(capsys, store, value):
+    job = seen(store, "a.svs")
+    code, found = answer(capsys, "priority", str(job.id), value)
+    assert (code, found["error_code"]) == (2, "usage")
+    assert "-999 to 999" in found["error"]
+    assert store.job(job.id).priority == 0
+    assert answer(capsys, "priority", str(job.id), "-999")[1]["priority"] == -999
 
 
 def test_a_job_where_nothing_ever_ran_leaves_nothing_behind(capsys, here):
@@ -284,6 +304,23 @@ def test_a_preset_that_does_not_exist_is_wrong_usage(capsys, here, command):
 def test_a_path_that_does_not_exist_is_wrong_usage(capsys, command):
     code, found = answer(capsys, *command)
     assert (code, found["error_code"]) == (2, "no_such_path")
+
+
+@pytest.mark.parametrize("command", ["watch", "up"])
+def test_an_inbox_that_is_a_file_or_cannot_be_made_is_wrong_usage(capsys, here, monkeypatch, command):
+    (here / "inbox").write_bytes(b"")
+    code, found = answer(capsys, command)
+    assert (code, found["error_code"]) == (2, "usage")
+    assert f"{here / 'inbox'} is not a folder" in found["error"]
+    (here / "inbox").unlink()
+
+    def refused(*_args, **_named):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refused)
+    code, found = answer(capsys, command)
+    assert (code, found["error_code"]) == (2, "usage")
+    assert "cannot be made (Permission denied)" in found["error"]
 
 
 @pytest.mark.parametrize("region", ["1,2,3", "a,b,c,d", "0,0,0,5", "-1,0,5,5"])

@@ -98,6 +98,15 @@ def test_how_many_slides_run_is_said_when_not_all_are_shown():
     assert (len(shown["running"]), shown["running_total"]) == (8, 11)
 
 
+@pytest.mark.parametrize(
+    ("wanted", "current", "set_"),
+    [(1, 0, 1), (1000, 999, 999), (-1000, -999, -999), (5001, 5000, 5000), (4999, 5000, 4999), (-5001, -5000, -5000),
+     (-4999, -5000, -4999), (10**9, 0, 999)],
+)  # fmt: skip
+def test_higher_never_lowers_a_priority(wanted, current, set_):
+    assert queue_view.priority(wanted, current) == set_
+
+
 def test_a_job_that_waits_to_be_tried_again_says_when_and_why():
     job = replace(PLAIN, next_try=NOW + timedelta(seconds=90), attempts=2, error="The disk is full.")
     shown = queue(waiting=JobPage([job], 1))["waiting"][0]

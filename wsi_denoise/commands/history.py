@@ -15,7 +15,16 @@ if TYPE_CHECKING:
 
 _SHOWN = 100
 
-JobId = Annotated[int, typer.Argument(metavar="ID", help="Number of the job.")]
+
+def _possible(number: int) -> int:
+    from wsi_denoise.errors import NoSuchJob
+
+    if abs(number) >= 1 << 63:  # more than a database counts to
+        raise NoSuchJob(str(number))
+    return number
+
+
+JobId = Annotated[int, typer.Argument(metavar="ID", help="Number of the job.", callback=_possible)]
 
 
 def jobs(
@@ -168,13 +177,18 @@ def cancel(
 
 def priority(
     job_id: JobId,
-    value: Annotated[int, typer.Argument(metavar="N", help="Higher is earlier; 0 is usual; may be negative.")],
+    value: Annotated[int, typer.Argument(metavar="N", help="From -999 to 999; higher is earlier; 0 is usual.")],
     as_json: options.Json = False,
     config: options.Config = None,
     sets: options.Set = None,
     database: options.Database = None,
 ) -> None:
     """Change a job's place in the queue."""
+    from wsi_denoise.errors import UsageError
+    from wsi_denoise.jobs.values import PRIORITIES
+
+    if value not in PRIORITIES:
+        raise UsageError(f"a priority is from {PRIORITIES[0]} to {PRIORITIES[-1]}, not {value}")
     with options.opened(options.load(config, sets, database), make=False) as store:
         _say(store.set_priority(job_id, value, ORIGIN), as_json=as_json)
 

@@ -150,10 +150,21 @@ def _load(
     if loaded.origins["intake.inbox"] == "default":
         # Only our own default is made: a folder that was named and is not there is a share that is not mounted.
         for folder in loaded.settings.intake.inbox:
-            folder.mkdir(parents=True, exist_ok=True)
+            _make(folder)
     for name in {loaded.settings.model.preset, *(folder.preset for folder in loaded.settings.folders)}:
         weights.card(name)
     return loaded
+
+
+def _make(inbox: Path) -> None:
+    from wsi_denoise.errors import UsageError
+
+    try:
+        inbox.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise UsageError(f"the inbox {inbox} is not a folder") from None
+    except OSError as error:
+        raise UsageError(f"the inbox {inbox} cannot be made ({error.strerror})") from error
 
 
 def _greet(loaded: Loaded, store: JobStore, page: str | None, *, as_json: bool) -> None:

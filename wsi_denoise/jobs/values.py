@@ -9,6 +9,9 @@ from typing import Any
 
 from wsi_denoise.jobs.states import JobState
 
+PRIORITIES = range(-999, 1000)
+"""What people may set."""
+
 
 def iso(time: datetime | None) -> str | None:
     """Return ISO 8601 in UTC with milliseconds and a final Z, or None."""
