@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, make_url, text
 
 from wsi_denoise.errors import (
     DatabaseBusy,
@@ -284,6 +284,20 @@ def test_a_server_that_does_not_answer():
         with pytest.raises(DatabaseUnreachable) as caught:
             call()
         assert "secret" not in str(caught.value)
+
+
+def test_options_of_the_url_hold_beside_ours(postgres):
+    with postgres.database() as url:
+        given = make_url(url).update_query_dict({"options": "-c search_path=lab -c timezone=Asia/Tokyo"})
+        store = JobStore(given.render_as_string(hide_password=False))
+        try:
+            for engine in (store._reader, store._writer):
+                with engine.connect() as connection:
+                    said = [connection.scalar(text(f"SHOW {name}")) for name in ("search_path", "timezone")]
+                    assert said == ["lab", "UTC"]
+                    assert connection.scalar(text("SHOW lock_timeout")) != "0"
+        finally:
+            store.close()
 
 
 def test_a_server_that_was_restarted_costs_nothing(postgres):

@@ -276,7 +276,9 @@ def _sqlite(file: Path, *, writing: bool, migrating: bool, **options: Any) -> En
 
 
 def _postgres(url: URL, *, writing: bool, **options: Any) -> Engine:
-    settings = f"-c timezone=UTC -c lock_timeout={round(BUSY_SECONDS * 4000)}"
+    # After those of the URL, which connect_args would replace.
+    given = " ".join(url.normalized_query.get("options", ()))
+    settings = f"{given} -c timezone=UTC -c lock_timeout={round(BUSY_SECONDS * 4000)}".lstrip()
     try:
         engine = create_engine(
             url,
