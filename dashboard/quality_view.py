@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from dashboard.words import VERDICTS, number, visible, when
+from dashboard.words import VERDICTS, count, number, visible, when
 from wsi_denoise.jobs.values import SlideFigures, TrendPoint
 from wsi_denoise.quality.verdict import DEFAULT
 
@@ -21,6 +21,9 @@ OUTLYING = 5.0
 
 LEAST = 8
 """Slides below which none stands out: there is no usual yet."""
+
+SCANNERS = 8
+"""Most scanners drawn as lines: more colours cannot be told apart."""
 
 ESTIMATES = {"wavelet": "fine part", "flat": "smooth areas"}
 KEYS = (
@@ -218,13 +221,9 @@ def bins(values: Sequence[float], most: int = 24) -> list[tuple[float, float, in
     ]
 
 
-def series(found: Sequence[TrendPoint], most: int = 8) -> list[dict[str, Any]]:
+def series(found: Sequence[TrendPoint], most: int = SCANNERS) -> list[dict[str, Any]]:
     """Return the trend as rows for a chart: the scanners with most slides, the others together left out."""
-    slides: dict[str, int] = {}
-    for point in found:
-        name = visible(point.scanner)
-        slides[name] = slides.get(name, 0) + point.slides
-    kept = sorted(slides, key=lambda name: -slides[name])[:most]
+    kept = list(_slides_of(found))[:most]
     return [
         {
             "when": point.when,
@@ -237,3 +236,22 @@ def series(found: Sequence[TrendPoint], most: int = 8) -> list[dict[str, Any]]:
         for point in found
         if visible(point.scanner) in kept
     ]
+
+
+def left_out(found: Sequence[TrendPoint], most: int = SCANNERS) -> str:
+    """Return what is said of the scanners that :func:`series` leaves out; nothing where it leaves out none."""
+    others = list(_slides_of(found).values())[most:]
+    if not others:
+        return ""
+    return (
+        f"Only the {most} scanners with most slides are drawn: {count(len(others), 'other')} with "
+        f"{count(sum(others), 'slide')} {'is' if len(others) == 1 else 'are'} left out."
+    )
+
+
+def _slides_of(found: Sequence[TrendPoint]) -> dict[str, int]:
+    """Return how many slides each scanner has, most first."""
+    slides: Counter[str] = Counter()
+    for point in found:
+        slides[visible(point.scanner)] += point.slides
+    return dict(slides.most_common())

@@ -10,7 +10,19 @@ import streamlit as st
 
 from dashboard import charts, context
 from dashboard.components import mount
-from dashboard.quality_view import ESTIMATES, KEYS, LEAST, OUTLYING, SHOWN, Point, measures, outliers, points, series
+from dashboard.quality_view import (
+    ESTIMATES,
+    KEYS,
+    LEAST,
+    OUTLYING,
+    SHOWN,
+    Point,
+    left_out,
+    measures,
+    outliers,
+    points,
+    series,
+)
 from dashboard.words import count, in_markdown
 from wsi_denoise.errors import WsiDenoiseError
 from wsi_denoise.jobs.values import JobQuery
@@ -42,9 +54,10 @@ def filters() -> tuple[JobQuery, str]:
 
 
 @st.cache_data(ttl=60, max_entries=16, show_spinner=False)
-def trend(key: str, by: str, since: datetime | None, slide: str) -> list[dict[str, Any]]:
-    """Return the rows of the trend; a minute old at most, as it reads a figure of every slide."""
-    return series(context.store().trend(key, JobQuery(since=since, slide=slide), by=by))
+def trend(key: str, by: str, since: datetime | None, slide: str) -> tuple[list[dict[str, Any]], str]:
+    """Return the trend's rows and what they leave out; a minute old at most, as it reads a figure of every slide."""
+    found = context.store().trend(key, JobQuery(since=since, slide=slide), by=by)
+    return series(found), left_out(found)
 
 
 def standing_out(found: list[Point], rows: list[dict[str, Any]], estimate: str) -> None:
@@ -102,11 +115,13 @@ def drift(query: JobQuery, estimate: str) -> None:
         persist_state="session",
         format_func=lambda one: {"day": "day seen", "scan_week": "week of the scan"}[one],
     )  # fmt: skip
-    rows = trend(f"sigma_before_{estimate}", by or "day", query.since, query.slide)
+    rows, more = trend(f"sigma_before_{estimate}", by or "day", query.since, query.slide)
     if rows:
         alt = "Mean noise before over time, a line for each scanner."
         chart = charts.trend(rows, measures(estimate)[0].title, by=by or "day")
         st.vega_lite_chart(spec=chart, key="trend", alt=alt)
+        if more:
+            st.html(f'<div class="wd"><p>{more}</p></div>')
     else:
         st.html('<div class="wd"><p>None of these slides says when it was scanned.</p></div>')
 

@@ -230,6 +230,18 @@ def test_the_trend_keeps_the_scanners_with_most_slides():
     assert {row["scanner"] for row in quality_view.series(found)} == {f"s{n}" for n in range(4, 12)}
 
 
+def test_the_trend_says_how_many_scanners_it_leaves_out():
+    found = [
+        TrendPoint(f"2026-03-0{day}", Scanner(f"s{n}", None, None), 1.0, 1.0, 1.0, n + 1)
+        for n in range(12)
+        for day in (1, 2)
+    ]
+    said = "Only the 8 scanners with most slides are drawn: "
+    assert quality_view.left_out(found) == f"{said}4 others with 20 slides are left out."
+    assert quality_view.left_out(found[6:]) == f"{said}1 other with 8 slides is left out."
+    assert quality_view.left_out(found[8:]) == quality_view.left_out([]) == ""
+
+
 def test_secrets_are_not_shown():
     loaded = settings.load(
         environ={},

@@ -45,3 +45,20 @@ def test_a_database_that_cannot_be_opened_is_said_and_is_no_program_error(lab, n
     page = shown(name)
     assert not page.exception
     assert any("database" in error for error in errors(page)), errors(page)
+
+
+def test_the_trend_says_what_it_leaves_out(store, tmp_path):
+    daemon = store.register_daemon()
+    for number in range(10):
+        job = store.see(f"/in/{number}", f"{number}", size_bytes=1, mtime_ns=1, preset="paper", origin="test").id
+        given = {"settings": {}, "settings_hash": "s", "preset": "paper", "origin": "test"}
+        store.queue(job, fingerprint=f"{number:064x}", **given)
+        store.claim(daemon, 60, only=job)
+        store.set_slide_facts(job, 1000, 800, None, {"vendor": f"scanner {number}"})
+        ended = {"output": tmp_path / f"{number}.tiff", "output_sha256": "0", "reasons": []}
+        store.finish(job, daemon, verdict="pass", metrics={"sigma_before_wavelet": 9.0}, **ended)
+    page = shown("quality")
+    assert not page.exception
+    assert not page.error
+    texts = [one.proto.body for one in page.get("html")]
+    assert any("2 others with 2 slides are left out" in text for text in texts), texts
