@@ -45,29 +45,37 @@ class OpenSlides:
         ------
         SlideError, SourceError
         """
-        # Not at import: the routes that need no slide must start quickly.
-        from wsi_denoise.slide.reader import open_slide  # noqa: PLC0415
-
         status = stat_source(path)
         key = (str(path), status.st_size, status.st_mtime_ns)
         with self._lock:
             turn = self._opening.setdefault(key, threading.Lock())
-        with turn:
+        try:
+            with turn:
+                return self._open(path, key)
+        finally:
             with self._lock:
-                found = self._slides.get(key)
-                if found is not None:
-                    self._slides.move_to_end(key)
-                    return found
-            made = open_slide(path, max_megapixels=self._max_megapixels)
-            with self._lock:
-                for old in [other for other in self._slides if other[0] == key[0]]:
-                    del self._slides[old]
-                self._slides[key] = made
-                # Dropped, not closed: another thread may be reading.
-                while len(self._slides) > self._limit:
-                    self._slides.popitem(last=False)
-                self._opening.pop(key, None)
-            return made
+                # Also where it cannot be opened. Another one's turn may have begun meanwhile.
+                if self._opening.get(key) is turn:
+                    del self._opening[key]
+
+    def _open(self, path: Path, key: tuple[str, int, int]) -> Slide:
+        # Not at import: the routes that need no slide must start quickly.
+        from wsi_denoise.slide.reader import open_slide  # noqa: PLC0415
+
+        with self._lock:
+            found = self._slides.get(key)
+            if found is not None:
+                self._slides.move_to_end(key)
+                return found
+        made = open_slide(path, max_megapixels=self._max_megapixels)
+        with self._lock:
+            for old in [other for other in self._slides if other[0] == key[0]]:
+                del self._slides[old]
+            self._slides[key] = made
+            # Dropped, not closed: another thread may be reading.
+            while len(self._slides) > self._limit:
+                self._slides.popitem(last=False)
+        return made
 
     def __len__(self) -> int:
         with self._lock:

@@ -18,6 +18,7 @@ from dashboard.maps import load as load_maps
 from dashboard.maps import rounded_up
 from dashboard.slides import EMPTY, MOST_PIXELS, OpenSlides, PicturePlane, View
 from dashboard.tiles import TileCache, Tiles
+from wsi_denoise.errors import SlideError
 from wsi_denoise.slide import overview
 from wsi_denoise.slide.halving import halve
 
@@ -245,6 +246,19 @@ def test_only_so_many_slides_are_open_and_each_is_opened_once(processed, monkeyp
     assert len(slides) == 2
     # Dropped, not closed: whoever reads it, reads on.
     assert found[0].read(0, 0, 8, 8).shape == (8, 8, 3)
+
+
+def test_nothing_is_kept_of_slides_that_cannot_be_opened_or_are_not_open_any_more(processed, tmp_path):
+    slides = OpenSlides(1e4, limit=1)
+    for name in "ab":
+        path = processed(f"{name}.tiff").folder / "inbox" / f"{name}.tiff"
+        assert slides.get(path) is slides.get(path)
+        broken = tmp_path / f"{name}.svs"
+        broken.write_bytes(b"no slide")
+        with pytest.raises(SlideError):
+            slides.get(broken)
+    assert len(slides) == 1
+    assert not slides._opening
 
 
 def test_maps_are_painted_with_what_was_not_measured_left_out(processed):
