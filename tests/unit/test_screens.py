@@ -1,5 +1,6 @@
 """The pages as Streamlit runs them, without a browser."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,10 @@ SCREENS = Path(__file__).parents[2] / "dashboard" / "screens"
 
 
 @pytest.fixture
-def lab(tmp_path):
+def lab(tmp_path, monkeypatch):
     """The settings of a working folder without a database, which the pages are shown for."""
+    # Streamlit leaves a page behind as the main module, which processes that later tests start would run.
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     made = load(folder=tmp_path, environ={}).settings
     context.use(made)
     st.cache_data.clear()
