@@ -12,7 +12,7 @@
     │   └── UploadRefused
     ├── SlideError            the file is at fault: the job is quarantined
     │   ├── EmptyFile, NotASlide, UnsupportedSlide, NotRGB, NotBrightfield
-    │   ├── TruncatedSlide, UnreadableTile, TooLarge, NotARegularFile, NoPermission
+    │   ├── TruncatedSlide, IncompleteSlide, UnreadableTile, TooLarge, NotARegularFile, NoPermission
     │   └── BlockKillsWorker, OpeningKillsWorker, OpeningTooSlow, SlideKillsDaemon
     ├── SourceError           the place the file is in: tried again later
     │   └── SlideVanished, SlideChanged, SourceUnavailable
@@ -167,6 +167,12 @@ class TruncatedSlide(SlideError):
     code = "truncated"
     happened = "The file ends before its image data does"
     advice = "The copy was cut off: copy it again; a later change of the file queues it by itself."
+
+
+class IncompleteSlide(SlideError):
+    code = "incomplete_slide"
+    happened = "Files that belong to the slide are missing or damaged"
+    advice = "Copy the slide again with all its files and folders; a later change of them queues it by itself."
 
 
 class UnreadableTile(SlideError):

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from wsi_denoise.errors import SourceError, WsiDenoiseError, every_error
-from wsi_denoise.intake.parts import is_unchanged
-from wsi_denoise.intake.quarantine import Quarantine
+from wsi_denoise.intake.parts import Snapshot, is_unchanged
+from wsi_denoise.intake.quarantine import Quarantine, may_be_growing
 from wsi_denoise.intake.scan import lies_in
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
@@ -106,7 +106,7 @@ def sweep(settings: Settings, store: JobStore, stop: threading.Event | None = No
     done.extend(
         f"wrote the missing quarantine note of job {job.id}"
         for job in _quarantined(settings, store)
-        if not stop.is_set() and _put_note(quarantine, job)
+        if not stop.is_set() and _put_note(quarantine, job, settings.intake.grace_seconds)
     )
     for line in done:
         _log.warning("found after a crash: %s", line)
@@ -149,12 +149,20 @@ def _is_as_it_was(job: Job) -> bool:
         return False
 
 
-def _put_note(quarantine: Quarantine, job: Job) -> bool:
+def _put_note(quarantine: Quarantine, job: Job, grace_seconds: float) -> bool:
     slide, relative = Path(job.slide), Path(job.relative)
     if quarantine.has_note(slide, relative):
         return False
     try:
-        quarantine.put(slide, relative, error_of(job), job_id=job.id, time=job.finished or datetime.now(UTC))
+        quarantine.put(
+            slide,
+            relative,
+            error_of(job),
+            job_id=job.id,
+            time=job.finished or datetime.now(UTC),
+            stays=may_be_growing(slide, job.started, grace_seconds),
+            expected=Snapshot(job.size_bytes, job.mtime_ns),
+        )
     except WsiDenoiseError as failure:
         _log.warning("job %d: %s", job.id, failure)
         return False

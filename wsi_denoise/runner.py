@@ -32,7 +32,7 @@ from wsi_denoise.errors import (
 )
 from wsi_denoise.heartbeat import Heartbeat
 from wsi_denoise.intake.parts import Snapshot, slide_files, snapshot
-from wsi_denoise.intake.quarantine import Quarantine
+from wsi_denoise.intake.quarantine import Quarantine, may_be_growing
 from wsi_denoise.intake.scan import lies_in
 from wsi_denoise.jobs.states import DEATHS, JobState, deaths, failures, retry_at
 from wsi_denoise.jobs.store import JobStore
@@ -336,8 +336,12 @@ class Runner:
         slide, relative = Path(job.slide), Path(job.relative)
         # What a person had done by `run` may be an archive's: only what was put into an inbox is ours to move.
         stays = not lies_in(slide, self._settings.intake.inbox)
+        stays = stays or may_be_growing(slide, job.started, self._settings.intake.grace_seconds)
+        seen = Snapshot(job.size_bytes, job.mtime_ns)
         try:
-            self._quarantine.put(slide, relative, error, job_id=job.id, time=datetime.now(UTC), stays=stays)
+            self._quarantine.put(
+                slide, relative, error, job_id=job.id, time=datetime.now(UTC), stays=stays, expected=seen
+            )
         except WsiDenoiseError as failure:
             _log.warning("job %d: %s", job.id, failure)
 

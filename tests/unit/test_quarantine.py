@@ -11,6 +11,7 @@ import pytest
 
 from wsi_denoise.errors import OutputUnwritable, TruncatedSlide, UnreadableTile
 from wsi_denoise.intake import quarantine as module
+from wsi_denoise.intake.parts import slide_files, snapshot
 from wsi_denoise.intake.quarantine import Placed, Quarantine
 
 NOON = datetime(2024, 5, 6, 12, 0, tzinfo=UTC)
@@ -251,6 +252,37 @@ def test_moving_to_another_file_system_compares_before_it_removes(elsewhere, inb
     assert placed.moved is None
     assert placed.link.samefile(slide)
     assert files(quarantine.folder) == ["a.svs", "a.svs.txt", "b.svs", "b.svs.txt"]
+
+
+def test_a_file_that_is_replaced_while_it_is_copied_is_not_removed(elsewhere, inbox, monkeypatch) -> None:
+    quarantine = Quarantine(elsewhere / "quarantine", move=True)
+    slide = write(inbox / "a.svs")
+    compare = module._compare
+
+    def replaced_at_the_end(source: Path, goal: Path) -> None:
+        compare(source, goal)
+        write(inbox / "a.new", b"another").rename(slide)
+
+    monkeypatch.setattr(module, "_compare", replaced_at_the_end)
+    placed = put(quarantine, slide, inbox)
+    assert slide.read_bytes() == b"another"
+    assert placed.moved is None
+    assert files(quarantine.folder) == ["a.svs", "a.svs.txt"]
+    assert placed.link.samefile(slide)
+
+
+def test_a_slide_that_is_no_longer_what_was_found_at_fault_is_not_moved(moving, inbox) -> None:
+    slide = mrxs(inbox)
+    seen = snapshot(slide_files(slide))
+    write(inbox / "s/Data0001.dat", b"more")
+    known = {"job_id": 7, "time": NOON, "expected": seen}
+    placed = moving.put(slide, Path("s.mrxs"), UnreadableTile(), **known)
+    assert placed.moved is None
+    assert files(inbox) == ["s.mrxs", "s/Data0001.dat", "s/Slidedat.ini", "s/deep/Data0000.dat"]
+    assert "changed" in placed.note.read_text()
+    (inbox / "s/Data0001.dat").unlink()
+    assert moving.put(slide, Path("s.mrxs"), UnreadableTile(), **known).moved
+    assert files(inbox) == []
 
 
 def test_a_read_only_inbox_keeps_its_original_and_gets_a_link(moving, inbox, monkeypatch) -> None:

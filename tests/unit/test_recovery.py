@@ -233,6 +233,15 @@ def test_what_a_crash_kept_from_being_moved_is_moved(store, moving, end_job):
     assert (moving.intake.quarantine / "a.tiff").read_bytes() == b"slide"
 
 
+@pytest.mark.parametrize("grace", [3600, 0])
+def test_a_slide_of_several_files_that_failed_early_stays_as_more_may_come(store, moving, end_job, grace):
+    moving = moving.with_values({"intake.settle_seconds": 0, "intake.grace_seconds": grace})
+    job = end_job(store, queued(store, moving, ONE, "a.mrxs").id, UnreadableTile())
+    assert len(recovery.sweep(moving, store)) == 1
+    assert Path(job.slide).exists() is (grace > 0)
+    assert (moving.intake.quarantine / "a.mrxs").is_symlink() is (grace > 0)
+
+
 def test_nothing_outside_an_inbox_is_moved(store, moving, tmp_path, end_job):
     (tmp_path / "archive").mkdir()
     moving.intake.inbox[0].mkdir()

@@ -90,6 +90,11 @@ def snapshot(files: Iterable[Path]) -> Snapshot:
     return Snapshot(size, newest)
 
 
+def has_parts(path: Path) -> bool:
+    """Tell whether a slide is of a kind that several files make up, whether or not they have arrived."""
+    return path.suffix.lower() in {".mrxs", ".vms", ".vmu", ".dcm"} or path.is_dir()
+
+
 def is_unchanged(path: Path, size_bytes: int, mtime_ns: int) -> bool:
     """Whether a slide looks as it did when its content was fingerprinted.
 

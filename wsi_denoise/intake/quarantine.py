@@ -1,7 +1,7 @@
 """The quarantine folder: a note with the reason, and a link to the original, which stays where it is.
 
-Only with ``intake.move`` the original itself is moved there: never over another file, and removed from the inbox only
-after its copy has been compared.
+Only with ``intake.move`` the original itself is moved there: never over another file, never when it is no longer what
+was found at fault, and removed from the inbox only after its copy has been compared.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from wsi_denoise.errors import OutputExists, OutputUnwritable, SourceError, WsiDenoiseError
+from wsi_denoise.errors import OutputExists, OutputUnwritable, SlideChanged, SourceError, WsiDenoiseError
 from wsi_denoise.intake.headers import open_regular, shown
-from wsi_denoise.intake.parts import companion_folders, slide_files
+from wsi_denoise.intake.parts import Snapshot, companion_folders, has_parts, slide_files, snapshot
 
 NOTICE = "wsi-denoise is for research use only; derived images are not for diagnosis."
 
@@ -69,6 +69,7 @@ class Quarantine:
         job_id: int,
         time: datetime,
         stays: bool = False,
+        expected: Snapshot | None = None,
     ) -> Placed:
         """Write the note, and link or move the original. Doing it again gives the same result.
 
@@ -83,6 +84,8 @@ class Quarantine:
             With a time zone.
         stays : bool
             Not to be moved, whatever ``intake.move`` says.
+        expected : Snapshot, optional
+            What was found at fault: a slide that no longer looks so is not moved.
 
         Raises
         ------
@@ -94,7 +97,7 @@ class Quarantine:
             move = self._move and not stays
             if move and not os.path.lexists(slide) and _is_note_of(note, slide):
                 return Placed(note)  # moved before, perhaps by another daemon: its note says where to
-            moved, remark = self._moved(slide, place) if move else (None, "")
+            moved, remark = self._moved(slide, place, expected) if move else (None, "")
             link = None if moved else _link(place, slide)
             _write(note, _note(slide, error, job_id=job_id, time=time, moved=moved, remark=remark))
         except OSError as failure:
@@ -170,7 +173,7 @@ class Quarantine:
                 folder.rmdir()
                 folder = folder.parent
 
-    def _moved(self, slide: Path, place: Path) -> tuple[Path | None, str]:
+    def _moved(self, slide: Path, place: Path, expected: Snapshot | None) -> tuple[Path | None, str]:
         """Move all files of a slide; return where it is now, or why it was not moved."""
         target = place
         if place.is_symlink():
@@ -181,7 +184,10 @@ class Quarantine:
             target = place.with_name(f"{_shortened(place.stem, str(number), 16)}~{number}{place.suffix[:12]}")
         done: list[tuple[Path, Path]] = []
         try:
-            for source, goal in _pairs(slide, target):
+            pairs = list(_pairs(slide, target))
+            if pairs and expected is not None and snapshot(source for source, _ in pairs) != expected:
+                raise SlideChanged(shown(slide))
+            for source, goal in pairs:
                 _move_file(source, goal)
                 done.append((source, goal))
         except (OSError, SourceError, OutputExists) as failure:
@@ -194,6 +200,23 @@ class Quarantine:
         for folder in (*companion_folders(slide), *([slide] if slide.is_dir() else [])):
             _remove_empty_below(folder)
         return (target, "") if done else (None, "")
+
+
+def may_be_growing(slide: Path, started: datetime | None, grace_seconds: float) -> bool:
+    """Tell whether more files of a slide that was already processed may still arrive: then it must not be moved.
+
+    Parameters
+    ----------
+    slide : Path
+    started : datetime, optional
+        When its processing began, which was after it had settled; None for a slide that intake found at fault, after
+        its grace.
+    grace_seconds : float
+        ``intake.grace_seconds``.
+    """
+    if started is None or not has_parts(slide):
+        return False
+    return (datetime.now(UTC) - started).total_seconds() < grace_seconds
 
 
 def _pairs(slide: Path, target: Path) -> Iterator[tuple[Path, Path]]:
@@ -215,6 +238,7 @@ def _move_file(source: Path, goal: Path) -> None:
     if not os.access(source.parent, os.W_OK):
         # Known before gigabytes are copied in vain: an inbox may be mounted read-only.
         raise OSError(errno.EACCES, "the inbox may not be changed")
+    before = _identity(source)
     goal.parent.mkdir(parents=True, exist_ok=True)
     try:
         # A rename would replace what is there; a hard link never does.
@@ -226,10 +250,22 @@ def _move_file(source: Path, goal: Path) -> None:
             raise
         _copy_file(source, goal)
     try:
-        source.unlink()
-    except OSError:
+        _remove(source, before)
+    except (OSError, SlideChanged):
         goal.unlink()
         raise
+
+
+def _remove(file: Path, expected: tuple[int, ...]) -> None:
+    # Copying takes minutes, in which another file can be put at this path: that one was not copied.
+    if _identity(file) != expected:
+        raise SlideChanged(shown(file))
+    file.unlink()
+
+
+def _identity(file: Path) -> tuple[int, ...]:
+    status = file.lstat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _copy_file(source: Path, goal: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from wsi_denoise.errors import SlideVanished, SourceError, SourceUnavailable
 from wsi_denoise.intake.files import Candidate, Kind, slides_under
 from wsi_denoise.intake.headers import shown
-from wsi_denoise.intake.parts import Snapshot, slide_files
+from wsi_denoise.intake.parts import Snapshot, slide_files, snapshot
 from wsi_denoise.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -119,6 +119,19 @@ def is_gone(path: Path) -> bool:
     except SourceError:
         return False
     return False
+
+
+def is_as_seen(candidate: Candidate) -> bool:
+    """Tell whether a slide still looks as it did in the scan; not when that cannot be said."""
+    try:
+        if candidate.problem is not None:
+            # Such a one may be a link or a pipe: it stands for itself alone.
+            status = candidate.path.lstat()
+            if (status.st_size, status.st_mtime_ns) == (candidate.snapshot.size_bytes, candidate.snapshot.mtime_ns):
+                return True
+        return snapshot(slide_files(candidate.path)) == candidate.snapshot
+    except (OSError, SourceError):
+        return False
 
 
 def lies_in(path: Path, inboxes: Iterable[Path]) -> bool:

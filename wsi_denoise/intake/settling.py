@@ -18,6 +18,7 @@ from enum import StrEnum
 from wsi_denoise.errors import (
     ClusterError,
     EmptyFile,
+    IncompleteSlide,
     NoPermission,
     NotASlide,
     OpeningTooSlow,
@@ -29,8 +30,10 @@ from wsi_denoise.errors import (
 )
 from wsi_denoise.intake.parts import Snapshot
 
-PERHAPS_BEING_COPIED = (EmptyFile, NoPermission, NotASlide, OpeningTooSlow, TruncatedSlide, UnreadableTile)
-"""What half a file, or one on a slow share, looks like. Any other fault of the file (too large, unsupported) does not
+PERHAPS_BEING_COPIED = (
+    *(EmptyFile, IncompleteSlide, NoPermission, NotASlide, OpeningTooSlow, TruncatedSlide, UnreadableTile),
+)
+"""What half a slide, or one on a slow share, looks like. Any other fault of the file (too large, unsupported) does not
 go away by waiting."""
 
 LONGEST_PAUSE = 300.0
@@ -67,10 +70,20 @@ class Decision:
 
 @dataclass(frozen=True)
 class Rules:
-    """The two times that decide, in seconds: see ``intake.settle_seconds`` and ``intake.grace_seconds``."""
+    """The two times that decide, in seconds, and what is at stake.
+
+    Parameters
+    ----------
+    settle_seconds, grace_seconds : float
+        See ``intake.settle_seconds`` and ``intake.grace_seconds``.
+    moves : bool
+        Whether a damaged file is moved away (``intake.move``). A mistake would then take apart what is being copied,
+        so that a slide with any fault is left alone until its grace is over.
+    """
 
     settle_seconds: float
     grace_seconds: float
+    moves: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,14 +159,15 @@ class Settling:
         return self._after_failed_probe(self.error, self.probed)
 
     def _after_failed_probe(self, error: WsiDenoiseError, probed: float) -> Decision:
-        if isinstance(error, SlideError) and not isinstance(error, PERHAPS_BEING_COPIED):
+        lasting = isinstance(error, SlideError) and not isinstance(error, PERHAPS_BEING_COPIED)
+        if lasting and not self.rules.moves:
             return Decision(Step.DAMAGED, error=error)
         # While a share or the cluster is away one cannot say that the file is damaged, however long it takes.
         away = isinstance(error, (SourceError, ClusterError))
         patience = float("inf") if away else self.since + self.rules.grace_seconds
         if probed >= patience:
             return Decision(Step.DAMAGED, error=error)
-        again = min(probed + self._pause(probed), patience)
+        again = patience if lasting else min(probed + self._pause(probed), patience)
         if self.seen >= again:
             # The last word on a file is always a probe made after its grace, never the memory of an earlier one.
             return Decision(Step.PROBE)

@@ -38,7 +38,7 @@ from wsi_denoise.intake.orphans import Orphans
 from wsi_denoise.intake.parts import slide_files, snapshot
 from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.intake.report import Report, Waiting
-from wsi_denoise.intake.scan import Scan, Scanner, device, is_gone, unreadable_file
+from wsi_denoise.intake.scan import Scan, Scanner, device, is_as_seen, is_gone, unreadable_file
 from wsi_denoise.intake.settling import Decision, Rules, Settling, Step
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
@@ -98,7 +98,7 @@ class Watcher:
         intake = settings.intake
         self._settings, self._store, self._probe, self._origin = settings, store, probe, origin
         self._checksum, self._orphans = checksum, Orphans(store)
-        self._rules = Rules(intake.settle_seconds, intake.grace_seconds)
+        self._rules = Rules(intake.settle_seconds, intake.grace_seconds, moves=intake.move)
         self._scanner = Scanner(settings)
         self.quarantine = Quarantine(intake.quarantine, move=intake.move)
         self._hints = Hints(events=intake.events)
@@ -309,7 +309,7 @@ class Watcher:
                 return
             decision = watch.settling.decide()
         if decision.step is Step.DAMAGED and decision.error is not None:
-            self._damaged(path, watch, decision.error, report)
+            self._damaged(path, watch, decision.error, now, report)
         elif decision.step in {Step.WAIT, Step.GRACE}:
             if decision.step is Step.GRACE:
                 _log.debug("job %d: does not open yet: %s", watch.job_id, decision.error)
@@ -391,8 +391,13 @@ class Watcher:
             self._watches.pop(path, None)
             _log.debug("%s", error)
 
-    def _damaged(self, path: str, watch: _Watch, error: WsiDenoiseError, report: Report) -> None:
+    def _damaged(self, path: str, watch: _Watch, error: WsiDenoiseError, now: float, report: Report) -> None:
         candidate = watch.candidate
+        if not is_as_seen(candidate):
+            # What was found at fault is there no more; the next scan sees what is.
+            watch.settling = Settling.first(self._rules, candidate.snapshot, now)
+            report.waiting.append(Waiting(watch.job_id, candidate.path, watch.settling.decide()))
+            return
         if not isinstance(error, SlideError):
             self._store.fail(watch.job_id, error, self._origin)  # not the file's fault
             del self._watches[path]
@@ -406,7 +411,14 @@ class Watcher:
         report.quarantined.append(watch.job_id)
         _log.warning("job %d: quarantined (%s)", watch.job_id, error.code)
         try:
-            self.quarantine.put(candidate.path, candidate.relative, error, job_id=watch.job_id, time=datetime.now(UTC))
+            self.quarantine.put(
+                candidate.path,
+                candidate.relative,
+                error,
+                job_id=watch.job_id,
+                time=datetime.now(UTC),
+                expected=candidate.snapshot,
+            )
         except OutputUnwritable as failure:
             _log.warning("job %d: %s", watch.job_id, failure)
 

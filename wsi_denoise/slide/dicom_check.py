@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 
-from wsi_denoise.errors import EmptyFile, NotRGB, SlideError, TruncatedSlide, UnsupportedSlide
+from wsi_denoise.errors import EmptyFile, IncompleteSlide, NotRGB, SlideError, TruncatedSlide, UnsupportedSlide
 
 _CODECS = {
     "1.2.840.10008.1.2.4.50": "jpeg",
@@ -18,6 +18,9 @@ _CODECS = {
     "1.2.840.10008.1.2.4.91": "jpeg2000",
     "1.2.840.10008.1.2.5": "rle",
 }
+
+_BESIDE = (["LABEL"], ["OVERVIEW"], ["THUMBNAIL"])
+"""Third value of the ImageType of what a series holds besides the slide."""
 
 
 def is_dicom(head: bytes) -> bool:
@@ -56,10 +59,15 @@ def refusal(file: Path, reason: str) -> SlideError:
             modality = str(data.get("Modality", "unknown"))
             samples, bits = int(data.get("SamplesPerPixel", 0)), int(data.get("BitsAllocated", 0))
             photometric = str(data.get("PhotometricInterpretation", "unknown"))
+            image_type = [str(word) for word in data.get("ImageType", None) or ()]
     except Exception as error:  # noqa: BLE001 - damage makes pydicom raise anything, and all of it is in the reason
         return UnsupportedSlide(f"DICOM: {reason} ({error})")
     if modality != "SM":
-        return UnsupportedSlide(f"DICOM of modality {modality}, not slide microscopy (SM)")
-    if (samples, bits) != (3, 8):
+        reason = f"DICOM of modality {modality}, not slide microscopy (SM)"
+    elif image_type[2:3] in _BESIDE:
+        return IncompleteSlide(f"of the DICOM series only {image_type[2].lower()} and the like are there")
+    elif (samples, bits) != (3, 8):
         return NotRGB(f"DICOM with {samples} sample{'s' * (samples != 1)} of {bits} bits, {photometric}")
-    return UnsupportedSlide(f"DICOM: {reason}")
+    else:
+        reason = f"DICOM: {reason}"
+    return UnsupportedSlide(reason)

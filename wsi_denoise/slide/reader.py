@@ -18,6 +18,7 @@ import numpy as np
 
 from wsi_denoise.errors import (
     EmptyFile,
+    IncompleteSlide,
     NotASlide,
     SlideError,
     SourceError,
@@ -25,7 +26,7 @@ from wsi_denoise.errors import (
     UnsupportedSlide,
     WsiDenoiseError,
 )
-from wsi_denoise.slide import dicom_check, openslide_reader, tiff_check, tiff_kind, tiff_reader
+from wsi_denoise.slide import dicom_check, openslide_reader, parts_check, tiff_check, tiff_kind, tiff_reader
 from wsi_denoise.slide.base import DecodeFailure, Pixels, Slide, SlideInfo, from_os_error, stat_source
 from wsi_denoise.slide.glass import find_glass
 
@@ -41,6 +42,8 @@ DARK = 50
 #: Vendors in OpenSlide's words whose levels are plain TIFF images in plain coordinates.
 _PLAIN_VENDORS = {"aperio", "generic-tiff"}
 _GENERIC = "generic-tiff"
+#: Files of a DICOM series that are asked for the reason why none of them opens.
+_MOST_REFUSALS = 16
 
 _PICTURES = (
     (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
@@ -71,7 +74,7 @@ def open_slide(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> S
 
     Raises
     ------
-    EmptyFile, NotASlide, UnsupportedSlide, NotRGB, TruncatedSlide, TooLarge, NotARegularFile
+    EmptyFile, NotASlide, UnsupportedSlide, NotRGB, TruncatedSlide, IncompleteSlide, TooLarge, NotARegularFile
         The file is at fault.
     SlideVanished, SourceUnavailable
         The place is.
@@ -254,13 +257,17 @@ def _open_dicom(path: Path, files: list[Path], max_megapixels: float) -> Slide:
             raise UnsupportedSlide(f"DICOM: {failure.reason}") from failure
         _check_size(info, max_megapixels)
         return _with_background(openslide_reader.OpenSlideSlide(handle, info, file))
-    file, reason = refusals[0]
-    raise dicom_check.refusal(file, reason)
+    errors = [dicom_check.refusal(file, reason) for file, reason in refusals[:_MOST_REFUSALS]]
+    # What is still to come may mend it: an odd file beside the slide says less than that the slide is not there yet.
+    raise next((error for error in errors if isinstance(error, IncompleteSlide)), errors[0])
 
 
 def _open_other(path: Path, head: bytes, max_megapixels: float) -> Slide:
     if dicom_check.is_dicom(head):
         return _open_dicom(path, [path], max_megapixels)
+    suffix = path.suffix.lower()
+    if suffix == ".mrxs":
+        parts_check.check_mirax(path)
     for magic, kind in _PICTURES:
         if head.startswith(magic) and not _openslide_knows(path):
             raise UnsupportedSlide(f"it is {kind}")
@@ -269,7 +276,7 @@ def _open_other(path: Path, head: bytes, max_megapixels: float) -> Slide:
     try:
         handle = openslide_reader.open_handle(path)
     except DecodeFailure as failure:
-        raise UnsupportedSlide(failure.reason) from failure
+        raise (IncompleteSlide if suffix in parts_check.KEY_SUFFIXES else UnsupportedSlide)(failure.reason) from failure
     if handle is None:
         if not any(head):
             raise NotASlide("it starts with zeros: it was not copied, or not to its end")
