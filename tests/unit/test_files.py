@@ -21,6 +21,7 @@ from pydicom.uid import UID
 from wsi_denoise.errors import NotARegularFile, NotASlide, SlideVanished, SourceUnavailable, UnsupportedSlide
 from wsi_denoise.intake import files
 from wsi_denoise.intake.files import SUFFIXES, Candidate, Kind, slides_under
+from wsi_denoise.intake.fingerprint import fingerprint
 from wsi_denoise.intake.headers import dicom_series, image_format, is_own_output, shown
 from wsi_denoise.intake.parts import Snapshot, companions, slide_files, snapshot
 
@@ -333,6 +334,27 @@ def test_mrxs_file_that_arrives_first_is_there_and_grows_with_its_folder(inbox: 
     newest = path.stat().st_mtime_ns + 10**9
     os.utime(inbox / "s/deep/Data0001.dat", ns=(newest, newest))
     assert scan(inbox)["s.mrxs"].snapshot.mtime_ns == newest
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_slide_whose_folder_or_file_is_a_link_is_refused(inbox: Path, tmp_path: Path, inside: bool) -> None:
+    elsewhere = (inbox if inside else tmp_path) / "elsewhere"
+    write(elsewhere / "s/Slidedat.ini")
+    write(elsewhere / "a.jpg")
+    dicom(elsewhere / "2.dcm", "1.2.3.4.5")
+    write(inbox / "b.mrxs")
+    (inbox / "b").symlink_to(elsewhere / "s")
+    write(inbox / "v.vms", b"ImageFile=v.jpg\n")
+    (inbox / "v.jpg").symlink_to(elsewhere / "a.jpg")
+    dicom(inbox / "case/1.dcm", "1.2.3.4.5")
+    (inbox / "case/2.dcm").symlink_to(elsewhere / "2.dcm")
+    found = scan(inbox)
+    for name, part in (("b.mrxs", "/b,"), ("v.vms", "/v.jpg,"), ("case", "/2.dcm,")):
+        assert isinstance(found[name].problem, NotARegularFile)
+        assert part in str(found[name].problem)
+    assert "b" not in found
+    with pytest.raises(NotARegularFile, match=r"/b,"):
+        fingerprint(inbox / "b.mrxs")
 
 
 def test_mrxs_with_a_link_among_its_files_is_refused(inbox: Path, tmp_path: Path) -> None:

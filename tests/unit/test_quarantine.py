@@ -310,6 +310,13 @@ def test_links_and_pipes_are_not_moved(moving, inbox, tmp_path, kind: str) -> No
     assert placed.note.is_file()
 
 
+def test_a_slide_with_a_link_among_its_parts_is_not_taken_apart(moving, inbox, tmp_path) -> None:
+    slide = mrxs(inbox)
+    (inbox / "s/deep/Data0001.dat").symlink_to(write(tmp_path / "elsewhere"))
+    assert put(moving, slide, inbox).moved is None
+    assert files(inbox) == ["s.mrxs", "s/Slidedat.ini", "s/deep/Data0000.dat", "s/deep/Data0001.dat"]
+
+
 def test_release_leaves_a_moved_original(moving, inbox) -> None:
     slide = write(inbox / "a.svs")
     put(moving, slide, inbox)

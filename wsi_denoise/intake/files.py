@@ -28,12 +28,11 @@ from wsi_denoise.intake.headers import image_format, is_own_output, shown
 from wsi_denoise.intake.parts import (
     NOTHING,
     Snapshot,
-    below,
-    companion_folders,
     companions,
     series_of,
     slide_files,
     snapshot,
+    strange_part,
 )
 
 SUFFIXES = (
@@ -221,11 +220,8 @@ class _Folder:
         return self._problem(path, status, NotARegularFile(f"{shown(path)} is a link {where}"))
 
     def _slide(self, path: Path) -> Candidate:
-        problem = None
-        for folder in companion_folders(path):
-            strange = next((inner for inner in below(folder) if not _is_plain(inner)), None)
-            if strange is not None:
-                problem = NotARegularFile(f"{shown(strange.path)}, a part of the slide")
+        strange = strange_part(path)
+        problem = None if strange is None else NotARegularFile(f"{shown(strange)}, a part of the slide")
         return Candidate(path, path.relative_to(self._inbox), Kind.SLIDE, snapshot(slide_files(path)), problem)
 
     def _series(self, files: Sequence[Path]) -> Iterator[Candidate]:
@@ -250,7 +246,7 @@ class _Folder:
 
     def _one_series(self, path: Path) -> Candidate:
         try:
-            return Candidate(path, path.relative_to(self._inbox), Kind.SLIDE, snapshot(slide_files(path)))
+            return self._slide(path)
         except (SlideVanished, SourceUnavailable) as error:
             return self._unreadable(path, error)
 
@@ -279,10 +275,6 @@ def _what(mode: int) -> str:
 
 def _is_called_after(stem: str, name: str) -> bool:
     return name.startswith(stem) and name.lower().endswith((".jpg", ".jpeg"))
-
-
-def _is_plain(entry: os.DirEntry[str]) -> bool:
-    return entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
 
 
 @lru_cache(maxsize=65536)

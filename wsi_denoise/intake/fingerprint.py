@@ -15,7 +15,7 @@ from pathlib import Path
 
 from wsi_denoise.errors import NoPermission, NotARegularFile, SlideChanged, SlideVanished, SourceUnavailable
 from wsi_denoise.intake.headers import open_regular, shown
-from wsi_denoise.intake.parts import Snapshot, slide_files, snapshot
+from wsi_denoise.intake.parts import Snapshot, slide_files, snapshot, strange_part
 
 CHUNK = 8 << 20
 """Bytes read at a time."""
@@ -52,6 +52,9 @@ def fingerprint(path: Path, *, expected: Snapshot | None = None, keep_going: Cal
         When `keep_going` returned False.
     """
     files = slide_files(path)
+    strange = strange_part(path)
+    if strange is not None:
+        raise NotARegularFile(f"{shown(strange)}, a part of the slide")
     before = snapshot(files)
     if expected is not None and before != expected:
         raise SlideChanged(shown(path))

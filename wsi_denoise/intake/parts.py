@@ -128,6 +128,41 @@ def companion_folders(path: Path) -> list[Path]:
     return [path] if path.suffix.lower() == ".zarr" and path.is_dir() else []
 
 
+def strange_part(path: Path) -> Path | None:
+    """Return a part of a slide that is a link or no regular file, or None.
+
+    What is behind a link is neither in the snapshot nor in the fingerprint, so that its changes would go unnoticed.
+
+    Raises
+    ------
+    SlideVanished, SourceUnavailable
+        As :func:`slide_files`.
+    """
+    try:
+        return next(_strange_parts(path), None)
+    except FileNotFoundError as error:
+        raise SlideVanished(shown(path)) from error
+    except OSError as error:
+        raise SourceUnavailable(f"{shown(path)} ({error.strerror})") from error
+
+
+def _strange_parts(path: Path) -> Iterator[Path]:
+    suffix = path.suffix.lower()
+    if suffix == ".mrxs" and path.with_suffix("").is_symlink():
+        yield path.with_suffix("")
+    for folder in companion_folders(path):
+        for entry in below(folder):
+            if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
+                yield Path(entry.path)
+    if suffix in {".vms", ".vmu"}:
+        yield from (part for part in companions(path) if part.is_symlink())
+    elif suffix != ".zarr" and path.is_dir():
+        with os.scandir(path) as listing:
+            yield from (
+                path / each.name for each in listing if each.is_symlink() and each.name.lower().endswith(".dcm")
+            )
+
+
 def companions(path: Path) -> list[Path]:
     """Return the files that belong to a key file, apart from itself; those that have not arrived are left out."""
     suffix = path.suffix.lower()

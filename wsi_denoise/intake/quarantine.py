@@ -19,7 +19,7 @@ from pathlib import Path
 
 from wsi_denoise.errors import OutputExists, OutputUnwritable, SlideChanged, SourceError, WsiDenoiseError
 from wsi_denoise.intake.headers import open_regular, shown
-from wsi_denoise.intake.parts import Snapshot, companion_folders, has_parts, slide_files, snapshot
+from wsi_denoise.intake.parts import Snapshot, companion_folders, has_parts, slide_files, snapshot, strange_part
 
 NOTICE = "wsi-denoise is for research use only; derived images are not for diagnosis."
 
@@ -223,6 +223,8 @@ def _pairs(slide: Path, target: Path) -> Iterator[tuple[Path, Path]]:
     """Yield (source, goal) per file; the key file last, so that an interrupted move can be finished."""
     if slide.is_symlink() or not (slide.is_file() or slide.is_dir()):
         return  # a link, a pipe or a device is not moved: there is no slide in it
+    if strange_part(slide) is not None:
+        return  # nor is a slide of which a link would be left behind
     for file in sorted(slide_files(slide), key=lambda file: file == slide):
         if slide.is_dir():
             yield file, target / file.relative_to(slide)

@@ -1,4 +1,4 @@
-"""Slides through OpenSlide: SVS, NDPI, MRXS, SCN, BIF, VMS, Philips, DICOM, and whatever else it opens.
+"""Slides through OpenSlide: SVS, NDPI, MRXS, SCN, BIF, VMS, Philips, CZI, DICOM, and whatever else it opens.
 
 tiatoolbox reads these through OpenSlide as well; it is bypassed here because it lays transparent areas on white, takes
 some pyramidal TIFFs for a picture held in memory whole, fails on DICOM without a Manufacturer, and costs seconds and a
