@@ -205,6 +205,10 @@ def test_compositing_stays_between_both_colours(colour, alpha, behind):
         ((20000, 25000), "CENTIMETER", (0.5, 0.4)),
         ((50800, 50800), "INCH", (0.5, 0.5)),
         ((96, 96), "INCH", None),
+        ((600, 600), "INCH", None),
+        ((1200, 1200), "INCH", None),
+        ((472.4, 472.4), "CENTIMETER", None),
+        ((2500, 2500), "CENTIMETER", (4, 4)),
         ((1, 1), "NONE", None),
         ((4e9, 4e9), "CENTIMETER", None),
     ],
@@ -214,6 +218,19 @@ def test_resolution_tags_are_believed_where_a_microscope_can_have_them(tmp_path,
     with open_slide(path) as slide:
         assert slide.info.mpp == (None if expected is None else pytest.approx(expected))
         assert bool(slide.info.notes) == (expected is None)
+
+
+def test_a_printers_resolution_is_not_believed_in_strips_either_but_a_coarse_ome_tiff_is(tmp_path):
+    printed = {"resolution": (1200, 1200), "resolutionunit": "INCH", "metadata": None}
+    with open_slide(write(tmp_path / "a.tif", image(100, 80), **printed)) as slide:
+        assert (slide.info.reader, slide.info.mpp) == ("tifffile", None)
+        assert any("21.17" in note for note in slide.info.notes)
+    ome = (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><Image>'
+        '<Pixels PhysicalSizeX="20" PhysicalSizeY="20"/></Image></OME>'
+    )
+    with open_slide(write(tmp_path / "b.ome.tif", image(100, 80), description=ome, **printed, **TILED)) as slide:
+        assert slide.info.mpp == (20, 20)
 
 
 def test_no_resolution_is_said_and_none_is_invented(tmp_path):

@@ -10,6 +10,9 @@ from datetime import UTC, datetime
 #: Beyond these, a resolution is a leftover of some export and not a microscope's. 28.97 um/px, the overview level of a
 #: DICOM series, is true; 264.58 um/px is 96 dpi.
 MPP_RANGE = (0.01, 50.0)
+#: Coarsest resolution that is believed where nothing but a TIFF's resolution tags, in inch or centimetre, states it. No
+#: slide is scanned so; 1200 dpi, which a program may have meant for a printer, would be 21.2 um/px.
+COARSEST_TAGS = 5.0
 
 #: Names under which OpenSlide's readers give the few properties that are kept.
 MODEL_KEYS = (
@@ -51,15 +54,24 @@ _UNITS = {
 }  # fmt: skip
 
 
-def believed_mpp(x: float | None, y: float | None) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
+def believed_mpp(
+    x: float | None, y: float | None, *, tags: bool = False
+) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
     """Return (x, y) micrometres per pixel, or None with a note that says why the file is not believed.
 
     A resolution stated for one direction only is taken for both.
+
+    Parameters
+    ----------
+    x, y : float or None
+        As the file states them.
+    tags : bool
+        Whether they come from the resolution tags of a generic TIFF, which serve printers as well.
     """
     x, y = (x if x is not None else y), (y if y is not None else x)
     if x is None or y is None:
         return None, ("the file states no resolution",)
-    low, high = MPP_RANGE
+    low, high = MPP_RANGE[0], COARSEST_TAGS if tags else MPP_RANGE[1]
     if not (low <= x <= high and low <= y <= high):
         return None, (f"the resolution tag says {x:.4g} x {y:.4g} um/px, not believed",)
     return (x, y), ()

@@ -18,6 +18,8 @@ from wsi_denoise.slide import metadata
 from wsi_denoise.slide.base import DecodeFailure, Pixels, Slide, SlideInfo, check_unchanged, composite, stat_source
 
 TILE_KEYS = ("openslide.level[0].tile-width", "openslide.level[0].tile-height")
+GENERIC = "generic-tiff"
+"""Vendor in OpenSlide's words of a TIFF that no scanner's own format is."""
 OPENSLIDE_KEYS = (
     "openslide.vendor",
     "openslide.mpp-x",
@@ -60,10 +62,12 @@ def info_from(handle: Any, path: Path) -> SlideInfo:
         profile = openslide.lowlevel.read_icc_profile(handle._osr)  # noqa: SLF001 - the public way re-encodes it
     except openslide.OpenSlideError as error:
         raise DecodeFailure(str(error)) from error
-    mpp, notes = metadata.believed_mpp(
-        metadata.number(properties.get("openslide.mpp-x")), metadata.number(properties.get("openslide.mpp-y"))
-    )
     vendor = properties.get("openslide.vendor")
+    mpp, notes = metadata.believed_mpp(
+        metadata.number(properties.get("openslide.mpp-x")),
+        metadata.number(properties.get("openslide.mpp-y")),
+        tags=vendor == GENERIC,
+    )
     tile = tuple(int(metadata.number(properties.get(name)) or 0) for name in TILE_KEYS)
     return SlideInfo(
         path=path,

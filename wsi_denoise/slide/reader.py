@@ -40,8 +40,7 @@ DECODER_TOLERANCE = 1.0
 #: Brightest channel below which the typical pixel is that of a dark background.
 DARK = 50
 #: Vendors in OpenSlide's words whose levels are plain TIFF images in plain coordinates.
-_PLAIN_VENDORS = {"aperio", "generic-tiff"}
-_GENERIC = "generic-tiff"
+_PLAIN_VENDORS = {"aperio", openslide_reader.GENERIC}
 #: Files of a DICOM series that are asked for the reason why none of them opens.
 _MOST_REFUSALS = 16
 
@@ -187,7 +186,7 @@ def _open_tiff(path: Path, max_megapixels: float) -> Slide:
     except DecodeFailure as failure:
         raise UnsupportedSlide(failure.reason) from failure
     info = replace(info, compression=facts.main.codec, icc_profile=info.icc_profile or facts.main.icc_profile)
-    notes = tiff_kind.check_first(facts) if vendor == _GENERIC else ()
+    notes = tiff_kind.check_first(facts) if vendor == openslide_reader.GENERIC else ()
     _check_size(info, max_megapixels)
     slow = openslide_reader.OpenSlideSlide(handle, info, path)
     levels = tiff_reader.levels_as(facts, info.levels) if vendor in _PLAIN_VENDORS else None

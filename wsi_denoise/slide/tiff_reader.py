@@ -95,15 +95,15 @@ def info_from(facts: TiffFacts, path: Path, levels: list[Directory]) -> SlideInf
     main = facts.main
     description = main.text(tiff_check.DESCRIPTION)
     mpp: tuple[float | None, float | None] = main.mpp or (None, None)
-    objective, date = None, None
+    objective, date, tags = None, None, True
     if is_ome(main):
         ome = metadata.ome_facts(description)
         x, y = ome["mpp_x"], ome["mpp_y"]
         if isinstance(x, float) or isinstance(y, float):
-            mpp = (x if isinstance(x, float) else None, y if isinstance(y, float) else None)
+            mpp, tags = (x if isinstance(x, float) else None, y if isinstance(y, float) else None), False
         objective = metadata.number(ome["objective"])
         date = str(ome["date"]) if ome["date"] else None
-    believed, notes = metadata.believed_mpp(*mpp)
+    believed, notes = metadata.believed_mpp(*mpp, tags=tags)
     width, height = main.size
     return SlideInfo(
         path=path,
