@@ -179,8 +179,13 @@ def test_an_image_under_another_name_is_said_to_be_one(inbox: Path, head: bytes,
 
 
 def test_a_slide_of_a_format_that_nothing_here_reads_is_refused_and_not_ignored(inbox: Path) -> None:
-    write(inbox / "a.czi")
-    assert isinstance(scan(inbox)["a.czi"].problem, UnsupportedSlide)
+    write(inbox / "a.lif")
+    assert isinstance(scan(inbox)["a.lif"].problem, UnsupportedSlide)
+
+
+def test_whether_a_czi_can_be_read_is_for_the_reader_to_say(inbox: Path) -> None:
+    write(inbox / "a.czi", b"ZISRAWFILE" + bytes(600))
+    assert scan(inbox)["a.czi"].problem is None
 
 
 def test_a_dicom_directory_file_is_no_slide(inbox: Path) -> None:

@@ -37,12 +37,11 @@ from wsi_denoise.intake.parts import (
 
 SUFFIXES = (
     *(".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm", ".qptiff"),
-    *(".jp2", ".j2k", ".png", ".jpg", ".jpeg", ".zarr"),
+    *(".czi", ".jp2", ".j2k", ".png", ".jpg", ".jpeg", ".zarr"),
 )
 """Suffixes of files (and, for ``.zarr``, folders) that could be slides; everything else is "other"."""
 
 UNSUPPORTED = {
-    ".czi": "Zeiss CZI",
     ".i2syntax": "Philips iSyntax",
     ".isyntax": "Philips iSyntax",
     ".kfb": "KFBIO",

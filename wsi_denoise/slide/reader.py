@@ -23,6 +23,7 @@ from wsi_denoise.errors import (
     SlideError,
     SourceError,
     TooLarge,
+    TruncatedSlide,
     UnsupportedSlide,
     WsiDenoiseError,
 )
@@ -41,6 +42,9 @@ DECODER_TOLERANCE = 1.0
 DARK = 50
 #: Vendors in OpenSlide's words whose levels are plain TIFF images in plain coordinates.
 _PLAIN_VENDORS = {"aperio", openslide_reader.GENERIC}
+#: OpenSlide's words for a file that ends early. A CZI's head says where its tables are, at its end: there is nothing
+#: yet, or only reserved space.
+_CUT_OFF = ("Short read", "No magic string", "Couldn't parse metadata XML")
 #: Files of a DICOM series that are asked for the reason why none of them opens.
 _MOST_REFUSALS = 16
 
@@ -275,7 +279,7 @@ def _open_other(path: Path, head: bytes, max_megapixels: float) -> Slide:
     try:
         handle = openslide_reader.open_handle(path)
     except DecodeFailure as failure:
-        raise (IncompleteSlide if suffix in parts_check.KEY_SUFFIXES else UnsupportedSlide)(failure.reason) from failure
+        raise _refusal(suffix, failure.reason) from failure
     if handle is None:
         if not any(head):
             raise NotASlide("it starts with zeros: it was not copied, or not to its end")
@@ -286,6 +290,15 @@ def _open_other(path: Path, head: bytes, max_megapixels: float) -> Slide:
         raise UnsupportedSlide(failure.reason) from failure
     _check_size(info, max_megapixels)
     return _with_background(openslide_reader.OpenSlideSlide(handle, info, path))
+
+
+def _refusal(suffix: str, reason: str) -> SlideError:
+    """Return the error for a file whose format OpenSlide knows and that it does not open."""
+    if suffix in parts_check.KEY_SUFFIXES:
+        return IncompleteSlide(reason)
+    if any(words in reason for words in _CUT_OFF):
+        return TruncatedSlide(reason)
+    return UnsupportedSlide(reason)
 
 
 def _is_huge_ndpi(path: Path, head: bytes, size: int) -> bool:
