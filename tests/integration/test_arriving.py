@@ -163,6 +163,41 @@ def test_a_dicom_series_whose_label_comes_first_is_one_job(lab: Lab, shared: Pat
     assert lab.states() == [("case", "queued", None)]
 
 
+def test_a_dicom_series_whose_small_levels_come_first_is_one_job(lab: Lab, shared: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    (lab.inbox / "case").mkdir()
+    original = None
+    for file in (shared / "data/slides/derived/CMU-1-Small-Region.dicom").iterdir():
+        data = pydicom.dcmread(file)
+        if data.ImageType[2] == "VOLUME" and data.TotalPixelMatrixColumns == 2220:
+            original = file
+        elif data.ImageType[2] == "VOLUME" and data.TotalPixelMatrixColumns == 139:  # the others do not decode
+            data.ImageType = [
+                "DERIVED",
+                "PRIMARY",
+                "VOLUME",
+                "RESAMPLED",
+            ]  # as scanners say of such; this writer did not
+            data.save_as(lab.inbox / "case" / file.name)
+    assert original is not None
+    assert lab.files()
+    lab.still(GRACE - 10)
+    assert opened(lab.inbox / "case") is None
+    assert lab.states() == [("case", "settling", None)]
+    shutil.copy(original, lab.inbox / "case")
+    lab.look(5)
+    lab.look(SETTLE)
+    assert lab.states() == [("case", "queued", None)]
+
+
+def test_a_reduced_copy_of_which_nothing_more_comes_is_taken_after_its_grace(lab: Lab, shared: Path) -> None:
+    shutil.copytree(shared / "data/slides/camelyon-jpeg.dicom", lab.inbox / "case")
+    lab.still(GRACE)
+    assert lab.states() == [("case", "settling", None)]
+    lab.look(5)
+    assert lab.states() == [("case", "queued", None)]
+
+
 def test_a_label_alone_is_said_to_be_incomplete(lab: Lab, shared: Path) -> None:
     pydicom = pytest.importorskip("pydicom")
     for file in (shared / "data/slides/derived/CMU-1-Small-Region.dicom").iterdir():

@@ -15,6 +15,7 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID
 
@@ -22,8 +23,8 @@ from wsi_denoise.errors import NotARegularFile, NotASlide, SlideVanished, Source
 from wsi_denoise.intake import files
 from wsi_denoise.intake.files import SUFFIXES, Candidate, Kind, slides_under
 from wsi_denoise.intake.fingerprint import fingerprint
-from wsi_denoise.intake.headers import dicom_series, image_format, is_own_output, shown
-from wsi_denoise.intake.parts import Snapshot, companions, slide_files, snapshot
+from wsi_denoise.intake.headers import DicomHeader, dicom_header, dicom_series, image_format, is_own_output, shown
+from wsi_denoise.intake.parts import Snapshot, companions, lacks_original, slide_files, snapshot
 
 TIFF = b"II*\0\x08\0\0\0\0\0\0\0\0\0"
 
@@ -476,6 +477,27 @@ def test_other_slides_beside_a_dicom_series_are_slides(inbox: Path) -> None:
 @pytest.mark.parametrize("nested", [False, True])
 def test_the_series_of_a_file_is_its_own_and_not_one_it_refers_to(tmp_path: Path, nested: bool, syntax: str) -> None:
     assert dicom_series(dicom(tmp_path / "a.dcm", "1.2.3.45", nested=nested, syntax=syntax)) == "1.2.3.45"
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2"])
+def test_whether_a_series_lacks_its_full_resolution_is_read_from_its_files(tmp_path: Path, syntax: str) -> None:
+    def add(name: str, *words: str) -> bool:
+        path = dicom(tmp_path / "case" / name, "1.5", nested=True, syntax=syntax)
+        if words:
+            data = dcmread(path)
+            data.ImageType = list(words)
+            data.save_as(path)
+            assert dicom_header(path) == DicomHeader("1.5", words)
+        return lacks_original(tmp_path / "case")
+
+    assert not add("0.dcm")
+    assert not add("1.dcm", "ORIGINAL", "PRIMARY", "LABEL", "NONE")
+    assert add("2.dcm", "DERIVED", "PRIMARY", "VOLUME", "RESAMPLED")
+    assert lacks_original(tmp_path / "case/2.dcm")
+    assert not add("3.dcm", "DERIVED", "PRIMARY", "VOLUME")
+    (tmp_path / "case/3.dcm").unlink()
+    assert not add("4.dcm", "ORIGINAL", "PRIMARY", "VOLUME", "NONE")
+    assert not lacks_original(write(tmp_path / "a.svs"))
 
 
 def test_a_zarr_folder_is_one_slide(inbox: Path) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import stat
 import struct
+from contextlib import suppress
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
@@ -26,7 +28,7 @@ _EXPLICIT_WITH_LONG_LENGTH = frozenset(
 )
 _UNDEFINED = 0xFFFFFFFF
 _ENDS = frozenset(((0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)))  # of an item, of a sequence
-_TRANSFER_SYNTAX, _SERIES = (0x0002, 0x0010), (0x0020, 0x000E)
+_TRANSFER_SYNTAX, _IMAGE_TYPE, _SERIES = (0x0002, 0x0010), (0x0008, 0x0008), (0x0020, 0x000E)
 
 
 def open_regular(path: Path) -> FileIO:
@@ -120,23 +122,47 @@ def _read_at(file: FileIO, where: int, length: int) -> bytes:
     return os.pread(file.fileno(), length, where)
 
 
+@dataclass(frozen=True, slots=True)
+class DicomHeader:
+    """What a DICOM file says of itself, as far as it can be read (yet).
+
+    Parameters
+    ----------
+    series : str or None
+        SeriesInstanceUID.
+    image_type : tuple of str
+        The values of ImageType: ``("ORIGINAL", "PRIMARY", "VOLUME", "NONE")``.
+    """
+
+    series: str | None = None
+    image_type: tuple[str, ...] = ()
+
+
 def dicom_series(path: Path) -> str | None:
-    """Return the SeriesInstanceUID of a DICOM file, or None when its header does not hold one (yet).
+    """Return the SeriesInstanceUID of a DICOM file, or None when its header does not hold one (yet)."""
+    return dicom_header(path).series
+
+
+def dicom_header(path: Path) -> DicomHeader:
+    """Return series and image type of a DICOM file.
 
     Understands little-endian files with explicit or implicit value representation, which is what whole-slide
     images are; sequences before the UID are stepped over, so that a referenced series is not taken for this one.
     """
     with open_regular(path) as file:
         data = file.read(_DICOM_HEADER)
-    if data[128:132] != b"DICM":
-        return None
-    try:
-        return _series(data).rstrip(b"\0 ").decode("ascii") or None
-    except (struct.error, UnicodeDecodeError):
-        return None
+    found: dict[tuple[int, ...], bytes] = {}
+    if data[128:132] == b"DICM":
+        with suppress(struct.error):
+            _read_values(data, found)
+    texts = {tag: value.rstrip(b"\0 ").decode("ascii", "replace") for tag, value in found.items()}
+    series, image_type = texts.get(_SERIES, ""), texts.get(_IMAGE_TYPE, "")
+    types = tuple(word.strip() for word in image_type.split("\\")) if image_type else ()
+    return DicomHeader(series if series and series.isascii() else None, types)
 
 
-def _series(data: bytes) -> bytes:
+def _read_values(data: bytes, found: dict[tuple[int, ...], bytes]) -> None:
+    """Add the values of the elements that are wanted, up to the series."""
     position, depth, explicit = 132, 0, True
     syntax = b""
     while position + 8 <= len(data):
@@ -153,12 +179,11 @@ def _series(data: bytes) -> bytes:
             value = data[position : position + length]
             if tag == _TRANSFER_SYNTAX:
                 syntax = value.rstrip(b"\0 ")
-            elif tag == _SERIES and depth == 0 and len(value) == length:
-                return value
-            elif depth == 0 and tag > _SERIES and tag[0] != 0xFFFE:
+            elif tag in {_IMAGE_TYPE, _SERIES} and depth == 0 and len(value) == length:
+                found[tag] = value
+            if depth == 0 and tag >= _SERIES and tag[0] != 0xFFFE:
                 break
             position += length
-    return b""
 
 
 def _element(data: bytes, position: int, *, explicit: bool) -> tuple[int, int]:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from wsi_denoise.errors import SlideVanished, SourceUnavailable
-from wsi_denoise.intake.headers import dicom_series, open_regular, shown
+from wsi_denoise.errors import SlideVanished, SourceError, SourceUnavailable
+from wsi_denoise.intake.headers import DicomHeader, dicom_header, open_regular, shown
 
 _KEY_FILE_LIMIT = 1 << 20
 _KEYS = ("imagefile", "mapfile", "optimisationfile", "macroimage")
@@ -214,13 +214,33 @@ def _same_series(path: Path) -> list[Path]:
     return same
 
 
+def lacks_original(path: Path) -> bool:
+    """Tell whether a slide is a DICOM series of which only reduced copies are there, by its files' own words.
+
+    A copy brings the instances one after another, and every one of them opens as a slide. ImageType says of a level
+    whether it was made by resampling; where a writer does not say so, nothing can be told.
+    """
+    if path.suffix.lower() == ".zarr" or not (path.is_dir() or path.suffix.lower() == ".dcm"):
+        return False
+    try:
+        types = [_header(file).image_type for file in slide_files(path)]
+    except (OSError, SourceError):
+        return False
+    volumes = [words for words in types if words[2:3] == ("VOLUME",)]
+    return bool(volumes) and all(words[3:4] == ("RESAMPLED",) for words in volumes)
+
+
 def series_of(path: Path) -> str | None:
     """Return the series that a DICOM file belongs to, or None; its header is read once for each content."""
+    return _header(path).series
+
+
+def _header(path: Path) -> DicomHeader:
     status = path.lstat()
-    return _cached_series(str(path), status.st_size, status.st_mtime_ns)
+    return _cached_header(str(path), status.st_size, status.st_mtime_ns)
 
 
 # A file is opened once per content, not once per scan: on a share each opening is a round trip.
 @lru_cache(maxsize=65536)
-def _cached_series(path: str, _size: int, _mtime_ns: int) -> str | None:
-    return dicom_series(Path(path))
+def _cached_header(path: str, _size: int, _mtime_ns: int) -> DicomHeader:
+    return dicom_header(Path(path))

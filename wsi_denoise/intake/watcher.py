@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -35,7 +35,7 @@ from wsi_denoise.intake.fingerprint import Stopped, fingerprint
 from wsi_denoise.intake.headers import shown
 from wsi_denoise.intake.hints import Hints
 from wsi_denoise.intake.orphans import Orphans
-from wsi_denoise.intake.parts import slide_files, snapshot
+from wsi_denoise.intake.parts import lacks_original, slide_files, snapshot
 from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.intake.report import Report, Waiting
 from wsi_denoise.intake.scan import Scan, Scanner, device, is_as_seen, is_gone, unreadable_file
@@ -196,15 +196,21 @@ class Watcher:
         _log.info("job %d: seen %s", job.id, shown(candidate.relative))
 
     def _watch(self, path: str, candidate: Candidate, job_id: int, now: float) -> None:
-        settling = Settling.first(self._rules, candidate.snapshot, now)
+        settling = Settling.first(self._rules_for(candidate), candidate.snapshot, now)
         self._watches[path] = _Watch(candidate, job_id, settling, device(candidate.path.parent))
+
+    def _rules_for(self, candidate: Candidate) -> Rules:
+        """Return how long a slide has to stand still: one of which the full resolution is missing, for its grace."""
+        if candidate.problem is None and lacks_original(candidate.path):
+            return replace(self._rules, settle_seconds=max(self._rules.settle_seconds, self._rules.grace_seconds))
+        return self._rules
 
     def _settle(self, path: str, candidate: Candidate, known: KnownFile, now: float) -> None:
         watch = self._watches.get(path)
         if watch is None or watch.job_id != known.job_id:
             self._watch(path, candidate, known.job_id, now)
         else:
-            watch.settling = watch.settling.look(candidate.snapshot, now)
+            watch.settling = replace(watch.settling, rules=self._rules_for(candidate)).look(candidate.snapshot, now)
             watch.candidate = candidate
         if (known.size_bytes, known.mtime_ns) != (candidate.snapshot.size_bytes, candidate.snapshot.mtime_ns):
             with self._unless_over(path):
@@ -302,7 +308,7 @@ class Watcher:
             except Stopped:
                 report.unfinished = True
             except (SlideChanged, SlideVanished):
-                watch.settling = Settling.first(self._rules, watch.candidate.snapshot, now)
+                watch.settling = Settling.first(watch.settling.rules, watch.candidate.snapshot, now)
             except (SlideError, SourceError) as error:
                 watch.settling = watch.settling.probe(error, now)
             if path not in self._watches:
@@ -395,7 +401,7 @@ class Watcher:
         candidate = watch.candidate
         if not is_as_seen(candidate):
             # What was found at fault is there no more; the next scan sees what is.
-            watch.settling = Settling.first(self._rules, candidate.snapshot, now)
+            watch.settling = Settling.first(watch.settling.rules, candidate.snapshot, now)
             report.waiting.append(Waiting(watch.job_id, candidate.path, watch.settling.decide()))
             return
         if not isinstance(error, SlideError):
