@@ -317,6 +317,12 @@ def test_a_slide_with_a_link_among_its_parts_is_not_taken_apart(moving, inbox, t
     assert files(inbox) == ["s.mrxs", "s/Slidedat.ini", "s/deep/Data0000.dat", "s/deep/Data0001.dat"]
 
 
+def test_an_olympus_slide_is_not_parted_from_its_folder(moving, inbox) -> None:
+    write(inbox / "_a_/stack1/frame_t.ets")
+    assert put(moving, write(inbox / "a.vsi"), inbox).moved is None
+    assert files(inbox) == ["_a_/stack1/frame_t.ets", "a.vsi"]
+
+
 def test_release_leaves_a_moved_original(moving, inbox) -> None:
     slide = write(inbox / "a.svs")
     put(moving, slide, inbox)

@@ -24,6 +24,9 @@ from wsi_denoise.intake.parts import Snapshot, companion_folders, has_parts, sli
 NOTICE = "wsi-denoise is for research use only; derived images are not for diagnosis."
 
 _LONGEST_NAME = 255  # bytes, of the file systems in use
+_PARTS_UNKNOWN = {".vsi"}
+"""Suffixes of slides with files beside them that nothing here knows: such a one cannot be moved whole."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -223,8 +226,8 @@ def _pairs(slide: Path, target: Path) -> Iterator[tuple[Path, Path]]:
     """Yield (source, goal) per file; the key file last, so that an interrupted move can be finished."""
     if slide.is_symlink() or not (slide.is_file() or slide.is_dir()):
         return  # a link, a pipe or a device is not moved: there is no slide in it
-    if strange_part(slide) is not None:
-        return  # nor is a slide of which a link would be left behind
+    if slide.suffix.lower() in _PARTS_UNKNOWN or strange_part(slide) is not None:
+        return  # nor is a slide of which something would be left behind
     for file in sorted(slide_files(slide), key=lambda file: file == slide):
         if slide.is_dir():
             yield file, target / file.relative_to(slide)
