@@ -215,7 +215,16 @@ class Daemon:
             _log.warning("intake: %s", trouble)
 
     def _work(self, runner: Runner, cluster: Cluster, daemon_id: int, stop: threading.Event, pauses: Pauses) -> None:
+        """Work off the queue.
+
+        Raises
+        ------
+        SchedulerUnreachable
+            When the cluster is lost, with or without a job.
+        """
         while not stop.is_set():
+            if cluster.is_closed():
+                raise SchedulerUnreachable("it was away for too long, and is connected to anew")
             try:
                 if pauses.look():
                     stop.wait(IDLE_SECONDS)
@@ -264,14 +273,15 @@ def probe(cluster: Cluster, path: Path, settings: Settings) -> WsiDenoiseError |
             trouble: WsiDenoiseError | None = future.result(timeout=settings.limits.open_seconds)
         except KilledWorker:
             continue
-        except CancelledError:
-            # A scheduler that went away: the slide is not to blame, and is probed again.
-            return SchedulerUnreachable("it dropped the probe")
         except TimeoutError:
             # The worker that hangs on it would be missing for ever, and with it the place for a block.
             if waiting.end_task(cluster, future):
                 return OpeningTooSlow(f"{settings.limits.open_seconds:g} s")
             return NoWorkers(f"none was free to open it within {settings.limits.open_seconds:g} s")
+        except (CancelledError, OSError, AttributeError) as error:
+            # A scheduler that went away: the slide is not to blame, and is probed again.
+            _log.debug("probe: %r", error)
+            return SchedulerUnreachable("it dropped the probe")
         finally:
             cluster.drop([future])
         return trouble

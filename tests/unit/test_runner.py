@@ -373,7 +373,8 @@ def test_a_record_that_is_not_as_it_was_does_not_end_the_daemon(settings, store,
     loaded = SimpleNamespace(settings=settings)
     daemon = Daemon(loaded, store, say=print)
     never = SimpleNamespace(look=lambda: False)
-    daemon._work(SimpleNamespace(run=run), None, store.register_daemon(), stop, never)
+    cluster = SimpleNamespace(is_closed=lambda: False)
+    daemon._work(SimpleNamespace(run=run), cluster, store.register_daemon(), stop, never)
     assert stop.is_set()
 
 

@@ -16,6 +16,7 @@ import dask
 from dask.system import CPU_COUNT
 from dask.utils import key_split
 from distributed import Client, LocalCluster, WorkerPlugin
+from distributed.client import ClosedClientError
 from distributed.comm import CommClosedError
 from distributed.scheduler import DEFAULT_EXTENSIONS
 from tornado.ioloop import PeriodicCallback
@@ -31,6 +32,12 @@ MOST_PROCESSES = 4
 
 ANSWER_SECONDS = 10.0
 """A scheduler that has not answered by then does not answer."""
+
+NO_ANSWER = (TimeoutError, OSError, CancelledError, RuntimeError, AttributeError)
+"""What Dask raises of a scheduler that gives no answer; the last one where it has closed the client."""
+
+CONNECT_SECONDS = 20.0
+"""A scheduler that is away for longer is given up: Dask closes the client, and who uses it connects anew."""
 
 CLOSE_SECONDS = 10.0
 
@@ -90,7 +97,7 @@ class Cluster:
             threads: dict[str, int] = self.client.sync(
                 self.client.scheduler.ncores, workers=None, callback_timeout=ANSWER_SECONDS
             )
-        except (TimeoutError, OSError, CancelledError):
+        except NO_ANSWER:
             return 1  # whether anybody is there is told elsewhere (waiting.py)
         return max(1, sum(threads.values()))
 
@@ -98,20 +105,35 @@ class Cluster:
         """Tell whether the scheduler answers and has a worker."""
         try:
             known = self.client.sync(self.client.scheduler.ncores, workers=None, callback_timeout=ANSWER_SECONDS)
-        except (TimeoutError, OSError, CancelledError, RuntimeError):
+        except NO_ANSWER:
             return False
         return bool(known)
+
+    def is_closed(self) -> bool:
+        """Tell whether Dask has given up a scheduler that went away: only a new client reaches it then."""
+        return self.client.status == "closed" or (self.home is not None and self.home.is_closed())
 
     def drop(self, futures: Iterable[Any]) -> None:
         """Say that nobody wants these results any more; does not wait for anybody."""
         dropped = list(futures)
-        if dropped:
+        if dropped and not self.is_closed():
             # Future.cancel() waits for the event loop, and that is what may be stuck.
             self.client.loop.add_callback(self.client.cancel, dropped, asynchronous=True)
 
     def call(self, function: Callable[..., Any], *args: Any, priority: int = 0) -> Any:
-        """Submit a call that is never served from a cache: files change under the same path."""
-        return self.client.submit(function, *args, pure=False, priority=priority)
+        """Submit a call that is never served from a cache: files change under the same path.
+
+        Raises
+        ------
+        SchedulerUnreachable
+            When the client is closed.
+        """
+        try:
+            return self.client.submit(function, *args, pure=False, priority=priority)
+        except (ClosedClientError, AttributeError) as error:
+            if isinstance(error, AttributeError) and not self.is_closed():
+                raise  # our own mistake
+            raise SchedulerUnreachable("it was away for too long, and is connected to anew") from error
 
 
 def shape(compute: ComputeSettings, cores: int | None = None) -> tuple[int, int]:
@@ -137,7 +159,7 @@ def connect(settings: Settings) -> Iterator[Cluster]:
             # A worker that dies takes down what it held at once: the suspects are then run alone (slide.py).
             "distributed.scheduler.allowed-failures": 0,
             "distributed.worker.daemon": False,
-            "distributed.comm.timeouts.connect": "20s",
+            "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS:g}s",
             # A LocalCluster drops a worker for ever that is not back this long after it died (15 s unless told): on a
             # busy machine starting one takes longer, and a cluster without workers waits without end.
             "distributed.deploy.lost-worker-timeout": "3650 days",
@@ -154,7 +176,7 @@ def connect(settings: Settings) -> Iterator[Cluster]:
     if address:
         _warn_if_open(address)
         try:
-            client = Client(address, timeout=20)
+            client = Client(address, timeout=CONNECT_SECONDS)
         except (OSError, TimeoutError, CommClosedError, ValueError) as error:
             raise SchedulerUnreachable(f"{address} ({error})") from error
         with client, ExitStack() as stack:

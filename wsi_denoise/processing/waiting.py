@@ -19,7 +19,7 @@ from typing import Any
 from distributed import KilledWorker
 
 from wsi_denoise.errors import NoWorkers, SchedulerUnreachable, WorkerLost
-from wsi_denoise.processing.cluster import ANSWER_SECONDS, Cluster
+from wsi_denoise.processing.cluster import ANSWER_SECONDS, NO_ANSWER, Cluster
 from wsi_denoise.settings import LimitSettings
 
 _log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def ask(cluster: Cluster) -> Seen:
         processing: dict[str, list[str]] = client.sync(
             client.scheduler.processing, workers=None, callback_timeout=ANSWER_SECONDS
         )
-    except (TimeoutError, OSError, CancelledError, RuntimeError) as error:
+    except NO_ANSWER as error:
         _log.debug("no answer from the scheduler: %s", error)
         return Seen(answered=False)
     placed = {str(task): address for address, tasks in processing.items() for task in tasks}
@@ -128,7 +128,7 @@ def ask(cluster: Cluster) -> Seen:
     silent = []
     try:
         stacks = client.sync(_stacks, client, sorted(known), callback_timeout=2 * ANSWER_SECONDS)
-    except (TimeoutError, OSError, CancelledError, RuntimeError):
+    except NO_ANSWER:
         stacks = dict.fromkeys(known)
     for address, stack in stacks.items():
         if stack is None:
@@ -302,7 +302,7 @@ def restart(cluster: Cluster, addresses: list[str]) -> None:
             stimulus_id=f"wsi-denoise-{time.time()}",
             callback_timeout=3 * ANSWER_SECONDS,
         )
-    except (TimeoutError, OSError, CancelledError, RuntimeError) as error:
+    except NO_ANSWER as error:
         _log.warning("ending workers: %s", error)
 
 
@@ -345,7 +345,7 @@ def result(future: Any, seconds: float = ANSWER_SECONDS) -> Any:
         if future.status == "error":
             raise
         raise StillOut from None
-    except OSError as error:
+    except (OSError, AttributeError) as error:  # the latter of a client that Dask has closed
         if future.status == "error":
             raise
         raise SchedulerUnreachable(str(error)) from error
