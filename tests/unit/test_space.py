@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from wsi_denoise import space
+from wsi_denoise import pauses, space
 from wsi_denoise.errors import DatabaseFull, DiskFull, OutputUnwritable
 from wsi_denoise.jobs import pruning
 from wsi_denoise.jobs.store import JobStore
@@ -271,6 +271,32 @@ def test_a_pause_does_not_outlast_its_daemon(tmp_path):
         store.pause(f"daemon:{there}:quiet", "why")
         assert lift_stale(store, datetime.now(UTC) + timedelta(hours=1)) == [f"daemon:{there}:quiet"]
         assert store.paused() == "why"
+    finally:
+        store.close()
+
+
+def test_a_pause_of_a_daemon_that_died_is_lifted_by_any_that_lives(tmp_path, monkeypatch):
+    clock = SimpleNamespace(wall=datetime.now(UTC) - timedelta(hours=1), steady=0.0)
+    monkeypatch.setattr(pauses.time, "monotonic", lambda: clock.steady)
+    store = JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite'}", clock=lambda: clock.wall)
+    store.upgrade()
+    try:
+        gone, slept, here = (store.register_daemon() for _ in range(3))
+        clock.wall = datetime.now(UTC)
+        there = store.register_daemon()
+        kept = {f"daemon:{here}", f"daemon:{there}:quiet", f"daemon:{slept}:quiet", "person:page"}
+        ours = Pauses(Settings(), store, here)
+        for origin in (*kept, f"daemon:{gone}", f"daemon:{gone}:quiet"):
+            store.pause(origin, "why")
+        clock.steady = 1.5 * pauses.OTHERS_SECONDS
+        assert not ours.look()
+        assert len(store.pauses()) == len(kept) + 2  # all may have slept, or the database been away
+        store.heartbeat(slept, None, 60)
+        assert not ours.look()
+        assert len(store.pauses()) == len(kept) + 2
+        clock.steady = 3.0 * pauses.OTHERS_SECONDS
+        assert not ours.look()
+        assert set(store.pauses()) == kept
     finally:
         store.close()
 
