@@ -53,6 +53,9 @@ STORE_THREADS = 3
 
 IDLE_SECONDS = 1.0
 AGAIN_SECONDS = 5.0
+LONGEST_SECONDS = 300.0
+"""Until the queue is taken up again after an error that nobody thought of; doubles each time, up to this."""
+
 END_SECONDS = 18.0
 """A shutdown that takes longer, because the database is locked, say, is cut short: supervisors wait for 20 or more."""
 
@@ -222,25 +225,32 @@ class Daemon:
         SchedulerUnreachable
             When the cluster is lost, with or without a job.
         """
+        wait, lost = AGAIN_SECONDS, False
         while not stop.is_set():
-            if cluster.is_closed():
-                raise SchedulerUnreachable("it was away for too long, and is connected to anew")
+            if lost or cluster.is_closed():
+                raise SchedulerUnreachable("the daemon lost its cluster")
             try:
                 if pauses.look():
                     stop.wait(IDLE_SECONDS)
                     continue
                 job = self._store.claim(daemon_id, self._settings.jobs.lease_seconds)
                 if job is None:
+                    wait = AGAIN_SECONDS
                     stop.wait(IDLE_SECONDS)
                     continue
                 self._changed(job)
                 ended = runner.run(job)
-                if ended.error_code in _CLUSTER_LOST and not cluster.is_there():
-                    raise SchedulerUnreachable("the daemon lost its cluster")
+                lost = ended.error_code in _CLUSTER_LOST and not cluster.is_there()
+                wait = AGAIN_SECONDS
             except (StoreError, TransitionRefused, NoSuchJob) as error:
                 # The record is not as this daemon thought it was, which is no reason to stop watching.
                 _log.warning("queue: %s", error)
                 stop.wait(5 * IDLE_SECONDS)
+            except Exception:  # noqa: BLE001 - logged with its traceback
+                # Whatever this was, other slides wait; a job that it left running is taken up when its lease ends.
+                _log.exception("queue")
+                stop.wait(wait)
+                wait = min(2 * wait, LONGEST_SECONDS)
 
     def _changed(self, job: Job) -> None:
         if self._said.get(job.id) is job.state:

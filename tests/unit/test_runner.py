@@ -430,3 +430,36 @@ def test_the_end_is_written_down_once_the_database_takes_it(settings, store, job
         other.close()
     assert (ended.state, ended.error_code) == (JobState.QUEUED, "worker_lost")
     assert "cannot be written down, and is tried again" in caplog.text
+
+
+def test_an_error_that_nobody_thought_of_does_not_end_the_daemon(settings, store, job, monkeypatch, caplog):
+    """It goes on with what is queued, after a while that grows."""
+    stop = threading.Event()
+    waits = []
+
+    def run(_job):
+        raise RuntimeError("out of the blue")
+
+    def wait(seconds):
+        waits.append(seconds)
+        if len(waits) == 9:
+            stop.set()
+
+    daemon = Daemon(SimpleNamespace(settings=settings), store, say=print)
+    runner, never = SimpleNamespace(run=run), SimpleNamespace(look=lambda: False)
+    monkeypatch.setattr(store, "claim", lambda *_: job)
+    told = SimpleNamespace(is_set=stop.is_set, wait=wait)
+    daemon._work(runner, SimpleNamespace(is_closed=lambda: False), store.register_daemon(), told, never)
+    assert waits[:3] == [5.0, 10.0, 20.0]
+    assert waits[-1] == 300.0
+    assert "RuntimeError: out of the blue" in caplog.text
+
+
+@pytest.mark.parametrize("code", ["scheduler_unreachable", "no_workers"])
+def test_a_daemon_that_lost_its_cluster_with_a_job_leaves_it(settings, store, job, code):
+    daemon = Daemon(SimpleNamespace(settings=settings), store, say=print)
+    runner = SimpleNamespace(run=lambda _job: SimpleNamespace(error_code=code))
+    cluster = SimpleNamespace(is_closed=lambda: False, is_there=lambda: False)
+    never = SimpleNamespace(look=lambda: False)
+    with pytest.raises(SchedulerUnreachable):
+        daemon._work(runner, cluster, store.register_daemon(), threading.Event(), never)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,6 +99,7 @@ def opened(loaded: Loaded, *, upgrade: bool = False, make: bool = True) -> Itera
         When there is no database and none is to be made.
     DatabaseOutdated, DatabaseUnreachable
     """
+    from wsi_denoise.commands import show
     from wsi_denoise.jobs import upgrading
     from wsi_denoise.jobs.store import JobStore
 
@@ -108,7 +108,7 @@ def opened(loaded: Loaded, *, upgrade: bool = False, make: bool = True) -> Itera
         if missing(store) and not make:
             raise NoSuchJob(f"{store.file} does not exist")
         if upgrade or missing(store):
-            upgrading.upgrade(store, lambda text: print(text, file=sys.stderr, flush=True))
+            upgrading.upgrade(store, show.tell)
         yield store
     finally:
         store.close()

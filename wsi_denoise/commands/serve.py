@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,7 +106,7 @@ def say(text: str) -> None:
     """Tell the person at the terminal."""
     from wsi_denoise.commands import show
 
-    print(show.plain(text), file=sys.stderr, flush=True)
+    show.tell(show.plain(text))
 
 
 @contextmanager
@@ -118,8 +118,9 @@ def stopping() -> Iterator[threading.Event]:
         if stop.is_set():
             os._exit(128 + number)
         stop.set()
-        # Not print: a signal may arrive in the middle of one.
-        os.write(2, b"stopping: running blocks are finished first; once more stops at once\n")
+        with suppress(OSError):  # a full disk, or a pipe that is closed
+            # Not print: a signal may arrive in the middle of one.
+            os.write(2, b"stopping: running blocks are finished first; once more stops at once\n")
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,12 @@ _CSV_KEYS = (
 def as_json(value: Any) -> None:
     """Print a value as JSON; names that are not valid text keep their bytes as escapes."""
     print(json.dumps(value, indent=2))
+
+
+def tell(text: str) -> None:
+    """Tell the person at the terminal, if there is one: work does not end for a full disk or a closed pipe there."""
+    with suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def plain(text: object) -> str:

@@ -66,7 +66,7 @@ def run(
 def _say(text: str) -> None:
     from wsi_denoise.commands import show
 
-    print(show.plain(text), file=sys.stderr, flush=True)
+    show.tell(show.plain(text))
 
 
 def _region(text: str | None) -> tuple[int, int, int, int] | None:
@@ -124,10 +124,12 @@ class _Lines:
         self._said: dict[int, tuple[str, int]] = {}
 
     def __call__(self, job: Job) -> None:
+        from wsi_denoise.commands import show
+
         now = (job.state.value, int(job.progress * 10))
         if self._said.get(job.id) != now:
             self._said[job.id] = now
-            print(f"{_name(job)}: {job.progress:.0%} {_facts(job)}".rstrip(), file=sys.stderr, flush=True)
+            show.tell(f"{_name(job)}: {job.progress:.0%} {_facts(job)}".rstrip())
 
 
 def _name(job: Job) -> str:
