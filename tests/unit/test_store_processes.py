@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import insert, make_url, text
+from sqlalchemy import create_engine, insert, make_url, text
+from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, InternalError, NotSupportedError, ProgrammingError
 
 from wsi_denoise.errors import (
     DatabaseBusy,
@@ -243,6 +244,52 @@ def test_reading_does_not_make_a_file(tmp_path):
     with pytest.raises(DatabaseUnreachable):
         store.jobs()
     assert list(tmp_path.iterdir()) == []
+
+
+class Refused(Exception):
+    """What a driver says."""
+
+    def __init__(self, sqlstate):
+        super().__init__("the server said no")
+        self.sqlstate = sqlstate
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        InternalError("UPDATE", {}, Refused("25006")),  # may only be read, after a failover
+        NotSupportedError("SET", {}, Refused("0A000")),
+        DatabaseError("UPDATE", {}, Refused(None)),
+        ProgrammingError("UPDATE", {}, Refused("42501")),  # no right to
+    ],
+)
+def test_whatever_the_server_refuses_is_waited_for(store, error):
+    with pytest.raises(DatabaseUnreachable, match="said no") as caught, store.writing():
+        raise error
+    assert caught.value.outlasts
+
+
+@pytest.mark.parametrize("kind", [IntegrityError, DataError, ProgrammingError])
+def test_our_own_mistakes_are_not_waited_for(store, kind):
+    with pytest.raises(kind), store.writing():
+        raise kind("UPDATE", {}, Refused("22000"))
+
+
+def test_a_server_that_may_only_be_read_is_waited_for(postgres):
+    with postgres.database() as url:
+        store = JobStore(url)
+        store.upgrade()
+        daemon = store.register_daemon()
+        store.close()
+        engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+        with engine.begin() as connection:
+            name = connection.scalar(text("SELECT current_database()"))
+            connection.execute(text(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on'))
+        engine.dispose()
+        with pytest.raises(DatabaseUnreachable, match="read-only") as caught:
+            store.heartbeat(daemon, None, 60)
+        store.close()
+    assert caught.value.outlasts
 
 
 def test_a_damaged_file_is_said(tmp_path):

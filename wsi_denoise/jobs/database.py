@@ -14,7 +14,15 @@ from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    OperationalError,
+    ProgrammingError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
@@ -39,6 +47,10 @@ CACHE_KIB = 256
 
 _BUSY_SQLSTATES = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock, lock not available
 _FULL_SQLSTATES = {"53100"}
+_NO_RIGHT = "42501"
+_OUR_MISTAKES = (DataError, IntegrityError, ProgrammingError)
+"""What waiting does not mend. All else that a driver raises is its server's or file's state, such as one that may only
+be read after a failover, and is waited for."""
 _MIGRATION_LOCK = 7_305_105_105_105_105
 
 
@@ -324,8 +336,9 @@ def _meaning(error: Exception, where: str) -> Exception:
     elif "no such table" in said or "no such column" in said or getattr(cause, "sqlstate", None) in {"42P01", "42703"}:
         kind = DatabaseOutdated
     elif (
-        isinstance(error, OperationalError | InterfaceError | sqlite3.OperationalError)
-        or (isinstance(error, DBAPIError) and error.connection_invalidated)
+        isinstance(error, sqlite3.OperationalError)
+        or (isinstance(error, DBAPIError) and (error.connection_invalidated or not isinstance(error, _OUR_MISTAKES)))
+        or getattr(cause, "sqlstate", None) == _NO_RIGHT
         or "not a database" in said
         or "malformed" in said
     ):
