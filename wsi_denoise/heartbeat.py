@@ -66,5 +66,9 @@ class Heartbeat:
                 # The lease is longer than several heartbeats: a database that is locked for a moment costs nothing.
                 _log.warning("heartbeat: %s", error)
                 continue
+            except Exception:  # noqa: BLE001 - logged with its traceback
+                # Without this thread leases would end, and nobody notice.
+                _log.exception("heartbeat")
+                continue
             if not held and job_id == self._job_id:
                 self._lost.set()

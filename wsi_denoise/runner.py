@@ -172,9 +172,13 @@ class Runner:
             return job  # over for so long that retention took it out of the record
 
     def _ended(self, job: Job, error: WsiDenoiseError) -> Job:
+        paused = False
         with self._heartbeat.on(job):
+            if isinstance(error, DiskFull) and self._pauses is not None:
+                # Once, however often the end has to be written down: on a full disk the database may not take it.
+                self._pauses.hold.begin(job.id, error, self._promises.left())
+                paused = True
             ended = self._written(lambda: self._end(job, error))
-        paused = isinstance(error, DiskFull) and self._pauses is not None
         if error.outlasts and not paused and error.code not in self._waits:
             # Nobody would look for hours, or for ever. Once, and not for each slide that meets the same.
             self._waits.add(error.code)
@@ -322,7 +326,6 @@ class Runner:
         if isinstance(error, SlideChanged):
             return self._store.settle_again(job.id, error, self._origin, holder=self._daemon_id)
         if isinstance(error, DiskFull) and self._pauses is not None:
-            self._pauses.hold.begin(job.id, error, self._promises.left())
             return self._store.retry_later(job.id, error, datetime.now(UTC), self._origin, counts=False)
         failed = failures(self._store.attempts(job.id)) + 1
         # What counts began when it was last queued by intake or a person.

@@ -12,6 +12,9 @@ import pytest
 
 from wsi_denoise.daemon import Daemon
 from wsi_denoise.errors import (
+    DatabaseFull,
+    DatabaseUnreachable,
+    LeaseLost,
     NoSuchJob,
     OutputUnwritable,
     SchedulerUnreachable,
@@ -25,6 +28,7 @@ from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.jobs import database, pruning
 from wsi_denoise.jobs.states import DEATHS, JobState
 from wsi_denoise.jobs.store import JobStore
+from wsi_denoise.pauses import Pauses
 from wsi_denoise.processing.blocks import Interrupted
 from wsi_denoise.runner import Runner
 from wsi_denoise.settings import load
@@ -430,6 +434,48 @@ def test_the_end_is_written_down_once_the_database_takes_it(settings, store, job
         other.close()
     assert (ended.state, ended.error_code) == (JobState.QUEUED, "worker_lost")
     assert "cannot be written down, and is tried again" in caplog.text
+
+
+def test_a_heart_beats_on_whatever_the_database_says(settings, job):
+    """Else leases would end one after the other, and nobody notice."""
+    answers = [RuntimeError("out of the blue"), DatabaseUnreachable("x"), False]
+
+    def beat(*_arguments, **_named):
+        answer = answers.pop(0) if answers else False
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with Heartbeat(SimpleNamespace(heartbeat=beat), 1, settings) as heartbeat, heartbeat.on(job):
+        assert heartbeat._lost.wait(10)
+        with pytest.raises(LeaseLost):
+            heartbeat.check()
+
+
+def test_a_full_disk_pauses_the_queue_once_however_often_the_end_is_written(settings, store, job, monkeypatch):
+    monkeypatch.setattr("wsi_denoise.runner.WRITE_SECONDS", 0.01)
+    refused = []
+    later = store.retry_later
+
+    def retry_later(*arguments, **named):
+        if len(refused) < 3:
+            refused.append(DatabaseFull("jobs.sqlite"))
+            raise refused[-1]
+        return later(*arguments, **named)
+
+    monkeypatch.setattr(store, "retry_later", retry_later)
+    daemon = store.register_daemon()
+    told = []
+    pauses = Pauses(settings, store, daemon, on_pause=lambda: told.append("paused"))
+    with Heartbeat(store, daemon, settings) as heartbeat:
+        cluster = BrokenCluster(DatabaseFull("jobs.sqlite"))
+        runner = Runner(settings, store, daemon, cluster, heartbeat, threading.Event(), pauses=pauses)
+        ended = runner.run(store.claim(daemon, 60))
+    assert (ended.state, ended.error_code) == (JobState.QUEUED, "database_full")
+    assert len(refused) == 3
+    assert told == ["paused"]
+    assert pauses.hold._wait == 10.0  # doubled once
+    assert set(store.pauses()) == {f"daemon:{daemon}"}
 
 
 def test_an_error_that_nobody_thought_of_does_not_end_the_daemon(settings, store, job, monkeypatch, caplog):
