@@ -33,6 +33,7 @@ from wsi_denoise.heartbeat import Heartbeat
 from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.intake.report import Report
 from wsi_denoise.intake.watcher import Watcher
+from wsi_denoise.jobs.process import identity
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
@@ -41,7 +42,7 @@ from wsi_denoise.pauses import Pauses
 from wsi_denoise.processing import remote, waiting
 from wsi_denoise.processing.blocks import Interrupted
 from wsi_denoise.processing.cluster import Cluster, connect, forget_keys
-from wsi_denoise.recovery import identity, recover, sweep
+from wsi_denoise.recovery import recover, sweep
 from wsi_denoise.retention import Tidying
 from wsi_denoise.runner import Runner
 from wsi_denoise.settings import Loaded, Settings

@@ -16,12 +16,12 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from wsi_denoise.errors import SourceError, WsiDenoiseError, every_error
 from wsi_denoise.intake.parts import Snapshot, is_unchanged
 from wsi_denoise.intake.quarantine import Quarantine, may_be_growing
 from wsi_denoise.intake.scan import lies_in
+from wsi_denoise.jobs.process import began, identity, is_alive
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import DaemonInfo, Job, JobQuery
@@ -41,15 +41,6 @@ _WANT_PARTIAL = frozenset({JobState.RUNNING})
 _SPOOL = re.compile(r"(?P<slide>[0-9a-f]{20})-[0-9a-f]{20}")
 _PARTIAL = re.compile(rf"\.{_SPOOL.pattern}(\.[0-9a-f]{{8}}-[0-9a-f]{{8}})?\.part")
 """Older versions had nothing between the two."""
-
-
-def identity() -> dict[str, Any]:
-    """Return what tells this process from one that gets its number later: for the daemon's entry in the store."""
-    return {
-        "boot": _line(Path("/proc/sys/kernel/random/boot_id")),
-        "namespace": _namespace(),
-        "began": _began(os.getpid()),
-    }
 
 
 def recover(store: JobStore) -> list[int]:
@@ -77,9 +68,9 @@ def is_dead(daemon: DaemonInfo, now: datetime) -> bool:
         return now - daemon.heartbeat > ELSEWHERE
     if there.get("namespace") and there["namespace"] != here["namespace"]:
         return False  # a container: its numbers are not ours
-    if not _alive(daemon.pid):
+    if not is_alive(daemon.pid):
         return True
-    return there.get("began") is not None and there["began"] != _began(daemon.pid)
+    return there.get("began") is not None and there["began"] != began(daemon.pid)
 
 
 def sweep(settings: Settings, store: JobStore, stop: threading.Event | None = None) -> list[str]:
@@ -174,34 +165,3 @@ def error_of(job: Job) -> WsiDenoiseError:
     kind = next((each for each in every_error() if each.code == job.error_code), WsiDenoiseError)
     detail = (job.error or "").removeprefix(kind.happened).removesuffix(kind.advice)
     return kind(detail.strip().removeprefix(":").removesuffix(".").strip())
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def _began(pid: int) -> int | None:
-    """Return when a process began, in ticks since the machine did; None where that cannot be told."""
-    # Field 22; the second one, the program's name, may hold spaces and parentheses.
-    fields = _line(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
-    return int(fields[19]) if len(fields) > 19 else None
-
-
-def _namespace() -> str:
-    try:
-        return str(Path("/proc/self/ns/pid").readlink())
-    except OSError:
-        return ""
-
-
-def _line(file: Path) -> str:
-    try:
-        return file.read_text("ascii", "replace").strip()
-    except OSError:
-        return ""

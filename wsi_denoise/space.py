@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wsi_denoise.errors import DiskFull, NoSuchJob, OutputUnwritable, StoreError, WsiDenoiseError
+from wsi_denoise.jobs import process
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.settings import OutputSettings, Settings
 
@@ -43,8 +44,12 @@ _EVIDENCE = 0.25
 _FIRST_LOOK, _LAST_LOOK = 5.0, 300.0
 """Seconds until a full disk is looked at again; doubles each time that the room was not enough after all."""
 
+_WHOSE = "process"
+"""What a promise says of the process it was made to, beside the devices."""
+
 _OTHERS_SECONDS = 24 * 3600.0
-"""A promise to a process of another machine, which cannot be asked whether it lives, is forgotten after so long."""
+"""A promise to a process of another machine or container, of which nobody here knows whether it lives, is forgotten
+after so long."""
 
 
 @dataclass(frozen=True)
@@ -191,7 +196,8 @@ class Promises:
             device = str(_device(need.folder))
             sizes[device] = sizes.get(device, 0) + need.size
         part = self._file.with_suffix(".part")
-        part.write_text(json.dumps(sizes), "ascii")
+        # Last, as a program from before there was this reads up to it.
+        part.write_text(json.dumps({**sizes, _WHOSE: process.identity()}), "ascii")
         part.replace(self._file)
 
     def _promised(self) -> dict[int, int]:
@@ -202,10 +208,11 @@ class Promises:
                 continue
             host, _, pid = file.stem.rpartition("-")
             with suppress(OSError, ValueError):
-                if _is_over(file, host, int(pid)):
+                sizes, whose = _read(file)
+                if _is_over(file, host, int(pid), whose):
                     file.unlink(missing_ok=True)
                     continue
-                for device, size in json.loads(file.read_text("ascii")).items():
+                for device, size in sizes.items():
                     total[int(device)] = total.get(int(device), 0) + int(size)
         return total
 
@@ -332,16 +339,25 @@ def _device(folder: Path) -> int:
     return os.stat(_existing(folder)).st_dev  # noqa: PTH116 - of the link's target
 
 
-def _is_over(file: Path, host: str, pid: int) -> bool:
-    if host != socket.gethostname():
-        return time.time() - file.stat().st_mtime > _OTHERS_SECONDS
+def _read(file: Path) -> tuple[dict[str, int], dict[str, Any]]:
+    """Return what a file promises, by device, and to what process; an earlier version did not say the latter."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        given = json.loads(file.read_text("ascii"))
+        return given, given.pop(_WHOSE, {})
+    except ValueError:
+        return {}, {}
+
+
+def _is_over(file: Path, host: str, pid: int, whose: dict[str, Any]) -> bool:
+    """Tell whether the process of a promise is gone; its number may be another's by now."""
+    here, silent = process.identity(), time.time() - file.stat().st_mtime
+    if host != socket.gethostname():
+        return silent > _OTHERS_SECONDS
+    if whose.get("boot", here["boot"]) != here["boot"]:
         return True
-    except PermissionError:
-        return False
-    return False
+    if whose.get("namespace", here["namespace"]) != here["namespace"]:
+        return silent > _OTHERS_SECONDS  # a container: its numbers are not ours
+    return not process.is_alive(pid) or whose.get("began") not in {None, process.began(pid)}
 
 
 def _size(size: float) -> str:

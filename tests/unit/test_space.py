@@ -16,7 +16,7 @@ import pytest
 
 from wsi_denoise import pauses, space
 from wsi_denoise.errors import DatabaseFull, DiskFull, OutputUnwritable
-from wsi_denoise.jobs import pruning
+from wsi_denoise.jobs import process, pruning
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.pauses import Pauses, lift_stale
 from wsi_denoise.processing import slide
@@ -52,6 +52,38 @@ def test_what_others_were_promised_is_not_free(disk, tmp_path):
         other.communicate(b"\n")
     # A daemon that was killed promises nothing any more.
     promises.reserve([Need(tmp_path, 1000)])
+    assert not theirs.exists()
+
+
+OTHER_PROCESS = [
+    ({}, True),
+    ({"process": {}}, True),
+    ({"process": {"began": 1}}, False),
+    ({"process": {"boot": "another"}}, False),
+    ({"process": {"namespace": "a container's", "began": 1}}, True),
+]
+
+
+@pytest.mark.parametrize(("whose", "believed"), OTHER_PROCESS)
+def test_a_promise_to_a_process_whose_number_is_another_ones_now_is_over(disk, tmp_path, whose, believed):
+    """Files of an earlier version do not say whose they are, and are believed while anybody has the number."""
+    promises = Promises(tmp_path / "space", kept=0)
+    alive = os.getppid()
+    theirs = tmp_path / "space" / f"{socket.gethostname()}-{alive}.json"
+    theirs.parent.mkdir()
+    known = {"process": {**process.identity(), "began": process.began(alive), **whose["process"]}} if whose else {}
+    theirs.write_text(json.dumps({str(tmp_path.stat().st_dev): 700, **known}))
+    missing = promises.missing([Need(tmp_path, 301)])
+    assert ("promised to other slides" in missing) is believed
+    assert theirs.exists() is believed
+
+
+def test_a_promise_of_a_container_is_over_when_it_is_silent_for_long(disk, tmp_path):
+    theirs = tmp_path / "space" / f"{socket.gethostname()}-{os.getppid()}.json"
+    theirs.parent.mkdir()
+    theirs.write_text(json.dumps({"process": {**process.identity(), "namespace": "a container's"}}))
+    os.utime(theirs, (0, 0))
+    assert not Promises(tmp_path / "space", kept=0).missing([Need(tmp_path, 1000)])
     assert not theirs.exists()
 
 
@@ -102,7 +134,7 @@ def test_what_is_written_by_now_is_not_promised_twice(disk, tmp_path):
     (file,) = (tmp_path / "space").glob("*.json")
 
     def promised() -> int:
-        return sum(json.loads(file.read_text()).values())
+        return sum(size for device, size in json.loads(file.read_text()).items() if device != "process")
 
     assert promised() == 600
     promises.keep(0.25)
