@@ -9,6 +9,7 @@ import pytest
 
 from wsi_denoise.errors import DeviceOutOfMemory
 from wsi_denoise.network.denoiser import Denoiser
+from wsi_denoise.network.plan import Plan
 
 PROGRAM = textwrap.dedent(
     """
@@ -70,8 +71,8 @@ class Small:
 
 
 def on(device: Small) -> Denoiser:
-    made = Denoiser.__new__(Denoiser)
-    made._backend, made._most = device, None
+    made = Denoiser("paper", Plan("cpu", "torch", "fp32", 4, 1), callers=1)
+    made._backend = device
     return made
 
 
