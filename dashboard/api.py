@@ -17,11 +17,10 @@ from dashboard.errors import NotFound, answer
 from wsi_denoise import NOTICE, __version__
 from wsi_denoise.errors import UsageError, WsiDenoiseError
 from wsi_denoise.jobs.states import JobState
-from wsi_denoise.jobs.values import Attempt, Event, Job
+from wsi_denoise.jobs.values import LARGEST, Attempt, Event, Job
 from wsi_denoise.query import VERDICTS, job_query
 
 _ASKED = ("since", "until", "slide", "verdict", "preset", "error_code", "sort")
-_LARGEST_ID = (1 << 63) - 1
 
 
 def _said(handler: Callable[[Request], Response]) -> Callable[[Request], Response]:
@@ -52,7 +51,7 @@ def jobs(request: Request) -> Response:
 def job(request: Request) -> Response:
     """Answer what ``wsi-denoise job ID --json`` prints."""
     number = request.path_params["job"]
-    if number > _LARGEST_ID:
+    if number > LARGEST:
         raise NotFound(f"There is no job {number}.")
     return Json(context.store().details(number))
 

@@ -21,7 +21,7 @@ from dashboard.errors import NotFound
 from dashboard.slides import LevelPlane, OpenSlides, PicturePlane, Pixels, Plane, View, level_planes
 from wsi_denoise.errors import NoSuchJob, SlideVanished
 from wsi_denoise.jobs.states import JobState
-from wsi_denoise.jobs.values import Job
+from wsi_denoise.jobs.values import LARGEST, Job
 from wsi_denoise.settings import Settings
 from wsi_denoise.slide.base import Slide, stat_source
 
@@ -119,7 +119,7 @@ class Tiles:
             known = self._jobs.get(number)
         if known is not None and now - known[0] < JOB_SECONDS:
             return known[1]
-        if number >= 1 << 63:
+        if number > LARGEST:
             raise NoSuchJob(str(number))
         found = self._ask(number)
         with self._lock:

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,6 +45,15 @@ def tissue_image() -> np.ndarray:
     file = Path(str(find_spec("tiatoolbox").origin)).parent / "data" / "target_image.png"
     with Image.open(file) as image:
         return np.asarray(image.convert("RGB"))
+
+
+@pytest.fixture
+def store(settings: Settings) -> Iterator[JobStore]:
+    """The record of the settings that a test has."""
+    made = JobStore(settings.database_url)
+    made.upgrade()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,10 @@ from datetime import UTC, date, datetime, timedelta
 
 from wsi_denoise.errors import UsageError
 from wsi_denoise.jobs.states import JobState
-from wsi_denoise.jobs.values import JobQuery
+from wsi_denoise.jobs.values import LARGEST, JobQuery
 
 VERDICTS = ("pass", "review", "not_needed")
 _AGO = re.compile(r"(\d{1,6})([mhdw])")
-_MOST = (1 << 63) - 1  # what a database counts to
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -57,7 +56,7 @@ def job_query(
     if verdict and verdict not in VERDICTS:
         raise UsageError(f"{verdict} is not a verdict; {', '.join(VERDICTS)} are")
     for name, count in (("limit", limit), ("offset", offset)):
-        if not 0 <= count <= _MOST:
+        if not 0 <= count <= LARGEST:
             raise UsageError(f"{name} {count} is not a count of jobs")
     return JobQuery(
         states=tuple(JobState(name) for name in names),

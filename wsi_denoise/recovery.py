@@ -21,7 +21,7 @@ from wsi_denoise.errors import SourceError, WsiDenoiseError, every_error
 from wsi_denoise.intake.parts import Snapshot, is_unchanged
 from wsi_denoise.intake.quarantine import Quarantine, may_be_growing
 from wsi_denoise.intake.scan import lies_in
-from wsi_denoise.jobs.process import began, identity, is_alive
+from wsi_denoise.jobs.process import identity, is_gone
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import DaemonInfo, Job, JobQuery
@@ -68,9 +68,7 @@ def is_dead(daemon: DaemonInfo, now: datetime) -> bool:
         return now - daemon.heartbeat > ELSEWHERE
     if there.get("namespace") and there["namespace"] != here["namespace"]:
         return False  # a container: its numbers are not ours
-    if not is_alive(daemon.pid):
-        return True
-    return there.get("began") is not None and there["began"] != began(daemon.pid)
+    return is_gone(daemon.pid, there)
 
 
 def sweep(settings: Settings, store: JobStore, stop: threading.Event | None = None) -> list[str]:

@@ -357,7 +357,7 @@ def _is_over(file: Path, host: str, pid: int, whose: dict[str, Any]) -> bool:
         return True
     if whose.get("namespace", here["namespace"]) != here["namespace"]:
         return silent > _OTHERS_SECONDS  # a container: its numbers are not ours
-    return not process.is_alive(pid) or whose.get("began") not in {None, process.began(pid)}
+    return process.is_gone(pid, whose)
 
 
 def _size(size: float) -> str:

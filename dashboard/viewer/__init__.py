@@ -12,6 +12,7 @@ from dashboard import context
 from dashboard import openseadragon as library
 from dashboard.errors import SECURITY, NotFound, answer
 from wsi_denoise.errors import NoSuchJob, WsiDenoiseError
+from wsi_denoise.jobs.values import LARGEST
 
 FOLDER = Path(__file__).parent
 _TYPES = {".js": "text/javascript", ".css": "text/css"}
@@ -35,7 +36,7 @@ def page(request: Request) -> Response:
     """Answer the viewer of one job; it asks for everything else itself."""
     number = request.path_params["job"]
     try:
-        if number >= 1 << 63:
+        if number > LARGEST:
             raise NoSuchJob(str(number))
         context.store().job(number)
     except (NotFound, WsiDenoiseError) as error:

@@ -10,7 +10,6 @@ from distributed import LocalCluster
 from wsi_denoise.daemon import Daemon, probe
 from wsi_denoise.errors import SchedulerUnreachable
 from wsi_denoise.jobs.states import JobState
-from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.processing import cluster as cluster_module
 from wsi_denoise.processing import waiting
 from wsi_denoise.processing.cluster import connect
@@ -66,14 +65,6 @@ def lent(monkeypatch):
 def settings(tmp_path, lent):
     overrides = {"compute.scheduler": lent.address, "intake.scan_seconds": 0.2, "intake.settle_seconds": 0.1}
     return load(overrides=overrides, folder=tmp_path, environ={}).settings
-
-
-@pytest.fixture
-def store(settings):
-    store = JobStore(settings.database_url)
-    store.upgrade()
-    yield store
-    store.close()
 
 
 def test_a_closed_client_is_a_scheduler_that_is_away(settings, lent, tmp_path):

@@ -14,7 +14,6 @@ import pytest
 from wsi_denoise import recovery
 from wsi_denoise.errors import UnreadableTile, VerificationFailed
 from wsi_denoise.jobs.states import JobState
-from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.settings import load
 
 ONE, OTHER, UNKNOWN = "1" * 64, "2" * 64, "3" * 64
@@ -24,14 +23,6 @@ KEY = "f" * 20
 @pytest.fixture
 def settings(tmp_path):
     return load(folder=tmp_path, environ={}).settings
-
-
-@pytest.fixture
-def store(settings):
-    store = JobStore(settings.database_url)
-    store.upgrade()
-    yield store
-    store.close()
 
 
 def queued(store, settings, fingerprint, name="a.tiff"):

@@ -8,14 +8,13 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from dashboard import context
-from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.settings import load
 
 SCREENS = Path(__file__).parents[2] / "dashboard" / "screens"
 
 
 @pytest.fixture
-def lab(tmp_path, monkeypatch):
+def settings(tmp_path, monkeypatch):
     """The settings of a working folder without a database, which the pages are shown for."""
     # Streamlit leaves a page behind as the main module, which processes that later tests start would run.
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
@@ -27,14 +26,6 @@ def lab(tmp_path, monkeypatch):
     st.cache_data.clear()
 
 
-@pytest.fixture
-def store(lab):
-    made = JobStore(lab.database_url)
-    made.upgrade()
-    yield made
-    made.close()
-
-
 def shown(name):
     return AppTest.from_file(SCREENS / f"{name}.py", default_timeout=60).run()
 
@@ -44,7 +35,7 @@ def errors(page):
 
 
 @pytest.mark.parametrize("name", ["queue", "compare", "history", "quality", "system"])
-def test_a_database_that_cannot_be_opened_is_said_and_is_no_program_error(lab, name):
+def test_a_database_that_cannot_be_opened_is_said_and_is_no_program_error(settings, name):
     page = shown(name)
     assert not page.exception
     assert any("database" in error for error in errors(page)), errors(page)

@@ -18,8 +18,9 @@ _SHOWN = 100
 
 def _possible(number: int) -> int:
     from wsi_denoise.errors import NoSuchJob
+    from wsi_denoise.jobs.values import LARGEST
 
-    if abs(number) >= 1 << 63:  # more than a database counts to
+    if abs(number) > LARGEST:
         raise NoSuchJob(str(number))
     return number
 

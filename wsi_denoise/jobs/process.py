@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,18 @@ def is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def is_gone(pid: int, whose: Mapping[str, Any]) -> bool:
+    """Tell whether a process of this boot and namespace is no more: nothing has its number, or another process has.
+
+    Parameters
+    ----------
+    pid : int
+    whose : mapping
+        What :func:`identity` gave in that process; nothing, from a program that did not note it.
+    """
+    return not is_alive(pid) or whose.get("began") not in {None, began(pid)}
 
 
 def began(pid: int) -> int | None:

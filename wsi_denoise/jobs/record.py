@@ -132,9 +132,14 @@ def guard(row: JobRow, origin: str) -> None:
         raise LeaseLost(f"job {row.id} is held by daemon {row.daemon_id}, not by {origin}")
 
 
+def row_for(session: Session, job_id: int, holder: int | None) -> JobRow:
+    """Return the row of a job; LeaseLost where a daemon is named that no longer holds it."""
+    return row_of(session, job_id) if holder is None else held(session, job_id, holder)
+
+
 def row_to_end(session: Session, job_id: int, origin: str, holder: int | None) -> JobRow:
     """Return the row of a job that is to end; LeaseLost where another daemon has it, or `holder` no longer does."""
-    row = row_of(session, job_id) if holder is None else held(session, job_id, holder)
+    row = row_for(session, job_id, holder)
     guard(row, origin)
     return row
 

@@ -12,6 +12,9 @@ from wsi_denoise.jobs.states import JobState
 PRIORITIES = range(-999, 1000)
 """What people may set."""
 
+LARGEST = (1 << 63) - 1
+"""What a database counts to: there are no larger numbers of jobs, nor more of them."""
+
 
 def iso(time: datetime | None) -> str | None:
     """Return ISO 8601 in UTC with milliseconds and a final Z, or None."""

@@ -15,7 +15,7 @@ from wsi_denoise import __version__
 from wsi_denoise.errors import JobCancelled, TransitionRefused, WsiDenoiseError
 from wsi_denoise.jobs.history import value
 from wsi_denoise.jobs.models import AttemptRow, DaemonRow, JobRow, MetricRow, PauseRow, Utc
-from wsi_denoise.jobs.record import Record, finite, guard, held, open_attempt, row_of
+from wsi_denoise.jobs.record import Record, finite, guard, held, open_attempt, row_for, row_of
 from wsi_denoise.jobs.states import RETRY_LONGEST, JobState
 from wsi_denoise.jobs.values import Job
 
@@ -208,7 +208,7 @@ class Work(Record):
             When `holder`, the daemon that has the job in work, no longer has it.
         """
         with self.writing() as session:
-            row = row_of(session, job_id) if holder is None else held(session, job_id, holder)
+            row = row_for(session, job_id, holder)
             slide = row.slide
             slide.width, slide.height = width, height
             slide.mpp_x, slide.mpp_y = mpp or (None, None)

@@ -219,7 +219,6 @@ class Denoiser:
         DeviceOutOfMemory
             When there is no memory for a single window, with no other thread of this process at the device.
         """
-        places = 1
         while True:
             most = min(len(windows), self._most or len(windows))
             try:

@@ -241,10 +241,8 @@ class Blocks:
                 reports.append(one)
                 continue
             report, data = one
-            try:
+            with space.told(self.spool.folder):
                 self.spool.receive(report.block, data)
-            except OSError as error:
-                raise space.of_writing(error, self.spool.folder) from error
             reports.append(report)
         return reports
 

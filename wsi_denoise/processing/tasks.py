@@ -199,7 +199,7 @@ def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> BlockRep
         started.unlink(missing_ok=True)
         region = work.lattice.region(index)
         return BlockReport(index, region.size[0] * region.size[1], 0, 0, {})
-    try:
+    with space.told(work.spool):
         work.spool.mkdir(parents=True, exist_ok=True)
         with _first_alone():
             # The mark of whoever dies in the next lines: a lost worker's other blocks are innocent.
@@ -211,8 +211,6 @@ def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> BlockRep
             )
             report = run_block(work, index, tissue_of_block, _reading(slide, work.files), denoiser)
             started.unlink(missing_ok=True)
-    except OSError as error:
-        raise space.of_writing(error, work.spool) from error
     return report
 
 
@@ -294,7 +292,7 @@ def assemble(
     work = plan.work
     sizes = level_sizes(work.width, work.height)
     spool = Spool(work.spool)
-    try:
+    with space.told(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             levels = [
@@ -311,8 +309,6 @@ def assemble(
         if maps is not None:
             maps.parent.mkdir(parents=True, exist_ok=True)
             patchmap.save(maps, found.patch_map(work.lattice.patch_shape))
-    except OSError as error:
-        raise space.of_writing(error, target.parent) from error
     if work.overview and overview_file is not None:
         assembly.write_overview(spool, work, overview_file)
     return found.summary()
