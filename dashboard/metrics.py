@@ -19,6 +19,7 @@ from dashboard import context
 from dashboard.errors import answer
 from wsi_denoise import __version__
 from wsi_denoise.errors import WsiDenoiseError
+from wsi_denoise.jobs import clocks
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import JobQuery
@@ -70,8 +71,9 @@ class Figures(Collector):
         return max(0.0, (self._now - oldest[0].created).total_seconds()) if oldest else 0.0
 
     def _alive(self) -> float:
-        since = self._now - timedelta(seconds=self._settings.jobs.lease_seconds)
-        return float(sum(daemon.heartbeat >= since for daemon in self._store.daemons()))
+        lease = timedelta(seconds=self._settings.jobs.lease_seconds)
+        alive = (clocks.silence(daemon.heartbeat, self._now) <= lease for daemon in self._store.daemons())
+        return float(sum(alive))
 
     def _disks(self) -> Iterator[tuple[tuple[str], float]]:
         for name, folder in (("state", self._settings.jobs.state), ("output", self._settings.output.folder)):

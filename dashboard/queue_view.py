@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from dashboard.words import STATES, VERDICTS, duration, parts_of, size, visible, when
+from wsi_denoise.jobs import clocks
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.values import PRIORITIES, DaemonInfo, Job, JobPage
 from wsi_denoise.settings import Settings
@@ -74,19 +75,22 @@ def _colour(one: JobState) -> str:
 
 
 def _silent(daemon: DaemonInfo, now: datetime) -> float:
-    return max((now - daemon.heartbeat).total_seconds(), 0.0)
+    return clocks.silence(daemon.heartbeat, now).total_seconds()
 
 
 def _daemon(daemon: DaemonInfo, now: datetime, settings: Settings) -> dict[str, Any]:
     silent = _silent(daemon, now)
     late = silent > 3 * settings.jobs.heartbeat_seconds
     lost = silent > settings.jobs.lease_seconds
+    heard = f"last heard of {duration(silent)} ago"
+    if daemon.heartbeat > now:
+        heard = f"last heartbeat {duration(silent)} ahead of this clock"
     return {
         "id": daemon.id,
         "host": visible(daemon.host),
         "device": visible(daemon.device or "finding its device"),
         "state": "lost" if lost else "late" if late else "alive",
-        "heartbeat": f"last heard of {duration(silent)} ago" if late else "alive",
+        "heartbeat": heard if late else "alive",
     }
 
 

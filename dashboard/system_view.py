@@ -14,6 +14,7 @@ from pathlib import Path
 from dashboard.history_view import table
 from dashboard.words import duration, escaped, size, when
 from wsi_denoise.doctor import Check
+from wsi_denoise.jobs import clocks
 from wsi_denoise.jobs.values import DaemonInfo
 from wsi_denoise.network.weights import ModelCard
 from wsi_denoise.secrecy import public
@@ -59,12 +60,15 @@ def daemons(found: Sequence[DaemonInfo], now: datetime, given: Settings) -> str:
     """Return the daemons, what they run on and when they were last heard of."""
     rows = []
     for daemon in found:
-        silent = (now - daemon.heartbeat).total_seconds()
+        silent = clocks.silence(daemon.heartbeat, now).total_seconds()
         if daemon.stopped is not None:
             state = f"stopped {when(daemon.stopped, now=now)}"
             chip = '<span class="chip grey">stopped</span>'
         elif silent > given.jobs.lease_seconds:
-            state, chip = f"silent for {duration(silent)}", '<span class="chip red">lost</span>'
+            state = f"silent for {duration(silent)}"
+            if daemon.heartbeat > now:
+                state = f"its last heartbeat is {duration(silent)} ahead of this clock"
+            chip = '<span class="chip red">lost</span>'
         else:
             state, chip = f"{duration(silent)} ago", '<span class="chip green">alive</span>'
         jobs = ", ".join(f'<a href="/history?job={job}" target="_self">job {job}</a>' for job in daemon.jobs)

@@ -34,6 +34,7 @@ from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.intake.report import Report
 from wsi_denoise.intake.watcher import Watcher
 from wsi_denoise.jobs.process import identity
+from wsi_denoise.jobs.record import LEASE
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
@@ -306,6 +307,7 @@ def registered(store: JobStore, settings: Settings) -> Iterator[int]:
         **identity(),
         "inbox": [str(inbox) for inbox in settings.intake.inbox],
         "output": str(settings.output.folder),
+        LEASE: settings.jobs.lease_seconds,
     }
     daemon_id = store.register_daemon(version=__version__, facts=facts)
     try:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from wsi_denoise import space
 from wsi_denoise.errors import StoreError
 from wsi_denoise.hours import Quiet
+from wsi_denoise.jobs import clocks
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.settings import Settings
 
@@ -94,7 +95,7 @@ def stale(store: JobStore, now: datetime | None = None) -> list[str]:
     if not pauses:
         return []
     now = now or datetime.now(UTC)
-    alive = {str(daemon.id) for daemon in store.daemons() if now - daemon.heartbeat < SILENT}
+    alive = {str(daemon.id) for daemon in store.daemons() if clocks.silence(daemon.heartbeat, now) < SILENT}
     return [origin for origin in pauses if origin.removeprefix("daemon:").partition(":")[0] not in alive]
 
 

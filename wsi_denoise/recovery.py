@@ -21,6 +21,7 @@ from wsi_denoise.errors import SourceError, WsiDenoiseError, every_error
 from wsi_denoise.intake.parts import Snapshot, is_unchanged
 from wsi_denoise.intake.quarantine import Quarantine, may_be_growing
 from wsi_denoise.intake.scan import lies_in
+from wsi_denoise.jobs import clocks
 from wsi_denoise.jobs.process import identity, is_gone
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
@@ -65,7 +66,7 @@ def is_dead(daemon: DaemonInfo, now: datetime) -> bool:
     """Tell whether the process of a daemon of this machine is surely gone."""
     here, there = identity(), daemon.facts
     if there.get("boot") and there["boot"] != here["boot"]:
-        return now - daemon.heartbeat > ELSEWHERE
+        return clocks.silence(daemon.heartbeat, now) > ELSEWHERE
     if there.get("namespace") and there["namespace"] != here["namespace"]:
         return False  # a container: its numbers are not ours
     return is_gone(daemon.pid, there)
@@ -107,7 +108,7 @@ def _is_wanted(path: Path, slide: str, store: JobStore, wanted: frozenset[JobSta
     if states:
         return not wanted.isdisjoint(states)
     try:
-        return time.time() - path.stat().st_mtime < STRANGE_SECONDS
+        return clocks.age(path.stat().st_mtime, time.time()) < STRANGE_SECONDS
     except OSError:
         return True
 

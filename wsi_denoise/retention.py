@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from wsi_denoise.intake.scan import is_gone
-from wsi_denoise.jobs import pruning
+from wsi_denoise.jobs import clocks, pruning
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
@@ -75,6 +75,8 @@ def tidy(settings: Settings, store: JobStore, now: datetime, *, origin: str, dry
     StoreError
     """
     spool_end, jobs_end = (_before(now, days) for days in (settings.jobs.keep_spool_days, settings.jobs.keep_days))
+    if not dry:
+        _date_anew(settings.jobs.state / "spool", now)
     spools = list(_old_spools(settings, store, spool_end)) if spool_end else []
     jobs = list(_old_jobs(settings, store, jobs_end)) if jobs_end else []
     found = Tidied(tuple(spools), sum(_size(folder) for folder in spools), tuple(job.id for job in jobs))
@@ -119,6 +121,15 @@ def _before(now: datetime, days: float) -> datetime | None:
         return now - timedelta(days=days) if days else None
     except OverflowError:
         return None
+
+
+def _date_anew(spools: Path, now: datetime) -> None:
+    """Give folders from the future the time of now: their period begins again, instead of ending years late."""
+    latest = (now + clocks.SKEW).timestamp()
+    for folder in spools.glob("*"):
+        with suppress(OSError):
+            if folder.lstat().st_mtime > latest:
+                os.utime(folder, follow_symlinks=False)
 
 
 def _old_spools(settings: Settings, store: JobStore, before: datetime) -> Iterator[Path]:

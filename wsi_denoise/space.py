@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wsi_denoise.errors import DiskFull, NoSuchJob, OutputUnwritable, StoreError, WsiDenoiseError
-from wsi_denoise.jobs import process
+from wsi_denoise.jobs import clocks, process
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.settings import OutputSettings, Settings
 
@@ -350,7 +350,7 @@ def _read(file: Path) -> tuple[dict[str, int], dict[str, Any]]:
 
 def _is_over(file: Path, host: str, pid: int, whose: dict[str, Any]) -> bool:
     """Tell whether the process of a promise is gone; its number may be another's by now."""
-    here, silent = process.identity(), time.time() - file.stat().st_mtime
+    here, silent = process.identity(), clocks.age(file.stat().st_mtime, time.time())
     if host != socket.gethostname():
         return silent > _OTHERS_SECONDS
     if whose.get("boot", here["boot"]) != here["boot"]:

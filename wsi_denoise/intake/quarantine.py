@@ -20,6 +20,7 @@ from pathlib import Path
 from wsi_denoise.errors import OutputExists, OutputUnwritable, SlideChanged, SourceError, WsiDenoiseError
 from wsi_denoise.intake.headers import open_regular, shown
 from wsi_denoise.intake.parts import Snapshot, companion_folders, has_parts, slide_files, snapshot, strange_part
+from wsi_denoise.jobs import clocks
 
 NOTICE = "wsi-denoise is for research use only; derived images are not for diagnosis."
 
@@ -219,7 +220,7 @@ def may_be_growing(slide: Path, started: datetime | None, grace_seconds: float) 
     """
     if started is None or not has_parts(slide):
         return False
-    return (datetime.now(UTC) - started).total_seconds() < grace_seconds
+    return clocks.silence(started, datetime.now(UTC)).total_seconds() < grace_seconds
 
 
 def _pairs(slide: Path, target: Path) -> Iterator[tuple[Path, Path]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import func, or_, select, true
@@ -17,9 +17,12 @@ from sqlalchemy.orm import Session
 from wsi_denoise.errors import JobCancelled, LeaseLost, NoSuchJob, WsiDenoiseError
 from wsi_denoise.jobs import states
 from wsi_denoise.jobs.history import History, value
-from wsi_denoise.jobs.models import AttemptRow, EventRow, JobRow, SlideRow
+from wsi_denoise.jobs.models import AttemptRow, DaemonRow, EventRow, JobRow, SlideRow
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.values import Job, iso
+
+LEASE = "lease_seconds"
+"""Among the facts of a daemon: the length of its leases."""
 
 
 def utc_now() -> datetime:
@@ -108,6 +111,13 @@ class Record(History):
                 data=data,
             )
         )
+
+
+def lease_of(session: Session, row: JobRow, default: timedelta) -> timedelta:
+    """Return the length of a running job's lease, as its daemon stated it, else `default`."""
+    daemon = session.get(DaemonRow, row.daemon_id)
+    stated = None if daemon is None else daemon.facts.get(LEASE)
+    return timedelta(seconds=stated) if isinstance(stated, int | float) else default
 
 
 def row_of(session: Session, job_id: int) -> JobRow:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import delete, or_, select
+from sqlalchemy.orm import Session
 
 from wsi_denoise.errors import JobCancelled, TransitionRefused, WsiDenoiseError
-from wsi_denoise.jobs import states
+from wsi_denoise.jobs import clocks, states
 from wsi_denoise.jobs.history import value
 from wsi_denoise.jobs.models import JobRow, PauseRow, SlideRow
-from wsi_denoise.jobs.record import detach, newer_job, region_text, row_of, row_to_end, same_key, same_work
+from wsi_denoise.jobs.record import detach, lease_of, newer_job, region_text, row_of, row_to_end, same_key, same_work
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.values import Job
 from wsi_denoise.jobs.work import Work
+from wsi_denoise.settings import JobsSettings
 
 _SAME_WORK = (JobState.QUEUED, JobState.RUNNING, JobState.DONE)
 
@@ -223,12 +226,19 @@ class JobStore(Work):
         with self.writing() as session:
             row = row_of(session, job_id)
             states.check(row.state, JobState.CANCELLED)
-            if row.state is JobState.RUNNING and row.lease_until is not None and row.lease_until >= now:
+            if row.state is JobState.RUNNING and self._is_leased(session, row, now):
                 if not row.cancel_requested:
                     row.cancel_requested = True
                     self._record(session, row, origin, "cancel_requested", f"daemon {row.daemon_id} is asked to stop")
                 return value(session, row)
             return self._move(session, row, JobState.CANCELLED, origin, "cancelled", error=JobCancelled())
+
+    @staticmethod
+    def _is_leased(session: Session, row: JobRow, now: datetime) -> bool:
+        if row.lease_until is None or row.lease_until < now:
+            return False
+        usual = timedelta(seconds=JobsSettings().lease_seconds)
+        return not clocks.is_ahead(row.lease_until, lease_of(session, row, usual), now)
 
     def retry(self, job_id: int, origin: str, *, inboxes: Collection[Path] | None = None) -> Job:
         """Queue a job again that is over but not done, or try a waiting one at once.

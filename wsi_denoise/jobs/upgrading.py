@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import DateTime, text
 
+from wsi_denoise.jobs import clocks
 from wsi_denoise.jobs.database import Database
 from wsi_denoise.jobs.models import HEAD
 
@@ -33,7 +34,7 @@ def running(database: Database, now: datetime) -> list[str]:
     alive = []
     for row in rows:
         heard = row.heartbeat if row.heartbeat.tzinfo else row.heartbeat.replace(tzinfo=UTC)
-        if now - heard < SILENT:
+        if clocks.silence(heard, now) < SILENT:
             alive.append(f"daemon {row.id} of version {row.version} ({row.host}, process {row.pid})")
     return alive
 

@@ -10,12 +10,14 @@ from os import PathLike, fspath
 from typing import Any, cast
 
 from sqlalchemy import ColumnElement, Table, and_, bindparam, delete, exists, func, or_, select, update
+from sqlalchemy.orm import Session
 
 from wsi_denoise import __version__
 from wsi_denoise.errors import JobCancelled, TransitionRefused, WsiDenoiseError
+from wsi_denoise.jobs import clocks
 from wsi_denoise.jobs.history import value
 from wsi_denoise.jobs.models import AttemptRow, DaemonRow, JobRow, MetricRow, PauseRow, Utc
-from wsi_denoise.jobs.record import Record, finite, guard, held, open_attempt, row_for, row_of
+from wsi_denoise.jobs.record import Record, finite, guard, held, lease_of, open_attempt, row_for, row_of
 from wsi_denoise.jobs.states import RETRY_LONGEST, JobState
 from wsi_denoise.jobs.values import Job
 
@@ -93,11 +95,14 @@ class Work(Record):
         (highest first) and age. `only` takes this job or none, also while the queue is paused: a person wants it now.
         """
         now = self._clock()
+        length = timedelta(seconds=lease_seconds)
+        times = {"now": now, "ahead": now + clocks.SKEW, "never": now + _NEVER}
         # Asking first, without the writer's lock: a waiting daemon asks every second, and mostly in vain.
         with self.reading() as session:
-            if only is None and not session.scalar(_ANYTHING, {"now": now, "never": now + _NEVER}):
+            if only is None and not session.scalar(_ANYTHING, {**times, "latest": now + length}):
                 return None
         with self.writing() as session:
+            self._expire_leases_ahead(session, length, now)
             for abandoned in session.scalars(_ABANDONED, {"now": now}).all():
                 row = row_of(session, abandoned)
                 self._move(
@@ -109,8 +114,7 @@ class Work(Record):
                 if next_try is not None:
                     message = f"the lease of daemon {row.daemon_id} has expired{said}"
                     self._give_back(session, row, f"daemon:{daemon_id}", "lease_expired", message, next_try)
-            until = now + timedelta(seconds=lease_seconds)
-            bound = {"now": now, "never": now + _NEVER, "until": until, "daemon": daemon_id}
+            bound = {**times, "until": now + length, "daemon": daemon_id}
             taken = session.scalar(_CLAIM, bound) if only is None else session.scalar(_TAKE, {**bound, "only": only})
             if taken is None:
                 return None
@@ -128,11 +132,20 @@ class Work(Record):
             self._record(session, row, origin, "running", message, **data)
             return value(session, row)
 
+    @staticmethod
+    def _expire_leases_ahead(session: Session, length: timedelta, now: datetime) -> None:
+        """End the leases that a clock ahead of this one has written; see :mod:`wsi_denoise.jobs.clocks`."""
+        found = select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.lease_until > now + length)
+        for row in session.scalars(found.with_for_update(of=JobRow, skip_locked=True)):
+            if row.lease_until is not None and clocks.is_ahead(row.lease_until, lease_of(session, row, length), now):
+                row.lease_until = now - timedelta(microseconds=1)
+        session.flush()
+
     def next_queued(self) -> Job | None:
         """Return the job that :meth:`claim` would take from the queue now; it is not taken, and may be gone by then."""
         now = self._clock()
         with self.reading() as session:
-            number = session.scalar(_NEXT, {"now": now, "never": now + _NEVER})
+            number = session.scalar(_NEXT, {"now": now, "ahead": now + clocks.SKEW, "never": now + _NEVER})
             row = None if number is None else session.get(JobRow, number)
             return None if row is None else value(session, row)
 
@@ -321,9 +334,22 @@ def _expired(jobs: Any) -> ColumnElement[bool]:
     return and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until < _NOW)
 
 
+def _late(jobs: Any) -> ColumnElement[bool]:
+    return and_(jobs.c.state == JobState.RUNNING, jobs.c.lease_until > bindparam("latest", type_=Utc()))
+
+
 def _due(jobs: Any) -> ColumnElement[bool]:
-    # No next try is ever as far away as that: the clock was put back.
-    due = or_(jobs.c.next_try.is_(None), jobs.c.next_try <= _NOW, jobs.c.next_try > bindparam("never", type_=Utc()))
+    # A next try is stored when an attempt ends. Where that end, or the next try, is too far ahead, the clock was put
+    # back since.
+    ended = (
+        select(AttemptRow.ended)
+        .where(AttemptRow.job_id == jobs.c.id)
+        .order_by(AttemptRow.number.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    put_back = or_(jobs.c.next_try > bindparam("never", type_=Utc()), ended > bindparam("ahead", type_=Utc()))
+    due = or_(jobs.c.next_try.is_(None), jobs.c.next_try <= _NOW, put_back)
     return and_(jobs.c.state == JobState.QUEUED, due)
 
 
@@ -344,7 +370,10 @@ def _first(condition: Callable[[Any], ColumnElement[bool]]) -> Any:
 # These are made once, because making them takes longer than running them, and that under the writer's lock.
 _ANYTHING = select(
     exists().where(
-        or_(and_(_expired(_JOBS), or_(_JOBS.c.cancel_requested, ~_PAUSED)), and_(_due(_JOBS), ~_PAUSED)),
+        or_(
+            and_(or_(_expired(_JOBS), _late(_JOBS)), or_(_JOBS.c.cancel_requested, ~_PAUSED)),
+            and_(_due(_JOBS), ~_PAUSED),
+        )
     )
 )
 _NEXT = _ordered(_due).where(~_PAUSED)
