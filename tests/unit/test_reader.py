@@ -741,12 +741,6 @@ def test_serials_are_hashed_and_short():
     assert metadata.serial_hash(None) is None
 
 
-@given(st.text())
-def test_ome_text_of_any_kind_gives_numbers_or_nothing(text):
-    facts = metadata.ome_facts(f'<Pixels PhysicalSizeX="{text}" PhysicalSizeXUnit="{text}">')
-    assert facts["mpp_x"] is None or isinstance(facts["mpp_x"], float)
-
-
 @given(st.one_of(st.none(), st.floats()), st.one_of(st.none(), st.floats()))
 def test_resolution_is_possible_or_none(x, y):
     mpp, notes = metadata.believed_mpp(x, y)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 #: Beyond these, a resolution is a leftover of some export and not a microscope's. 28.97 um/px, the overview level of a
@@ -49,32 +50,57 @@ _DATES = (
     (re.compile(r"^(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})(?!\d)"), (2, 0, 1)),  # Aperio writes month/day/year
     (re.compile(r"^(\d{1,2})\.(\d{1,2})\.(\d{4})"), (2, 1, 0)),
 )
-_UNITS = {
-    "um": 1.0, "µm": 1.0, "μm": 1.0, "micron": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "pm": 1e-6,
-}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A resolution as one part of a file states it, not judged.
+
+    Parameters
+    ----------
+    x, y : float or None
+        Micrometres per pixel.
+    problem : str
+        Why x and y are None although the file states something.
+    tags : bool
+        Whether they come from tags of a TIFF in inch or centimetre, which serve printers as well.
+    """
+
+    x: float | None = None
+    y: float | None = None
+    problem: str = ""
+    tags: bool = False
 
 
 def believed_mpp(
     x: float | None, y: float | None, *, tags: bool = False
 ) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
-    """Return (x, y) micrometres per pixel, or None with a note that says why the file is not believed.
+    """Return (x, y) micrometres per pixel as :func:`first_believed` does, of a single statement."""
+    return first_believed([Statement(x, y, tags=tags)])
+
+
+def first_believed(statements: Iterable[Statement]) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
+    """Return (x, y) micrometres per pixel of the first statement that a microscope can have.
 
     A resolution stated for one direction only is taken for both.
 
-    Parameters
-    ----------
-    x, y : float or None
-        As the file states them.
-    tags : bool
-        Whether they come from the resolution tags of a generic TIFF, which serve printers as well.
+    Returns
+    -------
+    ((float, float) or None, tuple of str)
+        The resolution, and a note for each statement before it that is not used.
     """
-    x, y = (x if x is not None else y), (y if y is not None else x)
-    if x is None or y is None:
-        return None, ("the file states no resolution",)
-    low, high = MPP_RANGE[0], COARSEST_TAGS if tags else MPP_RANGE[1]
-    if not (low <= x <= high and low <= y <= high):
-        return None, (f"the resolution tag says {x:.4g} x {y:.4g} um/px, not believed",)
-    return (x, y), ()
+    notes: list[str] = []
+    for statement in statements:
+        x = statement.x if statement.x is not None else statement.y
+        y = statement.y if statement.y is not None else statement.x
+        low, high = MPP_RANGE[0], COARSEST_TAGS if statement.tags else MPP_RANGE[1]
+        if statement.problem:
+            notes.append(f"a stated resolution is not used: {statement.problem}")
+        elif x is not None and y is not None:
+            if low <= x <= high and low <= y <= high:
+                return (x, y), tuple(notes)
+            notes.append(f"the file states a resolution of {x:.4g} x {y:.4g} um/px, not believed")
+    return None, tuple(notes) or ("the file states no resolution",)
 
 
 def number(text: str | float | None) -> float | None:
@@ -122,23 +148,3 @@ def scan_week(text: str | None) -> str | None:
         week = date.isocalendar()
         return f"{week.year}-W{week.week:02d}"
     return None
-
-
-def ome_facts(description: str) -> dict[str, float | str | None]:
-    """Return ``mpp_x``, ``mpp_y``, ``objective`` and ``date`` of an OME-XML text.
-
-    Patterns instead of an XML parser: four values are needed, and the text comes from an untrusted file.
-    """
-    pixels = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", description)
-    facts: dict[str, float | str | None] = {"mpp_x": None, "mpp_y": None, "objective": None, "date": None}
-    for axis in "XY":
-        size = re.search(rf'\bPhysicalSize{axis}="([^"]*)"', pixels.group() if pixels else "")
-        unit = re.search(rf'\bPhysicalSize{axis}Unit="([^"]*)"', pixels.group() if pixels else "")
-        factor = _UNITS.get(unit.group(1).strip().lower()) if unit else 1.0
-        value = number(size.group(1)) if size else None
-        facts[f"mpp_{axis.lower()}"] = value * factor if value is not None and factor is not None else None
-    power = re.search(r'<(?:\w+:)?Objective\b[^>]*\bNominalMagnification="([^"]*)"', description)
-    facts["objective"] = number(power.group(1)) if power else None
-    date = re.search(r"<(?:\w+:)?AcquisitionDate>([^<]*)<", description)
-    facts["date"] = date.group(1) if date else None
-    return facts

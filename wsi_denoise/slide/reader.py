@@ -27,7 +27,16 @@ from wsi_denoise.errors import (
     UnsupportedSlide,
     WsiDenoiseError,
 )
-from wsi_denoise.slide import dicom_check, openslide_reader, parts_check, tiff_check, tiff_kind, tiff_reader
+from wsi_denoise.slide import (
+    dicom_check,
+    ome,
+    openslide_reader,
+    parts_check,
+    tiff_check,
+    tiff_kind,
+    tiff_metadata,
+    tiff_reader,
+)
 from wsi_denoise.slide.base import DecodeFailure, Pixels, Slide, SlideInfo, from_os_error, stat_source
 from wsi_denoise.slide.glass import find_glass
 
@@ -190,11 +199,14 @@ def _open_tiff(path: Path, max_megapixels: float) -> Slide:
     except DecodeFailure as failure:
         raise UnsupportedSlide(failure.reason) from failure
     info = replace(info, compression=facts.main.codec, icc_profile=info.icc_profile or facts.main.icc_profile)
+    if vendor == openslide_reader.GENERIC or (vendor == "aperio" and info.mpp is None):
+        # OpenSlide sees neither OME-XML nor ImageJ's text, and no unit behind Aperio's number.
+        info = tiff_metadata.described(info, facts.main, path)
     notes = tiff_kind.check_first(facts) if vendor == openslide_reader.GENERIC else ()
     _check_size(info, max_megapixels)
     slow = openslide_reader.OpenSlideSlide(handle, info, path)
     levels = tiff_reader.levels_as(facts, info.levels) if vendor in _PLAIN_VENDORS else None
-    if tiff_reader.is_ome(facts.main) and not tiff_reader.readable(facts.main):
+    if ome.is_ome(facts.main.text(tiff_check.DESCRIPTION)) and not tiff_reader.readable(facts.main):
         # OpenSlide sees level 0 of an OME-TIFF and none of its XML.
         levels = tiff_reader.levels_of(facts)
         info = tiff_reader.info_from(facts, path, levels)

@@ -26,6 +26,7 @@ MAX_SEGMENT_BYTES = 512 << 20
 MAX_TEXT = 1 << 20
 MAX_PROFILE = 16 << 20
 
+_UTF_16 = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"<\0", "utf-16-le"), (b"\0<", "utf-16-be"))
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _NUMPY_TYPES = {1: "u1", 3: "u2", 4: "u4", 6: "i1", 8: "i2", 9: "i4", 13: "u4", 16: "u8", 17: "i8", 18: "u8"}
 
@@ -182,13 +183,21 @@ class Directory:
         return value if isinstance(value, bytes) and value else None
 
     @property
-    def mpp(self) -> tuple[float, float] | None:
-        """Micrometres per pixel from the resolution tags, not judged; None without a unit of length."""
-        unit = {2: 25_400.0, 3: 10_000.0}.get(self._int(RESOLUTION_UNIT, 2))
-        x, y = self.tags.get(X_RESOLUTION), self.tags.get(Y_RESOLUTION)
-        if unit is None or not isinstance(x, float) or not isinstance(y, float) or x <= 0 or y <= 0:
-            return None
-        return unit / x, unit / y
+    def resolution(self) -> tuple[float, float] | None:
+        """Pixels per unit of length in x and y, not judged; None where a tag is missing."""
+        x, y = (self._number(tag) for tag in (X_RESOLUTION, Y_RESOLUTION))
+        return None if x is None or y is None else (x, y)
+
+    @property
+    def resolution_unit(self) -> int | None:
+        """TIFF's number of the unit: 1 none, 2 inch, 3 centimetre; None where the tag is missing."""
+        return self._int(RESOLUTION_UNIT, 0) if RESOLUTION_UNIT in self.tags else None
+
+    def _number(self, tag: int) -> float | None:
+        value = self.tags.get(tag)
+        if isinstance(value, tuple):
+            value = value[0] if value else None
+        return float(value) if isinstance(value, int | float) else None
 
 
 @dataclass(frozen=True)
@@ -374,7 +383,7 @@ class _Parser:
 
     def _decoded(self, tag: int, kind: int, raw: bytes) -> object:
         if tag in _TEXTS or tag == ICC_PROFILE:
-            return raw if tag == ICC_PROFILE else raw.decode("utf-8", "replace").rstrip("\0")
+            return raw if tag == ICC_PROFILE else _text(raw)
         if kind in (5, 10):
             above, below = struct.unpack_from(self.order + ("II" if kind == 5 else "ii"), raw)
             return above / below if below else 0.0
@@ -392,3 +401,16 @@ class _Parser:
             return int(struct.unpack(self.order + kind, raw)[0])
         except struct.error as error:  # the file shrank while it was read
             raise TruncatedSlide("it ends within a directory") from error
+
+
+def _text(raw: bytes) -> str:
+    """Return the text of a tag: UTF-8, UTF-16 by its mark or first letter, else Latin-1."""
+    for start, encoding in _UTF_16:
+        if raw.startswith(start):
+            return raw.decode(encoding, "ignore").rstrip("\0")
+    try:
+        return raw.decode("utf-8").rstrip("\0")
+    except UnicodeDecodeError as error:
+        # A text that was cut off at the limit may end within a letter.
+        cut = len(raw) == MAX_TEXT and error.start > len(raw) - 4
+        return raw.decode("utf-8" if cut else "latin-1", "ignore").rstrip("\0")

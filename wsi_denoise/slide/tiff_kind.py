@@ -21,7 +21,7 @@ def check_rgb(facts: TiffFacts) -> None:
     """
     main = facts.main
     pages = sum(len(directory.path) == 1 and directory.size == main.size for directory in facts.directories)
-    maker = " by Akoya/PerkinElmer" if "PerkinElmer-QPI" in main.text(DESCRIPTION).replace("\0", "")[:400] else ""
+    maker = " by Akoya/PerkinElmer" if "PerkinElmer-QPI" in main.text(DESCRIPTION)[:400] else ""
     depths = sorted(set(main.bits))
     if depths != [8] or main.sample_format not in (1, 4):
         raise NotRGB(f"{'/'.join(map(str, depths))} bits per sample{maker}")

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from wsi_denoise.errors import UnsupportedSlide
-from wsi_denoise.slide import metadata, tiff_check
+from wsi_denoise.slide import metadata, tiff_check, tiff_metadata
 from wsi_denoise.slide.base import (
     DecodeFailure,
     Pixels,
@@ -93,39 +93,19 @@ def levels_as(facts: TiffFacts, sizes: tuple[tuple[int, int], ...]) -> list[Dire
 def info_from(facts: TiffFacts, path: Path, levels: list[Directory]) -> SlideInfo:
     """Return the facts of a TIFF that OpenSlide does not describe."""
     main = facts.main
-    description = main.text(tiff_check.DESCRIPTION)
-    mpp: tuple[float | None, float | None] = main.mpp or (None, None)
-    objective, date, tags = None, None, True
-    if is_ome(main):
-        ome = metadata.ome_facts(description)
-        x, y = ome["mpp_x"], ome["mpp_y"]
-        if isinstance(x, float) or isinstance(y, float):
-            mpp, tags = (x if isinstance(x, float) else None, y if isinstance(y, float) else None), False
-        objective = metadata.number(ome["objective"])
-        date = str(ome["date"]) if ome["date"] else None
-    believed, notes = metadata.believed_mpp(*mpp, tags=tags)
     width, height = main.size
-    return SlideInfo(
+    info = SlideInfo(
         path=path,
         width=width,
         height=height,
-        mpp=believed,
-        objective_power=objective,
         levels=tuple(directory.size for directory in levels),
         vendor=metadata.first({"make": main.text(tiff_check.MAKE)}, ("make",)),
         model=metadata.first({"model": main.text(tiff_check.MODEL)}, ("model",)),
-        scan_week=metadata.scan_week(date),
         icc_profile=main.icc_profile,
         compression=main.codec,
         reader="tifffile",
-        notes=notes,
     )
-
-
-def is_ome(directory: Directory) -> bool:
-    """Whether the description is OME-XML."""
-    text = directory.text(tiff_check.DESCRIPTION)
-    return "<OME" in text[:2000] or "openmicroscopy.org" in text[:2000]
+    return tiff_metadata.described(info, main, path)
 
 
 def coded_fault(data: bytes, directory: Directory) -> str:
