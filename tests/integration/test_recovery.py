@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -209,3 +210,19 @@ def test_a_spool_that_is_damaged_after_assembly_names_its_block(plan, tmp_path):
     with pytest.raises(BlockLost) as caught:
         tasks.verify(plan, target, 100)
     assert caught.value.block == block
+
+
+@pytest.mark.parametrize(("field", "value"), [(8, 1), (6, 0xFF), (10, 8), (10, 99), (46, ord("x"))])
+def test_a_damaged_zip_directory_names_its_block(plan, tmp_path, field, value):
+    """Encrypted, of a later version, compressed or of another name, says the directory: one kind of error for all."""
+    block = list(plan.work.lattice.blocks())[1]
+    file = plan.work.spool / f"{block}.block"
+    data = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
+        directory = archive.start_dir
+    data[directory + field] = value
+    file.write_bytes(data)
+    with pytest.raises(BlockLost) as caught:
+        tasks.assemble(plan, tmp_path / ".part", None)
+    assert caught.value.block == block
+    assert block not in Spool(plan.work.spool).finished()

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from wsi_denoise.processing.spool import SUFFIX, BlockProduct, Spool, SpooledBlock, folder_name
+from wsi_denoise.processing.spool import DAMAGE, SUFFIX, BlockProduct, Spool, folder_name
 from wsi_denoise.slide.lattice import BlockIndex
 
 BLOCK = BlockIndex(3, 14)
@@ -167,15 +167,72 @@ def test_a_flipped_bit_is_never_read_as_content(member, spool, product):
     assert spool.is_sound(BLOCK)
     damage(spool, member)
     assert not spool.is_sound(BLOCK)
+    with pytest.raises(zipfile.BadZipFile, match=member):
+        read_all(spool, product)
+    assert spool.finished() == set()
 
-    def read_all(file: SpooledBlock) -> None:
-        file.reduced()
-        file.arrays()
-        for place in product.tiles:
-            file.tile(*place)
 
-    with spool.open(BLOCK) as file, pytest.raises(zipfile.BadZipFile, match=member):
-        read_all(file)
+def read_all(spool: Spool, product: BlockProduct) -> list[bytes]:
+    """Read what assembling, evidence and verification read."""
+    with spool.open(BLOCK) as file:
+        tiles = [file.tile(*place) for place in product.tiles]
+        return [*tiles, file.reduced().tobytes(), *(array.tobytes() for array in file.arrays().values())]
+
+
+def directory_of(content: bytes) -> range:
+    """Return the offsets of the ZIP directory and its end record; members are before it."""
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        return range(archive.start_dir, len(content))
+
+
+@pytest.mark.parametrize("change", [lambda byte: byte ^ 1, lambda byte: byte ^ 0x80, lambda _: 0xFF, lambda _: 8])
+def test_every_damage_of_the_zip_directory_is_found_before_assembling(change, spool):
+    # Encrypted, of a later version, compressed, elsewhere, of another size: each raises something else when it is read.
+    product = BlockProduct({(0, 0, 0): b"tile", (1, 0, 0): b"another"}, np.ones((4, 4, 3), np.uint8), {"a": np.ones(1)})
+    spool.write(BLOCK, product)
+    file = spool.folder / f"{BLOCK}{SUFFIX}"
+    content = file.read_bytes()
+    intact = read_all(spool, product)
+    raised = set()
+    for at in directory_of(content):
+        damaged = bytearray(content)
+        damaged[at] = change(content[at])
+        file.write_bytes(damaged)
+        try:
+            found = read_all(spool, product)
+        except DAMAGE as error:
+            raised.add(type(error))
+            assert spool.finished() == set(), f"byte {at}"
+            assert not file.exists()
+        else:
+            assert found == intact, f"byte {at}"
+    assert zipfile.BadZipFile in raised
+    assert raised & {RuntimeError, NotImplementedError, KeyError}
+
+
+def test_checking_a_large_spool_can_be_interrupted(spool, product):
+    for column in range(50):
+        spool.write(BlockIndex(0, column), product)
+
+    def stop():
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        spool.finished(stop)
+    assert len(list(spool.folder.iterdir())) == 50
+
+
+@pytest.mark.parametrize("missing", ["reduced", "evidence.npz"])
+def test_a_block_without_a_member_is_not_finished(missing, spool, product):
+    spool.write(BLOCK, product)
+    file = spool.folder / f"{BLOCK}{SUFFIX}"
+    with zipfile.ZipFile(file) as archive:
+        members = {name: archive.read(name) for name in archive.namelist() if name != missing}
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    assert not spool.is_sound(BLOCK)
+    assert spool.finished() == set()
 
 
 def test_nothing_is_unpickled(spool, product):

@@ -7,14 +7,13 @@ at a time.
 from __future__ import annotations
 
 import logging
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
-from wsi_denoise.processing.spool import Spool, SpooledBlock
+from wsi_denoise.processing.spool import DAMAGE, Spool, SpooledBlock
 from wsi_denoise.processing.values import BlockLost, Mask, SlideWork
 from wsi_denoise.quality import structure
 from wsi_denoise.quality.evidence import Evidence
@@ -26,9 +25,6 @@ from wsi_denoise.slide.lattice import BLOCK, TILE, BlockIndex, Lattice, level_si
 _log = logging.getLogger(__name__)
 
 TILES_PER_BLOCK = BLOCK // TILE
-
-DAMAGE = (OSError, zipfile.BadZipFile, KeyError, ValueError)
-"""What a block's file raises that is not as it was written."""
 
 
 class _Row:
@@ -87,7 +83,7 @@ def reduced_rows(
         for column, file in files:
             try:
                 parts.append(which(file))
-            except (*DAMAGE, RuntimeError) as error:
+            except DAMAGE as error:
                 raise files.lost(column) from error
         rows = np.concatenate(parts, axis=1)
         if rows.shape[1] != size[0]:

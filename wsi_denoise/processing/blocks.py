@@ -105,7 +105,7 @@ class Blocks:
         self.spool = Spool(self.plan.work.spool)
         self._all = list(self.plan.work.lattice.blocks())
         with space.told(self.spool.folder):
-            finished = self.spool.finished()
+            finished = self.spool.finished(self.keep_going)
         self.done = finished & set(self._all) - set(chain.from_iterable(self.begun.values()))
         # What was done before the clock started says nothing about the rate.
         self._uncounted = {block for future, group in self.begun.items() if future.done() for block in group}

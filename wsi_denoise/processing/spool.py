@@ -11,12 +11,15 @@ import hashlib
 import io
 import json
 import logging
+import lzma
 import os
 import secrets
 import shutil
 import struct
 import zipfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +43,24 @@ FORMAT = 2
 
 _SIZE = struct.Struct("<II")
 
-_DAMAGE = (OSError, zipfile.BadZipFile, KeyError, ValueError, RuntimeError)
+DAMAGE = (
+    *(OSError, EOFError, LookupError, ArithmeticError, ValueError, RuntimeError, struct.error),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
+"""Every exception that opening or reading a damaged block's file may raise.
+
+A damaged ZIP directory states that a member is encrypted (RuntimeError), of a later version (NotImplementedError) or
+compressed (zlib.error, EOFError)."""
+
+_ALWAYS = frozenset({"reduced", "evidence.npz"})
+"""Members of every block's file."""
+
+_MEMBER_HEADER = 30
+"""Bytes before a member's name in the file; :meth:`Spool.write` adds no other fields."""
+
+_CHUNK = 1 << 20
+_READERS = 4
+"""Threads that check a spool's files when a slide is resumed."""
 
 
 @dataclass(frozen=True)
@@ -168,16 +188,30 @@ class Spool:
             # A disk that is full is told by the first block.
             _log.warning("the thumbnail is not kept: %s", error)
 
-    def finished(self) -> set[BlockIndex]:
-        """Return the blocks that have a file that opens; a damaged one is removed, so that it is done again."""
+    def finished(self, keep_going: Callable[[], None] = lambda: None) -> set[BlockIndex]:
+        """Return the blocks whose files can be read whole. Remove damaged files, so that their blocks are done again.
+
+        Reads every file, as assembly will: a ZIP directory that opens says nothing about its members.
+
+        Parameters
+        ----------
+        keep_going : callable
+            Called after each file; raises to stop. A large slide has gigabytes of finished blocks.
+        """
+        files = list(self.folder.glob(f"*{SUFFIX}")) if self.folder.is_dir() else []
         found = set()
-        for file in self.folder.glob(f"*{SUFFIX}") if self.folder.is_dir() else ():
-            row, _, column = file.stem.partition("-")
-            try:
-                with zipfile.ZipFile(file):
-                    found.add(BlockIndex(int(row), int(column)))
-            except _DAMAGE:
-                file.unlink(missing_ok=True)
+        pool = ThreadPoolExecutor(_READERS, "spool")
+        try:
+            for file, sound in zip(files, pool.map(_is_sound, files), strict=True):
+                index = _index(file)
+                if sound and index is not None:
+                    found.add(index)
+                else:
+                    _log.warning("removed a damaged block: %s", file.name)
+                    file.unlink(missing_ok=True)
+                keep_going()
+        finally:
+            pool.shutdown(cancel_futures=True)
         return found
 
     @contextmanager
@@ -186,19 +220,15 @@ class Spool:
 
         Raises
         ------
-        OSError, zipfile.BadZipFile
-            When it is gone or damaged; damage within it shows when it is read.
+        Exception
+            One of :data:`DAMAGE` when it is gone or damaged. Reading its members may raise them too.
         """
         with zipfile.ZipFile(self._file(block)) as archive:
             yield SpooledBlock(archive)
 
     def is_sound(self, block: BlockIndex) -> bool:
-        """Read a block's file whole, and tell whether every checksum in it fits."""
-        try:
-            with zipfile.ZipFile(self._file(block)) as archive:
-                return archive.testzip() is None
-        except _DAMAGE:
-            return False
+        """Read a block's file whole, and return whether every checksum in it fits."""
+        return _is_sound(self._file(block))
 
     def discard(self, block: BlockIndex) -> None:
         """Remove a block's file, so that the block is done again."""
@@ -207,6 +237,38 @@ class Spool:
     def remove(self) -> None:
         """Remove the folder: the slide is published, or nobody wants it any more."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _index(file: Path) -> BlockIndex | None:
+    row, _, column = file.stem.partition("-")
+    return BlockIndex(int(row), int(column)) if row.isdecimal() and column.isdecimal() else None
+
+
+def _is_sound(file: Path) -> bool:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return _is_whole(archive) and all(_has_its_checksum(archive, member) for member in archive.infolist())
+    except DAMAGE:
+        return False
+
+
+def _is_whole(archive: zipfile.ZipFile) -> bool:
+    """Return whether the directory lists every member: together they fill the file up to the directory."""
+    # One changed byte in a length makes zipfile skip entries without an error.
+    end = 0
+    for member in sorted(archive.infolist(), key=lambda member: member.header_offset):
+        if member.header_offset != end:
+            return False
+        end += _MEMBER_HEADER + len(member.filename.encode()) + member.compress_size
+    return end == archive.start_dir and set(archive.namelist()) >= _ALWAYS
+
+
+def _has_its_checksum(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
+    # Not testzip(), which opens members by name: two entries of one name hide each other.
+    with archive.open(member) as file:
+        while file.read(_CHUNK):
+            pass  # raises BadZipFile at the end of a member whose checksum is wrong
+    return True
 
 
 def folder_name(fingerprint: str, key: Mapping[str, Any]) -> str:

@@ -26,9 +26,9 @@ from wsi_denoise.errors import RegionOutside, VerificationFailed, WorkerDiffers,
 from wsi_denoise.network import denoiser as network
 from wsi_denoise.network import weights
 from wsi_denoise.processing import assembly, worker
-from wsi_denoise.processing.assembly import DAMAGE, TILES_PER_BLOCK
+from wsi_denoise.processing.assembly import TILES_PER_BLOCK
 from wsi_denoise.processing.block import Read, run_block
-from wsi_denoise.processing.spool import Spool, SpooledBlock, folder_name
+from wsi_denoise.processing.spool import DAMAGE, Spool, SpooledBlock, folder_name
 from wsi_denoise.processing.values import BlockLost, BlockReport, Mask, SlidePlan, SlideWork
 from wsi_denoise.quality import noise, patchmap
 from wsi_denoise.settings import ComputeSettings, Settings
@@ -330,7 +330,7 @@ def verify(plan: SlidePlan, target: Path, tiles: int) -> str:
         try:
             with spool.open(BlockIndex(row, column)) as file:
                 yield file
-        except (*DAMAGE, RuntimeError) as error:
+        except DAMAGE as error:
             raise BlockLost(row, column) from error
 
     def tile(row: int, column: int) -> bytes:
