@@ -47,6 +47,14 @@ def open_handle(path: Path) -> Any:
         raise DecodeFailure(str(error)) from error
 
 
+def vendor(path: Path) -> str | None:
+    """Return the vendor of a file in OpenSlide's words, whether or not it opens; None for what it does not know."""
+    import openslide  # noqa: PLC0415
+
+    name: str | None = openslide.OpenSlide.detect_format(path)
+    return name
+
+
 def info_from(handle: Any, path: Path) -> SlideInfo:
     """Return the facts that OpenSlide gives, from its properties on the allow-list.
 

@@ -28,6 +28,7 @@ from wsi_denoise.errors import (
     WsiDenoiseError,
 )
 from wsi_denoise.slide import (
+    czi_check,
     dicom_check,
     ome,
     openslide_reader,
@@ -51,9 +52,10 @@ DECODER_TOLERANCE = 1.0
 DARK = 50
 #: Vendors in OpenSlide's words whose levels are plain TIFF images in plain coordinates.
 _PLAIN_VENDORS = {"aperio", openslide_reader.GENERIC}
-#: OpenSlide's words for a file that ends early. A CZI's head says where its tables are, at its end: there is nothing
-#: yet, or only reserved space.
-_CUT_OFF = ("Short read", "No magic string", "Couldn't parse metadata XML")
+#: OpenSlide's words for a file that ends early.
+_CUT_OFF = "Short read"
+#: OpenSlide's words for a slide of several files whose kind it does not read: no file is missing.
+_NOT_READ = ("Unrecognized image format", "not supported", "Unsupported", "unsupported")
 #: Files of a DICOM series that are asked for the reason why none of them opens.
 _MOST_REFUSALS = 16
 
@@ -190,9 +192,16 @@ def _open_tiff(path: Path, max_megapixels: float) -> Slide:
     try:
         handle = openslide_reader.open_handle(path)
     except DecodeFailure as failure:
+        vendor = openslide_reader.vendor(path)
+        if vendor not in _PLAIN_VENDORS:
+            # Tiles of these formats overlap, or are parts of several images: a plain TIFF reader would misplace them.
+            raise UnsupportedSlide(tiff_kind.vendor_refusal(vendor, facts, failure.reason)) from failure
         handle, refusal = None, failure.reason
     if handle is None:
-        return _open_plain_tiff(path, facts, refusal)
+        try:
+            return _open_plain_tiff(path, facts)
+        except UnsupportedSlide as error:
+            raise (UnsupportedSlide(f"{error.detail}; OpenSlide says: {refusal}") if refusal else error) from error
     try:
         info = openslide_reader.info_from(handle, path)
         vendor = handle.properties.get("openslide.vendor")
@@ -224,13 +233,13 @@ def _open_tiff(path: Path, max_megapixels: float) -> Slide:
     return _with_background(fast)
 
 
-def _open_plain_tiff(path: Path, facts: tiff_check.TiffFacts, refusal: str) -> Slide:
+def _open_plain_tiff(path: Path, facts: tiff_check.TiffFacts) -> Slide:
     """Open a TIFF that OpenSlide does not: strips, OME-TIFF, and the like."""
     if facts.is_ndpi:
-        raise UnsupportedSlide(f"it is a Hamamatsu NDPI and damaged; OpenSlide says: {refusal or 'not recognised'}")
+        raise UnsupportedSlide("it is a Hamamatsu NDPI, and OpenSlide does not recognise it")
     reason = tiff_reader.readable(facts.main)
     if reason:
-        raise UnsupportedSlide(reason + (f"; OpenSlide says: {refusal}" if refusal else ""))
+        raise UnsupportedSlide(reason)
     notes = tiff_kind.check_first(facts)
     levels = tiff_reader.levels_of(facts)
     info = tiff_reader.info_from(facts, path, levels)
@@ -288,10 +297,11 @@ def _open_other(path: Path, head: bytes, max_megapixels: float) -> Slide:
             raise UnsupportedSlide(f"it is {kind}")
     if head.startswith(_JPEG2000):
         return _open_toolbox(path, max_megapixels)
+    lack = czi_check.check_czi(path) if czi_check.is_czi(head) else ""
     try:
         handle = openslide_reader.open_handle(path)
     except DecodeFailure as failure:
-        raise _refusal(suffix, failure.reason) from failure
+        raise _refusal(suffix, f"{lack}; OpenSlide says: {failure.reason}" if lack else failure.reason) from failure
     if handle is None:
         if not any(head):
             raise NotASlide("it starts with zeros: it was not copied, or not to its end")
@@ -306,9 +316,9 @@ def _open_other(path: Path, head: bytes, max_megapixels: float) -> Slide:
 
 def _refusal(suffix: str, reason: str) -> SlideError:
     """Return the error for a file whose format OpenSlide knows and that it does not open."""
-    if suffix in parts_check.KEY_SUFFIXES:
+    if suffix in parts_check.KEY_SUFFIXES and not any(words in reason for words in _NOT_READ):
         return IncompleteSlide(reason)
-    if any(words in reason for words in _CUT_OFF):
+    if _CUT_OFF in reason:
         return TruncatedSlide(reason)
     return UnsupportedSlide(reason)
 

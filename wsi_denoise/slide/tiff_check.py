@@ -37,11 +37,12 @@ TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, SUB_IFDS, EXTRA_SAMPLES, SAM
     322, 323, 324, 325, 330, 338, 339,
 )  # fmt: skip
 MAKE, MODEL, ORIENTATION, SOFTWARE, ICC_PROFILE, NDPI_VERSION = 271, 272, 274, 305, 34675, 65420
+NDPI_MAGNIFICATION, NDPI_FOCAL_PLANE = 65421, 65424
 _WANTED = {
     WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, SUBFILE, DESCRIPTION, STRIP_OFFSETS, SAMPLES, STRIP_ROWS,
     STRIP_COUNTS, X_RESOLUTION, Y_RESOLUTION, PLANAR, RESOLUTION_UNIT, PREDICTOR, TILE_WIDTH, TILE_HEIGHT,
     TILE_OFFSETS, TILE_COUNTS, SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT, MAKE, MODEL, ORIENTATION, SOFTWARE, ICC_PROFILE,
-    NDPI_VERSION,
+    NDPI_VERSION, NDPI_MAGNIFICATION, NDPI_FOCAL_PLANE,
 }  # fmt: skip
 _TEXTS = {DESCRIPTION, MAKE, MODEL, SOFTWARE}
 _TABLES = {STRIP_OFFSETS, STRIP_COUNTS, TILE_OFFSETS, TILE_COUNTS}
@@ -181,6 +182,13 @@ class Directory:
         """The colour profile as stored."""
         value = self.tags.get(ICC_PROFILE)
         return value if isinstance(value, bytes) and value else None
+
+    @property
+    def focal_plane(self) -> int | None:
+        """Nanometres of a Hamamatsu NDPI's focal plane from the middle one; None where it is no image of the tissue."""
+        if NDPI_FOCAL_PLANE not in self.tags or (self._number(NDPI_MAGNIFICATION) or 0) <= 0:
+            return None
+        return self._int(NDPI_FOCAL_PLANE, 0)
 
     @property
     def resolution(self) -> tuple[float, float] | None:

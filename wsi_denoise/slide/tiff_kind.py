@@ -8,6 +8,13 @@ from wsi_denoise.slide.tiff_check import CODECS, DESCRIPTION, MAX_SEGMENT_BYTES,
 #: TIFF's numbers of the codecs that code black and white only.
 _BILEVEL = {2, 3, 4, 34661}
 _PHOTOMETRIC = {0: "grey", 1: "grey", 3: "palette", 4: "mask", 5: "CMYK", 8: "CIELab", 9: "ICCLab", 32803: "CFA"}
+_VENDORS = {
+    "hamamatsu": "a Hamamatsu NDPI",
+    "leica": "a Leica SCN",
+    "philips": "a Philips TIFF",
+    "trestle": "a Trestle TIFF",
+    "ventana": "a Ventana BIF",
+}
 
 
 def check_rgb(facts: TiffFacts) -> None:
@@ -67,3 +74,21 @@ def check_first(facts: TiffFacts) -> tuple[str, ...]:
         raise UnsupportedSlide(f"its first image is stored turned or mirrored (orientation {main.orientation})")
     same = sum(each.size == main.size for each in others)
     return (f"it holds {same + 1} images of this size, of which the first is taken",) if same else ()
+
+
+def vendor_refusal(vendor: str | None, facts: TiffFacts, words: str) -> str:
+    """Return why OpenSlide does not open a scanner's TIFF.
+
+    Parameters
+    ----------
+    vendor : str or None
+        In OpenSlide's words.
+    facts : TiffFacts
+    words : str
+        OpenSlide's own error.
+    """
+    name = _VENDORS.get(vendor or "", f"a slide of the format {vendor}")
+    planes = {each.focal_plane for each in facts.directories if each.focal_plane is not None}
+    if planes and 0 not in planes:
+        name += f" without the focal plane 0 (it has {', '.join(map(str, sorted(planes)))} nm)"
+    return f"it is {name}, and OpenSlide says: {words}"
