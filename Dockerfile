@@ -19,6 +19,7 @@ USER lab
 WORKDIR /data
 VOLUME /data
 ENV PATH=/opt/wsi-denoise/bin:$PATH \
+    PYTHONSAFEPATH=1 \
     WSI_DENOISE_DASHBOARD__HOST=0.0.0.0
 EXPOSE 8501
 HEALTHCHECK --start-period=60s CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8501/healthz', timeout=5)"]

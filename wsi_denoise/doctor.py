@@ -124,7 +124,7 @@ def _run(code: str, given: str = "") -> tuple[bool, str]:
     """Run Python code in a process of its own; returns whether it went well, and what it printed or why not."""
     try:
         done = subprocess.run(  # noqa: S603 - our own code
-            [sys.executable, "-c", code],
+            [sys.executable, "-P", "-c", code],
             input=given,
             capture_output=True,
             text=True,

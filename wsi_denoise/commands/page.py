@@ -85,7 +85,7 @@ class Page:
             self._stop.wait(wait)
 
     def _run_once(self) -> int | None:
-        command = [sys.executable, "-m", "dashboard.app"]
+        command = [sys.executable, "-P", "-m", "dashboard.app"]
         with self._lock:
             if self._stop.is_set():
                 return None

@@ -171,6 +171,8 @@ def connect(settings: Settings) -> Iterator[Cluster]:
             "distributed.worker.memory.pause": False,
             **QUIET,
             **KEEPING,
+            # A worker process starts as `python -c`, which imports modules from the working folder without this.
+            "distributed.nanny.pre-spawn-environ.PYTHONSAFEPATH": "1",
         }
     )
     if address:
@@ -331,6 +333,13 @@ def memory_limit(wanted: str, processes: int, threads: int) -> str | int | None:
 
 
 def _local(processes: int, threads: int, wanted: str, folder: Path) -> Any:
+    # The scheduler runs in this process and puts its scratch folder on sys.path. The default is a folder in /tmp, which
+    # another user of the machine may have made.
+    with dask.config.set({"temporary-directory": str(folder)}):
+        return _new_cluster(processes, threads, wanted, folder)
+
+
+def _new_cluster(processes: int, threads: int, wanted: str, folder: Path) -> Any:
     return LocalCluster(
         n_workers=processes,
         threads_per_worker=threads,
