@@ -24,7 +24,7 @@ from wsi_denoise.intake import files
 from wsi_denoise.intake.files import SUFFIXES, Candidate, Kind, slides_under
 from wsi_denoise.intake.fingerprint import fingerprint
 from wsi_denoise.intake.headers import DicomHeader, dicom_header, dicom_series, image_format, is_own_output, shown
-from wsi_denoise.intake.parts import Snapshot, companions, lacks_original, slide_files, snapshot
+from wsi_denoise.intake.parts import Snapshot, companions, has_parts, lacks_original, slide_files, snapshot
 
 TIFF = b"II*\0\x08\0\0\0\0\0\0\0\0\0"
 
@@ -450,6 +450,57 @@ def test_a_dicom_series_is_one_slide_and_grows(inbox: Path) -> None:
     assert list(first) == list(second) == ["case"]
     assert second["case"].snapshot.size_bytes == 2 * first["case"].snapshot.size_bytes
     assert [file.name for file in slide_files(inbox / "case")] == ["1.dcm", "2.dcm", "3.dcm"]
+
+
+@pytest.mark.parametrize(
+    "names", [("00000001", "00000002"), ("IM_0001", "I2"), ("1.2.840.5", "1.2.840.6"), ("1.dicom", "2")]
+)
+def test_a_dicom_series_without_suffixes_is_one_slide_and_grows(inbox: Path, names: tuple[str, str]) -> None:
+    dicom(inbox / "case" / names[0], "1.5")
+    first = scan(inbox)
+    before = fingerprint(inbox / "case")
+    dicom(inbox / "case" / names[1], "1.5")
+    write(inbox / "case/DICOMDIR", bytes(128) + b"DICM")
+    write(inbox / "case/README", b"not an image")
+    second = scan(inbox)
+    assert [name for name, each in second.items() if each.kind is Kind.SLIDE] == list(first) == ["case"]
+    assert second["case"].problem is None
+    assert second["case"].snapshot.size_bytes == 2 * first["case"].snapshot.size_bytes
+    assert {file.name for file in slide_files(inbox / "case")} == set(names)
+    assert {file.name for file in slide_files(inbox / "case" / names[1])} == set(names)
+    assert has_parts(inbox / "case" / names[0])
+    assert fingerprint(inbox / "case") != before
+
+
+def test_what_a_copier_has_not_finished_is_no_part_of_a_dicom_series(inbox: Path) -> None:
+    dicom(inbox / "case/1", "1.5")
+    for name in (".2", "2.part", "2.dcm.filepart"):
+        dicom(inbox / "case" / name, "1.5")
+    assert slide_files(inbox / "case") == (inbox / "case/1",)
+
+
+def test_series_without_suffixes_in_one_folder_and_in_the_inbox_are_told_apart(inbox: Path) -> None:
+    for name, series in (("case/1", "1.5"), ("case/2", "1.6"), ("case/3", "1.5"), ("4", "1.7"), ("5", "1.7")):
+        dicom(inbox / name, series)
+    assert slides(inbox) == ["4", "case/1", "case/2"]
+    assert [file.name for file in slide_files(inbox / "case/1")] == ["1", "3"]
+
+
+def test_a_dicom_file_without_suffix_that_is_a_link_is_refused_and_another_link_is_not_a_part(
+    inbox: Path, tmp_path: Path
+) -> None:
+    dicom(inbox / "case/1", "1.5")
+    (inbox / "case/README").symlink_to(write(tmp_path / "notes"))
+    assert scan(inbox)["case"].problem is None
+    (inbox / "case/2").symlink_to(dicom(tmp_path / "2", "1.5"))
+    assert isinstance(scan(inbox)["case"].problem, NotARegularFile)
+
+
+def test_a_file_that_may_not_be_read_does_not_hide_a_dicom_series(open_folder: Path, nobody: Callable) -> None:
+    dicom(open_folder / "case/1", "1.5")
+    write(open_folder / "case/2").chmod(0)
+    with nobody():
+        assert slide_files(open_folder / "case") == (open_folder / "case/1",)
 
 
 def test_several_series_in_a_folder_are_several_slides(inbox: Path) -> None:

@@ -24,12 +24,12 @@ from wsi_denoise.errors import (
     UnsupportedSlide,
     WsiDenoiseError,
 )
-from wsi_denoise.intake.headers import image_format, is_own_output, shown
+from wsi_denoise.intake.dicom_files import is_dicom, series_of
+from wsi_denoise.intake.headers import cached_format, is_own_output, shown
 from wsi_denoise.intake.parts import (
     NOTHING,
     Snapshot,
     companions,
-    series_of,
     slide_files,
     snapshot,
     strange_part,
@@ -151,7 +151,7 @@ class _Folder:
                 status = entry.stat(follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode) and path.suffix.lower() != ".zarr":
                     self.folders.append(path)
-                elif stat.S_ISREG(status.st_mode) and path.suffix.lower() == ".dcm":
+                elif stat.S_ISREG(status.st_mode) and is_dicom(path):
                     dicom.append(path)
                 else:
                     yield self._candidate(path, status)
@@ -204,7 +204,7 @@ class _Folder:
                 relative = path.relative_to(self._inbox)
                 return Candidate(path, relative, Kind.OUTPUT, _look(status), reason="made by wsi-denoise")
             return self._slide(path)
-        format_ = None if path.name == "DICOMDIR" else _cached_format(*identity)
+        format_ = None if path.name == "DICOMDIR" else cached_format(*identity)
         if format_ is None:
             return self._other(path, "not a slide by its name, nor an image by its first bytes", status)
         detail = f"{shown(path.name)} is {format_} by its first bytes, but not by its name; rename it"
@@ -274,11 +274,6 @@ def _what(mode: int) -> str:
 
 def _is_called_after(stem: str, name: str) -> bool:
     return name.startswith(stem) and name.lower().endswith((".jpg", ".jpeg"))
-
-
-@lru_cache(maxsize=65536)
-def _cached_format(path: str, _size: int, _mtime_ns: int) -> str | None:
-    return image_format(Path(path))
 
 
 @lru_cache(maxsize=65536)

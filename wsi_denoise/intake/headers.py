@@ -11,6 +11,7 @@ import stat
 import struct
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from io import FileIO
 from pathlib import Path
 
@@ -75,6 +76,13 @@ def image_format(path: Path) -> str | None:
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
         return "PNG"
     return "JPEG" if head.startswith(b"\xff\xd8\xff") else None
+
+
+# A file is opened once per content, not once per scan: on a share each opening is a round trip.
+@lru_cache(maxsize=65536)
+def cached_format(path: str, _size: int, _mtime_ns: int) -> str | None:
+    """Return :func:`image_format` of a file with this size and time of change."""
+    return image_format(Path(path))
 
 
 def is_own_output(path: Path) -> bool:

@@ -9,7 +9,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from wsi_denoise.errors import SlideVanished, SourceError, SourceUnavailable
-from wsi_denoise.intake.headers import DicomHeader, dicom_header, open_regular, shown
+from wsi_denoise.intake.dicom_files import dicom_files, dicom_links, header, is_dicom, same_series
+from wsi_denoise.intake.headers import open_regular, shown
 
 _KEY_FILE_LIMIT = 1 << 20
 _KEYS = ("imagefile", "mapfile", "optimisationfile", "macroimage")
@@ -53,14 +54,14 @@ def slide_files(path: Path) -> tuple[Path, ...]:
     suffix = path.suffix.lower()
     try:
         if path.is_dir() and not path.is_symlink():
-            inside = _regular_below(path) if suffix == ".zarr" else _dicom_files(path)
+            inside = _regular_below(path) if suffix == ".zarr" else dicom_files(path)
             if not inside:
                 raise SlideVanished(shown(path))
             return tuple(sorted(inside))
         if not os.path.lexists(path):
             raise SlideVanished(shown(path))
-        if suffix == ".dcm":
-            return tuple(sorted(_same_series(path)))
+        if is_dicom(path):
+            return tuple(sorted(same_series(path)))
         return tuple(sorted([path, *companions(path)]))
     except FileNotFoundError as error:
         raise SlideVanished(shown(path)) from error
@@ -92,7 +93,14 @@ def snapshot(files: Iterable[Path]) -> Snapshot:
 
 def has_parts(path: Path) -> bool:
     """Tell whether a slide is of a kind that several files make up, whether or not they have arrived."""
-    return path.suffix.lower() in {".mrxs", ".vms", ".vmu", ".dcm"} or path.is_dir()
+    return path.suffix.lower() in {".mrxs", ".vms", ".vmu"} or path.is_dir() or _is_dicom_now(path)
+
+
+def _is_dicom_now(path: Path) -> bool:
+    try:
+        return is_dicom(path)
+    except OSError:
+        return False
 
 
 def is_unchanged(path: Path, size_bytes: int, mtime_ns: int) -> bool:
@@ -157,10 +165,7 @@ def _strange_parts(path: Path) -> Iterator[Path]:
     if suffix in {".vms", ".vmu"}:
         yield from (part for part in companions(path) if part.is_symlink())
     elif suffix != ".zarr" and path.is_dir():
-        with os.scandir(path) as listing:
-            yield from (
-                path / each.name for each in listing if each.is_symlink() and each.name.lower().endswith(".dcm")
-            )
+        yield from dicom_links(path)
 
 
 def companions(path: Path) -> list[Path]:
@@ -189,58 +194,17 @@ def _named_files(path: str, _size: int, _mtime_ns: int) -> tuple[str, ...]:
     return tuple(sorted(names - {Path(path).name}))
 
 
-def _dicom_files(folder: Path) -> list[Path]:
-    with os.scandir(folder) as listing:
-        return [
-            folder / entry.name
-            for entry in listing
-            if entry.name.lower().endswith(".dcm")
-            and not entry.name.startswith(".")
-            and entry.is_file(follow_symlinks=False)
-        ]
-
-
-def _same_series(path: Path) -> list[Path]:
-    series = series_of(path)
-    if series is None:
-        return [path]
-    same = [path]
-    for other in _dicom_files(path.parent):
-        try:
-            if other != path and series_of(other) == series:
-                same.append(other)
-        except OSError:
-            continue  # not readable: it cannot be said to belong here, and is a candidate of its own
-    return same
-
-
 def lacks_original(path: Path) -> bool:
     """Tell whether a slide is a DICOM series of which only reduced copies are there, by its files' own words.
 
     A copy brings the instances one after another, and every one of them opens as a slide. ImageType says of a level
     whether it was made by resampling; where a writer does not say so, nothing can be told.
     """
-    if path.suffix.lower() == ".zarr" or not (path.is_dir() or path.suffix.lower() == ".dcm"):
+    if path.suffix.lower() == ".zarr" or not (path.is_dir() or _is_dicom_now(path)):
         return False
     try:
-        types = [_header(file).image_type for file in slide_files(path)]
+        types = [header(file).image_type for file in slide_files(path)]
     except (OSError, SourceError):
         return False
     volumes = [words for words in types if words[2:3] == ("VOLUME",)]
     return bool(volumes) and all(words[3:4] == ("RESAMPLED",) for words in volumes)
-
-
-def series_of(path: Path) -> str | None:
-    """Return the series that a DICOM file belongs to, or None; its header is read once for each content."""
-    return _header(path).series
-
-
-def _header(path: Path) -> DicomHeader:
-    status = path.lstat()
-    return _cached_header(str(path), status.st_size, status.st_mtime_ns)
-
-
-# A file is opened once per content, not once per scan: on a share each opening is a round trip.
-@lru_cache(maxsize=65536)
-def _cached_header(path: str, _size: int, _mtime_ns: int) -> DicomHeader:
-    return dicom_header(Path(path))

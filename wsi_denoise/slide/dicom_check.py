@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+import re
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from wsi_denoise.errors import EmptyFile, IncompleteSlide, NotRGB, SlideError, TruncatedSlide, UnsupportedSlide
 
@@ -18,6 +22,10 @@ _CODECS = {
     "1.2.840.10008.1.2.4.91": "jpeg2000",
     "1.2.840.10008.1.2.5": "rle",
 }
+
+#: Tag of ConcatenationUID (0020,9161), little endian, and the bytes from the start of a file in which it is.
+_CONCATENATION = b"\x20\x00\x61\x91"
+_HEADER = 64 << 10
 
 _BESIDE = (["LABEL"], ["OVERVIEW"], ["THUMBNAIL"])
 """Third value of the ImageType of what a series holds besides the slide."""
@@ -43,6 +51,96 @@ def codec(file: Path) -> str | None:
     return "other" if syntax.startswith("1.2.840.10008.1.2.4.") else "none"
 
 
+@dataclass(frozen=True)
+class _Part:
+    """A file as part of a concatenation: the frames that it has, and those that the whole has (0: any number)."""
+
+    series: str
+    concatenation: str
+    frames: int
+    wanted: int
+
+
+def check_concatenations(file: Path) -> None:
+    """Raise IncompleteSlide where a part of a concatenation of this file's series is not there.
+
+    A large instance may be split into files. Where their number is not stated, OpenSlide opens a concatenation
+    without its last part, and the missing frames would look like empty glass.
+
+    Parameters
+    ----------
+    file : Path
+        Any file of the series; the others are in its folder.
+    """
+    parts = [_part(each) for each in sorted(file.parent.iterdir()) if _may_be_part(each)]
+    series = _part(file).series if parts else ""
+    for uid in {part.concatenation for part in parts if part.concatenation and part.series == series}:
+        group = [part for part in parts if part.concatenation == uid]
+        wanted, found = group[0].wanted, sum(part.frames for part in group)
+        if found < wanted:
+            raise IncompleteSlide(f"of the {wanted:,} frames of a DICOM concatenation {found:,} are there")
+
+
+def _may_be_part(path: Path) -> bool:
+    """Return whether a file may be a part of a concatenation, by its first bytes."""
+    try:
+        if not path.is_file():
+            return False
+        with path.open("rb") as file:
+            head = file.read(_HEADER)
+    except OSError:
+        return False  # another slide's: whether this one can be read is found where its pixels are read
+    return is_dicom(head) and _CONCATENATION in head
+
+
+def _part(file: Path) -> _Part:
+    """Return what a file says of itself as part of a concatenation.
+
+    Raises
+    ------
+    UnsupportedSlide
+        Its header cannot be read.
+    """
+    data = _header(file)
+    try:
+        wanted = _full_frames(data) if data.get("DimensionOrganizationType") == "TILED_FULL" else 0
+        frames = int(data.get("NumberOfFrames", 1))
+        series, concatenation = (str(data.get(name, "")) for name in ("SeriesInstanceUID", "ConcatenationUID"))
+    except Exception as error:  # damaged values make pydicom raise anything
+        raise UnsupportedSlide(f"DICOM: its header cannot be read ({error})") from error
+    return _Part(series, concatenation, frames, wanted)
+
+
+def _full_frames(data: Any) -> int:
+    """Return how many frames cover the whole matrix of an instance."""
+    columns, rows = (
+        math.ceil(int(data.get(f"TotalPixelMatrix{side}", 0)) / max(1, int(data.get(side, 1))))
+        for side in ("Columns", "Rows")
+    )
+    return columns * rows * int(data.get("TotalPixelMatrixFocalPlanes", 1)) * int(data.get("NumberOfOpticalPaths", 1))
+
+
+def _header(file: Path) -> Any:
+    """Return what stands before the pixels of a DICOM file.
+
+    Raises
+    ------
+    UnsupportedSlide
+        It cannot be read.
+    """
+    import pydicom  # noqa: PLC0415
+
+    try:
+        with warnings.catch_warnings():
+            # Its remarks on odd values are no help to a user.
+            warnings.simplefilter("ignore")
+            return pydicom.dcmread(file, stop_before_pixels=True)
+    except OSError:
+        raise
+    except Exception as error:  # damage makes pydicom raise anything
+        raise UnsupportedSlide(f"DICOM: its header cannot be read ({error})") from error
+
+
 def refusal(file: Path, reason: str) -> SlideError:
     """Return the true reason why a DICOM file cannot be read, given what OpenSlide said."""
     if file.stat().st_size == 0:
@@ -50,24 +148,33 @@ def refusal(file: Path, reason: str) -> SlideError:
     if "end of filehandle" in reason:
         return TruncatedSlide(f"DICOM: {reason}")
     try:
-        import pydicom  # noqa: PLC0415
-
-        with warnings.catch_warnings():
-            # Its remarks on odd values are no help to a user.
-            warnings.simplefilter("ignore")
-            data = pydicom.dcmread(file, stop_before_pixels=True)
-            modality = str(data.get("Modality", "unknown"))
-            samples, bits = int(data.get("SamplesPerPixel", 0)), int(data.get("BitsAllocated", 0))
-            photometric = str(data.get("PhotometricInterpretation", "unknown"))
-            image_type = [str(word) for word in data.get("ImageType", None) or ()]
-    except Exception as error:  # noqa: BLE001 - damage makes pydicom raise anything, and all of it is in the reason
+        return _kind(_header(file), reason)
+    except UnsupportedSlide as error:
+        return UnsupportedSlide(f"DICOM: {reason} ({error.detail})")
+    except Exception as error:  # noqa: BLE001 - damaged values make pydicom raise anything, and all of it is in the reason
         return UnsupportedSlide(f"DICOM: {reason} ({error})")
+
+
+def _kind(data: Any, reason: str) -> SlideError:
+    """Return the error for what a header declares."""
+    modality = str(data.get("Modality", "unknown"))
+    samples, bits = int(data.get("SamplesPerPixel", 0)), int(data.get("BitsAllocated", 0))
+    image_type = [str(word) for word in data.get("ImageType", None) or ()]
     if modality != "SM":
-        reason = f"DICOM of modality {modality}, not slide microscopy (SM)"
-    elif image_type[2:3] in _BESIDE:
+        return UnsupportedSlide(f"DICOM of modality {modality}, not slide microscopy (SM)")
+    if image_type[2:3] in _BESIDE:
         return IncompleteSlide(f"of the DICOM series only {image_type[2].lower()} and the like are there")
-    elif (samples, bits) != (3, 8):
+    if _lacks_parts(reason):
+        return IncompleteSlide(f"DICOM: {reason}")
+    if (samples, bits) != (3, 8):
+        photometric = str(data.get("PhotometricInterpretation", "unknown"))
         return NotRGB(f"DICOM with {samples} sample{'s' * (samples != 1)} of {bits} bits, {photometric}")
-    else:
-        reason = f"DICOM: {reason}"
-    return UnsupportedSlide(reason)
+    return UnsupportedSlide(f"DICOM: {reason}")
+
+
+def _lacks_parts(reason: str) -> bool:
+    """Return whether OpenSlide says that parts of a concatenation are not there."""
+    count = re.search(r"Expected (\d+) SOP instances in concatenation .*, found (\d+)", reason)
+    if count:
+        return int(count.group(2)) < int(count.group(1))
+    return bool(re.search(r"Missing SOP instance .* in concatenation|only one SOP instance in concatenation", reason))

@@ -280,6 +280,7 @@ def _open_dicom(path: Path, files: list[Path], max_megapixels: float) -> Slide:
         except DecodeFailure as failure:
             raise UnsupportedSlide(f"DICOM: {failure.reason}") from failure
         _check_size(info, max_megapixels)
+        dicom_check.check_concatenations(file)
         return _with_background(openslide_reader.OpenSlideSlide(handle, info, file))
     errors = [dicom_check.refusal(file, reason) for file, reason in refusals[:_MOST_REFUSALS]]
     # What is still to come may mend it: an odd file beside the slide says less than that the slide is not there yet.
