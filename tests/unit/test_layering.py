@@ -9,7 +9,18 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("wsi_denoise", "dashboard", "training", "migrations")
-HEAVY = {"torch", "tiatoolbox", "openslide", "dask", "distributed", "tifffile", "imagecodecs", "skimage", "scipy"}
+HEAVY = {
+    "torch",
+    "tiatoolbox",
+    "openslide",
+    "dask",
+    "distributed",
+    "tifffile",
+    "imagecodecs",
+    "skimage",
+    "scipy",
+    "zarr",
+}
 
 GROUND = {"root", "errors", "settings"}
 #: What each part may import besides itself.

@@ -5,7 +5,6 @@ import gc
 import os
 import pickle
 import resource
-import shutil
 import struct
 import subprocess
 import sys
@@ -764,54 +763,3 @@ def test_directories_are_read_as_tifffile_reads_them(tmp_path):
             assert each.size == (page.imagewidth, page.imagelength)
             assert tuple(each.offsets) == page.dataoffsets
             assert tuple(each.counts) == page.databytecounts
-
-
-@pytest.mark.slow
-def test_ngff_is_read_through_tiatoolbox_without_a_word(tmp_path):
-    zarr = pytest.importorskip("zarr")
-    pixels = image(500, 400)
-    group = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
-    for level, step in enumerate((1, 2)):
-        small = pixels[::step, ::step]
-        array = group.create_array(str(level), shape=small.shape, chunks=(128, 128, 3), dtype="u1")
-        array[:] = small
-    axes = [{"name": name, "type": "space", "unit": "micrometer"} for name in "yx"]
-    scale = [
-        {"path": str(n), "coordinateTransformations": [{"type": "scale", "scale": [0.5 * 2**n] * 2 + [1]}]}
-        for n in (0, 1)
-    ]
-    window = {"start": 0, "end": 255, "min": 0, "max": 255}
-    channel = {
-        "active": True,
-        "coefficient": 1,
-        "color": "FF0000",
-        "family": "linear",
-        "inverted": False,
-        "window": window,
-    }
-    group.attrs["multiscales"] = [
-        {"version": "0.4", "axes": [*axes, {"name": "c", "type": "channel"}], "datasets": scale}
-    ]
-    group.attrs["omero"] = {
-        "name": "a", "id": 1, "version": "0.4", "rdefs": {"defaultT": 0, "defaultZ": 0, "model": "color"},
-        "channels": [{**channel, "label": name} for name in "RGB"],
-    }  # fmt: skip
-    code = """
-import logging, sys, warnings
-import numpy as np
-from wsi_denoise.slide.reader import open_slide
-handlers, shown = list(logging.getLogger().handlers), warnings.showwarning
-with open_slide(sys.argv[1]) as slide:
-    assert slide.info.reader == "tiatoolbox" and slide.info.mpp == (0.5, 0.5), slide.info
-    np.save(sys.argv[2], slide.read(10, 20, 300, 200))
-assert logging.getLogger().handlers == handlers and warnings.showwarning is shown
-"""
-    saved = tmp_path / "got.npy"
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "a.zarr"), str(saved)], check=False, capture_output=True, text=True
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    np.testing.assert_array_equal(np.load(saved), pixels[20:220, 10:310])
-    shutil.move(tmp_path / "a.zarr", tmp_path / "nodot")
-    with pytest.raises(UnsupportedSlide, match="dot"):
-        open_slide(tmp_path / "nodot")

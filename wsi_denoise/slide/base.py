@@ -70,7 +70,7 @@ class SlideInfo:
     compression : str or None
         Codec of the source's pixels, such as ``jpeg`` or ``jpeg2000``.
     reader : str
-        Library that decodes the pixels: ``tifffile``, ``openslide`` or ``tiatoolbox``.
+        Library that decodes the pixels: ``tifffile``, ``openslide``, ``zarr`` or ``tiatoolbox``.
     tile : (int, int)
         (width, height) of the source's tiles at level 0, or of the steps in which it is best read.
     notes : tuple of str
@@ -210,6 +210,13 @@ class Slide(ABC):
         pixels = self._read(level, starts[0], starts[1], sizes[0], sizes[1])
         mean: npt.NDArray[np.float64] = pixels.mean(axis=(0, 1), dtype=np.float64)
         return mean
+
+    def is_empty(self, level: int, x: int, y: int, width: int, height: int) -> bool:  # noqa: ARG002
+        """Return whether the file holds no pixels of a region of a level; its pixels are then a stated filling.
+
+        False where the reader does not know. Readers of formats with transparency return the background there.
+        """
+        return False
 
     def set_background(self, colour: tuple[int, int, int]) -> None:
         """Change the colour behind transparent areas; only while nobody else has the slide."""

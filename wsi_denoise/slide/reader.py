@@ -30,6 +30,7 @@ from wsi_denoise.errors import (
 from wsi_denoise.slide import (
     czi_check,
     dicom_check,
+    ngff_reader,
     ome,
     openslide_reader,
     parts_check,
@@ -253,8 +254,10 @@ def _open_folder(path: Path, max_megapixels: float) -> Slide:
     dicom = [each for each in files if _is_dicom(each)]
     if dicom:
         return _open_dicom(path, dicom, max_megapixels)
-    if any(each.name in (".zattrs", ".zgroup", "zarr.json") for each in files):
-        return _open_toolbox(path, max_megapixels)
+    if ngff_reader.is_ngff(path):
+        return _with_background(ngff_reader.open_ngff(path, max_megapixels))
+    if path.suffix.lower() == ".zarr":
+        raise IncompleteSlide(f"{path.name} has no Zarr metadata")
     raise NotASlide(f"the folder {path.name} holds neither DICOM files nor an NGFF image")
 
 
@@ -390,6 +393,8 @@ def _glass_colour(slide: Slide) -> tuple[int, int, int]:
         for step in range(25):
             x = max(0, (width - side) * (step % 5) // 4)
             y = max(0, (height - side) * (step // 5) // 4)
+            if slide.is_empty(level, x, y, min(side, width - x), min(side, height - y)):
+                continue
             # Damage is reported when the place is read in earnest.
             with contextlib.suppress(DecodeFailure, WsiDenoiseError, OSError):
                 spot = slide._read(level, x, y, min(side, width - x), min(side, height - y))  # noqa: SLF001

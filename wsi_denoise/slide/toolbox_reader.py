@@ -1,4 +1,4 @@
-"""What only tiatoolbox reads (NGFF, JPEG 2000 files), and tiatoolbox's import kept quiet.
+"""What only tiatoolbox reads (JPEG 2000 files), and tiatoolbox's import kept quiet.
 
 Importing it takes seconds and a gigabyte, logs to standard output and redirects every warning of the process into its
 own handlers. All of that stays in this room.
@@ -104,9 +104,6 @@ def open_toolbox(path: Path) -> Slide:
     with quiet_import():
         from tiatoolbox.wsicore.wsireader import WSIReader  # noqa: PLC0415
 
-    if path.is_dir() and "." not in path.name:
-        # It splits a folder's name at its dots and raises IndexError without one.
-        raise UnsupportedSlide(f"tiatoolbox needs a dot in the folder's name, such as {path.name}.zarr")
     try:
         with quiet():
             reader = WSIReader.open(path)
