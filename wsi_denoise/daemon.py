@@ -18,6 +18,7 @@ from pathlib import Path
 from distributed import KilledWorker
 
 from wsi_denoise import __version__, memory, notify
+from wsi_denoise.conditions import Conditions
 from wsi_denoise.errors import (
     NoSuchJob,
     NoWorkers,
@@ -80,6 +81,7 @@ class Daemon:
     def __init__(self, loaded: Loaded, store: JobStore, *, say: Callable[[str], None]) -> None:
         self._settings, self._store, self._say = loaded.settings, store, say
         self._said: dict[int, JobState] = {}
+        self._conditions = Conditions(_log)
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; then finish the blocks in flight and give the job back.
@@ -104,8 +106,8 @@ class Daemon:
             except (SchedulerUnreachable, NoWorkers, StoreError) as error:
                 if not self._served or not error.outlasts:
                     raise
-                _log.warning("beginning anew: %s", error)
-                self._say(str(error))
+                if self._conditions.failed("cluster", error):
+                    self._say(str(error))
                 stop.wait(AGAIN_SECONDS)
             finally:
                 leave.set()
@@ -155,6 +157,7 @@ class Daemon:
                 try:
                     self._device(cluster, heartbeat, leave)
                     self._served = True
+                    self._conditions.works("cluster")
                     self._work(runner, cluster, daemon_id, leave, pauses)
                 except Interrupted:
                     pass
@@ -195,14 +198,13 @@ class Daemon:
                 giving.look()
                 report = watcher.look()
                 self._tell(report)
+                self._conditions.works("intake")
                 if report.unfinished:
                     continue
-            except StoreError as error:
-                _log.warning("intake: %s", error)
-            except Exception:  # noqa: BLE001 - logged with its traceback below
+            except Exception as error:  # noqa: BLE001 - logged, with its traceback where it is unforeseen
                 # The scan never gives up: whatever this was, the next look starts from what is there.
                 if not stop.is_set():
-                    _log.exception("intake")
+                    self._conditions.failed("intake", error)
             watcher.wait(self._settings.intake.scan_seconds)
 
     def _tell(self, report: Report) -> None:
@@ -214,10 +216,6 @@ class Daemon:
             job = self._store.job(number)
             self._changed(job)
             notify.post(self._settings.notify.url, self._settings.notify.timeout, job.state.value, job)
-        for other in report.others:
-            _log.info("intake: not a slide: %s", getattr(other, "reason", "") or other.kind)
-        for trouble in report.unavailable:
-            _log.warning("intake: %s", trouble)
 
     def _work(self, runner: Runner, cluster: Cluster, daemon_id: int, stop: threading.Event, pauses: Pauses) -> None:
         """Work off the queue.
@@ -236,6 +234,7 @@ class Daemon:
                     stop.wait(IDLE_SECONDS)
                     continue
                 job = self._store.claim(daemon_id, self._settings.jobs.lease_seconds)
+                self._conditions.works("queue")
                 if job is None:
                     wait = AGAIN_SECONDS
                     stop.wait(IDLE_SECONDS)
@@ -246,11 +245,11 @@ class Daemon:
                 wait = AGAIN_SECONDS
             except (StoreError, TransitionRefused, NoSuchJob) as error:
                 # The record is not as this daemon thought it was, which is no reason to stop watching.
-                _log.warning("queue: %s", error)
+                self._conditions.failed("queue", error)
                 stop.wait(5 * IDLE_SECONDS)
-            except Exception:  # noqa: BLE001 - logged with its traceback
+            except Exception as error:  # noqa: BLE001 - logged with its traceback
                 # Whatever this was, other slides wait; a job that it left running is taken up when its lease ends.
-                _log.exception("queue")
+                self._conditions.failed("queue", error)
                 stop.wait(wait)
                 wait = min(2 * wait, LONGEST_SECONDS)
 

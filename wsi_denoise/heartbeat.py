@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
-from wsi_denoise.errors import LeaseLost, StoreError
+from wsi_denoise.conditions import Conditions
+from wsi_denoise.errors import LeaseLost
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
 from wsi_denoise.settings import Settings
@@ -31,6 +32,7 @@ class Heartbeat:
         self._job_id: int | None = None
         self._lost = threading.Event()
         self._stop = threading.Event()
+        self._conditions = Conditions(_log)
         self.device: str | None = None
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
@@ -62,13 +64,11 @@ class Heartbeat:
             job_id = self._job_id
             try:
                 held = self._store.heartbeat(self._daemon_id, job_id, self._jobs.lease_seconds, device=self.device)
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001 - logged, with its traceback where it is unforeseen
                 # The lease is longer than several heartbeats: a database that is locked for a moment costs nothing.
-                _log.warning("heartbeat: %s", error)
-                continue
-            except Exception:  # noqa: BLE001 - logged with its traceback
                 # Without this thread leases would end, and nobody notice.
-                _log.exception("heartbeat")
+                self._conditions.failed("heartbeat", error)
                 continue
+            self._conditions.works("heartbeat")
             if not held and job_id == self._job_id:
                 self._lost.set()

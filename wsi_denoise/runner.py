@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from wsi_denoise import notify, space
+from wsi_denoise.conditions import Conditions
 from wsi_denoise.errors import (
     DiskFull,
     InternalError,
@@ -114,6 +115,7 @@ class Runner:
         self._told = 0.0
         self._spool: Spool | None = None
         self._waits: set[str] = set()
+        self._conditions = Conditions(_log)
         self._ahead = Ahead(cluster) if look_ahead else None
 
     def run(self, job: Job) -> Job:
@@ -197,13 +199,16 @@ class Runner:
         waited = 0.0
         while True:
             try:
-                return write()
+                ended = write()
             except StoreError as error:
                 if not error.outlasts or self._stop.is_set():
                     raise
-                _log.warning("the end of a job cannot be written down, and is tried again: %s", error)
+                self._conditions.failed("storing the end of a job", error)
                 waited = min(2 * waited + 1, WRITE_SECONDS)
                 self._stop.wait(waited)
+            else:
+                self._conditions.works("storing the end of a job")
+                return ended
 
     def _remark(self, job: Job, text: str) -> None:
         try:
@@ -384,7 +389,9 @@ class Runner:
         except LeaseLost:
             raise
         except StoreError as error:
-            _log.warning("progress: %s", error)
+            self._conditions.failed("storing progress", error)
+        else:
+            self._conditions.works("storing progress")
 
     def _keep_going(self, job: Job) -> None:
         """Raise what ends the work: shutdown, a lost lease, or a person's wish."""
@@ -403,7 +410,8 @@ class Runner:
         try:
             cancelled = self._store.cancel_requested(job.id)
         except StoreError as error:
-            _log.warning("asking whether job %d is cancelled: %s", job.id, error)
+            self._conditions.failed("asking for a cancellation", error)
             return
+        self._conditions.works("asking for a cancellation")
         if cancelled:
             raise JobCancelled

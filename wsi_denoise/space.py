@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wsi_denoise.conditions import Conditions
 from wsi_denoise.errors import DiskFull, NoSuchJob, OutputUnwritable, StoreError, WsiDenoiseError
 from wsi_denoise.jobs import clocks, process
 from wsi_denoise.jobs.states import JobState
@@ -240,6 +241,7 @@ class Hold:
         self._reason = ""
         self._next = 0.0
         self._wait = _FIRST_LOOK
+        self._conditions = Conditions(_log)
 
     def begin(self, job_id: int, error: DiskFull, needs: Sequence[Need]) -> None:
         """Pause the queue until `needs` fit, or nobody wants this job any more."""
@@ -297,7 +299,9 @@ class Hold:
             self._store.pause(self._origin, self._reason)
             self._written = True
         except StoreError as error:
-            _log.warning("the pause cannot be written down: %s", error)
+            self._conditions.failed("storing the pause", error)
+        else:
+            self._conditions.works("storing the pause")
 
 
 def promises(settings: Settings) -> Promises:

@@ -433,7 +433,7 @@ def test_the_end_is_written_down_once_the_database_takes_it(settings, store, job
         timer.join()
         other.close()
     assert (ended.state, ended.error_code) == (JobState.QUEUED, "worker_lost")
-    assert "cannot be written down, and is tried again" in caplog.text
+    assert "storing the end of a job: The job database is locked" in caplog.text
 
 
 def test_a_heart_beats_on_whatever_the_database_says(settings, job):

@@ -1045,7 +1045,7 @@ def test_what_is_no_slide_is_said_once(lab: Lab, caplog) -> None:
         "not a slide: notes\\n.txt: not a slide by its name, nor an image by its first bytes"
     ]
     lab.write("notes\n.txt", b"changed")
-    assert len(lab.look(1).others) == 1
+    assert lab.look(1).others == []  # such as the log of a scanner, which grows all day
 
 
 # -- file events

@@ -11,7 +11,7 @@ from pathlib import Path
 from wsi_denoise.errors import SlideVanished, SourceError, SourceUnavailable
 from wsi_denoise.intake.files import Candidate, Kind, slides_under
 from wsi_denoise.intake.headers import shown
-from wsi_denoise.intake.parts import Snapshot, slide_files, snapshot
+from wsi_denoise.intake.parts import slide_files, snapshot
 from wsi_denoise.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Scanner:
             *(settings.intake.quarantine, settings.output.folder, settings.jobs.state),
             *settings.intake.inbox,
         ]
-        self._told: set[tuple[str, str, Snapshot]] = set()
+        self._told: set[tuple[str, str]] = set()
         self._gone: set[Path] = set()
         self._last: dict[str, Candidate] = {}
 
@@ -73,6 +73,7 @@ class Scanner:
                 if inbox not in self._gone:
                     _log.warning("%s", error)
                 self._gone.add(inbox)
+                told |= {mark for mark in self._told if Path(mark[0]).is_relative_to(inbox)}
                 continue
             if inbox in self._gone:
                 _log.info("the inbox %s can be read again", shown(inbox))
@@ -99,11 +100,12 @@ class Scanner:
         exclude = [folder for folder in self._exclude if os.path.realpath(folder) != real]
         return slides_under(inbox, self._intake.ignore, exclude=exclude)
 
-    def _tell(self, candidate: Candidate, scan: Scan) -> tuple[str, str, Snapshot]:
+    def _tell(self, candidate: Candidate, scan: Scan) -> tuple[str, str]:
         if candidate.kind is Kind.UNREADABLE:
             scan.unreadable.append(candidate.path)
         reason = candidate.reason or str(candidate.problem)
-        mark = (str(candidate.path), reason, candidate.snapshot)
+        # Without size and time: a file that grows, such as the log of a scanner, is logged once.
+        mark = (str(candidate.path), reason)
         if mark not in self._told:
             scan.others.append(candidate)
             _log.info("not a slide: %s: %s", shown(candidate.relative), reason)

@@ -109,6 +109,7 @@ class Watcher:
         self._lost: set[str] = set()  # slides that disappeared while their job was queued or running
         self._replaced: dict[str, int] = {}  # running jobs whose slide has changed, by its path
         self._no_permission: set[int] = set()  # quarantined jobs
+        self._elsewhere: set[int] = set()  # settling jobs whose folder is on another file system now
         self._full: float | None = None
 
     def look(self, now: float | None = None) -> Report:
@@ -206,6 +207,7 @@ class Watcher:
         return self._rules
 
     def _settle(self, path: str, candidate: Candidate, known: KnownFile, now: float) -> None:
+        self._elsewhere.discard(known.job_id)
         watch = self._watches.get(path)
         if watch is None or watch.job_id != known.job_id:
             self._watch(path, candidate, known.job_id, now)
@@ -266,7 +268,9 @@ class Watcher:
     def _miss_one(self, path: str, job_id: int, report: Report) -> None:
         watch = self._watches.get(path)
         if watch is not None and device(watch.candidate.path.parent) != watch.device:
-            _log.warning("job %d: its folder is on another file system now; not forgotten", job_id)
+            if job_id not in self._elsewhere:
+                _log.warning("job %d: its folder is on another file system now; not forgotten", job_id)
+            self._elsewhere.add(job_id)
             return
         reason = "the file disappeared before it was complete"
         if not is_gone(Path(path)):

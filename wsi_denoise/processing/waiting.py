@@ -261,8 +261,8 @@ class Watch:
             # Slow is no trouble, and one idle look may fall between two tasks: a person is told only where it is.
             _log.info("%s", text)
             return
-        _log.warning("%s", text)
         if finding.text != self._said:
+            _log.warning("%s", text)
             self._said = finding.text
             self._say(text)
 
