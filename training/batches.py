@@ -77,8 +77,8 @@ class Batches(Dataset[Batch]):
         side = corruption.FIXED_SIDE if fixed else int(rng.choice([64, 96, 128], p=[0.5, 0.35, 0.15]))
         count = max(1, self._configuration.pixels * 1024 // side**2)
         clean = self._bank.draw(count, side, rng)
-        noisy, sigma = corruption.CORRUPT[self._configuration.protocol](clean, generator)
-        return noisy, clean, sigma
+        pairs = corruption.CORRUPT[self._configuration.protocol](clean, generator)
+        return pairs.noisy, pairs.truth, pairs.sigma
 
     def close(self) -> None:
         """Make no more."""

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 
 from training import corruption
+from training.noise import codecs, sensor
 
 Image = npt.NDArray[np.uint8]
 Batch = npt.NDArray[np.uint8]
@@ -39,10 +40,10 @@ def varying(image: Image, sigma: float, rng: np.random.Generator) -> Image:
 
 
 def sensed(image: Image, sigma: float, rng: np.random.Generator) -> Image:
-    """Add a sensor's noise with its colour mosaic (:func:`training.corruption.sensor`), without JPEG."""
+    """Add a sensor's noise with its colour mosaic (:func:`training.noise.sensor.sensor`), without JPEG."""
     clean = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].float() / 255.0
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-    noisy = corruption.sensor(clean, torch.tensor([float(sigma)]), torch.tensor([True]), generator)
+    noisy = sensor.sensor(clean, torch.tensor([float(sigma)]), torch.tensor([True]), generator)
     return _rounded((noisy[0] * 255.0).permute(1, 2, 0).numpy())
 
 
@@ -51,11 +52,11 @@ def _phase(rng: np.random.Generator) -> tuple[int, int]:
     return row, column
 
 
-def then_jpeg(quality: int, sampling: corruption.Sampling = "4:2:0") -> Condition:
+def then_jpeg(quality: int, sampling: codecs.Sampling = "4:2:0") -> Condition:
     """Fresh noise, and JPEG of the noisy image, its grid at any phase."""
 
     def condition(image: Image, sigma: float, rng: np.random.Generator) -> Image:
-        return corruption.jpeg(corruption.corrupt(image, sigma, rng), quality, sampling, _phase(rng))
+        return codecs.jpeg(corruption.corrupt(image, sigma, rng), quality, sampling, _phase(rng))
 
     return condition
 
@@ -64,7 +65,7 @@ def after_jpeg(quality: int) -> Condition:
     """Fresh noise on an image that went through JPEG (4:2:0) before."""
 
     def condition(image: Image, sigma: float, rng: np.random.Generator) -> Image:
-        return corruption.corrupt(corruption.jpeg(image, quality, "4:2:0", _phase(rng)), sigma, rng)
+        return corruption.corrupt(codecs.jpeg(image, quality, "4:2:0", _phase(rng)), sigma, rng)
 
     return condition
 

@@ -9,6 +9,7 @@ from training import comparators, corruption, data
 CHOICES = {
     "protocol": tuple(corruption.CORRUPT),
     "optimizer": ("soap", "adamw"),
+    "schedule": ("cosine", "constant"),
     "architecture": ("irunet", *comparators.NETWORKS),
 }
 """What the fields of a configuration that are names may be."""
@@ -25,7 +26,7 @@ class Configuration:
     architecture : str
         ``irunet``, or one of :data:`training.comparators.NETWORKS`, which look at none of these.
     protocol : str
-        ``fresh``, ``scanner`` or ``fixed-map``.
+        ``fresh``, ``scanner``, ``camera`` or ``fixed-map``.
     steps : int
         Steps of the schedule.
     minutes : float or None
@@ -39,6 +40,9 @@ class Configuration:
         Steps of SOAP between two looks at the eigenvectors; on a GPU a look takes as long as several steps.
     rate : float
         Highest learning rate.
+    schedule : str
+        Of the learning rate after warm-up: ``cosine`` goes down to a thousandth, ``constant`` stays, so that a run can
+        end at any step and another can start from it.
     polish : float
         Share of the schedule, at its end, in which the loss is log mean square error per image (PSNR) instead of the
         mean absolute error.
@@ -49,6 +53,8 @@ class Configuration:
         ``cpu``, ``cuda`` or ``auto``.
     flat : float
         Share of crops without structure; see :class:`training.data.Bank`.
+    texture : float
+        Share of made-up textures among the other crops; see :class:`training.data.Bank`.
     initial : str
         Name of a preset, or a run's checkpoint without its suffix, whose averaged weights are the start; empty for
         random ones. Weights of a network with fewer filters are widened (:mod:`training.widening`).
@@ -69,11 +75,13 @@ class Configuration:
     optimizer: str = "soap"
     every: int = 10
     rate: float = 3e-3
+    schedule: str = "cosine"
     polish: float = 0.35
     decay: float = 0.999
     seed: int = 1
     device: str = "auto"
     bf16: bool = True
     flat: float = data.FLAT_SHARE
+    texture: float = 0.0
     initial: str = ""
     photographs: str = ""

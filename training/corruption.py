@@ -17,6 +17,8 @@
     nothing; k makes the root mean square of the noise sigma grey levels, to first order. J is JPEG, on 80 % of the
     noisy images: quality uniform in 30 to 95, chroma 4:4:4, 4:2:2 or 4:2:0 equally often, its grid at any phase of
     16 x 16. Clean images stay clean; the truth is x.
+``camera``
+    Everything that scanners do, each part drawn anew per crop: see :mod:`training.noise.camera`.
 
 Torch functions take and give (batch, 3, height, width) float32 in [0, 1]; NumPy functions take and give
 (height, width, 3) uint8. Sigma is in grey levels of 255 everywhere.
@@ -24,22 +26,26 @@ Torch functions take and give (batch, 3, height, width) float32 in [0, 1]; NumPy
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
+
+from training.noise import camera
+from training.noise.codecs import SAMPLINGS, jpeg
+from training.noise.fields import varying_share
+from training.noise.sensor import sensor
 
 Image = npt.NDArray[np.uint8]
-Protocol = Literal["fresh", "fixed-map", "scanner"]
-Sampling = Literal["4:4:4", "4:2:2", "4:2:0"]
-SAMPLINGS: tuple[Sampling, ...] = ("4:4:4", "4:2:2", "4:2:0")
+Protocol = Literal["fresh", "fixed-map", "scanner", "camera"]
+
+Corruption = Callable[[Tensor, torch.Generator], camera.Corrupted]
+"""Takes a clean batch and the only source of randomness, returns the training pairs."""
 
 HIGHEST = 50.0
 """Highest sigma of training, in grey levels."""
@@ -102,32 +108,6 @@ def fresh(clean: Tensor, generator: torch.Generator, amount: Fresh | None = None
     # The input is in steps of 1/255 like a camera's; where sigma is 0 it must stay what it was.
     noisy = torch.where(sigma > 0, (noisy.clamp(0.0, 1.0) * 255.0).round() / 255.0, clean)
     return noisy, sigma.square().mean(dim=(1, 2, 3)).sqrt()
-
-
-def varying_share(height: int, width: int, generator: torch.Generator) -> Tensor:
-    """Draw a field in [0, 1] that varies over the image: a ramp, stripes or blobs, equally often.
-
-    Returns
-    -------
-    Tensor
-        (height, width) float32.
-    """
-    kind = int(torch.randint(3, (1,), generator=generator))
-    angle, phase, length = torch.rand(3, generator=generator).tolist()
-    if kind == 2:
-        coarse = torch.randn((1, 1, 4 + height // 32, 4 + width // 32), generator=generator)
-        smooth = functional.interpolate(coarse, size=(height, width), mode="bicubic", align_corners=False)[0, 0]
-        blobs: Tensor = torch.sigmoid(3.0 * smooth)
-        return blobs
-    rows = torch.arange(height, dtype=torch.float32)[:, None] / height - 0.5
-    columns = torch.arange(width, dtype=torch.float32)[None, :] / width - 0.5
-    if kind == 0:
-        turn = 2.0 * math.pi * angle
-        return (0.5 + math.cos(turn) * columns + math.sin(turn) * rows).clamp(0.0, 1.0)
-    # Stripes of a line scanner: along rows or along columns, 6 to 48 pixels long, with sharp or soft edges.
-    along = rows * height if angle < 0.5 else columns * width
-    wave = torch.sin(2.0 * math.pi * (along / (6.0 + 42.0 * length) + phase)).expand(height, width)
-    return torch.sigmoid(wave * (20.0 if angle % 0.5 < 0.25 else 2.0))
 
 
 def corrupt(image: Image, sigma: float, rng: np.random.Generator) -> Image:
@@ -238,111 +218,20 @@ def scanner(clean: Tensor, generator: torch.Generator, amount: Scanner | None = 
     return noisy, sigma
 
 
-def sensor(clean: Tensor, sigma: Tensor, mosaic: Tensor, generator: torch.Generator) -> Tensor:
-    """Add a sensor's noise in linear light.
+def _truthful(corrupt_batch: Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]) -> Corruption:
+    """Return a corruption whose truth is the clean batch."""
 
-    Parameters
-    ----------
-    clean : Tensor
-        (batch, 3, height, width) in [0, 1], sRGB.
-    sigma : Tensor
-        (batch,) root mean square of the noise in grey levels of sRGB, to first order and before clipping.
-    mosaic : Tensor
-        (batch,) bool: which images come from a colour mosaic.
+    def corruption(clean: Tensor, generator: torch.Generator) -> camera.Corrupted:
+        noisy, sigma = corrupt_batch(clean, generator)
+        return camera.Corrupted(noisy, clean, sigma)
 
-    Returns
-    -------
-    Tensor
-        Same shape, every value a multiple of 1/255.
-    """
-    count = clean.shape[0]
-    light = to_linear(clean)
-    shot = torch.rand((count, 1, 1, 1), generator=generator)
-    noise = torch.randn(clean.shape, generator=generator) * (shot * light + (1.0 - shot) / 4.0).sqrt()
-    for index in torch.nonzero(mosaic).flatten().tolist():
-        row, column = torch.randint(2, (2,), generator=generator).tolist()
-        noise[index] = demosaicked(noise[index], (row, column))
-    # The slope of g, so that the strength is one of grey levels as they are stored.
-    slope = 1.0 / torch.where(clean <= 0.04045, torch.tensor(1 / 12.92), 2.4 / 1.055 * ((clean + 0.055) / 1.055) ** 1.4)
-    strength = (slope * noise).square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
-    noise = noise * (sigma[:, None, None, None] / 255.0 / strength.clamp(min=1e-9))
-    return (to_srgb((light + noise).clamp(0.0, 1.0)) * 255.0).round() / 255.0
+    return corruption
 
 
-def to_linear(image: Tensor) -> Tensor:
-    """Take sRGB values in [0, 1] to linear light."""
-    return torch.where(image <= 0.04045, image / 12.92, ((image.clamp(min=0.0) + 0.055) / 1.055) ** 2.4)
-
-
-def to_srgb(light: Tensor) -> Tensor:
-    """Take linear light in [0, 1] to sRGB values."""
-    return torch.where(light <= 0.0031308, light * 12.92, 1.055 * light.clamp(min=1e-9) ** (1 / 2.4) - 0.055)
-
-
-_GREEN = [[0, 0, -2, 0, 0], [0, 0, 4, 0, 0], [-2, 4, 8, 4, -2], [0, 0, 4, 0, 0], [0, 0, -2, 0, 0]]
-_ALONG = [[0, 0, 1, 0, 0], [0, -2, 0, -2, 0], [-2, 8, 10, 8, -2], [0, -2, 0, -2, 0], [0, 0, 1, 0, 0]]
-_ACROSS = [[0, 0, -3, 0, 0], [0, 4, 0, 4, 0], [-3, 0, 12, 0, -3], [0, 4, 0, 4, 0], [0, 0, -3, 0, 0]]
-_FILTERS = torch.tensor([_GREEN, _ALONG, [list(line) for line in zip(*_ALONG, strict=True)], _ACROSS])[:, None] / 16.0
-
-
-def demosaicked(image: Tensor, phase: tuple[int, int]) -> Tensor:
-    """Keep one channel per pixel as a colour mosaic (RGGB) does, and interpolate the others (Malvar, He and Cutler).
-
-    Parameters
-    ----------
-    image : Tensor
-        (3, height, width) float32; may be noise alone, since all of it is linear.
-    phase : (int, int)
-        Row and column, 0 or 1, of the first red pixel.
-    """
-    _, height, width = image.shape
-    row = ((torch.arange(height) + phase[0]) % 2)[:, None]
-    column = ((torch.arange(width) + phase[1]) % 2)[None, :]
-    red, blue = (row == 0) & (column == 0), (row == 1) & (column == 1)
-    in_red_row = (row == 0) & (column == 1)
-    kept = torch.where(red, image[0], torch.where(blue, image[2], image[1]))
-    padded = functional.pad(kept[None, None], (2, 2, 2, 2), mode="reflect")
-    green, along, across_rows, diagonal = functional.conv2d(padded, _FILTERS)[0]
-    # At a green pixel red stands beside it in red rows and above it in blue ones; blue the other way round.
-    red_there = torch.where(red, kept, torch.where(blue, diagonal, torch.where(in_red_row, along, across_rows)))
-    blue_there = torch.where(blue, kept, torch.where(red, diagonal, torch.where(in_red_row, across_rows, along)))
-    return torch.stack([red_there, torch.where(red | blue, green, kept), blue_there])
-
-
-_FACTORS = {
-    "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
-    "4:2:2": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_422,
-    "4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
+CORRUPT: dict[Protocol, Corruption] = {
+    "fresh": _truthful(fresh),
+    "fixed-map": _truthful(fixed_map),
+    "scanner": _truthful(scanner),
+    "camera": camera.camera,
 }
-
-
-def jpeg(image: Image, quality: int, sampling: Sampling = "4:2:0", phase: tuple[int, int] = (0, 0)) -> Image:
-    """Write an image as JPEG and read it again.
-
-    Parameters
-    ----------
-    image : (height, width, 3) uint8
-    quality : int
-        Of libjpeg, 1 to 100.
-    sampling : str
-        Of the chroma.
-    phase : (int, int)
-        Rows and columns of mirrored pixels that stand before the image in the file, at most its size less one: they
-        move the grid of blocks.
-
-    Returns
-    -------
-    (height, width, 3) uint8
-    """
-    top, left = phase
-    whole = np.pad(image, ((top, 0), (left, 0), (0, 0)), mode="reflect")
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, _FACTORS[sampling]]
-    done, stream = cv2.imencode(".jpg", np.ascontiguousarray(whole[:, :, ::-1]), options)
-    if not done:
-        raise ValueError(f"an image of {image.shape} cannot be written as JPEG")
-    found = cv2.imdecode(stream, cv2.IMREAD_COLOR)
-    return np.ascontiguousarray(found[top:, left:, ::-1], dtype=np.uint8)
-
-
-CORRUPT = {"fresh": fresh, "fixed-map": fixed_map, "scanner": scanner}
-"""The functions that corrupt a batch for training, by protocol."""
+"""Training corruption by protocol."""

@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from training import textures
+
 Image = npt.NDArray[np.uint8]
 HDF5 = frozenset({".h5", ".hdf5"})
 SUFFIXES = frozenset({".webp", ".tif", ".tiff", ".png", ".jpg", ".jpeg"})
@@ -209,17 +211,20 @@ class Bank:
     sources : sequence of Source
     flat : float
         Share of made-up flat crops.
+    texture : float
+        Share of made-up textures (:mod:`training.textures`) among the others.
 
     Notes
     -----
     A draw depends on its generator only, so that a run that is interrupted and resumed sees the same crops.
     """
 
-    def __init__(self, sources: Sequence[Source], *, flat: float = FLAT_SHARE) -> None:
+    def __init__(self, sources: Sequence[Source], *, flat: float = FLAT_SHARE, texture: float = 0.0) -> None:
         if not any(source.files for source in sources):
             raise FileNotFoundError("there is nothing to train on: no source has a file")
         self.sources = [source for source in sources if source.files]
         self.flat = flat
+        self.texture = texture
         weights = np.array([source.weight for source in self.sources])
         self._shares = weights / weights.sum()
         cache = {path: load_all(path) for source in self.sources for path in source.files}
@@ -244,6 +249,10 @@ class Bank:
         for index in range(count):
             if rng.random() < self.flat:
                 crops[index] = flat_crop(side, rng)
+                continue
+            # Without textures nothing is drawn here: the runs of older cards see the crops that they saw.
+            if self.texture and rng.random() < self.texture:
+                crops[index] = textures.texture_crop(side, rng)
                 continue
             which = int(rng.choice(len(self.sources), p=self._shares))
             source, images = self.sources[which], self._images[which]

@@ -14,7 +14,7 @@ from training.data import FLAT_SHARE
 from wsi_denoise.network import weights
 
 TRACE = "trace.json"
-SELDOM = {"every": 10}
+SELDOM = {"every": 10, "texture": 0.0, "schedule": "cosine"}
 """What a run has, unless its card says otherwise."""
 NOT_OF_A_STAGE = frozenset({"before", "finished", "threads", "torch"})
 """What a card says of its own run only."""

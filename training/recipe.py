@@ -19,7 +19,7 @@ from training.validation import validation_check
 from wsi_denoise.network import weights
 from wsi_denoise.network.irunet import IRUNet
 
-NAMES = ("steps", "seed", "rate", "polish", "decay", "pixels", "flat", "every")
+NAMES = ("steps", "seed", "rate", "polish", "decay", "pixels", "flat", "every", "texture", "schedule")
 
 
 def stages_of(card: weights.ModelCard) -> list[Mapping[str, Any]]:
@@ -65,7 +65,7 @@ def compared(card: weights.ModelCard, run: Path, shared: Path) -> list[str]:
     tensors, _ = checkpoint.averaged_weights(run / train.CHECKPOINT)
     made = IRUNet(card.filters, residual=card.residual, full_skip=card.full_skip).eval()
     made.load_state_dict(tensors)
-    check = validation_check(shared, compressed=card.protocol == "scanner")
+    check = validation_check(shared, compressed=card.protocol in {"scanner", "camera"})
     shipped, now = check(weights.load(card.name)), check(made)
     return [f"{name}: {now[name]:.2f} dB, as shipped {shipped[name]:.2f}" for name in shipped]
 

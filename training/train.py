@@ -2,7 +2,8 @@
 
 The run is a folder: ``checkpoint.safetensors`` + ``checkpoint.json`` (resumable), ``curve.csv``, ``run.json``, and
 ``trace.json``: checksums of the weights after certain steps, to see early whether a run is being repeated.
-Started again on the same folder it goes on where it was. Batches depend on the seed and the step alone.
+Started again on the same folder it continues at its checkpoint. Batches depend on the seed and the step alone.
+A file named ``stop`` in the folder ends the run after the current step; remove it to continue.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ from wsi_denoise.network import weights
 from wsi_denoise.network.irunet import IRUNet
 
 CHECKPOINT = "checkpoint"
+STOP = "stop"
+"""A file of this name in a run's folder ends the run after the current step, with a checkpoint."""
 ALSO = 0.2
 """Weight of each source of ``--also``; those of the project add up to 0.94, with the photographs 1.12."""
 
@@ -42,10 +45,15 @@ def is_traced(step: int) -> bool:
     return step in {10, 100, 1000} or (step > 0 and step % 10_000 == 0)
 
 
-def learning_rate(progress: float, highest: float) -> float:
-    """Return the rate at a progress in [0, 1]: up over the first 2 %, then half a cosine down to a thousandth."""
+def learning_rate(progress: float, highest: float, schedule: str = "cosine") -> float:
+    """Return the rate at a progress in [0, 1]: up over the first 2 %, then half a cosine down to a thousandth.
+
+    With the schedule ``constant`` it stays at the highest after the first 2 %.
+    """
     if progress < 0.02:
         return highest * max(progress / 0.02, 0.05)
+    if schedule == "constant":
+        return highest
     share = min((progress - 0.02) / 0.98, 1.0)
     return highest * (0.001 + 0.999 * 0.5 * (1.0 + float(np.cos(np.pi * share))))
 
@@ -127,7 +135,7 @@ class Run:
         noisy = noisy.to(self.device, non_blocking=True, memory_format=torch.channels_last)
         clean, sigma = clean.to(self.device, non_blocking=True), sigma.to(self.device, non_blocking=True)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.progress, configuration.rate)
+            group["lr"] = learning_rate(self.progress, configuration.rate, configuration.schedule)
         # The loss changes over a tenth of the schedule, not at once: its gradients differ in size.
         polish = (self.progress - (1.0 - configuration.polish)) / 0.1 if configuration.polish else 0.0
         self.optimizer.zero_grad(set_to_none=True)
@@ -176,7 +184,8 @@ class Run:
         # A bar for those who watch; in a log it would be noise.
         with Progress(disable=not sys.stdout.isatty(), transient=True) as bar:
             task = bar.add_task("training", total=1.0)
-            while self.progress < 1.0 and not 0 < until <= self.step:
+            stop = self.folder / STOP
+            while self.progress < 1.0 and not 0 < until <= self.step and not stop.exists():
                 losses.append(self.advance())
                 if is_traced(self.step):
                     self.trace()
@@ -283,8 +292,9 @@ def main(arguments: list[str] | None = None) -> None:
     known = json.loads(place.read_text("utf-8")) if place.is_file() else {}
     check = None
     if (given.shared / "data").is_dir():
-        check = validation_check(given.shared, compressed=configuration.protocol == "scanner")
-    run = Run(given.out, configuration, data.Bank(sources, flat=configuration.flat), check, given.workers)
+        check = validation_check(given.shared, compressed=configuration.protocol in {"scanner", "camera"})
+    bank = data.Bank(sources, flat=configuration.flat, texture=configuration.texture)
+    run = Run(given.out, configuration, bank, check, given.workers)
     record = {
         "configuration": asdict(configuration),
         "threads": torch.get_num_threads(),

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from training import corruption, data
+from training.noise import codecs
 
 
 def validation_check(
@@ -31,7 +32,7 @@ def validation_check(
             rng = np.random.default_rng([7, sigma])
             noisy = np.stack([corruption.corrupt(image, sigma, rng) for image in clean])
             if quality:
-                noisy = np.stack([corruption.jpeg(image, quality) for image in noisy])
+                noisy = np.stack([codecs.jpeg(image, quality) for image in noisy])
             x = torch.from_numpy(noisy).permute(0, 3, 1, 2).float() / 255.0
             with torch.inference_mode():
                 y = torch.cat([network(part) for part in torch.split(x, 16)])
