@@ -41,8 +41,8 @@ class Configuration:
     rate : float
         Highest learning rate.
     schedule : str
-        Of the learning rate after warm-up: ``cosine`` goes down to a thousandth, ``constant`` stays, so that a run can
-        end at any step and another can start from it.
+        Of the learning rate after warm-up: ``cosine`` goes down to a thousandth. ``constant`` does not depend on the
+        number of steps, so that a run can end at any step and another can start from it.
     polish : float
         Share of the schedule, at its end, in which the loss is log mean square error per image (PSNR) instead of the
         mean absolute error.

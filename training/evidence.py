@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from training import behaviour, costs, data, evaluate, export, leak, onnx, pages, pictures, report
+from training import behaviour, costs, data, evaluate, export, kinds, leak, onnx, pages, pictures, report
 from training.conditions import COMPRESSED, OTHERS
 from training.sources import COMPARED, MANY, TEST, VALIDATION
 from wsi_denoise.network import weights
@@ -33,7 +33,7 @@ def steps_of(preset: str) -> list[Step]:
     """Return what is measured for a preset: the name of the table, the program, its options."""
     strengths = several("--sigma", STRENGTHS)
     sources = several("--source", COMPARED)
-    kinds = several("--protocol", ("fresh", *OTHERS))
+    protocols = several("--protocol", ("fresh", *OTHERS))
     one = ["--preset", preset, "--seeds", "1"]
     return [
         (preset, evaluate.main, ["--preset", preset, *several("--source", TEST)]),
@@ -47,8 +47,9 @@ def steps_of(preset: str) -> list[Step]:
         (
             f"{preset}-others",
             evaluate.main,
-            [*one, "--count", str(MANY), *several("--sigma", (*STRENGTHS, "60", "75")), *sources, *kinds],
+            [*one, "--count", str(MANY), *several("--sigma", (*STRENGTHS, "60", "75")), *sources, *protocols],
         ),
+        (f"{preset}-kinds", kinds.main, ["--preset", preset, "--count", str(MANY)]),
         (f"{preset}-behaviour", behaviour.main, ["--preset", preset]),
     ]
 
@@ -90,8 +91,8 @@ def main(arguments: list[str] | None = None) -> None:
             if given.again or not is_current(path, preset):
                 _timed(name, lambda program=program, what=what, path=path: program([*what, *place, "--out", str(path)]))
         # What a preset is for stands in its card.
-        kinds = ("", "-val", "-compressed") if weights.card(preset).protocol == "scanner" else ("", "-val")
-        tables = [pages.TABLES / f"{preset}{kind}.json" for kind in kinds]
+        parts = ("", "-val", "-compressed") if weights.card(preset).protocol in {"scanner", "camera"} else ("", "-val")
+        tables = [pages.TABLES / f"{preset}{kind}.json" for kind in parts]
         export.measure(preset, tables)
     if given.baselines:
         for name, program, what in baseline_steps():

@@ -34,6 +34,9 @@ def card_of(run: Path, name: str, purpose: str) -> weights.ModelCard:
     configuration: dict[str, Any] = state["configuration"]
     share = configuration.get("flat", FLAT_SHARE)
     flat = weights.TrainedOn(f"flat fields and soft ramps, made up ({share:.0%} of the crops)", "none needed", 0)
+    others = configuration.get("texture", 0.0)
+    textures = weights.TrainedOn(f"textures, made up ({others:.0%} of the other crops)", "none needed", 0)
+    made_up = (*([flat] if share else []), *([textures] if others else []))
     before = record.get("before", [])
     initial = {"before": before} if before else {}
     made_with = {key: record[key] for key in ("threads", "torch") if key in record}
@@ -48,7 +51,7 @@ def card_of(run: Path, name: str, purpose: str) -> weights.ModelCard:
         full_skip=configuration["full_skip"],
         parameters=0,
         protocol=configuration["protocol"],
-        trained_on=(*(weights.TrainedOn(**source) for source in record["sources"]), *([flat] if share else [])),
+        trained_on=(*(weights.TrainedOn(**source) for source in record["sources"]), *made_up),
         samples_seen=state["samples"] + sum(stage["samples"] for stage in before),
         training={
             "steps": state["step"],

@@ -297,18 +297,15 @@ def _row(source: str, method: str, kind: str, before: Values, after: Values) -> 
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Return a table for each source: kinds down, methods across; the gain with its interval, and the worst image."""
+    """Return a table for each source: kinds down, methods across; a cell is the gain with its interval."""
     parts = []
     for source in dict.fromkeys(row.source for row in rows):
         here = [row for row in rows if row.source == source]
         methods = list(dict.fromkeys(row.method for row in here))
         images = "/".join(str(n) for n in dict.fromkeys(row.images for row in here))
-        lines = [
-            f"`{source}`, {images} images",
-            "",
-            f"| noise | {' | '.join(methods)} |",
-            "|---" * (len(methods) + 1) + "|",
-        ]
+        seeds = "/".join(str(n) for n in dict.fromkeys(row.seeds for row in here if row.kind != CLEAN))
+        about = f"`{source}`, {images} images, {seeds} noise seeds"
+        lines = [about, "", f"| noise | {' | '.join(methods)} |", "|---" * (len(methods) + 1) + "|"]
         for kind in dict.fromkeys(row.kind for row in here):
             found = {row.method: row for row in here if row.kind == kind}
             cells = [_cell(found[method]) if method in found else "" for method in methods]
@@ -319,8 +316,8 @@ def markdown(rows: Sequence[Row]) -> str:
 
 def _cell(row: Row) -> str:
     if row.kind == CLEAN:
-        return f"{row.psnr:.1f} dB, least {row.worst:.1f}"
-    return f"{row.gain:+.2f} ({row.gain_low:+.2f} to {row.gain_high:+.2f}), worst {row.worst:+.2f}"
+        return f"{row.psnr:.1f}, least {row.worst:.1f}"
+    return f"{row.gain:+.2f} [{row.gain_low:+.2f}, {row.gain_high:+.2f}], worst {row.worst:+.2f}"
 
 
 def parser() -> argparse.ArgumentParser:

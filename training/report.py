@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training import costs, pages, table
+from training import costs, kinds, pages, table
 
-PRESETS = ("paper", "fine", "scanner")
+PRESETS = ("paper", "fine", "scanner", "blind")
 PAGES = ("evaluation.md", "presets.md")
 MISSING = "Not measured yet."
 NOT_OURS = ("bm3d", "baselines", "comparators-compared")
@@ -34,6 +34,11 @@ def _of_presets(folder: Path, kind: str = "") -> list[table.Row]:
 
 def _beside(folder: Path, kind: str, *others: str) -> list[table.Row]:
     return table.joined(_of_presets(folder, kind), _rows(folder, others))
+
+
+def _kinds(folder: Path) -> list[kinds.Row]:
+    files = [folder / f"{preset}-kinds.json" for preset in PRESETS]
+    return [kinds.Row(**row) for file in files if file.is_file() for row in pages.read_json(file)["rows"]]
 
 
 def _behaviour(folder: Path, check: str, columns: Mapping[str, str]) -> str:
@@ -193,6 +198,7 @@ PARTS: dict[str, Callable[[Path], str]] = {
     "blind": lambda folder: table.markdown(_blind(folder)) or MISSING,
     "ssim": lambda folder: _likeness(_of_presets(folder, "-compared")),
     "others": lambda folder: _compact(_of_presets(folder, "-others")),
+    "kinds": lambda folder: kinds.markdown(_kinds(folder)) or MISSING,
     "compressed": lambda folder: _compact(_of_presets(folder, "-compressed")),
     "fidelity": lambda folder: _behaviour(folder, "fidelity", FIDELITY),
     "flat": lambda folder: _behaviour(folder, "flat", FLAT),

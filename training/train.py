@@ -45,15 +45,19 @@ def is_traced(step: int) -> bool:
     return step in {10, 100, 1000} or (step > 0 and step % 10_000 == 0)
 
 
-def learning_rate(progress: float, highest: float, schedule: str = "cosine") -> float:
+WARMING = 50
+"""Steps over which the rate of the schedule ``constant`` rises; that of ``cosine`` rises over a share of all steps."""
+
+
+def learning_rate(progress: float, highest: float, schedule: str = "cosine", step: int = WARMING) -> float:
     """Return the rate at a progress in [0, 1]: up over the first 2 %, then half a cosine down to a thousandth.
 
-    With the schedule ``constant`` it stays at the highest after the first 2 %.
+    With the schedule ``constant`` it rises over the first steps and depends on `step` only, not on the progress.
     """
+    if schedule == "constant":
+        return highest * min((step + 1) / WARMING, 1.0)
     if progress < 0.02:
         return highest * max(progress / 0.02, 0.05)
-    if schedule == "constant":
-        return highest
     share = min((progress - 0.02) / 0.98, 1.0)
     return highest * (0.001 + 0.999 * 0.5 * (1.0 + float(np.cos(np.pi * share))))
 
@@ -135,7 +139,7 @@ class Run:
         noisy = noisy.to(self.device, non_blocking=True, memory_format=torch.channels_last)
         clean, sigma = clean.to(self.device, non_blocking=True), sigma.to(self.device, non_blocking=True)
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.progress, configuration.rate, configuration.schedule)
+            group["lr"] = learning_rate(self.progress, configuration.rate, configuration.schedule, self.step)
         # The loss changes over a tenth of the schedule, not at once: its gradients differ in size.
         polish = (self.progress - (1.0 - configuration.polish)) / 0.1 if configuration.polish else 0.0
         self.optimizer.zero_grad(set_to_none=True)

@@ -150,6 +150,37 @@ def test_learning_rate_rises_and_comes_down():
     assert rates[5] == pytest.approx(1e-6)
 
 
+def test_a_constant_rate_depends_on_the_step_alone():
+    for progress in (0.0, 0.01, 0.5, 1.0):
+        rates = [learning_rate(progress, 1e-3, "constant", step) for step in (0, 10, train.WARMING, 10**6)]
+        assert rates == pytest.approx([1e-3 / train.WARMING, 11e-3 / train.WARMING, 1e-3, 1e-3])
+
+
+def test_a_run_with_a_constant_rate_may_end_at_any_step(tmp_path, bank):
+    def weights_after_three(steps: int) -> torch.Tensor:
+        configuration = dataclasses.replace(SMALL, schedule="constant", steps=steps)
+        (tmp_path / str(steps)).mkdir()
+        run = Run(tmp_path / str(steps), configuration, bank)
+        run.train(until=3)
+        return run.network.head.weight.detach()
+
+    assert torch.equal(weights_after_three(3), weights_after_three(1000))
+
+
+def test_a_stop_file_ends_a_run_with_a_checkpoint_and_it_continues_without(tmp_path, bank):
+    folder = tmp_path / "run"
+    run = Run(folder, SMALL, bank)
+    run.train(until=2)
+    (folder / train.STOP).touch()
+    stopped = Run(folder, SMALL, bank)
+    stopped.train()
+    assert (stopped.step, checkpoint.read(folder / "checkpoint")[1]["step"]) == (2, 2)
+    (folder / train.STOP).unlink()
+    going = Run(folder, SMALL, bank)
+    going.train(until=4)
+    assert checkpoint.read(folder / "checkpoint")[1]["step"] == 4
+
+
 def test_time_brings_the_schedule_to_its_end(tmp_path, bank):
     run = Run(tmp_path / "run", dataclasses.replace(SMALL, minutes=1.0), bank)
     run.elapsed = 45.0
@@ -249,7 +280,7 @@ def test_a_resumed_run_continues_as_if_never_interrupted(tmp_path, bank):
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
-@pytest.mark.parametrize("protocol", ["fresh", "scanner"])
+@pytest.mark.parametrize("protocol", ["fresh", "scanner", "camera"])
 def test_batches_made_in_processes_are_those_made_in_a_thread(protocol, bank):
     configuration = dataclasses.replace(SMALL, protocol=protocol, steps=9)
     thread, processes = (Batches(bank, configuration, workers) for workers in (0, 2))
@@ -267,8 +298,9 @@ def test_a_card_says_what_a_run_had_that_others_do_not():
     usual = dataclasses.asdict(Configuration())
     assert {name: usual[name] for name in lineage.SELDOM} == lineage.SELDOM
     assert not set(lineage.SELDOM) & set(lineage.options_that_decide(usual))
-    other = usual | {"every": 20}
-    assert lineage.options_that_decide(other) == lineage.options_that_decide(usual) | {"every": 20}
+    unusual = {"every": 20, "texture": 0.1, "schedule": "constant"}
+    assert set(unusual) == set(lineage.SELDOM)
+    assert lineage.options_that_decide(usual | unusual) == lineage.options_that_decide(usual) | unusual
     assert set(lineage.SELDOM) <= set(recipe.NAMES)
 
 
@@ -296,7 +328,7 @@ def test_a_checkpoint_of_two_saves_is_refused(tmp_path, bank):
 
 
 def test_a_run_becomes_a_preset_and_its_table_has_to_be_of_its_weights(tmp_path, bank):
-    run = Run(tmp_path / "run", SMALL, bank)
+    run = Run(tmp_path / "run", dataclasses.replace(SMALL, texture=0.1), bank)
     run.advance()
     run.save()
     run.batches.close()
@@ -304,6 +336,11 @@ def test_a_run_becomes_a_preset_and_its_table_has_to_be_of_its_weights(tmp_path,
     (tmp_path / "run" / "run.json").write_text(json.dumps(record))
     card = export.export(tmp_path / "run", "small", "For this test.", tmp_path / "presets")
     assert card.samples_seen == run.samples
+    assert [source.name.split(",")[0] for source in card.trained_on] == [
+        "tissue",
+        "flat fields and soft ramps",
+        "textures",
+    ]
     loaded = weights.load("small", tmp_path / "presets")
     assert torch.equal(loaded.head.weight, run.average.weights["head.weight"])
 
@@ -364,3 +401,25 @@ def test_scanner_batches_are_made_by_the_scanners_protocol(tmp_path, bank):
     error = 255 * (noisy - clean).square().mean(dim=(1, 2, 3)).sqrt()
     assert float((error / sigma.clamp(min=0.5)).max()) < 1.3
     assert int((sigma > 0).sum()) >= len(sigma) // 2
+
+
+def test_camera_batches_have_the_truth_of_their_protocol(bank):
+    made = Batches(bank, dataclasses.replace(SMALL, protocol="camera", pixels=64))
+    same = [made.make(step) for step in (0, 0)]
+    made.close()
+    for first, second in zip(*same, strict=True):
+        assert torch.equal(first, second)
+    noisy, clean, sigma = same[0]
+    error = 255 * (noisy - clean).square().mean(dim=(1, 2, 3)).sqrt()
+    assert torch.allclose(error, sigma)
+    assert bool((sigma == 0).any())
+
+
+def test_textures_take_their_share_and_leave_other_runs_as_they_were(source):
+    without, usual = data.Bank([source], texture=0.0), data.Bank([source])
+    first, same = (bank.draw(8, 64, np.random.default_rng(8)) for bank in (without, usual))
+    assert torch.equal(first, same)
+    crops = data.Bank([source], flat=0.0, texture=1.0).draw(8, 64, np.random.default_rng(8))
+    assert crops.shape == (8, 3, 64, 64)
+    assert not bool(is_smooth(crops).all())
+    assert float((crops * 255 - (crops * 255).round()).abs().max()) < 1e-4

@@ -20,6 +20,7 @@ from training import (
     evaluate,
     evidence,
     export,
+    kinds,
     leak,
     manifest,
     pages,
@@ -81,6 +82,8 @@ def test_steps_name_programs_options_that_exist(tmp_path):
     for name, program, what in [*evidence.steps_of("paper"), *evidence.baseline_steps()]:
         if program is evaluate.main:
             evaluate.parser().parse_args([*what, "--out", str(tmp_path / name)])
+        elif program is kinds.main:
+            kinds.parser().parse_args([*what, "--out", str(tmp_path / name)])
         else:
             assert program is behaviour.main
             assert what == ["--preset", "paper"]

@@ -107,7 +107,7 @@ class ModelCard:
         As in :class:`wsi_denoise.network.irunet.IRUNet`.
     parameters : int
     protocol : str
-        Noise protocol of the training: ``fresh``, ``scanner`` or ``fixed-map``.
+        Noise protocol of the training: ``fresh``, ``scanner``, ``camera`` or ``fixed-map``.
     trained_on : tuple of TrainedOn
     samples_seen : int
         Crops seen in training.
