@@ -27,6 +27,7 @@ from dashboard.guard import same_site
 from dashboard.metrics import free_bytes
 from wsi_denoise.errors import UploadRefused
 from wsi_denoise.intake.files import SUFFIXES, UNSUPPORTED
+from wsi_denoise.intake.ignored import patterns
 from wsi_denoise.settings import Settings
 
 LONGEST_NAME = 200
@@ -68,7 +69,7 @@ def checked_name(name: str, ignore: list[str]) -> str:
     if any(sign in "/\\:" or unicodedata.category(sign)[0] == "C" for sign in name) or name in {".", ".."}:
         raise _Refused(400, f"{shown} has characters that no file name should have")
     if any(fnmatch(name, pattern) for pattern in ignore):
-        raise _Refused(400, f"{shown} would not be looked at (intake.ignore)")
+        raise _Refused(400, f"{shown} is a name that intake ignores (intake.ignore, intake.ignore_system)")
     suffix = Path(name).suffix.lower()
     if suffix in UNSUPPORTED:
         raise _Refused(415, f"{shown} is a {UNSUPPORTED[suffix]} file, which no reader here opens")
@@ -199,7 +200,7 @@ class _Upload:
 
 def routes(settings: Settings) -> list[BaseRoute]:
     """Return the route."""
-    ignore = list(settings.intake.ignore)
+    ignore = patterns(settings.intake)
     limit = int(settings.dashboard.upload_megabytes * 1e6)
 
     async def put(request: Request) -> Response:

@@ -52,7 +52,11 @@ class IntakeSettings(Section):
     )
     ignore: list[str] = Field(
         [".*", "*.part", "*.partial", "*.tmp", "*.crdownload", "~$*", "Thumbs.db", "desktop.ini"],
-        description="Patterns of file and folder names that are not looked at.",
+        description="Patterns of file and folder names that are ignored, beside those of intake.ignore_system.",
+    )
+    ignore_system: bool = Field(
+        True,  # noqa: FBT003
+        description="Ignore the names of NAS systems, operating systems and transfer tools too; see docs/intake.md.",
     )
     quarantine: Path = Field(
         Path("quarantine"), description="Where the note and the link for a quarantined slide are put."

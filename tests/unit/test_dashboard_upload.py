@@ -113,7 +113,7 @@ def test_the_partial_name_is_one_that_intake_passes_over(ignore):
 
 
 def test_without_such_a_pattern_nothing_is_taken(folder, client_of):
-    with client_of(folder, intake__ignore=["Thumbs.db"]) as client:
+    with client_of(folder, intake__ignore=["Thumbs.db"], intake__ignore_system=False) as client:
         answer = client.put("/upload/a.svs", content=b"x")
     assert answer.status_code == 503
     assert "intake.ignore" in answer.json()["error"]

@@ -24,6 +24,7 @@ from wsi_denoise.intake import files
 from wsi_denoise.intake.files import SUFFIXES, Candidate, Kind, slides_under
 from wsi_denoise.intake.fingerprint import fingerprint
 from wsi_denoise.intake.headers import DicomHeader, dicom_header, dicom_series, image_format, is_own_output, shown
+from wsi_denoise.intake.ignored import SYSTEM_NAMES
 from wsi_denoise.intake.parts import Snapshot, companions, has_parts, lacks_original, slide_files, snapshot
 
 TIFF = b"II*\0\x08\0\0\0\0\0\0\0\0\0"
@@ -77,6 +78,68 @@ def scan(inbox: Path, *ignore: str, exclude: tuple[Path, ...] = ()) -> dict[str,
     names = [str(candidate.relative) for candidate in found]
     assert len(names) == len(set(names)), "an entry is reported once"
     return {str(candidate.relative): candidate for candidate in found}
+
+
+SYSTEM = [
+    *("#recycle", "@Recycle", "@recycle", "$RECYCLE.BIN", "$Recycle.Bin", "#snapshot", "~snapshot", "@eaDir", "@EADIR"),
+    *("System Volume Information", "lost+found", ".snapshot", ".snapshots", ".zfs", ".Trash-1000", ".Trashes", ".sync"),
+    *(".stversions", "@Recently-Snapshot", ".AppleDouble", ".fseventsd", ".~tmp~", "@GMT-2026.01.01-00.00.00", "@tmp"),
+    *(".@__thumb", ".rsync-partial", "Network Trash Folder", ".TemporaryItems", ".Recycle.Bin", ".dropbox.cache"),
+]
+TRANSFERS = [
+    *("a.svs.filepart", "a.svs.FILEPART", "a.svs.part", "a.svs.lftp", "a.svs.partial", "a.svs.1a2b3c4d.partial"),
+    *(".a.svs.Ab3xQ9", "~syncthing~a.svs.tmp", ".syncthing.a.svs.tmp", ".a.svs.~1a2b3c4d", "a.svs.crdownload"),
+    *("a.svs.aspera-ckpt", "a.svs.aspx", ".in.a.svs", ".pureftpd-upload.5a1b.15.2f.svs", "a.svs.aria2", "a.svs.!sync"),
+    *(
+        "._a.svs",
+        ".nfs0000000012ab34cd00000001",
+        ".fuse_hidden0000001200000001",
+        ".smbdeleteAAA1",
+        "~$a.svs",
+        "a.svs.TMP",
+    ),
+]
+
+
+@pytest.mark.parametrize("ignore", [(), ("*.bak",)], ids=["no patterns", "own patterns"])
+def test_names_of_systems_and_transfer_tools_are_no_slides(inbox, ignore):
+    """A lab that sets ``intake.ignore`` keeps these."""
+    for name in SYSTEM:
+        write(inbox / name / "deep" / "a.tiff", TIFF)
+        write(inbox / "folder" / name / "a.svs")
+    for name in TRANSFERS:
+        write(inbox / name, TIFF)
+    write(inbox / "folder" / "a.svs")
+    assert list(scan(inbox, *ignore)) == ["folder/a.svs"]
+
+
+def test_names_that_only_look_like_those_of_systems_are_slides(inbox):
+    names = ["recycle/a.svs", "snapshot 1/a.svs", "lost and found.svs", "part.svs", "a.part.svs", "#1.svs", "@home.svs"]
+    names += [
+        "~a.svs",
+        "$1.svs",
+        "tmp/a.svs",
+        "Information/a.svs",
+        "a.filepart.svs",
+        "sync.svs",
+        "trash.svs",
+        "in.a.svs",
+    ]
+    for name in names:
+        write(inbox / name)
+    assert sorted(slides(inbox)) == sorted(names)
+
+
+def test_the_system_names_can_be_switched_off(inbox):
+    write(inbox / "#recycle" / "a.svs")
+    found = slides_under(inbox, [".*"], ignore_system=False)
+    assert [str(candidate.relative) for candidate in found] == ["#recycle/a.svs"]
+
+
+def test_the_documentation_lists_the_system_names():
+    text = (Path(__file__).parents[2] / "docs" / "intake.md").read_text("utf-8")
+    for origin, names in SYSTEM_NAMES.items():
+        assert f"| {origin} | {' '.join(f'`{name}`' for name in names)} |" in text
 
 
 def slides(inbox: Path, *ignore: str) -> list[str]:

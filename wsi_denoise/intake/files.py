@@ -26,6 +26,7 @@ from wsi_denoise.errors import (
 )
 from wsi_denoise.intake.dicom_files import is_dicom, series_of
 from wsi_denoise.intake.headers import cached_format, is_own_output, shown
+from wsi_denoise.intake.ignored import is_system_name
 from wsi_denoise.intake.parts import (
     NOTHING,
     Snapshot,
@@ -90,7 +91,9 @@ class Candidate:
     reason: str = ""
 
 
-def slides_under(inbox: Path, ignore: Sequence[str], *, exclude: Collection[Path] = ()) -> Iterator[Candidate]:
+def slides_under(
+    inbox: Path, ignore: Sequence[str], *, exclude: Collection[Path] = (), ignore_system: bool = True
+) -> Iterator[Candidate]:
     """Scan a folder tree, in a fixed order: the files of a folder by name, then its folders by name.
 
     Parameters
@@ -101,6 +104,8 @@ def slides_under(inbox: Path, ignore: Sequence[str], *, exclude: Collection[Path
         Patterns of file and folder names that are not looked at.
     exclude : collection of Path
         Folders that are not entered: quarantine, outputs, state, another inbox.
+    ignore_system : bool
+        Ignore the names of NAS systems and transfer tools too; see :mod:`wsi_denoise.intake.ignored`.
 
     Raises
     ------
@@ -122,7 +127,12 @@ def slides_under(inbox: Path, ignore: Sequence[str], *, exclude: Collection[Path
             if error.errno != errno.ENOENT:
                 yield Candidate(folder, folder.relative_to(inbox), Kind.UNREADABLE, problem=problem)
             continue
-        wanted = [entry for entry in entries if not any(fnmatch(entry.name, pattern) for pattern in ignore)]
+        wanted = [
+            entry
+            for entry in entries
+            if not (ignore_system and is_system_name(entry.name))
+            and not any(fnmatch(entry.name, pattern) for pattern in ignore)
+        ]
         found = _Folder(inbox, root, folder, wanted)
         yield from found.candidates()
         pending += [path for path in reversed(found.folders) if not excluded or os.path.realpath(path) not in excluded]

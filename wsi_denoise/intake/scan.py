@@ -98,7 +98,7 @@ class Scanner:
     def _inbox(self, inbox: Path) -> Iterator[Candidate]:
         real = os.path.realpath(inbox)
         exclude = [folder for folder in self._exclude if os.path.realpath(folder) != real]
-        return slides_under(inbox, self._intake.ignore, exclude=exclude)
+        return slides_under(inbox, self._intake.ignore, exclude=exclude, ignore_system=self._intake.ignore_system)
 
     def _tell(self, candidate: Candidate, scan: Scan) -> tuple[str, str]:
         if candidate.kind is Kind.UNREADABLE:
