@@ -11,7 +11,7 @@
     │   ├── RegionOutside
     │   └── UploadRefused
     ├── SlideError            the file is at fault: the job is quarantined
-    │   ├── EmptyFile, NotASlide, UnsupportedSlide, NotRGB, NotBrightfield
+    │   ├── EmptyFile, NotASlide, UnsupportedSlide, NotRGB, NotBrightfield, ContradictoryColours, DecodersDisagree
     │   ├── TruncatedSlide, IncompleteSlide, UnreadableTile, TooLarge, NotARegularFile, NoPermission
     │   └── BlockKillsWorker, OpeningKillsWorker, OpeningTooSlow, SlideKillsDaemon
     ├── SourceError           the place the file is in: tried again later
@@ -155,6 +155,18 @@ class NotRGB(SlideError):
     code = "not_rgb"
     happened = "The image is not 8-bit RGB"
     advice = "Export it as 8-bit RGB; multiplex and 16-bit images are not supported."
+
+
+class ContradictoryColours(SlideError):
+    code = "contradictory_colours"
+    happened = "The slide's colours are uncertain, because the file and its compressed pixels state different ones"
+    advice = "Export the slide again, as RGB without loss or with another program; the original is untouched."
+
+
+class DecodersDisagree(SlideError):
+    code = "decoders_disagree"
+    happened = "Two libraries decode the slide to different pixels"
+    advice = "Export the slide again, as RGB without loss or with another program; the original is untouched."
 
 
 class NotBrightfield(SlideError):

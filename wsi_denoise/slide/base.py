@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_denoise.errors import (
+    ContradictoryColours,
     NotARegularFile,
     SlideChanged,
     SlideVanished,
@@ -112,6 +113,10 @@ class DecodeFailure(Exception):
         self.place = place
 
 
+class ColourFailure(DecodeFailure):
+    """A tile has an uncertain colour model."""
+
+
 class Slide(ABC):
     """An open slide; a context manager. Threads may share it, processes may not: send the path instead."""
 
@@ -177,7 +182,7 @@ class Slide(ABC):
                 continue
             try:
                 return self._shrunk(level, small)
-            except UnreadableTile:
+            except (UnreadableTile, ContradictoryColours):
                 # Outputs are made of level 0 alone: a smaller level that does not decode is no fault that matters.
                 continue
         return self._shrunk(0, small)
@@ -256,6 +261,8 @@ class Slide(ABC):
         for last in (False, True):
             try:
                 return self._read(level, x, y, width, height)
+            except ColourFailure as failure:
+                raise ContradictoryColours(f"level {level}: {failure.reason}") from failure
             except DecodeFailure as failure:
                 self._still_there()
                 if last:

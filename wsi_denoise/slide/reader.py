@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from wsi_denoise.errors import (
+    DecodersDisagree,
     EmptyFile,
     IncompleteSlide,
     NotASlide,
@@ -35,6 +36,7 @@ from wsi_denoise.slide import (
     openslide_reader,
     parts_check,
     tiff_check,
+    tiff_colours,
     tiff_kind,
     tiff_metadata,
     tiff_reader,
@@ -49,6 +51,8 @@ MAX_MEGAPIXELS = 40_000.0
 CACHED_SLIDES = 4
 #: Mean difference in grey levels up to which two decoders of a tile agree.
 DECODER_TOLERANCE = 1.0
+_SPOTS = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
+"""Places at which two decoders are compared, in shares of the slide."""
 #: Brightest channel below which the typical pixel is that of a dark background.
 DARK = 50
 #: Vendors in OpenSlide's words whose levels are plain TIFF images in plain coordinates.
@@ -222,16 +226,37 @@ def _open_tiff(path: Path, max_megapixels: float) -> Slide:
         info = tiff_reader.info_from(facts, path, levels)
     if levels is None or any((level.counts == 0).any() for level in levels):
         # Tiles left out are OpenSlide's business: it knows what each vendor means by them.
-        return _with_background(slow)
-    tile = levels[0].segment
-    info = replace(info, reader="tifffile", tile=tile if max(tile) <= 4096 else (256, 256), notes=(*info.notes, *notes))
-    fast = tiff_reader.TiffSlide(info, levels)
-    # OpenSlide takes a fourth sample for transparency whatever the file says of it.
-    if facts.main.extra_sample != 0 and not _agree(fast, slow):
+        return _by_openslide(slow, facts)
+    info = replace(info, reader="tifffile", notes=(*info.notes, *notes))
+    fast, contradictory = _by_tifffile(info, facts, levels)
+    # OpenSlide follows the tag, and takes a fourth sample for transparency whatever the file says of it.
+    if not contradictory and facts.main.extra_sample != 0 and not _agree(fast, slow):
         fast.close()
-        return _with_background(slow)
+        return _by_openslide(slow, facts)
     slow.close()
     return _with_background(fast)
+
+
+def _by_tifffile(
+    info: SlideInfo, facts: tiff_check.TiffFacts, levels: list[tiff_check.Directory]
+) -> tuple[Slide, bool]:
+    """Return a slide read with tifffile, and whether its tags contradict its tiles."""
+    rules = tiff_colours.survey(info.path, levels)
+    notes = tiff_colours.notes_of(rules, facts.main)
+    tile = levels[0].segment
+    info = replace(info, tile=tile if max(tile) <= 4096 else (256, 256), notes=(*info.notes, *notes))
+    return tiff_reader.TiffSlide(info, levels, rules), bool(rules[facts.main.path].contradictory)
+
+
+def _by_openslide(slide: Slide, facts: tiff_check.TiffFacts) -> Slide:
+    """Return a TIFF read with OpenSlide, its colours checked."""
+    try:
+        notes = tiff_colours.check_by_tag(slide.info.path, facts)
+    except WsiDenoiseError:
+        slide.close()
+        raise
+    slide.info = replace(slide.info, notes=(*slide.info.notes, *notes))
+    return _with_background(slide)
 
 
 def _open_plain_tiff(path: Path, facts: tiff_check.TiffFacts) -> Slide:
@@ -244,9 +269,8 @@ def _open_plain_tiff(path: Path, facts: tiff_check.TiffFacts) -> Slide:
     notes = tiff_kind.check_first(facts)
     levels = tiff_reader.levels_of(facts)
     info = tiff_reader.info_from(facts, path, levels)
-    tile = levels[0].segment
-    info = replace(info, tile=tile if max(tile) <= 4096 else (256, 256), notes=(*info.notes, *notes))
-    return _with_background(tiff_reader.TiffSlide(info, levels))
+    slide, _ = _by_tifffile(replace(info, notes=(*info.notes, *notes)), facts, levels)
+    return _with_background(slide)
 
 
 def _open_folder(path: Path, max_megapixels: float) -> Slide:
@@ -353,23 +377,35 @@ def _check_size(info: SlideInfo, max_megapixels: float) -> None:
 
 
 def _agree(fast: Slide, slow: Slide) -> bool:
-    """Whether two readers of one file give the same pixels in its middle."""
-    info = slow.info
-    width, height = min(256, info.width), min(256, info.height)
-    region = ((info.width - width) // 2, (info.height - height) // 2, width, height)
-    results: list[Pixels | None] = []
-    for slide in (fast, slow):
-        try:
-            results.append(slide.read(*region))
-        except SourceError:
-            raise
-        except SlideError:
-            results.append(None)
-    if results[0] is None or results[1] is None:
-        # A damaged tile in both says nothing against either; in one, the other is the better reader.
-        return results[1] is None
-    difference = np.abs(results[0].astype(np.int16) - results[1])
-    return bool(difference.mean() <= DECODER_TOLERANCE)
+    """Compare two readers of one file on five spots and return whether the faster one can be used.
+
+    Raises
+    ------
+    DecodersDisagree
+        When both decode a spot, and differ.
+    """
+    width, height = min(256, slow.info.width), min(256, slow.info.height)
+    usable = True
+    for share_x, share_y in _SPOTS:
+        region = (int((slow.info.width - width) * share_x), int((slow.info.height - height) * share_y), width, height)
+        results: list[Pixels | None] = []
+        for slide in (fast, slow):
+            try:
+                results.append(slide.read(*region))
+            except SourceError:
+                raise
+            except SlideError:
+                results.append(None)
+        if results[0] is None or results[1] is None:
+            # A damaged tile in both says nothing against either; in one, the other is the better reader.
+            usable = usable and results[1] is None
+            continue
+        difference = float(np.abs(results[0].astype(np.int16) - results[1]).mean())
+        if difference > DECODER_TOLERANCE:
+            raise DecodersDisagree(
+                f"tifffile and OpenSlide differ by {difference:.1f} grey levels at x {region[0]}, y {region[1]}"
+            )
+    return usable
 
 
 def _with_background(slide: Slide) -> Slide:

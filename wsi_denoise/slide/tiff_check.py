@@ -38,21 +38,24 @@ TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, SUB_IFDS, EXTRA_SAMPLES, SAM
 )  # fmt: skip
 MAKE, MODEL, ORIENTATION, SOFTWARE, ICC_PROFILE, NDPI_VERSION = 271, 272, 274, 305, 34675, 65420
 NDPI_MAGNIFICATION, NDPI_FOCAL_PLANE = 65421, 65424
+FILL_ORDER, JPEG_TABLES = 266, 347
 _WANTED = {
     WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, SUBFILE, DESCRIPTION, STRIP_OFFSETS, SAMPLES, STRIP_ROWS,
     STRIP_COUNTS, X_RESOLUTION, Y_RESOLUTION, PLANAR, RESOLUTION_UNIT, PREDICTOR, TILE_WIDTH, TILE_HEIGHT,
     TILE_OFFSETS, TILE_COUNTS, SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT, MAKE, MODEL, ORIENTATION, SOFTWARE, ICC_PROFILE,
-    NDPI_VERSION, NDPI_MAGNIFICATION, NDPI_FOCAL_PLANE,
+    NDPI_VERSION, NDPI_MAGNIFICATION, NDPI_FOCAL_PLANE, FILL_ORDER, JPEG_TABLES,
 }  # fmt: skip
 _TEXTS = {DESCRIPTION, MAKE, MODEL, SOFTWARE}
+_BYTES = {ICC_PROFILE, JPEG_TABLES}
 _TABLES = {STRIP_OFFSETS, STRIP_COUNTS, TILE_OFFSETS, TILE_COUNTS}
 
 #: TIFF's numbers of codecs, by the names used in this program.
 CODECS = {
     1: "none", 5: "lzw", 6: "old-style jpeg", 7: "jpeg", 8: "deflate", 32946: "deflate", 32773: "packbits",
-    33003: "jpeg2000", 33005: "jpeg2000", 33007: "jpeg", 34712: "jpeg2000", 34887: "lerc", 34892: "lossy jpeg (dng)",
-    34925: "lzma", 50000: "zstd", 50001: "webp", 50002: "jpeg xl", 22610: "jpeg xr", 34934: "jpeg xr", 2: "ccitt rle",
-    3: "ccitt group 3", 4: "ccitt group 4", 34661: "jbig",
+    33003: "jpeg2000", 33004: "jpeg2000", 33005: "jpeg2000", 33007: "jpeg", 34712: "jpeg2000", 34887: "lerc",
+    34933: "png", 34926: "zstd", 34927: "webp", 34892: "lossy jpeg (dng)", 34925: "lzma", 50000: "zstd",
+    50001: "webp", 50002: "jpeg xl", 22610: "jpeg xr", 34934: "jpeg xr", 2: "ccitt rle", 3: "ccitt group 3",
+    4: "ccitt group 4", 34661: "jbig",
 }  # fmt: skip
 
 
@@ -148,6 +151,11 @@ class Directory:
         return self._int(PLANAR, 1) == 2 and self.samples > 1
 
     @property
+    def planes(self) -> int:
+        """Number of segments that make up the samples of one place: 1, or one for each sample stored apart."""
+        return self.samples if self.planar else 1
+
+    @property
     def predictor(self) -> int:
         """1 for none, 2 for differences."""
         return self._int(PREDICTOR, 1)
@@ -168,14 +176,26 @@ class Directory:
         return self._int(ORIENTATION, 1)
 
     @property
-    def sample_format(self) -> int:
-        """1 for unsigned integers."""
-        return self._int(SAMPLE_FORMAT, 1)
+    def sample_formats(self) -> frozenset[int]:
+        """Formats of the samples: 1 unsigned, 2 signed, 3 floating point, 4 undefined."""
+        value = self.tags.get(SAMPLE_FORMAT, (1,))
+        return frozenset(value) if isinstance(value, tuple) else frozenset({1})
 
     def text(self, tag: int) -> str:
         """Return a tag's text, empty where there is none."""
         value = self.tags.get(tag, "")
         return value if isinstance(value, str) else ""
+
+    @property
+    def reversed_bits(self) -> bool:
+        """Whether the bits of each byte are stored lowest first (FillOrder 2)."""
+        return self._int(FILL_ORDER, 1) == 2
+
+    @property
+    def jpeg_tables(self) -> bytes | None:
+        """Quantisation and Huffman tables that all JPEG tiles share."""
+        value = self.tags.get(JPEG_TABLES)
+        return value if isinstance(value, bytes) and value else None
 
     @property
     def icc_profile(self) -> bytes | None:
@@ -372,13 +392,13 @@ class _Parser:
         each = _TYPE_BYTES.get(kind)
         if each is None or count == 0:
             return None
-        most = MAX_TEXT if tag in _TEXTS else MAX_PROFILE if tag == ICC_PROFILE else MAX_SEGMENTS * 8
+        most = MAX_TEXT if tag in _TEXTS else MAX_PROFILE if tag in _BYTES else MAX_SEGMENTS * 8
         if tag in _TABLES and count > MAX_SEGMENTS:
             if count * each > self.size:
                 self.needed = max(self.needed, count * each)
                 return None
             raise UnsupportedSlide(f"it is a TIFF whose table of tiles has {count:,} entries")
-        wanted = count if tag in _TABLES or tag in _TEXTS or tag == ICC_PROFILE else min(count, 64)
+        wanted = count if tag in _TABLES or tag in _TEXTS or tag in _BYTES else min(count, 64)
         if count * each <= len(inline):
             raw = inline[: wanted * each]
         else:
@@ -390,8 +410,8 @@ class _Parser:
         return self._decoded(tag, kind, raw)
 
     def _decoded(self, tag: int, kind: int, raw: bytes) -> object:
-        if tag in _TEXTS or tag == ICC_PROFILE:
-            return raw if tag == ICC_PROFILE else _text(raw)
+        if tag in _TEXTS or tag in _BYTES:
+            return raw if tag in _BYTES else _text(raw)
         if kind in (5, 10):
             above, below = struct.unpack_from(self.order + ("II" if kind == 5 else "ii"), raw)
             return above / below if below else 0.0

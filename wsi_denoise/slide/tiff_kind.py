@@ -16,6 +16,16 @@ _VENDORS = {
     "ventana": "a Ventana BIF",
 }
 
+_FORMATS = {2: "signed integers", 3: "floating point", 5: "complex integers", 6: "complex floating point"}
+
+
+def _channels(pages: int, maker: str) -> str:
+    if maker:
+        return f", a multiplex or fluorescence file{maker}"
+    if pages == 3:
+        return "; whether they are red, green and blue or three stains or markers is uncertain"
+    return ", such as markers of a multiplex or fluorescence file, or focal planes"
+
 
 def check_rgb(facts: TiffFacts) -> None:
     """Refuse a TIFF whose first image is not 8-bit RGB, with the true reason.
@@ -29,11 +39,15 @@ def check_rgb(facts: TiffFacts) -> None:
     main = facts.main
     pages = sum(len(directory.path) == 1 and directory.size == main.size for directory in facts.directories)
     maker = " by Akoya/PerkinElmer" if "PerkinElmer-QPI" in main.text(DESCRIPTION)[:400] else ""
-    depths = sorted(set(main.bits))
-    if depths != [8] or main.sample_format not in (1, 4):
-        raise NotRGB(f"{'/'.join(map(str, depths))} bits per sample{maker}")
+    depths = "/".join(map(str, sorted(set(main.bits))))
+    formats = main.sample_formats - {1, 4}
+    if formats:
+        kind = ", ".join(_FORMATS.get(each, f"format {each}") for each in sorted(formats))
+        raise NotRGB(f"{kind}, {depths} bits per sample{maker}")
+    if depths != "8":
+        raise NotRGB(f"{depths} bits per sample{maker}")
     if main.samples == 1 and main.photometric in (0, 1) and pages > 1:
-        raise NotRGB(f"{pages} images of one grey channel each, a multiplex or fluorescence file{maker}")
+        raise NotRGB(f"{pages} images of one grey channel each{_channels(pages, maker)}")
     if main.photometric not in (2, 6) or main.samples not in (3, 4):
         kind = _PHOTOMETRIC.get(main.photometric, "of no known colour model")
         raise NotRGB(f"{main.samples} sample{'s' * (main.samples != 1)} per pixel, {kind}{maker}")

@@ -13,7 +13,6 @@ import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -29,11 +28,17 @@ from wsi_denoise.slide.base import (
     from_os_error,
 )
 from wsi_denoise.slide.tiff_check import Directory, TiffFacts
+from wsi_denoise.slide.tiff_colours import Rules
+from wsi_denoise.slide.tile_decoder import TileDecoder
 
 #: Bytes of decoded tiles kept per slide: neighbouring regions share their edge tiles.
 CACHE_BYTES = 32 << 20
-#: 33003 (Aperio's YCbCr JPEG 2000) is left to OpenSlide, which converts the colours.
-CODECS = frozenset({1, 5, 7, 8, 32946, 32773, 33005, 34712, 50000})
+CODECS = frozenset(
+    {1, 5, 7, 8, 32946, 32773, 33003, 33004, 33005, 33007, 34712, 34887, 34925, 34926, 34927, 34933, 34934, 22610}
+    | {50000, 50001, 50002}
+)
+_YCBCR_CODECS = ("jpeg", "jpeg2000")
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def readable(directory: Directory) -> str:
@@ -42,17 +47,17 @@ def readable(directory: Directory) -> str:
     reason = ""
     if directory.compression not in CODECS:
         reason = f"its tiles are compressed with {directory.codec}"
-    elif directory.planar:
-        reason = "red, green and blue are stored apart"
+    elif directory.planar and directory.photometric == 6:
+        reason = "luma and chroma are stored apart"
     elif set(directory.bits) != {8} or directory.samples not in (3, 4) or directory.photometric not in (2, 6):
         reason = "it is not 8-bit RGB"
-    elif directory.photometric == 6 and directory.compression != 7:
-        reason = "it is YCbCr and not JPEG"
+    elif directory.photometric == 6 and directory.codec not in _YCBCR_CODECS:
+        reason = f"its tag says YCbCr, which is not read with codec {directory.codec}"
     elif width < 1 or height < 1:
         reason = f"its tiles are declared as {width} x {height} px"
     elif width * height * directory.samples > tiff_check.MAX_SEGMENT_BYTES and not _is_direct(directory):
         reason = f"a single tile or strip of it has {width:,} x {height:,} px"
-    elif min(len(directory.offsets), len(directory.counts)) < directory.grid[0] * directory.grid[1]:
+    elif min(len(directory.offsets), len(directory.counts)) < directory.planes * directory.grid[0] * directory.grid[1]:
         reason = "its table of tiles is shorter than its size asks for"
     return reason
 
@@ -108,50 +113,12 @@ def info_from(facts: TiffFacts, path: Path, levels: list[Directory]) -> SlideInf
     return tiff_metadata.described(info, main, path)
 
 
-def coded_fault(data: bytes, directory: Directory) -> str:
-    """Return what is wrong with an encoded tile, as far as its first and last bytes show; empty if nothing is.
-
-    Decoders fill up a tile that was cut off with grey and say nothing, and believe any size that its header declares.
-    """
-    if directory.codec not in ("jpeg", "jpeg2000"):
-        return ""
-    if data.rfind(b"\xff\xd9") < 0:
-        return "its data ends too early" if data.strip(b"\0") else "its data is all zeros"
-    size = _jpeg_size(data) if directory.codec == "jpeg" else _jpeg2000_size(data)
-    width, height = directory.segment
-    if size is not None and size[0] * size[1] > 4 * max(width * height, 4096):
-        return f"its data declares {size[0]:,} x {size[1]:,} px, the directory {width:,} x {height:,}"
-    return ""
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """Return the (width, height) of a JPEG's frame header, or None where there is none."""
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            return int.from_bytes(data[at + 7 : at + 9], "big"), int.from_bytes(data[at + 5 : at + 7], "big")
-        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return None
-
-
-def _jpeg2000_size(data: bytes) -> tuple[int, int] | None:
-    """Return the (width, height) of a JPEG 2000 codestream's size marker, or None where there is none."""
-    at = data.find(b"\xff\x4f\xff\x51")
-    if at < 0 or at + 24 > len(data):
-        return None
-    right, bottom, left, top = (int.from_bytes(data[at + 8 + 4 * i : at + 12 + 4 * i], "big") for i in range(4))
-    return max(0, right - left), max(0, bottom - top)
-
-
 @dataclass(frozen=True)
 class _Level:
-    """A directory with what tifffile needs to decode its segments."""
+    """A directory with the decoder of its tiles or strips."""
 
     directory: Directory
-    page: Any
-    decode: Any
-    tables: bytes | None
+    decoder: TileDecoder
 
 
 class TiffSlide(Slide):
@@ -163,6 +130,8 @@ class TiffSlide(Slide):
         Its levels are those of `levels`.
     levels : list of Directory
         Each one :func:`readable`.
+    rules : dict of path to ColourRule
+        How the tiles of each level are decoded.
 
     Raises
     ------
@@ -170,7 +139,7 @@ class TiffSlide(Slide):
         When tifffile does not agree with our own reading of the directories.
     """
 
-    def __init__(self, info: SlideInfo, levels: list[Directory]) -> None:
+    def __init__(self, info: SlideInfo, levels: list[Directory], rules: Rules) -> None:
         self.info = info
         self._lock = threading.Lock()
         self._cache: OrderedDict[tuple[int, int], Pixels] = OrderedDict()
@@ -182,7 +151,7 @@ class TiffSlide(Slide):
         status = os.fstat(self._file)
         self._status = (status.st_size, status.st_mtime_ns)
         try:
-            self._levels = _pages(info.path, levels)
+            self._levels = _pages(info.path, levels, rules)
         except BaseException:
             self.close()
             raise
@@ -228,8 +197,8 @@ class TiffSlide(Slide):
         for index, level in enumerate(self._levels):
             directory = level.directory
             columns, rows = directory.grid
-            number = int(np.argmax(directory.offsets[: columns * rows]))
-            row, column = divmod(number, columns)
+            number = int(np.argmax(directory.offsets[: directory.planes * columns * rows]))
+            row, column = divmod(number % (columns * rows), columns)
             places.append(
                 (int(directory.offsets[number]), (index, column * directory.segment[0], row * directory.segment[1]))
             )
@@ -256,18 +225,30 @@ class TiffSlide(Slide):
     def _read_rows(self, level: int, x: int, y: int, result: Pixels) -> None:
         """Fill `result` from strips that are stored as they are, without reading whole strips."""
         directory = self._levels[level].directory
-        row_bytes = directory.size[0] * directory.samples
-        offsets, counts = directory.offsets, directory.counts
         row, end = y, y + result.shape[0]
         while row < end:
             strip, within = divmod(row, directory.segment[1])
             rows = min(directory.segment[1] - within, end - row)
-            if int(counts[strip]) < (within + rows) * row_bytes:
-                raise DecodeFailure("the strip has too few bytes", (level, 0, strip * directory.segment[1]))
-            raw = self._bytes(int(offsets[strip]) + within * row_bytes, rows * row_bytes)
-            pixels = np.frombuffer(raw, np.uint8).reshape(rows, directory.size[0], directory.samples)
-            result[row - y : row - y + rows] = self._rgb(directory, pixels[:, x : x + result.shape[1]])
+            planes = [
+                self._strip_rows(level, strip + plane * directory.grid[1], within, rows)[:, x : x + result.shape[1]]
+                for plane in range(directory.planes)
+            ]
+            pixels = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=-1)
+            result[row - y : row - y + rows] = self._rgb(directory, pixels)
             row += rows
+
+    def _strip_rows(self, level: int, strip: int, first: int, rows: int) -> Pixels:
+        """Return rows of a strip that is stored as it is, (rows, width, samples)."""
+        directory = self._levels[level].directory
+        samples = directory.samples // directory.planes
+        row_bytes = directory.size[0] * samples
+        if int(directory.counts[strip]) < (first + rows) * row_bytes:
+            row = strip % directory.grid[1] * directory.segment[1]
+            raise DecodeFailure("the strip has too few bytes", (level, 0, row))
+        raw = self._bytes(int(directory.offsets[strip]) + first * row_bytes, rows * row_bytes)
+        if directory.reversed_bits:
+            raw = raw.translate(_REVERSED)
+        return np.frombuffer(raw, np.uint8).reshape(rows, directory.size[0], samples)
 
     def _segment(self, level: int, number: int) -> Pixels:
         """Return a decoded tile or strip, (height, width, 3), from the cache where it is."""
@@ -295,33 +276,23 @@ class TiffSlide(Slide):
         place = (level, column * step_x, row * step_y)
         width = min(step_x, directory.size[0] - place[1])
         height = min(step_y, directory.size[1] - place[2])
-        count = int(directory.counts[number])
-        if count == 0:
+        numbers = [number + plane * directory.grid[0] * directory.grid[1] for plane in range(directory.planes)]
+        if not any(int(directory.counts[each]) for each in numbers):
             return np.broadcast_to(np.array(self.info.background, np.uint8), (height, width, 3))
-        data = self._bytes(int(directory.offsets[number]), count)
-        reason = coded_fault(data, directory)
-        if reason:
-            raise DecodeFailure(reason, place)
-        try:
-            decoded = source.decode(data, number, jpegtables=source.tables)[0]
-        except MemoryError:
-            raise  # the machine's fault, not the tile's: what a tile may ask for has been limited
-        except Exception as error:  # codecs raise classes of their own, one per library
-            raise DecodeFailure(str(error) or type(error).__name__, place) from error
-        if decoded is None:
-            raise DecodeFailure("the tile is empty", place)
-        pixels: Pixels = np.asarray(decoded)
-        if pixels.ndim > 3:  # tifffile puts the plane and the depth first
-            pixels = pixels.reshape(*pixels.shape[-3:])
-        if (
-            pixels.dtype != np.uint8
-            or pixels.ndim != 3
-            or pixels.shape[0] < height
-            or pixels.shape[1] < width
-            or pixels.shape[2] < 3
-        ):
-            raise DecodeFailure(f"the tile has {pixels.shape[1]} x {pixels.shape[0]} px, not {width} x {height}", place)
-        return self._rgb(directory, pixels[:height, :width])
+        planes = []
+        for each in numbers:
+            data = self._bytes(int(directory.offsets[each]), int(directory.counts[each]))
+            try:
+                plane = source.decoder.decode(data, each)
+            except DecodeFailure as failure:
+                failure.place = place
+                raise
+            if plane.shape[0] < height or plane.shape[1] < width:
+                reason = f"the tile has {plane.shape[1]} x {plane.shape[0]} px, not {width} x {height}"
+                raise DecodeFailure(reason, place)
+            planes.append(plane[:height, :width])
+        pixels = planes[0] if len(planes) == 1 else np.concatenate(planes, axis=-1)
+        return self._rgb(directory, pixels)
 
     def _rgb(self, directory: Directory, pixels: Pixels) -> Pixels:
         """Return three samples of each pixel, transparent ones on the background."""
@@ -343,13 +314,13 @@ class TiffSlide(Slide):
         return data
 
 
-def _pages(path: Path, levels: list[Directory]) -> list[_Level]:
-    """Return tifffile's page for each level."""
+def _pages(path: Path, levels: list[Directory], rules: Rules) -> list[_Level]:
+    """Return each level with a decoder made from tifffile's page."""
     import tifffile  # noqa: PLC0415
 
     # It logs an error for each odd tag; what matters of that has been reported by tiff_check already.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    found = []
+    found, same = [], True
     try:
         with tifffile.TiffFile(path, is_ome=False, is_mmstack=False) as tiff:
             for directory in levels:
@@ -357,12 +328,12 @@ def _pages(path: Path, levels: list[Directory]) -> list[_Level]:
                 for below in directory.path[1:]:
                     page = page.pages[below]
                 # The decoder looks at the first tile: it is made while the file is open.
-                found.append(_Level(directory, page, page.decode, page.jpegtables))
+                same = same and (page.imagewidth, page.imagelength) == directory.size
+                found.append(_Level(directory, TileDecoder(directory, page, rules[directory.path])))
     except OSError as error:
         raise from_os_error(error, path) from error
     except Exception as error:  # tifffile raises what the damage happens to trigger
         raise UnsupportedSlide(f"its directories cannot be read ({error})") from error
-    for level in found:
-        if (level.page.imagewidth, level.page.imagelength) != level.directory.size:
-            raise UnsupportedSlide("two libraries read its directories differently")
+    if not same:
+        raise UnsupportedSlide("two libraries read its directories differently")
     return found
