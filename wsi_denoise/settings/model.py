@@ -1,17 +1,10 @@
-"""Settings: what they are, where each value came from, and which of them change pixels.
-
-Later wins: defaults, ``wsi-denoise.toml``, ``WSI_DENOISE_SECTION__KEY`` variables, flags. Names are ``section.key``
-everywhere. Relative paths are meant from the working directory, or from the folder of the file given with ``--config``.
-"""
+"""The settings: names, defaults, allowed values, and which of them change pixels."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,10 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import PydanticCustomError
 
 from wsi_denoise.errors import SettingsInvalid
-
-FILE_NAME = "wsi-denoise.toml"
-PREFIX = "WSI_DENOISE_"
-
 
 _CLOCK, _DAY = "([01]?[0-9]|2[0-3]):[0-5][0-9]", "([Mm]on|[Tt]ue|[Ww]ed|[Tt]hu|[Ff]ri|[Ss]at|[Ss]un)"
 _ENTRY = rf" *({_DAY}(-{_DAY})? +)?{_CLOCK}-{_CLOCK} *"
@@ -308,89 +297,25 @@ class Settings(BaseModel):
         try:
             return Settings(**merged)
         except ValidationError as error:
-            raise SettingsInvalid(_first_fault(error)[1]) from error
+            raise SettingsInvalid(first_fault(error)[1]) from error
 
     def pixel_hash(self) -> str:
         """Return 16 hexadecimal digits that differ when :meth:`pixel_settings` differ."""
         return hashlib.sha256(json.dumps(self.pixel_settings(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """Settings and the origin of each value.
-
-    Parameters
-    ----------
-    settings : Settings
-    origins : dict of str to str
-        ``section.key`` to ``default``, a file's path, a variable's name, or ``flag``.
-    """
-
-    settings: Settings
-    origins: dict[str, str]
-
-
-def load(
-    config: Path | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    *,
-    folder: Path | None = None,
-    environ: Mapping[str, str] | None = None,
-) -> Loaded:
-    """Merge defaults, file, variables and flags.
-
-    Parameters
-    ----------
-    config : Path, optional
-        Settings file. Without it ``wsi-denoise.toml`` in the working directory is used where it exists.
-    overrides : mapping of str to object, optional
-        Flags, as ``section.key`` to value. Strings are read as TOML values where they are, else as text.
-    folder : Path, optional
-        What relative paths are meant from; the working directory, or the folder of `config`.
-    environ : mapping, optional
-        Instead of the process's environment.
-
-    Raises
-    ------
-    SettingsInvalid
-        For an unreadable file, an unknown name or a value out of range.
-    """
-    base = folder or (config.parent if config else Path.cwd())
-    file = config or base / FILE_NAME
-    merged: dict[str, Any] = {}
-    origins = {name: "default" for name, _ in _fields()}
-    if config or file.is_file():
-        _merge(merged, origins, _read_toml(file), str(file))
-    for variable, tree in _read_environment(os.environ if environ is None else environ):
-        _merge(merged, origins, tree, variable)
-    for name, value in (overrides or {}).items():
-        _merge(merged, origins, _nested(name, _plain(name, value)), "flag")
-    try:
-        settings = Settings(**merged)
-    except ValidationError as error:
-        name, fault = _first_fault(error)
-        raise SettingsInvalid(f"{fault} ({_origin(origins, name)})") from error
-    return Loaded(_anchored(settings, base.absolute()), origins)
-
-
 def table() -> list[tuple[str, str, str]]:
     """Return (name, default, description) of every setting, in order, for docs and ``config``."""
     rows = []
-    for name, field in _fields():
+    for name, field in fields():
         default = field.get_default(call_default_factory=True)
         shown = json.dumps(default if isinstance(default, str | int | float | bool) else _jsonable(default))
         rows.append((name, shown, field.description or ""))
     return rows
 
 
-def _first_fault(error: ValidationError) -> tuple[str, str]:
-    """Return the name of the first value that is wrong, and what is wrong with it."""
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
-    return name, f"{name}: {first['msg']}"
-
-
-def _fields() -> Iterator[tuple[str, Any]]:
+def fields() -> Iterator[tuple[str, Any]]:
+    """Yield the name and the field of every setting, in order."""
     for section, field in Settings.model_fields.items():
         kind = field.annotation
         if isinstance(kind, type) and issubclass(kind, Section):
@@ -406,94 +331,8 @@ def _jsonable(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _read_toml(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsInvalid(f"{file} cannot be read ({error})") from error
-    except tomllib.TOMLDecodeError as error:
-        raise SettingsInvalid(f"{file}: {error}") from error
-
-
-def _variable_tree(variable: str, value: str) -> dict[str, Any]:
-    """Return what one variable sets, as pydantic-settings reads it (JSON for lists)."""
-    # A fifth of a second to import, and most programs run without such variables.
-    from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict  # noqa: PLC0415
-
-    class Variables(Settings, BaseSettings):
-        model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__")
-
-    class Source(EnvSettingsSource):
-        def _load_env_vars(self) -> Mapping[str, str | None]:
-            return {variable.lower(): value}
-
-    return Source(Variables)()
-
-
-def _read_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for variable in sorted(environ):
-        if not variable.startswith(PREFIX):
-            continue
-        section, _, key = variable.removeprefix(PREFIX).lower().partition("__")
-        # Without a key it is the whole section, or the list of folders, as JSON; others of ours are no settings.
-        if not key and section not in Settings.model_fields:
-            continue
-        try:
-            tree = _variable_tree(variable, environ[variable])
-        except Exception as error:
-            raise SettingsInvalid(f"{variable}: {error}") from error
-        yield variable, tree or {section: {key: environ[variable]}}
-
-
-def _origin(origins: Mapping[str, str], name: str) -> str:
-    """Return where a value, one of its parts, or the first value of an unknown section came from."""
-    if name in origins:
-        return origins[name]
-    near = (key for key in origins if name.startswith(f"{key}.") or key.startswith(f"{name}."))
-    return origins.get(next(near, ""), "unknown name")
-
-
-def _merge(merged: dict[str, Any], origins: dict[str, str], tree: Mapping[str, Any], origin: str) -> None:
-    for section, values in tree.items():
-        if isinstance(values, Mapping):
-            known = merged.setdefault(section, {})
-            if not isinstance(known, dict):
-                raise SettingsInvalid(f"{section}: a section, not a value ({origins[section]})")
-            known.update(values)
-            origins.update({f"{section}.{key}": origin for key in values})
-        else:
-            merged[section] = values
-            origins[section] = origin
-
-
-def _nested(name: str, value: Any) -> dict[str, Any]:
-    section, dot, key = name.partition(".")
-    if not dot or not key:
-        raise SettingsInvalid(f"{name}: names are section.key")
-    return {section: {key: value}}
-
-
-def _plain(name: str, value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    try:
-        plain = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return value
-    # 1_000 and 2026-11-22 are values in TOML, and text where text is wanted.
-    wants_text = any(field.annotation in {str, Path} for known, field in _fields() if known == name)
-    return value if wants_text and not isinstance(plain, str) else plain
-
-
-def _anchored(settings: Settings, base: Path) -> Settings:
-    """Make every path absolute, so that a worker elsewhere means the same file."""
-    intake = settings.intake
-    return settings.model_copy(
-        update={
-            "intake": intake.model_copy(
-                update={"inbox": [base / path for path in intake.inbox], "quarantine": base / intake.quarantine}
-            ),
-            "output": settings.output.model_copy(update={"folder": base / settings.output.folder}),
-            "jobs": settings.jobs.model_copy(update={"state": base / settings.jobs.state}),
-        }
-    )
+def first_fault(error: ValidationError) -> tuple[str, str]:
+    """Return the name of the first value that is wrong, and what is wrong with it."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    return name, f"{name}: {first['msg']}"

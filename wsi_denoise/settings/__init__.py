@@ -1,0 +1,30 @@
+"""Settings: what they are, where each value came from, and which of them change pixels."""
+
+from wsi_denoise.settings.model import (
+    ComputeSettings,
+    DashboardSettings,
+    IntakeSettings,
+    JobsSettings,
+    LimitSettings,
+    LogSettings,
+    OutputSettings,
+    Settings,
+    table,
+)
+from wsi_denoise.settings.sources import FILE_NAME, PREFIX, Loaded, load
+
+__all__ = [
+    "FILE_NAME",
+    "PREFIX",
+    "ComputeSettings",
+    "DashboardSettings",
+    "IntakeSettings",
+    "JobsSettings",
+    "LimitSettings",
+    "Loaded",
+    "LogSettings",
+    "OutputSettings",
+    "Settings",
+    "load",
+    "table",
+]
