@@ -71,7 +71,7 @@ class SlideInfo:
     compression : str or None
         Codec of the source's pixels, such as ``jpeg`` or ``jpeg2000``.
     reader : str
-        Library that decodes the pixels: ``tifffile``, ``openslide``, ``zarr`` or ``tiatoolbox``.
+        Library that decodes the pixels: ``tifffile``, ``openslide``, ``zarr``, ``imagecodecs`` or ``glymur``.
     tile : (int, int)
         (width, height) of the source's tiles at level 0, or of the steps in which it is best read.
     notes : tuple of str

@@ -1,8 +1,8 @@
 """Opening slides, whatever they are: which library reads what, and what is refused for which reason.
 
 A file is stat'ed, then its own tables are checked, and only then a library sees it. The order of the libraries is
-tifffile for plain TIFFs, OpenSlide for scanners' formats and DICOM, and tiatoolbox for the rest; ``docs/formats.md``
-has the table.
+tifffile for plain TIFFs, OpenSlide for scanners' formats and DICOM, zarr for NGFF, and imagecodecs for JPEG 2000;
+``docs/formats.md`` has the table.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from wsi_denoise.errors import (
 from wsi_denoise.slide import (
     czi_check,
     dicom_check,
+    jpeg2000_check,
+    jpeg2000_reader,
     ngff_reader,
     ome,
     openslide_reader,
@@ -73,7 +75,6 @@ _PICTURES = (
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x1f\x8b", "a gzip archive"),
 )
-_JPEG2000 = (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 
 
 def open_slide(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> Slide:
@@ -323,8 +324,8 @@ def _open_other(path: Path, head: bytes, max_megapixels: float) -> Slide:
     for magic, kind in _PICTURES:
         if head.startswith(magic) and not _openslide_knows(path):
             raise UnsupportedSlide(f"it is {kind}")
-    if head.startswith(_JPEG2000):
-        return _open_toolbox(path, max_megapixels)
+    if jpeg2000_check.is_jpeg2000(head):
+        return _with_background(jpeg2000_reader.open_jpeg2000(path, max_megapixels))
     lack = czi_check.check_czi(path) if czi_check.is_czi(head) else ""
     try:
         handle = openslide_reader.open_handle(path)
@@ -361,14 +362,6 @@ def _openslide_knows(path: Path) -> bool:
     import openslide  # noqa: PLC0415
 
     return openslide.OpenSlide.detect_format(path) is not None
-
-
-def _open_toolbox(path: Path, max_megapixels: float) -> Slide:
-    from wsi_denoise.slide import toolbox_reader  # noqa: PLC0415
-
-    slide = toolbox_reader.open_toolbox(path)
-    _check_size(slide.info, max_megapixels)
-    return _with_background(slide)
 
 
 def _check_size(info: SlideInfo, max_megapixels: float) -> None:
