@@ -28,6 +28,8 @@ def scheduler(port=0):
         host="127.0.0.1",
         scheduler_port=port,
         dashboard_address=None,
+        # Without this the scheduler takes port 8787, and warns where another program has it.
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
         worker_dashboard_address=None,
     )
 
