@@ -20,16 +20,17 @@ import click
 import typer
 
 from wsi_denoise import NOTICE, __version__
-from wsi_denoise.commands import history, machine, serve, slides
+from wsi_denoise.commands import examples, history, machine, options, serve, slides
 from wsi_denoise.errors import InternalError, NoSuchPreset, UsageError, WsiDenoiseError
 
 app = typer.Typer(
     name="wsi-denoise",
-    add_completion=False,
     no_args_is_help=True,
+    context_settings=options.HELP_NAMES,
+    suggest_commands=False,  # click suggests one already
     rich_markup_mode=None,  # plain help: it answers in half the time, and reads the same in a file
     pretty_exceptions_enable=False,
-    epilog=f"Everything lives under the working directory unless --config says otherwise. {NOTICE.capitalize()}.",
+    epilog=f"All files are kept in the working directory unless the settings say otherwise. {NOTICE.capitalize()}.",
 )
 
 
@@ -69,8 +70,11 @@ _COMMANDS: tuple[Callable[..., int | None], ...] = (
 )
 for _command in _COMMANDS:
     # For priority a negative number is a number and not an option.
-    app.command(context_settings={"ignore_unknown_options": _command is history.priority})(_command)
-app.add_typer(machine.db, name="db")
+    app.command(
+        context_settings={**options.HELP_NAMES, "ignore_unknown_options": _command is history.priority},
+        epilog=examples.epilog(_command.__name__),
+    )(_command)
+app.add_typer(machine.db, name="db", context_settings=options.HELP_NAMES)
 
 
 def main() -> None:
@@ -113,7 +117,7 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one way out for eac
         return 2
     except click.ClickException as error:
         where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "wsi-denoise"
-        return _fail(arguments, UsageError.code, f"{error.format_message().rstrip('.')}. See {where} --help.", 2)
+        return _fail(arguments, UsageError.code, f"{_sentence(error.format_message())} See {where} --help.", 2)
     except (click.Abort, KeyboardInterrupt):
         return _fail(arguments, "interrupted", "Interrupted.", 130)
     except SystemExit as error:
@@ -125,6 +129,10 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one way out for eac
     except Exception as error:  # noqa: BLE001 - nobody is shown a traceback
         return _fail(arguments, InternalError.code, str(_mistake(error)), 1)
     return code if isinstance(code, int) else 0
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
 def _mistake(error: Exception) -> InternalError:

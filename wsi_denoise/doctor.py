@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -101,11 +102,12 @@ def examine(loaded: Loaded) -> list[Check]:
         _device,
         _weights,
         _database,
-        _folders,
+        lambda _: folder_checks(loaded),
         _disk,
         _inotify,
         _scheduler,
         _page,
+        lambda _: viewer_checks(),
     )
     return [check for look in looks for check in look(settings)]
 
@@ -210,13 +212,17 @@ def _database(settings: Settings) -> Iterator[Check]:
         store.close()
 
 
-def _folders(settings: Settings) -> Iterator[Check]:
+def folder_checks(loaded: Loaded) -> Iterator[Check]:
+    """Check the folders for input, output, state and quarantine; only the default inbox is made at the first start."""
+    settings, made_at_start = loaded.settings, loaded.origins["intake.inbox"] == "default"
     for inbox in settings.intake.inbox:
         if inbox.is_dir():
             good = os.access(inbox, os.R_OK | os.X_OK)
             yield Check("inbox", "ok" if good else "broken", f"{inbox}{'' if good else ' may not be read'}")
+        elif made_at_start:
+            yield Check("inbox", "ok", f"{inbox} is made at the first start")
         else:
-            yield Check("inbox", "warning", f"{inbox} does not exist (only ./inbox is made at the first start)")
+            yield Check("inbox", "warning", f"{inbox} does not exist: mount it, or correct intake.inbox")
     for name, folder in (
         ("output", settings.output.folder),
         ("state", settings.jobs.state),
@@ -284,6 +290,17 @@ def _page(settings: Settings) -> Iterator[Check]:
         yield Check("page", "broken", str(error))
     else:
         yield Check("page", "ok", url(settings.dashboard))
+
+
+def viewer_checks() -> Iterator[Check]:
+    """Check the script that shows slides in Compare."""
+    # By its name: the dashboard sits on top of this package.
+    library = import_module("dashboard.openseadragon")
+    if library.present():
+        yield Check("viewer", "ok", f"{library.NAME} {library.VERSION}")
+    else:
+        advice = "Compare cannot show slides; to download it: python -m dashboard.openseadragon"
+        yield Check("viewer", "warning", f"{library.NAME} {library.VERSION} is missing; {advice}")
 
 
 def summary(checks: list[Check]) -> dict[str, Any]:

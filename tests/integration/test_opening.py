@@ -84,7 +84,7 @@ def test_a_file_that_hangs_the_reader_is_named_and_its_worker_ended(connected, t
     error = daemon.probe(with_call(cluster, hang), tmp_path / "slide.svs", settings)
     assert isinstance(error, OpeningTooSlow)
     assert "3 s" in str(error)
-    assert time.monotonic() - begun < 90
+    assert time.monotonic() - begun < 300
     # The worker that hung is gone, and another one takes tasks.
     assert cluster.client.submit(os.getpid, pure=False).result(timeout=120) != before
 

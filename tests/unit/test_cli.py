@@ -5,7 +5,6 @@ import errno
 import io
 import json
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -377,38 +376,16 @@ def test_sample_is_a_readable_pyramid_with_noise_and_mpp(capsys, here, tissue_im
     assert file.read_bytes() == before
 
 
-# --- what a command costs -----------------------------------------------------------------------------------------
+# --- what a command imports ---------------------------------------------------------------------------------------
 
 
-def child_seconds(*arguments):
-    """User and system time of one Python program, and what it wrote to standard error."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run([sys.executable, *arguments], check=False, capture_output=True, text=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert done.returncode == 0, done.stderr
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stderr
-
-
-def slowness():
-    """How many times slower than usual this machine is just now: neighbours on the same core take cache and clock."""
-    seconds, _ = child_seconds("-c", "total = 0\nfor number in range(5_000_000): total += number")
-    return max(1.0, seconds / 0.25)
-
-
-@pytest.mark.parametrize(("arguments", "limit"), [(("--help",), 0.5), (("jobs",), 1.0), (("jobs", "--json"), 1.0)])
-def test_answers_at_once_and_without_the_heavy_libraries(store, arguments, limit):
+@pytest.mark.parametrize("arguments", [("--help",), ("jobs",), ("jobs", "--json")])
+def test_answers_without_the_heavy_libraries(store, arguments):
+    """They take seconds to import; tests/bench/commands.py measures what an answer costs."""
     seen(store, "a.svs")
-    program = str(Path(sys.executable).with_name("wsi-denoise"))
-    tries = []
-    for _ in range(6):
-        slow = slowness()
-        tries.append(child_seconds(program, *arguments)[0] / slow)
-        if tries[-1] < limit:
-            break
-    assert min(tries) < limit, tries
     names = "import sys; from wsi_denoise import cli; cli.run(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
-    _, modules = child_seconds("-c", names, *arguments)
-    assert not {name.partition(".")[0] for name in modules.split()} & HEAVY
+    done = subprocess.run([sys.executable, "-c", names, *arguments], check=True, capture_output=True, text=True)
+    assert not {name.partition(".")[0] for name in done.stderr.split()} & HEAVY
 
 
 # --- signals and times --------------------------------------------------------------------------------------------
@@ -435,7 +412,7 @@ def test_the_second_signal_ends_the_process():
         process.send_signal(signal.SIGTERM)
         assert b"stopping" in process.stderr.readline()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 128 + signal.SIGTERM
+        assert process.wait(60) == 128 + signal.SIGTERM
 
 
 def test_times_are_read_as_people_write_them():

@@ -99,8 +99,8 @@ def test_a_checkpoint_holds_all_of_it(tmp_path):
 
 
 def test_parameters_of_one_shape_are_stepped_together_as_they_are_alone():
-    # Square matrices: one gradient determines all eigenvectors. In a 4 x 27 matrix most directions have no gradient yet,
-    # rounding chooses their basis, and stepping together and alone differ by 6e-3 on some processors.
+    # Square matrices: one gradient determines all eigenvectors. In a 4 x 27 matrix most directions have no gradient
+    # yet, rounding chooses their basis, and stepping together and alone differ by 6e-3 on some processors.
     generator = torch.Generator().manual_seed(7)
     together = [torch.nn.Parameter(torch.randn(8, 2, 2, 2, generator=generator)) for _ in range(3)]
     alone = [torch.nn.Parameter(parameter.detach().clone()) for parameter in together]

@@ -125,5 +125,8 @@ def test_100_000_jobs_are_quick(store):
         began = time.process_time()
         assert ask()
         took[name] = round(time.process_time() - began, 3)
-    # Generous for a loaded machine; a query that reads every row in Python takes seconds.
-    assert max(took.values()) < 6, took
+    # Against one query that reads every row in Python, in the same run: the seconds themselves are the machine's.
+    began = time.process_time()
+    assert len(store.jobs(JobQuery(limit=None)).jobs) == MANY
+    every_row = time.process_time() - began
+    assert max(took.values()) < every_row, (took, every_row)

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -160,11 +159,10 @@ def test_readers_do_not_wait_for_a_writer(either):
     store, _ = either
     store.see("/in/a", "a", size_bytes=1, mtime_ns=1, preset="p", origin="test")
     with store.writing():  # holds SQLite's only write lock
-        began = time.monotonic()
+        # This thread holds the lock: what waited for it would never get it, and end with an error.
         assert store.jobs().total == 1
         assert store.known()
         assert store.claim(1, 60) is None, "there is nothing to claim, and asking needs no lock"
-        assert time.monotonic() - began < 1
 
 
 def test_a_reader_cannot_write(store):

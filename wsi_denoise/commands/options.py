@@ -17,26 +17,29 @@ if TYPE_CHECKING:
 
 ORIGIN = "person:cli"
 
+#: Every command and group has -h as well.
+HELP_NAMES = {"help_option_names": ["-h", "--help"]}
+
 Config = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Settings file instead of ./wsi-denoise.toml.")
 ]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One setting; may be given often.")
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one setting; repeatable.")
 ]
 Database = Annotated[
     str | None, typer.Option("--database", metavar="URL", help="Job database, as an SQLAlchemy URL (jobs.database).")
 ]
 Output = Annotated[
-    Path | None, typer.Option("--output", metavar="DIR", help="Where denoised slides go (output.folder).")
+    Path | None, typer.Option("--output", metavar="DIR", help="Folder for denoised slides (output.folder).")
 ]
-Preset = Annotated[str | None, typer.Option("--preset", metavar="NAME", help="Which network (model.preset).")]
+Preset = Annotated[str | None, typer.Option("--preset", metavar="NAME", help="Preset to denoise with (model.preset).")]
 Scheduler = Annotated[
     str | None, typer.Option("--scheduler", metavar="ADDR", help="Dask scheduler, tcp://... (compute.scheduler).")
 ]
 Port = Annotated[
-    int | None, typer.Option("--port", metavar="N", min=0, max=65535, help="Port of the page (dashboard.port).")
+    int | None, typer.Option("--port", metavar="N", min=0, max=65535, help="Port of the dashboard (dashboard.port).")
 ]
-Json = Annotated[bool, typer.Option("--json", help="JSON on standard output; errors too.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, also for errors.")]
 
 
 def load(

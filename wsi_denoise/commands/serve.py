@@ -35,7 +35,7 @@ def up(
     database: options.Database = None,
     as_json: options.Json = False,
 ) -> None:
-    """Start daemon and page together, zero configuration."""
+    """Start the daemon and the dashboard."""
     loaded = _load(inbox, output, preset, scheduler, config, sets, database, port)
     from wsi_denoise import logs
     from wsi_denoise.commands.page import Page, with_port
@@ -65,7 +65,7 @@ def watch(
     database: options.Database = None,
     as_json: options.Json = False,
 ) -> None:
-    """Start the daemon alone."""
+    """Start the daemon without the dashboard."""
     loaded = _load(inbox, output, preset, scheduler, config, sets, database)
     from wsi_denoise import logs
 
@@ -82,7 +82,7 @@ def dashboard(
     database: options.Database = None,
     as_json: options.Json = False,
 ) -> None:
-    """Start the page alone."""
+    """Start the dashboard without the daemon."""
     from wsi_denoise import logs
     from wsi_denoise.commands import show
     from wsi_denoise.commands.page import serve, with_port

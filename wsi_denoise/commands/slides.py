@@ -33,7 +33,10 @@ def run(
     database: options.Database = None,
     as_json: options.Json = False,
 ) -> int:
-    """Denoise slides now, in the foreground; same record as the daemon's."""
+    """Denoise slides now, in the foreground.
+
+    Jobs go to the same database as the daemon's.
+    """
     part = _region(region)
     loaded = options.load(config, sets, database, output=output, preset=preset, scheduler=scheduler)
     from wsi_denoise import logs
@@ -157,7 +160,7 @@ def verify(
     database: options.Database = None,
     as_json: options.Json = False,
 ) -> int:
-    """Prove that a TIFF is what the record says, and its original unchanged."""
+    """Check an output and its original against the database."""
     from wsi_denoise.commands import show
     from wsi_denoise.errors import NoSuchPath
     from wsi_denoise.jobs.store import JobStore
@@ -201,7 +204,7 @@ def sample(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to put it, such as inbox.")],
     as_json: options.Json = False,
 ) -> None:
-    """Make a small demo slide: real tissue with noise of a known strength."""
+    """Write a demo slide with noise of known strength."""
     from wsi_denoise import sample as demo
     from wsi_denoise.commands import show
 
@@ -220,7 +223,10 @@ def bench(
     sets: options.Set = None,
     as_json: options.Json = False,
 ) -> None:
-    """Measure what this machine does: read, network, encode, end to end."""
+    """Measure the speed of this machine.
+
+    The stages are reading, network, encoding, and a slide from start to end.
+    """
     from wsi_denoise.commands import show
     from wsi_denoise.errors import NoSuchPath
     from wsi_denoise.network import weights

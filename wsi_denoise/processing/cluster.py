@@ -23,6 +23,7 @@ from tornado.ioloop import PeriodicCallback
 
 from wsi_denoise import memory
 from wsi_denoise.errors import NoWorkers, SchedulerUnreachable
+from wsi_denoise.processing.interrupts import interrupts_deferred, silence_resource_tracker
 from wsi_denoise.settings import ComputeSettings, Settings
 
 _log = logging.getLogger(__name__)
@@ -200,15 +201,19 @@ def _on_this_machine(settings: Settings, processes: int, threads: int) -> Iterat
     """
     folder = settings.jobs.state / "workers"
     folder.mkdir(parents=True, exist_ok=True)
-    cluster = _started(processes, threads, settings.limits.worker_memory, folder)
+    silence_resource_tracker()
+    cluster = None
     try:
+        with interrupts_deferred():
+            cluster = _started(processes, threads, settings.limits.worker_memory, folder)
         with Client(cluster) as client:
             client.register_plugin(_EndHard())
             client.register_plugin(_BeatSlowly())
             client.register_plugin(_GiveWay(settings.compute.nice))
             yield Cluster(client, f"on this machine, worker processes: {processes}, threads of each: {threads}")
     finally:
-        _close(cluster)
+        if cluster is not None:
+            _close(cluster)
 
 
 def forget_keys() -> None:
