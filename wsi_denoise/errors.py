@@ -8,6 +8,7 @@
     │   ├── NoSuchJob
     │   ├── TransitionRefused
     │   ├── NoSuchPath
+    │   ├── NoSlideInFolder
     │   ├── RegionOutside
     │   └── UploadRefused
     ├── SlideError            the file is at fault: the job is quarantined
@@ -111,6 +112,12 @@ class NoSuchPath(UsageError):
     code = "no_such_path"
     happened = "There is no such file or folder"
     advice = "Check the path."
+
+
+class NoSlideInFolder(UsageError):
+    code = "no_slide_in_folder"
+    happened = "The folder holds no slide"
+    advice = "Check the path; docs/formats.md lists the formats that are read."
 
 
 class RegionOutside(UsageError):

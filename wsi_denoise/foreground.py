@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from wsi_denoise.daemon import IDLE_SECONDS, checksum, probe, registered
-from wsi_denoise.errors import SlideError, SourceError, TransitionRefused, WsiDenoiseError
+from wsi_denoise.errors import (
+    InternalError,
+    JobCancelled,
+    SlideError,
+    SourceError,
+    TransitionRefused,
+    WsiDenoiseError,
+)
 from wsi_denoise.heartbeat import Heartbeat
 from wsi_denoise.intake.fingerprint import fingerprint
 from wsi_denoise.intake.parts import is_unchanged, slide_files, snapshot
 from wsi_denoise.intake.scan import is_gone
+from wsi_denoise.jobs.not_run import NotRun
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
@@ -21,6 +30,7 @@ from wsi_denoise.runner import Runner
 from wsi_denoise.settings import Loaded, Settings
 
 ORIGIN = "person:cli"
+_log = logging.getLogger(__name__)
 
 
 def run_slides(
@@ -32,7 +42,7 @@ def run_slides(
     report: Callable[[Job], None] = lambda _job: None,
     say: Callable[[str], None] = lambda _text: None,
     stop: threading.Event | None = None,
-) -> list[Job]:
+) -> list[Job | NotRun]:
     """Denoise slides now, in the foreground, in the same store.
 
     Parameters
@@ -51,45 +61,67 @@ def run_slides(
 
     Returns
     -------
-    list of Job
-        As they ended, in the order of `paths`. Where a job of the same content waits or runs already, it is that one.
+    list of Job or NotRun
+        As they ended, one for each of `paths`. Where a job of the same content waits or runs already, it is that one.
+        An error of one slide ends that slide alone.
     """
     settings = loaded.settings
     stop = stop or threading.Event()
     recover(store)
-    ended = []
-    with (
-        registered(store, settings) as daemon_id,
-        connect(settings) as cluster,
-        Heartbeat(store, daemon_id, settings) as heartbeat,
-    ):
-        runner = Runner(
-            settings,
-            store,
-            daemon_id,
-            cluster,
-            heartbeat,
-            stop,
-            on_change=report,
-            on_wait=lambda job, text: say(f"job {job.id} waits: {text}"),
-        )
-        for path in paths:
-            job = _in_hand(_submit(path.absolute(), settings, store, cluster, region), store)
-            report(job)
-            while job.state in {JobState.QUEUED, JobState.RUNNING}:
-                claimed = store.claim(daemon_id, settings.jobs.lease_seconds, only=job.id)
-                if claimed is not None:
-                    job = runner.run(claimed)
-                    break
-                # A daemon is at it; when that gives it back, it is ours.
-                if stop.wait(IDLE_SECONDS):
-                    break
-                job = store.job(job.id)
+    ended: list[Job | NotRun] = []
+    try:
+        with (
+            registered(store, settings) as daemon_id,
+            connect(settings) as cluster,
+            Heartbeat(store, daemon_id, settings) as heartbeat,
+        ):
+            runner = Runner(
+                settings,
+                store,
+                daemon_id,
+                cluster,
+                heartbeat,
+                stop,
+                on_change=report,
+                on_wait=lambda job, text: say(f"job {job.id} waits: {text}"),
+            )
+
+            def run(path: Path) -> Job:
+                """Run one slide to its end."""
+                job = _in_hand(_submit(path, settings, store, cluster, region), store)
                 report(job)
-            ended.append(job)
-            if stop.is_set():
-                break
-    return ended
+                while job.state in {JobState.QUEUED, JobState.RUNNING}:
+                    claimed = store.claim(daemon_id, settings.jobs.lease_seconds, only=job.id)
+                    if claimed is not None:
+                        return runner.run(claimed)
+                    # A daemon is at it; when that gives it back, it is ours.
+                    if stop.wait(IDLE_SECONDS):
+                        break
+                    job = store.job(job.id)
+                    report(job)
+                return job
+
+            for path in paths:
+                if stop.is_set():
+                    break
+                ended.append(_attempt(run, path.absolute()))
+    except WsiDenoiseError as error:
+        # No cluster or no database: that is why none of the remaining slides was run.
+        _log.warning("run: %s", error)
+        return [*ended, *(NotRun(str(path.absolute()), error) for path in paths[len(ended) :])]
+    stopped = JobCancelled("the run was stopped before it came to this slide")
+    return [*ended, *(NotRun(str(path.absolute()), stopped) for path in paths[len(ended) :])]
+
+
+def _attempt(run: Callable[[Path], Job], path: Path) -> Job | NotRun:
+    """Run one slide, so that no error of it reaches the others."""
+    try:
+        return run(path)
+    except WsiDenoiseError as error:
+        return NotRun(str(path), error)
+    except Exception as error:  # noqa: BLE001 - logged with its traceback
+        _log.exception("run")
+        return NotRun(str(path), InternalError(f"{type(error).__name__}: {error}"))
 
 
 def _submit(

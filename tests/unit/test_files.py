@@ -698,3 +698,20 @@ def test_real_slides_are_all_found_and_none_is_an_output(shared: Path) -> None:
     assert all(candidate.problem is None for candidate in found.values())
     assert {"camelyon-jpeg.dicom", "derived/CMU-1-Small-Region.dicom", "negative/broken.svs"} <= set(found)
     assert len(slide_files(shared / "data/slides/derived/CMU-1-Small-Region.dicom")) == 8
+
+
+@pytest.mark.parametrize("metadata", [".zgroup", ".zattrs", "zarr.json"])
+def test_an_ngff_folder_without_suffix_is_one_slide_even_if_its_metadata_is_ignored(inbox: Path, metadata: str) -> None:
+    write(inbox / "case/image/0/0/0/0", b"12")
+    write(inbox / "case/image" / metadata, b'{"node_type": "group"}')
+    assert list(scan(inbox, ".*")) == ["case/image"]
+    assert scan(inbox, ".*")["case/image"].snapshot.size_bytes == 24
+
+
+def test_a_zarr_array_whose_group_has_not_arrived_is_no_slide_yet(inbox: Path) -> None:
+    write(inbox / "image/0/.zarray", b"{}")
+    write(inbox / "image/0/0/0", b"12")
+    (found,) = scan(inbox).values()
+    assert (found.kind, found.path) == (Kind.OTHER, inbox / "image/0")
+    write(inbox / "image/.zattrs", b"{}")
+    assert list(scan(inbox)) == ["image"]

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,12 +14,15 @@ import typer
 from wsi_denoise.commands import options
 
 if TYPE_CHECKING:
+    from wsi_denoise.intake.arguments import Found
+    from wsi_denoise.jobs.not_run import NotRun
     from wsi_denoise.jobs.store import JobStore
     from wsi_denoise.jobs.values import Job
+    from wsi_denoise.settings import Settings
 
 
 def run(
-    slides: Annotated[list[Path], typer.Argument(metavar="SLIDE...", help="Slides, or folders of a DICOM series.")],
+    slides: Annotated[list[Path], typer.Argument(metavar="SLIDE...", help="Slides, or folders of them.")],
     region: Annotated[
         str | None,
         typer.Option("--region", metavar="X,Y,W,H", help="Only this part, in pixels of level 0, as a trial."),
@@ -40,30 +42,63 @@ def run(
     part = _region(region)
     loaded = options.load(config, sets, database, output=output, preset=preset, scheduler=scheduler)
     from wsi_denoise import logs
-    from wsi_denoise.commands import show
-    from wsi_denoise.errors import NoSuchPath, RegionOutside
+    from wsi_denoise.errors import WsiDenoiseError
+    from wsi_denoise.jobs.not_run import NotRun
     from wsi_denoise.network import weights
 
-    for slide in slides:
-        # Not exists(): a link that leads nowhere is named as what it is, and a name too long raises there.
-        if not os.path.lexists(slide):
-            raise NoSuchPath(show.plain(slide))
     weights.card(loaded.settings.model.preset)
-    logs.setup(loaded.settings, "run", console=False)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with options.opened(loaded, upgrade=True) as store, _reporting() as report:
-        from wsi_denoise.foreground import run_slides
+    found = _slides_of(slides, loaded.settings)
+    paths = [each.path for each in found if each.error is None]
+    results: Sequence[Job | NotRun] = []
+    if paths:
+        try:
+            logs.setup(loaded.settings, "run", console=False)
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            with options.opened(loaded, upgrade=True) as store, _reporting() as report:
+                from wsi_denoise.foreground import run_slides
 
-        paths = [slide.absolute() for slide in slides]
-        jobs = run_slides(paths, loaded, store, region=part, report=report, say=_say)
+                results = run_slides(paths, loaded, store, region=part, report=report, say=_say)
+        except WsiDenoiseError as error:  # no database, say: every slide is listed with the reason
+            results = [NotRun(str(path), error) for path in paths]
+    remaining = iter(results)
+    ended = [next(remaining) if each.error is None else NotRun(str(each.path), each.error) for each in found]
+    return _conclude(ended, as_json=as_json)
+
+
+def _slides_of(arguments: Sequence[Path], settings: Settings) -> list[Found]:
+    """Return the slides that the arguments stand for, and the arguments that stand for none."""
+    from wsi_denoise.intake.arguments import slides_of
+
+    intake = settings.intake
+    own = (intake.quarantine, settings.output.folder, settings.jobs.state)
+    return [
+        found
+        for argument in arguments
+        for found in slides_of(argument.absolute(), intake.ignore, own, ignore_system=intake.ignore_system)
+    ]
+
+
+def _conclude(ended: Sequence[Job | NotRun], *, as_json: bool) -> int:
+    """Print what became of every slide, and return the exit code."""
+    from wsi_denoise.commands import show
+    from wsi_denoise.errors import RegionOutside, UsageError
+    from wsi_denoise.jobs.not_run import NotRun
+
+    unstarted = [each.failure for each in ended if isinstance(each, NotRun)]
+    nothing_run = len(unstarted) == len(ended)
     if as_json:
-        show.as_json({"jobs": [job.to_json() for job in jobs], "total": len(jobs)})
-    else:
-        for job in jobs:
-            _conclude(job)
-    if any(job.error_code == RegionOutside.code for job in jobs):
+        top = {"error_code": unstarted[0].code, "error": str(unstarted[0])} if nothing_run else {}
+        show.as_json({"jobs": [each.to_json() for each in ended], "total": len(ended), **top})
+    for each in ended:
+        if isinstance(each, NotRun):
+            show.tell(f"wsi-denoise: {show.plain(each.error)}")
+        elif not as_json:
+            _print_job(each)
+    if nothing_run and all(isinstance(error, UsageError) for error in unstarted):
         return 2
-    return 0 if all(job.state in {"done", "duplicate"} for job in jobs) else 1
+    if any(each.error_code == RegionOutside.code for each in ended):
+        return 2
+    return 0 if all(each.state in {"done", "duplicate"} for each in ended) else 1
 
 
 def _say(text: str) -> None:
@@ -86,7 +121,7 @@ def _region(text: str | None) -> tuple[int, int, int, int] | None:
     return x, y, width, height
 
 
-def _conclude(job: Job) -> None:
+def _print_job(job: Job) -> None:
     from wsi_denoise.commands import show
 
     reasons = f" ({'; '.join(job.reasons)})" if job.reasons else ""

@@ -25,10 +25,11 @@ from wsi_denoise.errors import (
     WsiDenoiseError,
 )
 from wsi_denoise.intake.dicom_files import is_dicom, series_of
-from wsi_denoise.intake.headers import cached_format, is_own_output, shown
+from wsi_denoise.intake.headers import cached_format, is_own_output, is_zarr_array, shown
 from wsi_denoise.intake.ignored import is_system_name
 from wsi_denoise.intake.parts import (
     NOTHING,
+    ZARR_METADATA,
     Snapshot,
     companions,
     slide_files,
@@ -134,6 +135,10 @@ def slides_under(
             and not any(fnmatch(entry.name, pattern) for pattern in ignore)
         ]
         found = _Folder(inbox, root, folder, wanted)
+        # Patterns such as ".*" hide the metadata of a store, but not that it is one.
+        if folder != inbox and not ZARR_METADATA.isdisjoint(entry.name for entry in entries):
+            yield from found.store()
+            continue
         yield from found.candidates()
         pending += [path for path in reversed(found.folders) if not excluded or os.path.realpath(path) not in excluded]
 
@@ -170,6 +175,20 @@ class _Folder:
             except (OSError, SourceUnavailable) as error:
                 yield self._unreadable(path, error)
         yield from self._series(dicom)
+
+    def store(self) -> Iterator[Candidate]:
+        """Yield the one candidate that a Zarr store without the suffix ``.zarr`` is."""
+        try:
+            if is_zarr_array(self._folder):
+                yield self._other(
+                    self._folder, "a Zarr array; the NGFF metadata that would make it a slide is not there"
+                )
+            else:
+                yield self._slide(self._folder)
+        except (FileNotFoundError, SlideVanished):
+            return  # gone since the folder was listed; the next scan knows
+        except (OSError, SourceUnavailable) as error:
+            yield self._unreadable(self._folder, error)
 
     def _is_orphaned_mirax(self) -> bool:
         """Tell whether this is a MIRAX folder that no key file claimed: half a slide, and no slides in it."""

@@ -7,6 +7,7 @@ Nothing here raises on garbage: a header that makes no sense is one that says no
 from __future__ import annotations
 
 import os
+import re
 import stat
 import struct
 from contextlib import suppress
@@ -21,6 +22,7 @@ PROVENANCE = b"wsi-denoise "
 """What the ImageDescription of the first directory of every output of this program starts with."""
 
 _DICOM_HEADER = 256 * 1024
+_ZARR_METADATA = 1 << 20
 _IMAGE_DESCRIPTION = 270
 _ASCII = 2
 _MOST_TAGS = 4096
@@ -83,6 +85,20 @@ def image_format(path: Path) -> str | None:
 def cached_format(path: str, _size: int, _mtime_ns: int) -> str | None:
     """Return :func:`image_format` of a file with this size and time of change."""
     return image_format(Path(path))
+
+
+def is_zarr_array(folder: Path) -> bool:
+    """Return whether a folder is a Zarr array by itself, and no group that could hold an NGFF image.
+
+    Raises
+    ------
+    OSError
+    """
+    try:
+        with open_regular(folder / "zarr.json") as file:
+            return re.search(rb'"node_type"\s*:\s*"array"', file.read(_ZARR_METADATA)) is not None
+    except FileNotFoundError:
+        return os.path.lexists(folder / ".zarray")
 
 
 def is_own_output(path: Path) -> bool:

@@ -32,6 +32,9 @@ class Snapshot:
     mtime_ns: int
 
 
+ZARR_METADATA = frozenset({".zattrs", ".zgroup", ".zarray", "zarr.json"})
+"""Files that make a folder a Zarr group or array, and so perhaps an NGFF image, whatever its name."""
+
 NOTHING = Snapshot(0, 0)
 """Of what cannot be looked at."""
 
@@ -42,7 +45,7 @@ def slide_files(path: Path) -> tuple[Path, ...]:
     Parameters
     ----------
     path : Path
-        As in :class:`Candidate`: a file, a key file, or the folder of a DICOM series.
+        As in :class:`Candidate`: a file, a key file, or the folder of a DICOM series or NGFF image.
 
     Raises
     ------
@@ -51,10 +54,9 @@ def slide_files(path: Path) -> tuple[Path, ...]:
     SourceUnavailable
         When a folder of the slide cannot be listed.
     """
-    suffix = path.suffix.lower()
     try:
         if path.is_dir() and not path.is_symlink():
-            inside = _regular_below(path) if suffix == ".zarr" else dicom_files(path)
+            inside = _regular_below(path) if is_zarr(path) else dicom_files(path)
             if not inside:
                 raise SlideVanished(shown(path))
             return tuple(sorted(inside))
@@ -89,6 +91,13 @@ def snapshot(files: Iterable[Path]) -> Snapshot:
             raise SourceUnavailable(f"{shown(file)} ({error.strerror})") from error
         size, newest = size + status.st_size, max(newest, status.st_mtime_ns)
     return Snapshot(size, newest)
+
+
+def is_zarr(path: Path) -> bool:
+    """Return whether a folder is an NGFF image, by its name or its metadata files; False for anything else."""
+    if not path.is_dir():
+        return False
+    return path.suffix.lower() == ".zarr" or any(os.path.lexists(path / name) for name in ZARR_METADATA)
 
 
 def has_parts(path: Path) -> bool:
@@ -133,7 +142,7 @@ def companion_folders(path: Path) -> list[Path]:
     if path.suffix.lower() == ".mrxs":
         folder = path.with_suffix("")
         return [folder] if folder.is_dir() and not folder.is_symlink() else []
-    return [path] if path.suffix.lower() == ".zarr" and path.is_dir() else []
+    return [path] if is_zarr(path) else []
 
 
 def strange_part(path: Path) -> Path | None:
@@ -164,7 +173,7 @@ def _strange_parts(path: Path) -> Iterator[Path]:
                 yield Path(entry.path)
     if suffix in {".vms", ".vmu"}:
         yield from (part for part in companions(path) if part.is_symlink())
-    elif suffix != ".zarr" and path.is_dir():
+    elif path.is_dir() and not is_zarr(path):
         yield from dicom_links(path)
 
 
@@ -200,7 +209,7 @@ def lacks_original(path: Path) -> bool:
     A copy brings the instances one after another, and every one of them opens as a slide. ImageType says of a level
     whether it was made by resampling; where a writer does not say so, nothing can be told.
     """
-    if path.suffix.lower() == ".zarr" or not (path.is_dir() or _is_dicom_now(path)):
+    if is_zarr(path) or not (path.is_dir() or _is_dicom_now(path)):
         return False
     try:
         types = [header(file).image_type for file in slide_files(path)]
