@@ -16,12 +16,16 @@ def settings_table() -> str:
 
 def errors_table() -> str:
     rows = [
-        f"| `{error.code}` | {_cell(error.happened)} | {_cell(error.advice)} | {'yes' if error.retry else 'no'} |"
+        f"| `{error.code}` | {_cell(error.happened)} | {_cell(error.advice)} | {_retried(error)} |"
         for error in errors.every_error()
     ]
-    return "\n".join(
-        ["| `error_code` | what happened | what to do | tried again by itself |", "|---|---|---|---|", *rows]
-    )
+    return "\n".join(["| `error_code` | what happened | what to do | retried |", "|---|---|---|---|", *rows])
+
+
+def _retried(error: type[errors.WsiDenoiseError]) -> str:
+    if not error.retry:
+        return "no"
+    return "until it passes" if error.outlasts else "yes"
 
 
 def _cell(text: str) -> str:
