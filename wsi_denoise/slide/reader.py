@@ -193,7 +193,8 @@ def _state(path: Path) -> tuple[object, ...]:
 
 def _open_tiff(path: Path, max_megapixels: float) -> Slide:
     facts = tiff_check.check_tiff(path, max_megapixels)
-    tiff_kind.check_rgb(facts)
+    image = _full_resolution(path, facts)
+    tiff_kind.check_rgb(facts, image)
     refusal = ""
     try:
         handle = openslide_reader.open_handle(path)
@@ -213,7 +214,7 @@ def _open_tiff(path: Path, max_megapixels: float) -> Slide:
         vendor = handle.properties.get("openslide.vendor")
     except DecodeFailure as failure:
         raise UnsupportedSlide(failure.reason) from failure
-    info = replace(info, compression=facts.main.codec, icc_profile=info.icc_profile or facts.main.icc_profile)
+    info = replace(info, compression=image.codec, icc_profile=info.icc_profile or image.icc_profile)
     if vendor == openslide_reader.GENERIC or (vendor == "aperio" and info.mpp is None):
         # OpenSlide sees neither OME-XML nor ImageJ's text, and no unit behind Aperio's number.
         info = tiff_metadata.described(info, facts.main, path)
@@ -236,6 +237,13 @@ def _open_tiff(path: Path, max_megapixels: float) -> Slide:
         return _by_openslide(slow, facts)
     slow.close()
     return _with_background(fast)
+
+
+def _full_resolution(path: Path, facts: tiff_check.TiffFacts) -> tiff_check.Directory:
+    """Return the first image of a TIFF; in scanners' own formats, where a label may come first, the largest."""
+    if facts.largest is facts.main or openslide_reader.vendor(path) in (None, *_PLAIN_VENDORS):
+        return facts.main
+    return facts.largest
 
 
 def _by_tifffile(

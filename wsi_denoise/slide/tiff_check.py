@@ -6,6 +6,7 @@ with bounds on everything: what the file declares is compared with what it has b
 
 from __future__ import annotations
 
+import math
 import os
 import struct
 from collections.abc import Iterator
@@ -239,6 +240,11 @@ class TiffFacts:
     def main(self) -> Directory:
         """The first image of the file."""
         return self.directories[0]
+
+    @property
+    def largest(self) -> Directory:
+        """The largest image of the chain, the first of several."""
+        return max((each for each in self.directories if len(each.path) == 1), key=lambda each: math.prod(each.size))
 
     @property
     def is_ndpi(self) -> bool:

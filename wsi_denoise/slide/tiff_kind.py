@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wsi_denoise.errors import NotRGB, UnsupportedSlide
-from wsi_denoise.slide.tiff_check import CODECS, DESCRIPTION, MAX_SEGMENT_BYTES, TiffFacts
+from wsi_denoise.slide.tiff_check import CODECS, DESCRIPTION, MAX_SEGMENT_BYTES, Directory, TiffFacts
 
 #: TIFF's numbers of the codecs that code black and white only.
 _BILEVEL = {2, 3, 4, 34661}
@@ -27,8 +27,14 @@ def _channels(pages: int, maker: str) -> str:
     return ", such as markers of a multiplex or fluorescence file, or focal planes"
 
 
-def check_rgb(facts: TiffFacts) -> None:
-    """Refuse a TIFF whose first image is not 8-bit RGB, with the true reason.
+def check_rgb(facts: TiffFacts, main: Directory) -> None:
+    """Refuse a TIFF that is not 8-bit RGB, with the true reason.
+
+    Parameters
+    ----------
+    facts : TiffFacts
+    main : Directory
+        Full resolution of the slide.
 
     Raises
     ------
@@ -36,9 +42,8 @@ def check_rgb(facts: TiffFacts) -> None:
     UnsupportedSlide
         For a codec that is not known, by name or number.
     """
-    main = facts.main
     pages = sum(len(directory.path) == 1 and directory.size == main.size for directory in facts.directories)
-    maker = " by Akoya/PerkinElmer" if "PerkinElmer-QPI" in main.text(DESCRIPTION)[:400] else ""
+    maker = " by Akoya/PerkinElmer" if "PerkinElmer-QPI" in facts.main.text(DESCRIPTION)[:400] else ""
     depths = "/".join(map(str, sorted(set(main.bits))))
     formats = main.sample_formats - {1, 4}
     if formats:
