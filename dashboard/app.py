@@ -18,12 +18,11 @@ from pathlib import Path
 from types import MappingProxyType
 
 import uvicorn
-from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 from dashboard import context, export, look, signing_in
 from dashboard import routes as own
-from dashboard.guard import Guard
+from dashboard.guard import guarded
 from wsi_denoise import logs
 from wsi_denoise.errors import WsiDenoiseError
 from wsi_denoise.listening import refuse_unguarded
@@ -67,9 +66,9 @@ def application(settings: Settings, origins: Mapping[str, str] = MappingProxyTyp
     for name, value in {**_STREAMLIT, **look.THEME}.items():
         config.set_option(name, value)
     _take_logs()
-    guard = Middleware(Guard, token=settings.dashboard.token, signing_in=signing_in.prepare(settings.dashboard))
-    routes = [*export.ROUTES, *own.routes(settings)]
-    return streamlit.App(PAGE, routes=routes, middleware=[guard], on_script_error=_failed)
+    page = streamlit.App(PAGE, routes=[*export.ROUTES, *own.routes(settings)], on_script_error=_failed)
+    provider = signing_in.prepare(settings.dashboard)
+    return guarded(page, token=settings.dashboard.token, signing_in=provider, state=settings.jobs.state)
 
 
 def _take_logs() -> None:

@@ -1,41 +1,80 @@
-"""Who may ask. Pure ASGI, so that websockets, over which Streamlit sends everything, are guarded like pages."""
+"""Who may see the page. Pure ASGI: Streamlit sends everything over websockets, which are guarded like pages."""
 
 from __future__ import annotations
 
 import hmac
+import logging
 from html import escape
-from http.cookies import CookieError, SimpleCookie
-from urllib.parse import parse_qs, unquote, urlsplit
+from pathlib import Path
+from urllib.parse import parse_qs, quote, unquote, unquote_plus, urlsplit
 
 from starlette.datastructures import Headers
+from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dashboard.answers import Json
-from dashboard.signing_in import LEAVE, START, STREAMLITS, SigningIn, links
+from dashboard.protection import Protection, deny, is_cross_site, is_from_elsewhere, is_own_origin
+from dashboard.session import Session, Sessions
+from dashboard.signing_in import CALLBACK, START, SignInFailed, SigningIn
+from dashboard.throttle import MOST_WAITING, Throttle
 from wsi_denoise.listening import is_loopback
 
-COOKIE = "wsi_denoise_token"
 LOGIN = "/login"
+LOGOUT = "/logout"
 OPEN = frozenset({"/healthz"})
-_LONGEST_FORM = 4096
-_WEEK = 7 * 24 * 3600
+USER_HEADER = "x-wsi-denoise-user"
+"""Set for the page's scripts: the address of who has signed in, or ``token``. What a client sends is removed."""
 
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>wsi-denoise</title>
-<body style="font-family: sans-serif; max-width: 30em; margin: 4em auto">
-<h1>wsi-denoise</h1><p>{text}</p>{ways}</body></html>"""
-_FORM = """<form method="post" action="/login"><label>Token
-<input type="password" name="token" autocomplete="current-password" autofocus></label> <button>Open</button></form>
-<p>The token is the setting dashboard.token.</p>"""
+_LOGOUTS = {LOGOUT, "/auth/logout"}
+_LONGEST_FORM = 16384
+_LONGEST_TARGET = 4096
+_RETRY_SECONDS = 10
+
+_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Sign in - wsi-denoise</title>
+<meta name="viewport" content="width=device-width"></head>
+<body style="font-family: sans-serif; max-width: 30em; margin: 4em auto; padding: 0 1em">
+<h1>wsi-denoise</h1><p role="{role}">{text}</p>{ways}</body></html>"""
+_FORM = """<form method="post" action="/login"><input type="hidden" name="next" value="{target}"><label>Token
+<input type="password" name="token" autocomplete="current-password" required autofocus></label>
+<button>Open</button></form><p>The token is the setting dashboard.token.</p>"""
+
+_log = logging.getLogger(__name__)
 
 
 NO_SUCH = Json({"error_code": "not_found", "error": "There is no such address."}, 404)
+_ELSEWHERE = Json(
+    {"error_code": "forbidden", "error": "Another site's page requested this. Open the page itself."}, 403
+)
+_STRANGER = Json({"error_code": "forbidden", "error": "Ask for 127.0.0.1 or localhost."}, 403)
+
+
+def guarded(app: ASGIApp, *, token: str, signing_in: SigningIn | None = None, state: Path | None = None) -> Protection:
+    """Return an application behind the guard; whatever it answers, failures included, has the security headers.
+
+    Parameters
+    ----------
+    app : ASGI application
+    token : str
+        Empty for none.
+    signing_in : SigningIn, optional
+    state : Path, optional
+        Folder that keeps sessions over a restart.
+    """
+    sessions = None
+    if token or signing_in:
+        # The secret of secrets.toml counts too, so that a changed one ends sessions.
+        sessions = Sessions(state, "\0".join([token, signing_in.secret if signing_in else ""]))
+    guard = Guard(app, token=token, signing_in=signing_in, sessions=sessions)
+    return Protection(ServerErrorMiddleware(guard))
 
 
 class Guard:
-    """Lets through who knows the token or has signed in; without either, who asks this machine by its own name.
+    """Passes on what comes with the token or from a user who signed in; without either, what this machine requests.
 
-    The token comes as ``Authorization: Bearer``, as the cookie that the form sets, or once as ``?token=``.
+    The token comes as ``Authorization: Bearer``, through the form, or once as ``?token=``. The latter two begin a
+    session.
 
     Parameters
     ----------
@@ -44,12 +83,26 @@ class Guard:
         Empty for none.
     signing_in : SigningIn, optional
         Who else may come in. Without it and without a token the server must listen on loopback only.
+    sessions : Sessions, optional
+        Default: sessions that end with the process.
+    throttle : Throttle, optional
     """
 
-    def __init__(self, app: ASGIApp, *, token: str, signing_in: SigningIn | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        token: str,
+        signing_in: SigningIn | None = None,
+        sessions: Sessions | None = None,
+        throttle: Throttle | None = None,
+    ) -> None:
         self._app = app
         self._token = token.encode()
         self._signing_in = signing_in
+        self._throttle = throttle or Throttle()
+        self._sessions = sessions or Sessions(token=token)
+        self._behind_login = self._sessions.around(self._with_session)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer or pass on."""
@@ -57,108 +110,210 @@ class Guard:
             return await self._app(scope, receive, send)
         if is_devious(scope):
             # Before anything else: what a route would make of it must not matter.
-            return await _refuse(NO_SUCH, scope, receive, send)
-        guarded = self._token or self._signing_in
-        refusal = await self._without_login(scope, receive) if guarded else self._stranger(scope)
-        if refusal is None:
-            return await self._app(scope, receive, send)
-        return await _refuse(refusal, scope, receive, send)
+            return await deny(NO_SUCH, scope, receive, send)
+        if is_cross_site(scope):
+            return await deny(_ELSEWHERE, scope, receive, send)
+        if self._token or self._signing_in:
+            return await self._behind_login(scope, receive, send)
+        if not _is_from_here(scope):
+            return await deny(_STRANGER, scope, receive, send)
+        return await self._app(_naming(scope, None), receive, send)
 
-    def _stranger(self, scope: Scope) -> Response | None:
-        headers = Headers(scope=scope)
-        # Another site's page could make the browser ask us under its own name (DNS rebinding), or open a websocket
-        # here, which no browser refuses.
-        if _is_here(scope) and _is_own_name(headers.get("host", "")) and same_site(headers):
-            return None
-        return Json({"error_code": "forbidden", "error": "Ask for 127.0.0.1 or localhost."}, 403)
+    async def _with_session(self, scope: Scope, receive: Receive, send: Send) -> None:
+        session: Session = scope["session"]
+        if scope["path"] in OPEN:
+            return await self._app(_naming(scope, None), receive, send)
+        bearer = await self._bearer(scope)
+        if bearer:
+            return await self._app(_naming(scope, "token"), receive, send)
+        if bearer is None:
+            return await deny(self._wrong(scope, None, "/"), scope, receive, send)
+        # A cookie goes along with what other sites request; Lax keeps it from some, and this from websockets.
+        is_in = is_own_origin(Headers(scope=scope)) and self._is_in(session)
+        answer = await self._answer(scope, receive, is_in=is_in)
+        if answer is not None:
+            return await deny(answer, scope, receive, send)
+        inner = _naming(scope, session.get("email") or "token")
+        if scope["type"] == "websocket" and is_in:
+            return await self._sessions.follow(self._app, session["id"], inner, receive, send)
+        return await self._app(inner, receive, send)
 
-    async def _without_login(self, scope: Scope, receive: Receive) -> Response | None:
-        headers = Headers(scope=scope)
-        if scope["path"] in OPEN or self._knows(headers):
-            return None
-        if scope["type"] == "http" and scope["path"] == LOGIN and scope["method"] == "POST" and self._token:
-            return await self._login(receive)
-        query = parse_qs(scope["query_string"].decode("latin-1"))
-        given = query.get("token", [""])[0]
-        if given and self._is_token(given):
-            # Away from the address line, from where it would be copied with the link.
-            return None if scope["type"] == "websocket" else self._welcome(scope["path"])
-        if self._signing_in is not None and scope["type"] == "http" and scope["method"] == "GET":
-            if scope["path"] in STREAMLITS:
-                return None
-            if scope["path"] == START:
-                return self._signing_in.start(query.get("provider", [""])[0]) or NO_SUCH
-        return self._refusal(headers)
+    async def _answer(self, scope: Scope, receive: Receive, *, is_in: bool) -> Response | None:
+        """Return what the guard itself answers; None for what is passed on."""
+        if scope["type"] == "websocket":
+            return None if is_in or await self._token_in_address(scope) else self._refusal(scope)
+        own = await self._own_answer(scope, receive, is_in=is_in)
+        return own if own is not None or is_in else self._refusal(scope)
 
-    def _refusal(self, headers: Headers) -> Response:
-        who = self._signed_in(headers)
-        if who is not None:
-            return self._ask(headers, 403, f"{who} is not among those who may see this page (dashboard.people).")
-        ways = ["a token" if self._token else "", "signing in" if self._signing_in else ""]
-        return self._ask(headers, 401, f"This page asks for {' or '.join(filter(None, ways))}.")
+    async def _own_answer(self, scope: Scope, receive: Receive, *, is_in: bool) -> Response | None:
+        """Return the answer at an address of the guard's own; None at any other."""
+        path, reads = scope["path"], scope["method"] in {"GET", "HEAD"}
+        if path == LOGIN and scope["method"] == "POST" and self._token:
+            return await self._login(scope, receive)
+        if path in _LOGOUTS and is_own_origin(Headers(scope=scope)):
+            # A link on another site leads to the page, and ends no session.
+            return _see("/") if is_from_elsewhere(scope) else await self._logout(scope)
+        if self._signing_in is not None and reads and path in {START, CALLBACK}:
+            return await self._at_provider(self._signing_in, scope, receive, is_in=is_in)
+        if reads and self._token and "token" in _query(scope):
+            return await self._with_token(scope, is_in=is_in)
+        return _see(target_of(scope)) if is_in and path == LOGIN and reads else None
 
-    def _ask(self, headers: Headers, status: int, text: str) -> Response:
-        if not headers.get("accept", "").startswith("text/html"):
-            code = "unauthorized" if status == 401 else "forbidden"
-            hint = "A token is needed: dashboard.token." if self._token and status == 401 else text
-            return Json({"error_code": code, "error": hint}, status)
-        ways = _FORM if self._token else ""
-        if self._signing_in is not None:
-            leave = [(LEAVE, "Sign out")] if status == 403 else []
-            ways = (
-                "".join(
-                    f'<p><a href="{escape(address)}">{escape(words)}</a></p>'
-                    for address, words in [*links(self._signing_in.providers), *leave]
-                )
-                + ways
-            )
-        return HTMLResponse(_PAGE.format(text=escape(text), ways=ways), status)
-
-    def _signed_in(self, headers: Headers) -> str | None:
-        return None if self._signing_in is None else self._signing_in.who(headers.get("cookie", ""))
-
-    def _knows(self, headers: Headers) -> bool:
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and self._is_token(given.strip()):
-            return True
-        # A cookie goes along with what other sites ask for; Strict or Lax keeps it from some, and this from websockets.
-        if not same_site(headers):
+    def _is_in(self, session: Session) -> bool:
+        if not self._sessions.is_valid(session):
             return False
-        try:
-            cookie = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-        except CookieError:
-            cookie = None
-        if cookie is not None and self._is_token(cookie.value):
-            return True
-        return self._signing_in is not None and self._signing_in.allows(self._signed_in(headers))
+        if session.get("by") == "token":
+            return bool(self._token)
+        return self._signing_in is not None and self._signing_in.allows(session.get("email"))
+
+    # -- the token
 
     def _is_token(self, given: str) -> bool:
-        return bool(self._token) and hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token)
+        return bool(self._token) and hmac.compare_digest(given.encode("utf-8", "surrogatepass"), self._token)
 
-    async def _login(self, receive: Receive) -> Response:
-        body = b""
-        more = True
+    async def _bearer(self, scope: Scope) -> bool | None:
+        scheme, _, given = Headers(scope=scope).get("authorization", "").partition(" ")
+        return await self._compared(scope, given.strip(), "a header") if scheme.lower() == "bearer" else False
+
+    async def _token_in_address(self, scope: Scope) -> bool | None:
+        given = _query(scope).get("token", [""])[0]
+        return await self._compared(scope, given, "the address")
+
+    async def _compared(self, scope: Scope, given: str, where: str) -> bool | None:
+        """Return whether this is the token; None where the client has to wait first."""
+        if not given or not self._token:
+            return False
+        client = (scope.get("client") or ("",))[0]
+        attempt = await self._throttle.attempt(client, given, self._is_token)
+        if attempt.is_news and attempt.refused:
+            _log.warning("more than %d wrong tokens at a time from %s: refused", MOST_WAITING, client or "a socket")
+        elif attempt.is_news:
+            _log.warning("wrong token in %s from %s", where, client or "a socket")
+        return None if attempt.refused else attempt.right
+
+    async def _with_token(self, scope: Scope, *, is_in: bool) -> Response:
+        target = target_of(scope)
+        if is_in:
+            # Away from the address line, from where it would be copied with the link.
+            return _see(target)
+        right = await self._token_in_address(scope)
+        return self._let_in(scope, target) if right else self._wrong(scope, right, target)
+
+    async def _login(self, scope: Scope, receive: Receive) -> Response:
+        body, more = b"", True
         while more and len(body) <= _LONGEST_FORM:
             part = await receive()
             body += part.get("body", b"")
             more = part.get("more_body", False)
-        given = parse_qs(body[:_LONGEST_FORM].decode("utf-8", "replace")).get("token", [""])[0]
-        if self._is_token(given):
-            return self._welcome("/")
-        return HTMLResponse(_PAGE.format(text="That was not the token.", ways=_FORM), 401)
+        form = parse_qs(body[:_LONGEST_FORM].decode("utf-8", "replace"))
+        target = local(form.get("next", [""])[0])
+        right = await self._compared(scope, form.get("token", [""])[0], "the form")
+        return self._let_in(scope, target) if right else self._wrong(scope, right, target)
 
-    def _welcome(self, path: str) -> Response:
-        # One leading slash only: //elsewhere would lead to another site.
-        answer = RedirectResponse("/" + path.lstrip("/\\"), 303)
-        answer.set_cookie(COOKIE, self._token.decode(), max_age=_WEEK, httponly=True, samesite="strict")
-        return answer
+    def _let_in(self, scope: Scope, target: str) -> Response:
+        self._sessions.begin(scope["session"], by="token")
+        return _see(target)
+
+    def _wrong(self, scope: Scope, right: bool | None, target: str) -> Response:  # noqa: FBT001 - three values
+        if right is None:
+            text = f"Too many wrong tokens. Try again in {_RETRY_SECONDS} seconds."
+            answer = self._ask(scope, 429, text, target, role="alert")
+            answer.headers["Retry-After"] = str(_RETRY_SECONDS)
+            return answer
+        return self._ask(scope, 401, "That was not the token.", target, role="alert")
+
+    # -- signing in and out
+
+    async def _at_provider(
+        self, signing_in: SigningIn, scope: Scope, receive: Receive, *, is_in: bool
+    ) -> Response | None:
+        request, session = Request(scope, receive), scope["session"]
+        target = local(request.query_params.get("next", "/"))
+        try:
+            if scope["path"] == START:
+                return await signing_in.start(request, target) or NO_SUCH
+            if not request.query_params or (is_in and not signing_in.is_pending(session)):
+                return _see("/")  # back from the provider's own sign-out, or the browser's Back
+            address, provider, target = await signing_in.finish(request)
+        except SignInFailed as failed:
+            session.clear()
+            return self._ask(scope, failed.status, failed.text, target, role="alert")
+        self._sessions.begin(session, by="provider", email=address, provider=provider)
+        return _see(local(target)) if signing_in.allows(address) else self._refusal(scope)
+
+    async def _logout(self, scope: Scope) -> Response:
+        provider = scope["session"].get("provider", "")
+        self._sessions.end(scope["session"])
+        elsewhere = await self._signing_in.leave(provider) if self._signing_in and provider else ""
+        return RedirectResponse(elsewhere or "/", 303, headers={"Cache-Control": "no-store"})
+
+    # -- refusals
+
+    def _refusal(self, scope: Scope) -> Response:
+        session, target = scope["session"], target_of(scope)
+        if self._sessions.is_valid(session) and session.get("email") and is_own_origin(Headers(scope=scope)):
+            text = f"{session['email']} is not among those who may see this page (dashboard.people)."
+            return self._ask(scope, 403, text, target)
+        ways = ["a token" if self._token else "", "signing in" if self._signing_in else ""]
+        return self._ask(scope, 401, f"This page asks for {' or '.join(filter(None, ways))}.", target)
+
+    def _ask(self, scope: Scope, status: int, text: str, target: str, *, role: str = "status") -> Response:
+        if "text/html" not in Headers(scope=scope).get("accept", ""):
+            code = {401: "unauthorized", 403: "forbidden", 429: "too_many_attempts"}.get(status, "unavailable")
+            hint = "A token is needed: dashboard.token." if self._token and status == 401 else text
+            return Json({"error_code": code, "error": hint}, status, headers={"Cache-Control": "no-store"})
+        ways = _FORM.format(target=escape(target)) if self._token else ""
+        if self._signing_in is not None:
+            leave = [(LOGOUT, "Sign out")] if status == 403 else []
+            links = [*self._signing_in.links(target), *leave]
+            ways = "".join(f'<p><a href="{escape(link)}">{escape(words)}</a></p>' for link, words in links) + ways
+        page = _PAGE.format(text=escape(text), ways=ways, role=role)
+        return HTMLResponse(page, status, headers={"Cache-Control": "no-store"})
 
 
-async def _refuse(refusal: Response, scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "websocket":
-        # Closing before accepting is answered with 403.
-        return await send({"type": "websocket.close", "code": 1008})
-    return await refusal(scope, receive, send)
+def _see(target: str) -> Response:
+    return RedirectResponse(target, 303, headers={"Cache-Control": "no-store"})
+
+
+def _naming(scope: Scope, user: str | None) -> Scope:
+    """Return a scope of its own for the page, whose session is another, with the user in a header."""
+    headers = [each for each in scope["headers"] if each[0].lower() != USER_HEADER.encode()]
+    if user is not None:
+        headers.append((USER_HEADER.encode(), quote(user, safe="@").encode()))
+    return {**scope, "headers": headers}
+
+
+# -- addresses
+
+
+def _query(scope: Scope) -> dict[str, list[str]]:
+    return parse_qs(scope.get("query_string", b"").decode("latin-1"), keep_blank_values=True)
+
+
+def target_of(scope: Scope) -> str:
+    """Return the address of this page that a request was for, without the token; ``/`` where it cannot be repeated."""
+    if scope["type"] != "http" or scope["method"] not in {"GET", "HEAD"}:
+        return "/"
+    if scope["path"] == LOGIN:
+        return local(_query(scope).get("next", ["/"])[0])
+    raw = scope.get("raw_path") or quote(scope["path"]).encode()
+    path = "/" + raw.partition(b"?")[0].decode("latin-1").lstrip("/\\")
+    parts = scope.get("query_string", b"").decode("latin-1").split("&")
+    query = "&".join(part for part in parts if part and unquote_plus(part.partition("=")[0]) != "token")
+    return local(f"{path}?{query}" if query else path)
+
+
+def local(target: str) -> str:
+    """Return an address of this page as it is, and ``/`` for anything that could lead elsewhere."""
+    # Browsers take a backslash for a slash and leave out tabs and line breaks: /\\x and /<tab>/x are other sites.
+    strange = any(sign <= " " or sign in "\\\x7f" for sign in target)
+    if strange or not target.startswith("/") or target.startswith("//") or len(target) > _LONGEST_TARGET:
+        return "/"
+    try:
+        parts = urlsplit(target)
+    except ValueError:
+        return "/"
+    return "/" if parts.scheme or parts.netloc or parts.path in {LOGIN, START, CALLBACK, *_LOGOUTS} else target
 
 
 def is_devious(scope: Scope) -> bool:
@@ -171,6 +326,16 @@ def is_devious(scope: Scope) -> bool:
         if path == before:
             return False
     return True
+
+
+def _is_from_here(scope: Scope) -> bool:
+    """Whether a request without any login comes from this machine, and from no page of another site.
+
+    Another site's page could make the browser ask us under its own name (DNS rebinding), or open a websocket here,
+    which no browser refuses.
+    """
+    headers = Headers(scope=scope)
+    return _is_here(scope) and _is_own_name(headers.get("host", "")) and is_own_origin(headers)
 
 
 def _is_here(scope: Scope) -> bool:
@@ -186,16 +351,5 @@ def _is_here(scope: Scope) -> bool:
 def _is_own_name(host: str) -> bool:
     try:
         return is_loopback(urlsplit(f"//{host}").hostname or "")
-    except ValueError:
-        return False
-
-
-def same_site(headers: Headers) -> bool:
-    """Return whether a request that says where it comes from comes from our own page."""
-    origin = headers.get("origin")
-    if origin is None:
-        return True
-    try:
-        return urlsplit(origin).netloc.lower() == headers.get("host", "").lower() != ""
     except ValueError:
         return False

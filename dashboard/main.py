@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import unquote
 
 import streamlit as st
 
-from dashboard import context, look
-from dashboard.signing_in import LEAVE
+from dashboard import look
+from dashboard.guard import LOGOUT, USER_HEADER
 from dashboard.words import escaped
 from wsi_denoise import NOTICE, __version__
 
@@ -27,6 +28,7 @@ page = st.navigation(
     position="top",
 )
 page.run()
-who = st.user.to_dict().get("email") if context.settings().dashboard.people else None
-leave = f' Signed in as {escaped(who)}. <a href="{LEAVE}" target="_self">Sign out</a>' if who else ""
+user = unquote(st.context.headers.get(USER_HEADER) or "")
+signed_in = f" Signed in as {escaped(user)}." if "@" in user else ""
+leave = f'{signed_in} <a href="{LOGOUT}" target="_self">Sign out</a>' if user else ""
 st.html(f'<p class="wd-foot">{NOTICE.capitalize()}. wsi-denoise {__version__}.{leave}</p>')

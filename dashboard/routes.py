@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
 from dashboard import api, context, maps, metrics, upload, viewer
 from dashboard.answers import Json
 from dashboard.blocks import blocks
 from dashboard.errors import SECURITY, NotFound, answer, refusal
-from dashboard.guard import Guard
+from dashboard.guard import guarded
 from dashboard.summary import summary
 from dashboard.tiles import FORMATS, MOST_GAIN, WHICH, Tiles
 from wsi_denoise.errors import WsiDenoiseError
@@ -209,12 +209,12 @@ def routes(settings: Settings) -> list[BaseRoute]:
     ]
 
 
-def application(settings: Settings) -> Starlette:
-    """Return the routes alone as an application, guarded as the page is; without the page nobody can sign in."""
+def application(settings: Settings) -> ASGIApp:
+    """Return the routes alone as an application, guarded as the page is, without sign-in at a provider."""
     context.use(settings)
-    return Starlette(routes=routes(settings), middleware=[Middleware(Guard, token=settings.dashboard.token)])
+    return guarded(Starlette(routes=routes(settings)), token=settings.dashboard.token, state=settings.jobs.state)
 
 
-def alone() -> Starlette:
+def alone() -> ASGIApp:
     """Return :func:`application` with the settings of the working directory, for uvicorn's ``--factory``."""
     return application(load().settings)

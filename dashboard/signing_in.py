@@ -1,125 +1,228 @@
-"""Signing in by OIDC: Streamlit does it (``[auth]`` in secrets.toml), and its cookie opens pages and routes alike.
+"""Sign-in by OpenID Connect, through Authlib's client for Starlette.
 
-Streamlit itself asks nobody to sign in, and lets in everybody whom the provider knows. Here the guard in front of
-everything reads the cookie that Streamlit signs, and lets in the people of ``dashboard.people``.
+The providers stand in ``[auth]`` of ``.streamlit/secrets.toml``, in the form that Streamlit documents. Streamlit's own
+sign-in is not used: it admits everybody whom the provider knows.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import logging
+import tomllib
+import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode
 
-from starlette.requests import cookie_parser
-from starlette.responses import RedirectResponse, Response
+from starlette.requests import Request
+from starlette.responses import Response
 
 from wsi_denoise.errors import SettingsInvalid
 from wsi_denoise.settings import DashboardSettings
 
 START = "/login/oidc"
-LEAVE = "/auth/logout"
-STREAMLITS = frozenset({"/auth/login", LEAVE, "/oauth2callback"})
-"""Where Streamlit takes somebody to the provider and back: open to everybody, else nobody could sign in."""
+CALLBACK = "/oauth2callback"
+"""Where the provider sends the browser back to, as Streamlit's documentation has it in ``redirect_uri``."""
+
+SECRETS = Path(".streamlit", "secrets.toml")
 
 _DEFAULT = "default"
-_LEAST_SECRET = 16
+_SHORTEST_SECRET = 16
+_PROVIDER, _TARGET = "asked_provider", "target"
+"""Kept in the session while a user is at a provider."""
+
+_log = logging.getLogger(__name__)
+
+
+class SignInFailed(Exception):
+    """The provider did not say who it is; the text is for the user."""
+
+    def __init__(self, text: str, status: int = 401) -> None:
+        super().__init__(text)
+        self.text, self.status = text, status
 
 
 @dataclass(frozen=True)
 class SigningIn:
-    """Who may come in by signing in.
+    """Who may sign in, and where.
 
     Parameters
     ----------
     people : tuple of str
         Addresses, or ``@domain`` for everybody of one; in lower case.
     providers : tuple of str
-        As secrets.toml names them.
+        Their names in secrets.toml.
+    redirect_uri : str
+        As registered at the providers.
+    secret : str
+        ``cookie_secret`` of secrets.toml, which part of the key of sessions comes from.
+    clients : authlib.integrations.starlette_client.OAuth, optional
     """
 
     people: tuple[str, ...]
     providers: tuple[str, ...]
-
-    def who(self, cookies: str) -> str | None:
-        """Return the address of who has signed in, by the request's ``Cookie`` header; None for nobody."""
-        from streamlit.auth_util import get_cookie_with_chunks  # noqa: PLC0415 - seconds
-        from streamlit.web.server.server_util import get_cookie_secret  # noqa: PLC0415
-        from streamlit.web.server.starlette.starlette_app_utils import decode_signed_value  # noqa: PLC0415
-        from streamlit.web.server.starlette.starlette_server_config import USER_COOKIE_NAME  # noqa: PLC0415
-
-        given = cookie_parser(cookies)
-        secret = get_cookie_secret()
-        if USER_COOKIE_NAME not in given or not secret:
-            return None
-
-        def one(name: str) -> bytes | None:
-            value = given.get(name)
-            return None if value is None else decode_signed_value(secret, name, value.encode("latin-1", "replace"))
-
-        signed = get_cookie_with_chunks(one, USER_COOKIE_NAME)
-        try:
-            said = json.loads(signed) if signed else None
-        except ValueError:
-            return None
-        if not isinstance(said, dict) or said.get("is_logged_in") is not True:
-            return None
-        address = said.get("email")
-        # A provider that says it did not check the address vouches for nobody. Some say it as text.
-        verified = str(said.get("email_verified", True)).lower() == "true"
-        return address if isinstance(address, str) and verified else None
+    redirect_uri: str = ""
+    secret: str = ""
+    clients: Any = None
 
     def allows(self, address: str | None) -> bool:
-        """Return whether somebody of this address may come in."""
+        """Return whether somebody of this address may see the page."""
         if not address:
             return False
         low = address.lower()
         return low in self.people or f"@{low.rpartition('@')[2]}" in self.people
 
-    def start(self, provider: str = "") -> Response | None:
-        """Return what leads to the provider, or None where there is none of that name."""
-        from streamlit.auth_util import encode_provider_token  # noqa: PLC0415
+    async def start(self, request: Request, target: str) -> Response | None:
+        """Return what leads to the provider, or None for an unknown provider.
 
-        chosen = provider or self.providers[0]
+        Parameters
+        ----------
+        request : Request
+            Its query may name the ``provider``.
+        target : str
+            Address on this page to show afterwards.
+
+        Raises
+        ------
+        SignInFailed
+        """
+        chosen = request.query_params.get("provider") or self.providers[0]
         if chosen not in self.providers:
             return None
-        return RedirectResponse(f"/auth/login?provider={encode_provider_token(chosen)}", 303)
+        request.session.clear()
+        request.session.update({_PROVIDER: chosen, _TARGET: target})
+        try:
+            answer: Response = await self.clients.create_client(chosen).authorize_redirect(request, self.redirect_uri)
+        except Exception as error:
+            raise _unreachable(error) from error
+        return answer
+
+    async def finish(self, request: Request) -> tuple[str, str, str]:
+        """Return the address of the user who came back, the provider's name, and what to show.
+
+        Raises
+        ------
+        SignInFailed
+        """
+        from authlib.integrations.starlette_client import OAuthError  # noqa: PLC0415 - optional
+
+        chosen, target = request.session.get(_PROVIDER), request.session.get(_TARGET)
+        if chosen not in self.providers or not isinstance(target, str):
+            raise SignInFailed("This sign-in was not started here, or too long ago. Sign in again.")
+        try:
+            token = await self.clients.create_client(chosen).authorize_access_token(request)
+        except OAuthError as error:
+            _log.warning("the sign-in provider refused: %s", error.error)
+            raise SignInFailed("The sign-in provider refused. Sign in again.") from error
+        except Exception as error:
+            raise _unreachable(error) from error
+        address = vouched(token.get("userinfo") or {})
+        if address is None:
+            raise SignInFailed("The sign-in provider gave no checked e-mail address.")
+        return address, chosen, target
+
+    def is_pending(self, session: Mapping[str, Any]) -> bool:
+        """Return whether a user is at a provider."""
+        return _PROVIDER in session
+
+    async def leave(self, provider: str) -> str:
+        """Return where a provider ends its own session; empty where it names no such address."""
+        if provider not in self.providers:
+            return ""
+        client = self.clients.create_client(provider)
+        try:
+            end = (await client.load_server_metadata()).get("end_session_endpoint")
+        except Exception as error:  # noqa: BLE001 - whatever a provider answers, the session here has ended
+            _log.warning("the sign-in provider does not answer: %s", type(error).__name__)
+            return ""
+        query = urlencode({"client_id": client.client_id, "post_logout_redirect_uri": self.redirect_uri})
+        return f"{end}{'&' if '?' in end else '?'}{query}" if isinstance(end, str) else ""
+
+    def links(self, target: str) -> list[tuple[str, str]]:
+        """Return (address, words) of a link for each provider."""
+        after = "" if target == "/" else f"next={quote(target, safe='')}"
+        if len(self.providers) == 1:
+            return [(f"{START}?{after}".rstrip("?"), "Sign in")]
+        return [
+            (f"{START}?provider={quote(name)}&{after}".rstrip("&"), f"Sign in with {name}") for name in self.providers
+        ]
+
+
+def _unreachable(error: Exception) -> SignInFailed:
+    # A provider may answer anything, and Authlib raises errors of four libraries.
+    _log.warning("the sign-in provider does not answer as expected: %s", type(error).__name__)
+    return SignInFailed("The sign-in provider does not answer as expected. Try again later.", 503)
+
+
+def vouched(claims: Mapping[str, Any]) -> str | None:
+    """Return the address in a provider's claims, or None where the provider did not check it."""
+    address = claims.get("email")
+    # Some providers write the truth value as text.
+    verified = str(claims.get("email_verified", True)).lower() == "true"
+    return address if isinstance(address, str) and verified else None
 
 
 def prepare(page: DashboardSettings) -> SigningIn | None:
-    """Return how people sign in, or None where nobody may.
+    """Return how users sign in, or None where ``dashboard.people`` is empty.
 
     Raises
     ------
     SettingsInvalid
-        When people are named, and there is no provider that could say who is who.
+        When people are named, and there is no provider to sign in at.
     """
     if not page.people:
         return None
-    from streamlit.auth_util import get_secrets_auth_section, is_authlib_installed  # noqa: PLC0415
-
-    if not is_authlib_installed():
-        raise SettingsInvalid('dashboard.people is set, and Authlib is missing: pip install "wsi-denoise[oidc]"')
-    told = get_secrets_auth_section().to_dict()
-    providers = _providers(told)
-    if not providers or "redirect_uri" not in told:
+    try:
+        # Authlib warns that it uses httpx and not httpx2, whatever the filters are.
+        with warnings.catch_warnings(record=True):
+            from authlib.integrations.starlette_client import OAuth  # noqa: PLC0415 - optional
+    except ImportError as error:
         raise SettingsInvalid(
-            "dashboard.people is set, and .streamlit/secrets.toml has no [auth] with redirect_uri, cookie_secret,"
-            " client_id, client_secret and server_metadata_url"
-        )
-    if len(str(told.get("cookie_secret", ""))) < _LEAST_SECRET:
+            'dashboard.people is set, and Authlib is missing: pip install "wsi-denoise[oidc]"'
+        ) from error
+    auth = _auth()
+    sections = _sections(auth)
+    if not sections or not isinstance(auth.get("redirect_uri"), str):
         raise SettingsInvalid(
-            f"[auth] cookie_secret in .streamlit/secrets.toml has less than {_LEAST_SECRET} characters"
+            f"dashboard.people is set, and {SECRETS} has no [auth] with redirect_uri, client_id, client_secret and"
+            " server_metadata_url"
         )
-    return SigningIn(tuple(one.strip().lower() for one in page.people), providers)
+    if not str(auth["redirect_uri"]).endswith(CALLBACK):
+        raise SettingsInvalid(f"[auth] redirect_uri in {SECRETS} does not end with {CALLBACK}")
+    secret = str(auth.get("cookie_secret", ""))
+    if 0 < len(secret) < _SHORTEST_SECRET:
+        raise SettingsInvalid(f"[auth] cookie_secret in {SECRETS} has less than {_SHORTEST_SECRET} characters")
+    clients = OAuth()
+    for name, section in sections.items():
+        clients.register(name, **section)
+    people = tuple(one.strip().lower() for one in page.people)
+    return SigningIn(people, tuple(sections), auth["redirect_uri"], secret, clients)
 
 
-def _providers(told: dict[str, object]) -> tuple[str, ...]:
-    named = [name for name, value in told.items() if isinstance(value, dict) and "client_id" in value]
-    return (*([_DEFAULT] if "client_id" in told else []), *named)
+def _auth() -> dict[str, Any]:
+    """Return ``[auth]`` of the user's secrets.toml and of that in the working folder, the latter first."""
+    merged: dict[str, Any] = {}
+    for folder in (Path.home(), Path.cwd()):
+        try:
+            given = tomllib.loads((folder / SECRETS).read_text("utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, ValueError) as error:
+            raise SettingsInvalid(f"{SECRETS} cannot be read ({error})") from error
+        if isinstance(given.get("auth"), dict):
+            merged = given["auth"]
+    return merged
 
 
-def links(providers: Sequence[str]) -> list[tuple[str, str]]:
-    """Return (address, words) of a link for each provider."""
-    if len(providers) == 1:
-        return [(START, "Sign in")]
-    return [(f"{START}?provider={name}", f"Sign in with {name}") for name in providers]
+def _sections(auth: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return what to register for each provider: the one of ``[auth]`` itself, and those of its subsections."""
+    found = {_DEFAULT: auth} if "client_id" in auth else {}
+    found |= {name: each for name, each in auth.items() if isinstance(each, dict) and "client_id" in each}
+    keys = ("client_id", "client_secret", "server_metadata_url", "authorize_url", "access_token_url", "jwks_uri")
+    defaults = {"scope": "openid email profile", "prompt": "select_account", "code_challenge_method": "S256"}
+    return {
+        name: {key: section[key] for key in keys if key in section}
+        | {"client_kwargs": defaults | section.get("client_kwargs", {})}
+        for name, section in found.items()
+    }

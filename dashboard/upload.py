@@ -23,8 +23,8 @@ from starlette.routing import BaseRoute, Route
 
 from dashboard.answers import Json
 from dashboard.errors import refusal
-from dashboard.guard import same_site
 from dashboard.metrics import free_bytes
+from dashboard.protection import is_own_origin
 from wsi_denoise.errors import UploadRefused
 from wsi_denoise.intake.files import SUFFIXES, UNSUPPORTED
 from wsi_denoise.intake.ignored import patterns
@@ -95,13 +95,9 @@ def partial_name(name: str, ignore: list[str]) -> str:
     raise _Refused(503, 'intake.ignore has no pattern for partial files; ".*" or "*.part" is one')
 
 
-def cross_site(headers: Headers) -> bool:
-    """Whether another site's page made the browser ask."""
-    return not same_site(headers) or headers.get("sec-fetch-site", "same-origin") not in {"same-origin", "none"}
-
-
 def _refuse_strangers(headers: Headers) -> None:
-    if cross_site(headers):
+    # With a bearer token the guard asks for no origin.
+    if not is_own_origin(headers):
         raise _Refused(403, "another site's page asked for it")
 
 

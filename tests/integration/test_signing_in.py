@@ -1,13 +1,13 @@
 """Signing in by OIDC, with a provider of our own and the page as a person would start it."""
 
 import asyncio
+import html
 import re
 import socket
 import subprocess
 import sys
 import threading
 import time
-import tomllib
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +18,10 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, RedirectResponse
 from starlette.routing import Route
-from streamlit import auth_util
-from streamlit.runtime.secrets import AttrDict
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from dashboard import signing_in
 from wsi_denoise.errors import SettingsInvalid
@@ -60,11 +62,14 @@ def provider():
             "issuer": own, "authorization_endpoint": f"{own}/authorize", "token_endpoint": f"{own}/token",
             "jwks_uri": f"{own}/keys", "response_types_supported": ["code"], "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": ["RS256"], "code_challenge_methods_supported": ["S256"],
+            "end_session_endpoint": f"{own}/end",
         })  # fmt: skip
 
     async def authorize(request):
         query = request.query_params
         asked["nonce"] = query.get("nonce")
+        if state.person is None:
+            return RedirectResponse(f"{query['redirect_uri']}?error=access_denied&state={query['state']}")
         return RedirectResponse(f"{query['redirect_uri']}?code=once&state={query['state']}")
 
     async def token(_request):
@@ -81,12 +86,15 @@ def provider():
         signed = jwt.encode({"alg": "RS256", "kid": "one"}, said, key)
         return JSONResponse({"access_token": "a", "token_type": "Bearer", "expires_in": 60, "id_token": signed})
 
+    async def end(request):
+        return RedirectResponse(request.query_params["post_logout_redirect_uri"])
+
     async def keys(_request):
         return JSONResponse({"keys": [key.as_dict(private=False)]})
 
     routes = [
         Route("/.well-known/openid-configuration", about), Route("/authorize", authorize),
-        Route("/token", token, methods=["POST"]), Route("/keys", keys),
+        Route("/token", token, methods=["POST"]), Route("/keys", keys), Route("/end", end),
     ]  # fmt: skip
     server = uvicorn.Server(uvicorn.Config(Starlette(routes=routes), port=port, log_config=None))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -129,15 +137,15 @@ def page(provider, tmp_path_factory):
         process.wait(60)
 
 
-def signed_in(page, provider, **person):
+def signed_in(page, provider, target="", **person):
     """Return a browser that has been to the provider and back."""
-    provider.person = person
+    provider.person = person or None
     browser = httpx.Client(base_url=page, follow_redirects=True, timeout=60, headers={"accept": "text/html"})
-    asked = browser.get("/")
+    asked = browser.get(f"/{target}")
     assert asked.status_code == 401
     [(address, words)] = re.findall(r'<a href="([^"]+)">([^<]+)</a>', asked.text)
     assert words == "Sign in"
-    browser.back = browser.get(address)
+    browser.back = browser.get(html.unescape(address))
     return browser
 
 
@@ -183,8 +191,11 @@ def test_who_is_named_comes_in_by_signing_in_and_nobody_else(page, provider):
             assert opens(page, cookies(browser))
             # A request that another site's page makes carries the cookie, and is refused.
             assert browser.get("/api/jobs", headers={"origin": "http://elsewhere.example"}).status_code in {401, 403}
-            browser.get("/auth/logout")
+            kept = cookies(browser)
+            # By way of the provider's own sign-out.
+            assert browser.get("/logout").url == httpx.URL(page)
             assert browser.get("/api/jobs").status_code == 401
+            assert httpx.get(f"{page}api/jobs", headers={"cookie": kept}).status_code == 401
 
     for person in (
         {"email": "doctor@elsewhere.example"},
@@ -206,13 +217,81 @@ def test_who_is_named_comes_in_by_signing_in_and_nobody_else(page, provider):
 @pytest.mark.timeout(300)
 def test_a_cookie_that_the_page_did_not_sign_opens_nothing(page, provider):
     with closing(signed_in(page, provider, email="doctor@lab.example")) as browser:
-        name, value = next((one, text) for one, text in browser.cookies.items() if one == "_streamlit_user")
+        name, value = next((one, text) for one, text in browser.cookies.items() if one.startswith("wsi_denoise"))
         for forged in (f"{value[:-3]}abc", value[1:], "", "null", value.split(".")[0]):
             answer = httpx.get(f"{page}api/jobs", headers={"cookie": f"{name}={forged}"})
             assert answer.status_code == 401, forged
         # Signed, but for another purpose.
-        assert httpx.get(f"{page}api/jobs", headers={"cookie": f"_streamlit_user_tokens={value}"}).status_code == 401
+        assert httpx.get(f"{page}api/jobs", headers={"cookie": f"_streamlit_user={value}"}).status_code == 401
         assert httpx.get(f"{page}api/jobs", headers={"cookie": f"{name}={value}"}).status_code == 200
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("target", ["compare?job=3&x=0.5&note=%C3%A9%26", "history?state=failed&state=done"])
+def test_a_link_keeps_its_target_through_the_provider(page, provider, target):
+    with closing(signed_in(page, provider, target, email="doctor@lab.example")) as browser:
+        assert browser.back.status_code == 200
+        assert str(browser.back.url) == f"{page}{target}"
+        # The Back button of the browser.
+        assert browser.get("/oauth2callback?code=once&state=old").url == httpx.URL(page)
+
+
+@pytest.mark.timeout(300)
+def test_the_provider_leads_to_no_other_site(page, provider):
+    provider.person = {"email": "doctor@lab.example"}
+    for target in ("//evil.example/", "https://evil.example/", "/\\evil.example"):
+        with httpx.Client(base_url=page, follow_redirects=True, timeout=60) as browser:
+            assert browser.get("/login/oidc", params={"next": target}).url == httpx.URL(page)
+
+
+@pytest.mark.timeout(300)
+def test_a_sign_in_that_was_not_started_here_opens_nothing(page, provider):
+    provider.person = {"email": "doctor@lab.example"}
+    with httpx.Client(base_url=page, timeout=60, headers={"accept": "text/html"}) as browser:
+        assert browser.get("/oauth2callback?code=once&state=guessed").status_code == 401
+        browser.get("/login/oidc")
+        assert browser.get("/oauth2callback?code=once&state=guessed").status_code in {401, 503}
+        assert browser.get("/api/jobs").status_code == 401
+    with closing(signed_in(page, provider)) as browser:
+        assert browser.back.status_code == 401
+        assert "refused" in browser.back.text
+
+
+def end_of(socket):
+    """Read a websocket to its end, and return the code of that."""
+    try:
+        while True:
+            socket.recv(timeout=120)
+    except ConnectionClosed as closed:
+        return closed.rcvd.code
+
+
+@pytest.mark.timeout(300)
+def test_the_page_says_who_is_signed_in(page, provider):
+    with closing(signed_in(page, provider, email="doctor@lab.example")) as browser:
+        host, given = page.removeprefix("http://").rstrip("/"), cookies(browser)
+    with connect(
+        f"ws://{host}/_stcore/stream",
+        subprotocols=["streamlit"],
+        additional_headers={"Cookie": given},
+        open_timeout=120,
+    ) as socket:
+        message = BackMsg()
+        message.rerun_script.query_string = ""
+        socket.send(message.SerializeToString())
+        shown = ""
+        while "Sign out" not in shown:
+            shown += str(ForwardMsg.FromString(socket.recv(timeout=120)))
+        assert "Signed in as <bdi>doctor@lab.example</bdi>" in shown
+        # Signing out ends what is open.
+        httpx.get(f"{page}logout", headers={"cookie": given})
+        assert end_of(socket) == 1008
+
+
+def test_no_private_module_of_streamlit_is_imported():
+    sources = Path(signing_in.__file__).parent.rglob("*.py")
+    private = re.compile(r"streamlit\.(auth_util|web|runtime)\b")
+    assert [file.name for file in sources if private.search(file.read_text("utf-8"))] == []
 
 
 @pytest.mark.parametrize(
@@ -220,11 +299,15 @@ def test_a_cookie_that_the_page_did_not_sign_opens_nothing(page, provider):
     [
         ("", "has no"),
         (AUTH.format(page="http://x/", secret="short", provider="http://y/"), "16 characters"),
+        (AUTH.format(page="http://x/", secret=SECRET, provider="http://y/").replace("oauth2", "other"), "does not end"),
+        ("[auth\n", "cannot be read"),
     ],
 )
 def test_people_without_a_provider_are_refused_at_the_start(tmp_path, monkeypatch, secrets, said):
-    told = AttrDict(tomllib.loads(secrets).get("auth", {}))
-    monkeypatch.setattr(auth_util, "get_secrets_auth_section", lambda: told)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / ".streamlit").mkdir()
+    (tmp_path / ".streamlit" / "secrets.toml").write_text(secrets)
     page = load(folder=tmp_path, environ={}, overrides={"dashboard.people": '["a@b.example"]'}).settings.dashboard
     with pytest.raises(SettingsInvalid, match=said):
         signing_in.prepare(page)
