@@ -8,7 +8,7 @@ gigabyte to import in every worker.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -126,9 +126,18 @@ class OpenSlideSlide(Slide):
         self.info = info
         self._file = file
         self._handle = handle
+        self._distrusted: frozenset[int] = frozenset()
         self._lock = threading.Lock()
         status = stat_source(file)
         self._status = (status.st_size, status.st_mtime_ns)
+
+    def distrust(self, levels: Iterable[int]) -> None:
+        """Exclude smaller levels whose colours are uncertain."""
+        self._distrusted = frozenset(levels)
+
+    def level_is_true(self, level: int) -> bool:
+        """Whether a smaller level can be read and shows what level 0 shows."""
+        return level not in self._distrusted and super().level_is_true(level)
 
     def close(self) -> None:
         """Close the handle."""

@@ -31,6 +31,7 @@ from wsi_denoise.errors import (
 from wsi_denoise.slide import (
     czi_check,
     dicom_check,
+    dicom_colours,
     jpeg2000_check,
     jpeg2000_reader,
     ngff_reader,
@@ -317,7 +318,9 @@ def _open_dicom(path: Path, files: list[Path], max_megapixels: float) -> Slide:
             raise UnsupportedSlide(f"DICOM: {failure.reason}") from failure
         _check_size(info, max_megapixels)
         dicom_check.check_concatenations(file)
-        return _with_background(openslide_reader.OpenSlideSlide(handle, info, file))
+        series = sorted(each for each in file.parent.iterdir() if each.is_file())
+        slide = openslide_reader.OpenSlideSlide(handle, info, file)
+        return _with_background(dicom_colours.open_checked(slide, file, series))
     errors = [dicom_check.refusal(file, reason) for file, reason in refusals[:_MOST_REFUSALS]]
     # What is still to come may mend it: an odd file beside the slide says less than that the slide is not there yet.
     raise next((error for error in errors if isinstance(error, IncompleteSlide)), errors[0])

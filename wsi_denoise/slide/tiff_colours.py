@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from wsi_denoise.errors import ContradictoryColours
 from wsi_denoise.slide.base import Pixels, from_os_error
@@ -21,6 +22,8 @@ Rules = Mapping[tuple[int, ...], ColourRule]
 
 #: Tiles of a directory whose headers are read; tiles that were not sampled are checked when they are decoded.
 SAMPLED = 256
+#: The same for files that OpenSlide reads, whose tiles are not checked later.
+SAMPLED_BY_TAG = 1024
 #: Tiles whose stored samples are decoded where the headers leave doubt.
 DECODED = 9
 #: Bytes of a tile that are read for its header.
@@ -47,8 +50,8 @@ def tag_space(directory: Directory) -> Space:
     return Space.YCBCR if aperio else Space.RGB
 
 
-def survey(path: Path, directories: Iterable[Directory]) -> Rules:
-    """Compare the tags of directories with up to 256 of their tiles each.
+def survey(path: Path, directories: Iterable[Directory], *, most: int = SAMPLED) -> Rules:
+    """Compare the tags of directories with up to `most` of their tiles each.
 
     Raises
     ------
@@ -56,7 +59,7 @@ def survey(path: Path, directories: Iterable[Directory]) -> Rules:
     """
     try:
         with path.open("rb") as file:
-            return {each.path: _rule(file.fileno(), each) for each in directories}
+            return {each.path: _rule(file.fileno(), each, most) for each in directories}
     except OSError as error:
         raise from_os_error(error, path) from error
 
@@ -88,7 +91,8 @@ def check_by_tag(path: Path, facts: TiffFacts) -> tuple[str, ...]:
         When the tag is contradicted or the stream uncertain.
     """
     images = [each for each in facts.directories if each.is_tiled or facts.is_ndpi]
-    rules = survey(path, [each for each in images if set(each.bits) == {8} and each.samples == 3])
+    coloured = [each for each in images if set(each.bits) == {8} and each.samples == 3]
+    rules = survey(path, coloured, most=SAMPLED_BY_TAG)
     for rule in rules.values():
         if rule.refusal or (rule.contradictory and not facts.is_ndpi):
             reason = rule.refusal or rule.notes[0].partition("; decoded as")[0]
@@ -96,11 +100,11 @@ def check_by_tag(path: Path, facts: TiffFacts) -> tuple[str, ...]:
     return tuple(dict.fromkeys(note for rule in rules.values() for note in rule.notes))
 
 
-def _rule(file: int, directory: Directory) -> ColourRule:
+def _rule(file: int, directory: Directory, most: int) -> ColourRule:
     tag = tag_space(directory)
     if directory.codec not in _STREAMS or directory.planar:
         return ColourRule(tag)
-    numbers = _spread(np.flatnonzero(directory.counts[: len(directory.offsets)]), SAMPLED)
+    numbers = spread(np.flatnonzero(directory.counts[: len(directory.offsets)]), most)
     statements = [(number, _statement(file, directory, number)) for number in numbers]
     doubtful = [number for number, statement in statements if needs_pixels(tag, statement)]
     groups = (
@@ -110,20 +114,20 @@ def _rule(file: int, directory: Directory) -> ColourRule:
     judged = {
         number: _stored(file, directory, number)
         for group in groups
-        for number in _spread(np.array([each for each in group if each in set(doubtful)], np.int64), DECODED)
+        for number in spread(np.array([each for each in group if each in set(doubtful)], np.int64), DECODED)
     }
     rule = settle(
         tag,
         [Sample(statement, judged.get(number)) for number, statement in statements],
         tag_name="compression 33003" if directory.photometric != 6 and tag is Space.YCBCR else "the photometric tag",
     )
-    if directory.codec == "jpeg" and any(not _ends(file, directory, number) for number in _spread(numbers, DECODED)):
+    if directory.codec == "jpeg" and any(not _ends(file, directory, number) for number in spread(numbers, DECODED)):
         note = "JPEG tiles without end marker, of which all pixels are present"
         return replace(rule, notes=(*rule.notes, note))
     return rule
 
 
-def _spread(numbers: object, most: int) -> list[int]:
+def spread(numbers: Sequence[int] | npt.NDArray[np.int64], most: int) -> list[int]:
     """Return up to `most` of some numbers, first and last among them."""
     found = np.asarray(numbers)
     if len(found) > most:
