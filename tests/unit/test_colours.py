@@ -326,6 +326,29 @@ def test_ycbcr_in_jpeg_2000_that_nothing_states_is_refused(tmp_path, tissue, com
         open_slide(path)
 
 
+JP2 = {
+    "transform": (Space.RGB, True, 16, ""),
+    "sRGB box": (Space.RGB, False, 16, ""),
+    "sYCC box": (Space.YCBCR, False, 18, ""),
+    "bare": (Space.RGB, False, None, ""),
+    "YCbCr in an sRGB box": (Space.YCBCR, False, 16, "fit YCbCr only"),
+    "YCbCr, bare": (Space.YCBCR, False, None, "fit YCbCr only"),
+    "box and transform": (Space.RGB, True, 18, "component transform"),
+}
+
+
+@pytest.mark.parametrize("name", JP2)
+def test_colours_of_jpeg_2000_files_are_certain_or_refused(tmp_path, tissue, name):
+    stored, transform, boxed, words = JP2[name]
+    path = tmp_path / ("a.jp2" if boxed else "a.j2k")
+    path.write_bytes(jpeg2000(tissue, stored, transform=transform, boxed=boxed))
+    if words:
+        with pytest.raises(ContradictoryColours, match=words):
+            open_slide(path)
+    else:
+        assert error_of(path, tissue)[0] < 2
+
+
 def test_pixels_tell_both_models_apart(tissue, tissue_image):
     for pixels in (tissue, tissue_image, tissue_image[:64, :64], np.full((32, 32, 3), 240, np.uint8)):
         assert pixel_evidence(pixels) is Space.RGB

@@ -6,6 +6,7 @@ needs the system's OpenJPEG.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import warnings
 from dataclasses import replace
@@ -14,13 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from wsi_denoise.errors import TooLarge, UnsupportedSlide
+from wsi_denoise.errors import ContradictoryColours, SlideError, TooLarge, UnsupportedSlide, WsiDenoiseError
 from wsi_denoise.slide import jpeg2000_check, metadata
 from wsi_denoise.slide.base import DecodeFailure, Pixels, Slide, SlideInfo, check_unchanged, composite, stat_source
+from wsi_denoise.slide.colours import Space, pixel_evidence
 from wsi_denoise.slide.jpeg2000_check import Jpeg2000Facts
 
 #: Pixels of a picture that is decoded whole. OpenJPEG needs 4 bytes for each sample meanwhile.
 MAX_WHOLE = 50_000_000
+#: Side of the nine spots on which the colour model is judged, in pixels.
+SPOT = 128
 
 
 def open_jpeg2000(path: Path, max_megapixels: float) -> Slide:
@@ -28,7 +32,7 @@ def open_jpeg2000(path: Path, max_megapixels: float) -> Slide:
 
     Raises
     ------
-    TruncatedSlide, NotASlide, NotRGB, TooLarge, UnsupportedSlide
+    TruncatedSlide, NotASlide, NotRGB, TooLarge, UnsupportedSlide, ContradictoryColours
     """
     facts = jpeg2000_check.check_jpeg2000(path)
     if facts.width * facts.height > max_megapixels * 1e6:
@@ -53,8 +57,37 @@ def open_jpeg2000(path: Path, max_megapixels: float) -> Slide:
         notes=notes,
     )
     if facts.width * facts.height <= MAX_WHOLE:
-        return Jpeg2000Slide(info, facts)
-    return Jpeg2000Slide(replace(info, reader="glymur"), facts, _glymur(path, facts))
+        slide = Jpeg2000Slide(info, facts)
+    else:
+        slide = Jpeg2000Slide(replace(info, reader="glymur"), facts, _glymur(path, facts))
+    try:
+        _check_colours(slide, facts)
+    except WsiDenoiseError:
+        slide.close()
+        raise
+    return slide
+
+
+def _check_colours(slide: Slide, facts: Jpeg2000Facts) -> None:
+    """Raise ContradictoryColours where the colour model is stated twice, or the pixels are YCbCr and nothing says so.
+
+    A box that says sRGB states nothing: encoders write it around samples that they know nothing about.
+    """
+    ycbcr = facts.colour == jpeg2000_check.SYCC
+    if ycbcr and facts.colour_transform:
+        raise ContradictoryColours("the colour box says YCbCr, the component transform of the codestream says RGB")
+    if ycbcr or facts.colour_transform:
+        return
+    side_x, side_y = min(SPOT, facts.width), min(SPOT, facts.height)
+    spots = []
+    for step in range(9):
+        x, y = (facts.width - side_x) * (step % 3) // 2, (facts.height - side_y) * (step // 3) // 2
+        with contextlib.suppress(SlideError):  # damage is reported when the place is read in earnest
+            spots.append(slide.read(x, y, side_x, side_y).reshape(-1, 3))
+    if spots and pixel_evidence(np.concatenate(spots)) is Space.YCBCR:
+        raise ContradictoryColours(
+            "the codestream has no component transform, no colour box says YCbCr, and the pixels fit YCbCr only"
+        )
 
 
 def _glymur(path: Path, facts: Jpeg2000Facts) -> Any:

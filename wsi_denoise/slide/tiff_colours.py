@@ -50,8 +50,8 @@ def tag_space(directory: Directory) -> Space:
     return Space.YCBCR if aperio else Space.RGB
 
 
-def survey(path: Path, directories: Iterable[Directory], *, most: int = SAMPLED) -> Rules:
-    """Compare the tags of directories with up to `most` of their tiles each.
+def survey(path: Path, directories: Iterable[Directory], *, most: int | None = None) -> Rules:
+    """Compare the tags of directories with up to `most` of their tiles each, 256 unless given.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def survey(path: Path, directories: Iterable[Directory], *, most: int = SAMPLED)
     """
     try:
         with path.open("rb") as file:
-            return {each.path: _rule(file.fileno(), each, most) for each in directories}
+            return {each.path: _rule(file.fileno(), each, most or SAMPLED) for each in directories}
     except OSError as error:
         raise from_os_error(error, path) from error
 
