@@ -34,7 +34,7 @@ from wsi_denoise.errors import (
     UnreadableTile,
     UnsupportedSlide,
 )
-from wsi_denoise.slide import base, metadata, reader, tiff_check
+from wsi_denoise.slide import base, metadata, reader, tiff_check, tiff_directory
 from wsi_denoise.slide.base import composite
 from wsi_denoise.slide.reader import open_cached, open_slide, probe
 from wsi_denoise.slide.streams import declared_size
@@ -490,7 +490,7 @@ def test_impossible_tables_are_refused(tmp_path, tag, change, error):
 
 def test_a_strip_too_large_to_decode_is_refused(tmp_path, monkeypatch):
     path = write(tmp_path / "a.tif", image(300, 200), compression="deflate", rowsperstrip=200)
-    monkeypatch.setattr(tiff_check, "MAX_SEGMENT_BYTES", 100_000)
+    monkeypatch.setattr(tiff_directory, "MAX_SEGMENT_BYTES", 100_000)
     with pytest.raises(UnsupportedSlide, match="300 x 200"):
         open_slide(path)
     # Stored as it is, the same strip is read by rows.

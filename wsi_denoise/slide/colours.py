@@ -67,7 +67,7 @@ def statement_of(data: bytes, codec: str, tables: bytes | None = None) -> Statem
     data : bytes
         The tile, or its start up to the first scan.
     codec : str
-        As in ``tiff_check.CODECS``; codecs other than JPEG and JPEG 2000 state nothing.
+        As in ``tiff_directory.CODECS``; codecs other than JPEG and JPEG 2000 state nothing.
     tables : bytes, optional
         JPEGTables of the directory; its markers count where the tile has none.
     """

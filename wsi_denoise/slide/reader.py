@@ -40,6 +40,7 @@ from wsi_denoise.slide import (
     parts_check,
     tiff_check,
     tiff_colours,
+    tiff_directory,
     tiff_kind,
     tiff_metadata,
     tiff_reader,
@@ -223,7 +224,7 @@ def _open_tiff(path: Path, max_megapixels: float) -> Slide:
     _check_size(info, max_megapixels)
     slow = openslide_reader.OpenSlideSlide(handle, info, path)
     levels = tiff_reader.levels_as(facts, info.levels) if vendor in _PLAIN_VENDORS else None
-    if ome.is_ome(facts.main.text(tiff_check.DESCRIPTION)) and not tiff_reader.readable(facts.main):
+    if ome.is_ome(facts.main.text(tiff_directory.DESCRIPTION)) and not tiff_reader.readable(facts.main):
         # OpenSlide sees level 0 of an OME-TIFF and none of its XML.
         levels = tiff_reader.levels_of(facts)
         info = tiff_reader.info_from(facts, path, levels)
@@ -240,7 +241,7 @@ def _open_tiff(path: Path, max_megapixels: float) -> Slide:
     return _with_background(fast)
 
 
-def _full_resolution(path: Path, facts: tiff_check.TiffFacts) -> tiff_check.Directory:
+def _full_resolution(path: Path, facts: tiff_directory.TiffFacts) -> tiff_directory.Directory:
     """Return the first image of a TIFF; in scanners' own formats, where a label may come first, the largest."""
     if facts.largest is facts.main or openslide_reader.vendor(path) in (None, *_PLAIN_VENDORS):
         return facts.main
@@ -248,7 +249,7 @@ def _full_resolution(path: Path, facts: tiff_check.TiffFacts) -> tiff_check.Dire
 
 
 def _by_tifffile(
-    info: SlideInfo, facts: tiff_check.TiffFacts, levels: list[tiff_check.Directory]
+    info: SlideInfo, facts: tiff_directory.TiffFacts, levels: list[tiff_directory.Directory]
 ) -> tuple[Slide, bool]:
     """Return a slide read with tifffile, and whether its tags contradict its tiles."""
     rules = tiff_colours.survey(info.path, levels)
@@ -258,7 +259,7 @@ def _by_tifffile(
     return tiff_reader.TiffSlide(info, levels, rules), bool(rules[facts.main.path].contradictory)
 
 
-def _by_openslide(slide: Slide, facts: tiff_check.TiffFacts) -> Slide:
+def _by_openslide(slide: Slide, facts: tiff_directory.TiffFacts) -> Slide:
     """Return a TIFF read with OpenSlide, its colours checked."""
     try:
         notes = tiff_colours.check_by_tag(slide.info.path, facts)
@@ -269,7 +270,7 @@ def _by_openslide(slide: Slide, facts: tiff_check.TiffFacts) -> Slide:
     return _with_background(slide)
 
 
-def _open_plain_tiff(path: Path, facts: tiff_check.TiffFacts) -> Slide:
+def _open_plain_tiff(path: Path, facts: tiff_directory.TiffFacts) -> Slide:
     """Open a TIFF that OpenSlide does not: strips, OME-TIFF, and the like."""
     if facts.is_ndpi:
         raise UnsupportedSlide("it is a Hamamatsu NDPI, and OpenSlide does not recognise it")

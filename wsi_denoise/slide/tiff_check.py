@@ -6,250 +6,34 @@ with bounds on everything: what the file declares is compared with what it has b
 
 from __future__ import annotations
 
-import math
 import os
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from wsi_denoise.errors import NotASlide, TooLarge, TruncatedSlide, UnsupportedSlide
+from wsi_denoise.slide.tiff_directory import (
+    BYTES,
+    NDPI_VERSION,
+    SUB_IFDS,
+    TABLES,
+    TEXTS,
+    WANTED,
+    Directory,
+    TiffFacts,
+)
 
 MAX_DIRECTORIES = 2_000
 MAX_ENTRIES = 2_000
 MAX_SEGMENTS = 16_000_000
-#: A tile or strip that is larger when decoded is refused: it must be held in memory whole.
-MAX_SEGMENT_BYTES = 512 << 20
 MAX_TEXT = 1 << 20
 MAX_PROFILE = 16 << 20
 
 _UTF_16 = ((b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"), (b"<\0", "utf-16-le"), (b"\0<", "utf-16-be"))
 _TYPE_BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _NUMPY_TYPES = {1: "u1", 3: "u2", 4: "u4", 6: "i1", 8: "i2", 9: "i4", 13: "u4", 16: "u8", 17: "i8", 18: "u8"}
-
-WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
-SUBFILE, DESCRIPTION, STRIP_OFFSETS, SAMPLES, STRIP_ROWS, STRIP_COUNTS = 254, 270, 273, 277, 278, 279
-X_RESOLUTION, Y_RESOLUTION, PLANAR, RESOLUTION_UNIT, PREDICTOR = 282, 283, 284, 296, 317
-TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_COUNTS, SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT = (
-    322, 323, 324, 325, 330, 338, 339,
-)  # fmt: skip
-MAKE, MODEL, ORIENTATION, SOFTWARE, ICC_PROFILE, NDPI_VERSION = 271, 272, 274, 305, 34675, 65420
-NDPI_MAGNIFICATION, NDPI_FOCAL_PLANE = 65421, 65424
-FILL_ORDER, JPEG_TABLES = 266, 347
-_WANTED = {
-    WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, SUBFILE, DESCRIPTION, STRIP_OFFSETS, SAMPLES, STRIP_ROWS,
-    STRIP_COUNTS, X_RESOLUTION, Y_RESOLUTION, PLANAR, RESOLUTION_UNIT, PREDICTOR, TILE_WIDTH, TILE_HEIGHT,
-    TILE_OFFSETS, TILE_COUNTS, SUB_IFDS, EXTRA_SAMPLES, SAMPLE_FORMAT, MAKE, MODEL, ORIENTATION, SOFTWARE, ICC_PROFILE,
-    NDPI_VERSION, NDPI_MAGNIFICATION, NDPI_FOCAL_PLANE, FILL_ORDER, JPEG_TABLES,
-}  # fmt: skip
-_TEXTS = {DESCRIPTION, MAKE, MODEL, SOFTWARE}
-_BYTES = {ICC_PROFILE, JPEG_TABLES}
-_TABLES = {STRIP_OFFSETS, STRIP_COUNTS, TILE_OFFSETS, TILE_COUNTS}
-
-#: TIFF's numbers of codecs, by the names used in this program.
-CODECS = {
-    1: "none", 5: "lzw", 6: "old-style jpeg", 7: "jpeg", 8: "deflate", 32946: "deflate", 32773: "packbits",
-    33003: "jpeg2000", 33004: "jpeg2000", 33005: "jpeg2000", 33007: "jpeg", 34712: "jpeg2000", 34887: "lerc",
-    34933: "png", 34926: "zstd", 34927: "webp", 34892: "lossy jpeg (dng)", 34925: "lzma", 50000: "zstd",
-    50001: "webp", 50002: "jpeg xl", 22610: "jpeg xr", 34934: "jpeg xr", 2: "ccitt rle", 3: "ccitt group 3",
-    4: "ccitt group 4", 34661: "jbig",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Directory:
-    """One image of a TIFF, as declared.
-
-    Parameters
-    ----------
-    path : tuple of int
-        Index in the chain, and below it index among the sub-directories.
-    tags : dict of int to object
-        Wanted tags: ints, floats, text, bytes, tuples of int, or arrays for the tables of offsets.
-    """
-
-    path: tuple[int, ...]
-    tags: dict[int, object] = field(repr=False)
-
-    def _int(self, tag: int, default: int) -> int:
-        value = self.tags.get(tag, default)
-        if isinstance(value, tuple):
-            value = value[0] if value else default
-        return int(value) if isinstance(value, int | float) else default
-
-    @cached_property
-    def size(self) -> tuple[int, int]:
-        """(width, height) in pixels."""
-        return self._int(WIDTH, 0), self._int(HEIGHT, 0)
-
-    @cached_property
-    def is_tiled(self) -> bool:
-        """Whether it is stored in tiles, not strips."""
-        return TILE_OFFSETS in self.tags or TILE_WIDTH in self.tags
-
-    @cached_property
-    def segment(self) -> tuple[int, int]:
-        """(width, height) of a tile, or of a strip."""
-        width, height = self.size
-        if self.is_tiled:
-            return self._int(TILE_WIDTH, 0), self._int(TILE_HEIGHT, 0)
-        return width, max(1, min(self._int(STRIP_ROWS, height), height))
-
-    @cached_property
-    def grid(self) -> tuple[int, int]:
-        """(columns, rows) of segments."""
-        width, height = self.size
-        columns, rows = self.segment
-        return -(-width // max(1, columns)), -(-height // max(1, rows))
-
-    @cached_property
-    def offsets(self) -> npt.NDArray[np.uint64]:
-        """First byte of each segment."""
-        return self._table(TILE_OFFSETS if self.is_tiled else STRIP_OFFSETS)
-
-    @cached_property
-    def counts(self) -> npt.NDArray[np.uint64]:
-        """Bytes of each segment."""
-        return self._table(TILE_COUNTS if self.is_tiled else STRIP_COUNTS)
-
-    def _table(self, tag: int) -> npt.NDArray[np.uint64]:
-        value = self.tags.get(tag)
-        return value if isinstance(value, np.ndarray) else np.zeros(0, np.uint64)
-
-    @cached_property
-    def samples(self) -> int:
-        """Samples per pixel."""
-        return self._int(SAMPLES, 1)
-
-    @property
-    def bits(self) -> tuple[int, ...]:
-        """Bits of each sample."""
-        value = self.tags.get(BITS, (1,))
-        return value if isinstance(value, tuple) else (1,)
-
-    @property
-    def compression(self) -> int:
-        """TIFF's number of the codec."""
-        return self._int(COMPRESSION, 1)
-
-    @cached_property
-    def codec(self) -> str:
-        """Name of the codec."""
-        return CODECS.get(self.compression, f"unknown ({self.compression})")
-
-    @property
-    def photometric(self) -> int:
-        """TIFF's number of the colour model: 2 is RGB, 6 is YCbCr."""
-        return self._int(PHOTOMETRIC, -1)
-
-    @property
-    def planar(self) -> bool:
-        """Whether red, green and blue are stored apart."""
-        return self._int(PLANAR, 1) == 2 and self.samples > 1
-
-    @property
-    def planes(self) -> int:
-        """Number of segments that make up the samples of one place: 1, or one for each sample stored apart."""
-        return self.samples if self.planar else 1
-
-    @property
-    def predictor(self) -> int:
-        """1 for none, 2 for differences."""
-        return self._int(PREDICTOR, 1)
-
-    @property
-    def reduced(self) -> bool:
-        """Whether it is flagged as a smaller version of another image."""
-        return bool(self._int(SUBFILE, 0) & 1)
-
-    @property
-    def extra_sample(self) -> int | None:
-        """Meaning of the fourth sample: 1 premultiplied alpha, 2 alpha, 0 unspecified."""
-        return self._int(EXTRA_SAMPLES, 0) if self.samples == 4 else None
-
-    @property
-    def orientation(self) -> int:
-        """How the rows and columns are stored; 1 is as they are seen, from the upper left corner."""
-        return self._int(ORIENTATION, 1)
-
-    @property
-    def sample_formats(self) -> frozenset[int]:
-        """Formats of the samples: 1 unsigned, 2 signed, 3 floating point, 4 undefined."""
-        value = self.tags.get(SAMPLE_FORMAT, (1,))
-        return frozenset(value) if isinstance(value, tuple) else frozenset({1})
-
-    def text(self, tag: int) -> str:
-        """Return a tag's text, empty where there is none."""
-        value = self.tags.get(tag, "")
-        return value if isinstance(value, str) else ""
-
-    @property
-    def reversed_bits(self) -> bool:
-        """Whether the bits of each byte are stored lowest first (FillOrder 2)."""
-        return self._int(FILL_ORDER, 1) == 2
-
-    @property
-    def jpeg_tables(self) -> bytes | None:
-        """Quantisation and Huffman tables that all JPEG tiles share."""
-        value = self.tags.get(JPEG_TABLES)
-        return value if isinstance(value, bytes) and value else None
-
-    @property
-    def icc_profile(self) -> bytes | None:
-        """The colour profile as stored."""
-        value = self.tags.get(ICC_PROFILE)
-        return value if isinstance(value, bytes) and value else None
-
-    @property
-    def focal_plane(self) -> int | None:
-        """Nanometres of a Hamamatsu NDPI's focal plane from the middle one; None where it is no image of the tissue."""
-        if NDPI_FOCAL_PLANE not in self.tags or (self._number(NDPI_MAGNIFICATION) or 0) <= 0:
-            return None
-        return self._int(NDPI_FOCAL_PLANE, 0)
-
-    @property
-    def resolution(self) -> tuple[float, float] | None:
-        """Pixels per unit of length in x and y, not judged; None where a tag is missing."""
-        x, y = (self._number(tag) for tag in (X_RESOLUTION, Y_RESOLUTION))
-        return None if x is None or y is None else (x, y)
-
-    @property
-    def resolution_unit(self) -> int | None:
-        """TIFF's number of the unit: 1 none, 2 inch, 3 centimetre; None where the tag is missing."""
-        return self._int(RESOLUTION_UNIT, 0) if RESOLUTION_UNIT in self.tags else None
-
-    def _number(self, tag: int) -> float | None:
-        value = self.tags.get(tag)
-        if isinstance(value, tuple):
-            value = value[0] if value else None
-        return float(value) if isinstance(value, int | float) else None
-
-
-@dataclass(frozen=True)
-class TiffFacts:
-    """All directories of a TIFF: the chain first, each followed by its sub-directories."""
-
-    directories: tuple[Directory, ...]
-    needed: int
-
-    @property
-    def main(self) -> Directory:
-        """The first image of the file."""
-        return self.directories[0]
-
-    @property
-    def largest(self) -> Directory:
-        """The largest image of the chain, the first of several."""
-        return max((each for each in self.directories if len(each.path) == 1), key=lambda each: math.prod(each.size))
-
-    @property
-    def is_ndpi(self) -> bool:
-        """Whether Hamamatsu wrote it; its strips are not what TIFF says."""
-        return NDPI_VERSION in self.main.tags
 
 
 def is_tiff(head: bytes) -> bool:
@@ -355,7 +139,7 @@ class _Parser:
         for start in range(0, count * item, item):
             entry = table[start : start + item]
             tag = self._unpack("H", entry[:2])
-            if tag not in _WANTED:
+            if tag not in WANTED:
                 self._note_reach(entry)
                 continue
             value = self._value(tag, entry)
@@ -398,13 +182,13 @@ class _Parser:
         each = _TYPE_BYTES.get(kind)
         if each is None or count == 0:
             return None
-        most = MAX_TEXT if tag in _TEXTS else MAX_PROFILE if tag in _BYTES else MAX_SEGMENTS * 8
-        if tag in _TABLES and count > MAX_SEGMENTS:
+        most = MAX_TEXT if tag in TEXTS else MAX_PROFILE if tag in BYTES else MAX_SEGMENTS * 8
+        if tag in TABLES and count > MAX_SEGMENTS:
             if count * each > self.size:
                 self.needed = max(self.needed, count * each)
                 return None
             raise UnsupportedSlide(f"it is a TIFF whose table of tiles has {count:,} entries")
-        wanted = count if tag in _TABLES or tag in _TEXTS or tag in _BYTES else min(count, 64)
+        wanted = count if tag in TABLES or tag in TEXTS or tag in BYTES else min(count, 64)
         if count * each <= len(inline):
             raw = inline[: wanted * each]
         else:
@@ -416,8 +200,8 @@ class _Parser:
         return self._decoded(tag, kind, raw)
 
     def _decoded(self, tag: int, kind: int, raw: bytes) -> object:
-        if tag in _TEXTS or tag in _BYTES:
-            return raw if tag in _BYTES else _text(raw)
+        if tag in TEXTS or tag in BYTES:
+            return raw if tag in BYTES else _text(raw)
         if kind in (5, 10):
             above, below = struct.unpack_from(self.order + ("II" if kind == 5 else "ii"), raw)
             return above / below if below else 0.0
@@ -426,7 +210,7 @@ class _Parser:
         if kind not in _NUMPY_TYPES:
             return None
         values = np.frombuffer(raw, np.dtype(self.order + _NUMPY_TYPES[kind]))
-        if tag in _TABLES:
+        if tag in TABLES:
             return values.astype(np.uint64)
         return tuple(int(value) for value in values)
 

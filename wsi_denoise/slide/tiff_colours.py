@@ -14,7 +14,7 @@ from wsi_denoise.errors import ContradictoryColours
 from wsi_denoise.slide.base import Pixels, from_os_error
 from wsi_denoise.slide.colours import ColourRule, Sample, Space, Statement, needs_pixels, settle, statement_of
 from wsi_denoise.slide.streams import has_end, jpeg_header
-from wsi_denoise.slide.tiff_check import DESCRIPTION, Directory, TiffFacts
+from wsi_denoise.slide.tiff_directory import DESCRIPTION, Directory, TiffFacts
 from wsi_denoise.slide.tile_decoder import stored_samples
 
 Rules = Mapping[tuple[int, ...], ColourRule]

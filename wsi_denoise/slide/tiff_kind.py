@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wsi_denoise.errors import NotRGB, UnsupportedSlide
-from wsi_denoise.slide.tiff_check import CODECS, DESCRIPTION, MAX_SEGMENT_BYTES, Directory, TiffFacts
+from wsi_denoise.slide.tiff_directory import CODECS, DESCRIPTION, MAX_SEGMENT_BYTES, Directory, TiffFacts
 
 #: TIFF's numbers of the codecs that code black and white only.
 _BILEVEL = {2, 3, 4, 34661}

@@ -9,7 +9,7 @@ from pathlib import Path
 from wsi_denoise.slide import metadata, ome, units
 from wsi_denoise.slide.base import SlideInfo
 from wsi_denoise.slide.metadata import Statement
-from wsi_denoise.slide.tiff_check import DESCRIPTION, Directory
+from wsi_denoise.slide.tiff_directory import DESCRIPTION, Directory
 
 #: Values of ResolutionUnit. TIFF defines 2 and 3; some writers use 4 for millimetre and 5 for micrometre.
 _UNITS = {2: "inch", 3: "centimeter", 4: "millimeter", 5: "micrometer"}

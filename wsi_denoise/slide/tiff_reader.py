@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from wsi_denoise.errors import UnsupportedSlide
-from wsi_denoise.slide import metadata, tiff_check, tiff_metadata
+from wsi_denoise.slide import metadata, tiff_directory, tiff_metadata
 from wsi_denoise.slide.base import (
     DecodeFailure,
     Pixels,
@@ -27,8 +27,8 @@ from wsi_denoise.slide.base import (
     composite,
     from_os_error,
 )
-from wsi_denoise.slide.tiff_check import Directory, TiffFacts
 from wsi_denoise.slide.tiff_colours import Rules
+from wsi_denoise.slide.tiff_directory import Directory, TiffFacts
 from wsi_denoise.slide.tile_decoder import TileDecoder
 
 #: Bytes of decoded tiles kept per slide: neighbouring regions share their edge tiles.
@@ -55,7 +55,7 @@ def readable(directory: Directory) -> str:
         reason = f"its tag says YCbCr, which is not read with codec {directory.codec}"
     elif width < 1 or height < 1:
         reason = f"its tiles are declared as {width} x {height} px"
-    elif width * height * directory.samples > tiff_check.MAX_SEGMENT_BYTES and not _is_direct(directory):
+    elif width * height * directory.samples > tiff_directory.MAX_SEGMENT_BYTES and not _is_direct(directory):
         reason = f"a single tile or strip of it has {width:,} x {height:,} px"
     elif min(len(directory.offsets), len(directory.counts)) < directory.planes * directory.grid[0] * directory.grid[1]:
         reason = "its table of tiles is shorter than its size asks for"
@@ -104,8 +104,8 @@ def info_from(facts: TiffFacts, path: Path, levels: list[Directory]) -> SlideInf
         width=width,
         height=height,
         levels=tuple(directory.size for directory in levels),
-        vendor=metadata.first({"make": main.text(tiff_check.MAKE)}, ("make",)),
-        model=metadata.first({"model": main.text(tiff_check.MODEL)}, ("model",)),
+        vendor=metadata.first({"make": main.text(tiff_directory.MAKE)}, ("make",)),
+        model=metadata.first({"model": main.text(tiff_directory.MODEL)}, ("model",)),
         icc_profile=main.icc_profile,
         compression=main.codec,
         reader="tifffile",

@@ -13,7 +13,7 @@ import numpy as np
 from wsi_denoise.slide.base import ColourFailure, DecodeFailure, Pixels
 from wsi_denoise.slide.colours import ColourRule, Space, statement_of, ycbcr_to_rgb
 from wsi_denoise.slide.streams import codestream, declared_size, has_end, jpeg2000_header, jpeg_header
-from wsi_denoise.slide.tiff_check import Directory
+from wsi_denoise.slide.tiff_directory import Directory
 
 _PADDINGS = (b"\x00" * 64, b"\xaa" * 64, b"\x55" * 64, bytes(range(1, 65)))
 """Bits that may follow a scan; zeros or ones alone can stand for empty blocks."""
@@ -29,7 +29,7 @@ def coded_fault(data: bytes, codec: str, segment: tuple[int, int]) -> str:
     ----------
     data : bytes
     codec : str
-        As in ``tiff_check.CODECS``.
+        As in ``tiff_directory.CODECS``.
     segment : (int, int)
         (width, height) that the file declares for the tile.
     """
