@@ -4,8 +4,6 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from wsi_denoise.errors import ContradictoryColours, DecodersDisagree, SlideError
@@ -13,14 +11,11 @@ from wsi_denoise.slide import reader, tiff_colours
 from wsi_denoise.slide.colours import (
     Sample,
     Space,
-    jpeg_statement,
-    pixel_evidence,
     settle,
     statement_of,
-    ycbcr_to_rgb,
 )
 from wsi_denoise.slide.reader import open_slide
-from wsi_denoise.slide.streams import JpegHeader, jpeg2000_header, jpeg_header
+from wsi_denoise.slide.streams import jpeg_header
 
 TILE = 128
 SIDE = 2 * TILE
@@ -349,20 +344,6 @@ def test_colours_of_jpeg_2000_files_are_certain_or_refused(tmp_path, tissue, nam
         assert error_of(path, tissue)[0] < 2
 
 
-def test_pixels_tell_both_models_apart(tissue, tissue_image):
-    for pixels in (tissue, tissue_image, tissue_image[:64, :64], np.full((32, 32, 3), 240, np.uint8)):
-        assert pixel_evidence(pixels) is Space.RGB
-        assert pixel_evidence(as_ycbcr(pixels)) in (Space.YCBCR, None)
-    assert pixel_evidence(as_ycbcr(tissue_image)) is Space.YCBCR
-    assert pixel_evidence(np.full((8, 8, 3), 128, np.uint8)) is None
-    assert pixel_evidence(np.zeros((0, 3), np.uint8)) is None
-
-
-def test_conversion_is_that_of_jpeg(tissue):
-    expected = np.asarray(Image.fromarray(as_ycbcr(tissue), "YCbCr").convert("RGB")).astype(int)
-    assert np.abs(ycbcr_to_rgb(as_ycbcr(tissue)).astype(int) - expected).max() <= 1
-
-
 def test_markers_of_shared_tables_count_where_a_tile_has_none(tissue):
     data = jpeg(tissue, Space.RGB)
     assert statement_of(data, "jpeg").space is None
@@ -376,21 +357,6 @@ def test_a_transform_that_is_promised_and_missing_needs_pixels_that_fit(tissue):
     for stored, refused in ((tissue, False), (as_ycbcr(tissue), True), (None, True)):
         rule = settle(Space.RGB, [Sample(statement, stored)], tag_name="the tag", doubted=True)
         assert bool(rule.refusal) == refused
-
-
-def test_four_components_with_an_adobe_marker_are_no_rgb():
-    header = JpegHeader(components=((1, 1, 1),) * 4, adobe=2)
-    assert "YCCK" in jpeg_statement(header).conflict
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=200))
-def test_headers_of_any_bytes_are_read_without_error(data):
-    for start in (b"", b"\xff\xd8", b"\xff\xd8\xff\xc0", b"\xff\x4f\xff\x51"):
-        jpeg_header(start + data)
-        jpeg2000_header(start + data)
-        for codec in ("jpeg", "jpeg2000"):
-            statement_of(start + data, codec)
 
 
 CASES = {

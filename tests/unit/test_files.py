@@ -177,7 +177,7 @@ def test_slides_are_found_at_any_depth_in_a_fixed_order(inbox: Path) -> None:
     assert slides(inbox) == ["B.TIFF", "m.ome.tif", "z.svs", "a/x.svs", str(deep / "y.ndpi")]
 
 
-@pytest.mark.parametrize("suffix", [suffix for suffix in SUFFIXES if suffix not in {".zarr", ".dcm"}])
+@pytest.mark.parametrize("suffix", [suffix for suffix in SUFFIXES if suffix not in {".zarr", ".dcm", ".dicom"}])
 def test_every_suffix_is_taken_whatever_its_case(inbox: Path, suffix: str) -> None:
     write(inbox / f"a{suffix}")
     write(inbox / f"b{suffix.upper()}")

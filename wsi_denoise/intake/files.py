@@ -39,7 +39,8 @@ from wsi_denoise.intake.parts import (
 
 SUFFIXES = (
     *(".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm", ".qptiff"),
-    *(".czi", ".jp2", ".j2k", ".png", ".jpg", ".jpeg", ".zarr"),
+    *(".czi", ".jp2", ".j2k", ".png", ".jpg", ".jpeg", ".zarr", ".dicom"),
+    *(".btf", ".tf2", ".tf8", ".ptif", ".ptiff", ".avs"),
 )
 """Suffixes of files (and, for ``.zarr``, folders) that could be slides; everything else is "other"."""
 

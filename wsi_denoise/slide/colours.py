@@ -176,8 +176,8 @@ class ColourRule:
         What was contradictory, and how it was settled.
     refusal : str
         Why the image is refused; empty if it is not.
-    contradictory : bool
-        Whether tiles that contradict the tag are accepted.
+    contradiction : str
+        How accepted tiles contradict the tag; empty if none do.
     """
 
     tag: Space
@@ -185,7 +185,7 @@ class ColourRule:
     stated: frozenset[Space] = frozenset(Space)
     notes: tuple[str, ...] = ()
     refusal: str = ""
-    contradictory: bool = False
+    contradiction: str = ""
 
     def space_of(self, statement: Statement) -> Space | None:
         """Return the colour model that a tile is decoded by, None for a tile that is refused."""
@@ -248,7 +248,7 @@ def settle(tag: Space, samples: Iterable[Sample], *, tag_name: str, doubted: boo
         tag,
         unstated=False,
         notes=(f"contradictory colour model: {words}{share}; decoded as {statement.space}",),
-        contradictory=True,
+        contradiction=words,
     )
 
 

@@ -105,9 +105,9 @@ def open_checked(slide: OpenSlideSlide, file: Path, files: Iterable[Path]) -> Sl
     rules = [(each, rule_of(each)) for each in found]
     main = [(each, rule) for each, rule in rules if each.matrix == slide.info.levels[0]]
     refusal = next((rule.refusal for _, rule in main if rule.refusal), "")
-    settled = next(((each, rule) for each, rule in main if rule.contradictory), None)
+    settled = next(((each, rule) for each, rule in main if rule.contradiction), None)
     if not refusal and settled is None:
-        odd = [each.matrix for each, rule in rules if rule.refusal or rule.contradictory]
+        odd = [each.matrix for each, rule in rules if rule.refusal or rule.contradiction]
         slide.distrust(index for index, size in enumerate(slide.info.levels) if index and size in odd)
         return slide
     slide.close()
@@ -115,7 +115,7 @@ def open_checked(slide: OpenSlideSlide, file: Path, files: Iterable[Path]) -> Sl
         raise ContradictoryColours(refusal)
     instance, rule = settled
     if not instance.full or len(main) > 1:
-        reason = rule.notes[0].partition("; decoded as")[0]
+        reason = rule.contradiction
         raise ContradictoryColours(f"{reason}; OpenSlide, the only library that reads this layout, follows the former")
     info = replace(
         slide.info,

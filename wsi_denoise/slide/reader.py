@@ -256,7 +256,7 @@ def _by_tifffile(
     notes = tiff_colours.notes_of(rules, facts.main)
     tile = levels[0].segment
     info = replace(info, tile=tile if max(tile) <= 4096 else (256, 256), notes=(*info.notes, *notes))
-    return tiff_reader.TiffSlide(info, levels, rules), bool(rules[facts.main.path].contradictory)
+    return tiff_reader.TiffSlide(info, levels, rules), bool(rules[facts.main.path].contradiction)
 
 
 def _by_openslide(slide: Slide, facts: tiff_directory.TiffFacts) -> Slide:

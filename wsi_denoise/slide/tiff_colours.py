@@ -94,8 +94,8 @@ def check_by_tag(path: Path, facts: TiffFacts) -> tuple[str, ...]:
     coloured = [each for each in images if set(each.bits) == {8} and each.samples == 3]
     rules = survey(path, coloured, most=SAMPLED_BY_TAG)
     for rule in rules.values():
-        if rule.refusal or (rule.contradictory and not facts.is_ndpi):
-            reason = rule.refusal or rule.notes[0].partition("; decoded as")[0]
+        if rule.refusal or (rule.contradiction and not facts.is_ndpi):
+            reason = rule.refusal or rule.contradiction
             raise ContradictoryColours(reason + "; OpenSlide, the only library that reads this file, follows the tag")
     return tuple(dict.fromkeys(note for rule in rules.values() for note in rule.notes))
 
