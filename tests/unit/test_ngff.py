@@ -24,7 +24,7 @@ from wsi_denoise.errors import (
     UnsupportedSlide,
 )
 from wsi_denoise.slide.lattice import Lattice
-from wsi_denoise.slide.reader import open_slide, probe
+from wsi_denoise.slide.reader import open_cached, open_slide, probe
 from wsi_denoise.slide.tissue import thumbnail_side, tissue_patches
 
 pytestmark = pytest.mark.filterwarnings("ignore::zarr.errors.ZarrUserWarning")
@@ -508,6 +508,18 @@ def test_a_chunk_that_is_lost_while_the_slide_is_open_is_not_filled(tmp_path):
         shutil.rmtree(path)
         with pytest.raises(SlideVanished):
             slide.read(0, 0, 300, 210)
+
+
+@pytest.mark.parametrize("chunk", [128, 1024])
+def test_a_chunk_that_changed_is_read_anew_for_the_new_content(tmp_path, chunk):
+    pixels = image(1100, 900)
+    path = write(tmp_path / "a.zarr", pixels, chunk=chunk)
+    np.testing.assert_array_equal(open_cached(path, content="1").read(0, 0, 1100, 900), pixels)
+    array = zarr.open_array(path / "0", mode="r+")
+    array[:128, :128] = 7
+    changed = open_cached(path, content="2").read(0, 0, 1100, 900)
+    assert (changed[:128, :128] == 7).all()
+    np.testing.assert_array_equal(changed[128:], pixels[128:])
 
 
 def glass(width: int, height: int, fill: int, box: tuple[int, int, int, int]) -> np.ndarray:

@@ -59,6 +59,7 @@ _MEMBER_HEADER = 30
 """Bytes before a member's name in the file; :meth:`Spool.write` adds no other fields."""
 
 _CHUNK = 1 << 20
+_CONTENT_DIGITS = 20
 _READERS = 4
 """Threads that check a spool's files when a slide is resumed."""
 
@@ -271,6 +272,11 @@ def _has_its_checksum(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool
     return True
 
 
+def content_of(name: str) -> str:
+    """Return the part of a fingerprint that a spool folder's name starts with, from either."""
+    return name[:_CONTENT_DIGITS]
+
+
 def folder_name(fingerprint: str, key: Mapping[str, Any]) -> str:
     """Return the spool folder's name: the slide, and a hash of what changes its pixels.
 
@@ -282,4 +288,4 @@ def folder_name(fingerprint: str, key: Mapping[str, Any]) -> str:
         Plain values: model checksum, pixel settings, numerics, version, region.
     """
     digest = hashlib.sha256(json.dumps({**key, "format": FORMAT}, sort_keys=True).encode()).hexdigest()
-    return f"{fingerprint[:20]}-{digest[:20]}"
+    return f"{content_of(fingerprint)}-{digest[:20]}"

@@ -28,7 +28,7 @@ from wsi_denoise.network import weights
 from wsi_denoise.processing import assembly, worker
 from wsi_denoise.processing.assembly import TILES_PER_BLOCK
 from wsi_denoise.processing.block import Read, run_block
-from wsi_denoise.processing.spool import DAMAGE, Spool, SpooledBlock, folder_name
+from wsi_denoise.processing.spool import DAMAGE, Spool, SpooledBlock, content_of, folder_name
 from wsi_denoise.processing.values import BlockLost, BlockReport, Mask, SlidePlan, SlideWork
 from wsi_denoise.quality import noise, patchmap
 from wsi_denoise.settings import ComputeSettings, Settings
@@ -91,7 +91,7 @@ def plan_slide(
     card = weights.card(preset)
     plan = network.choose(settings.compute, card.filters, worker.room())
     check_files(files)
-    slide = reader.open_cached(path, max_megapixels=limit)
+    slide = reader.open_cached(path, max_megapixels=limit, content=content_of(fingerprint))
     info = slide.info
     x, y, width, height = _inside(region, info)
     lattice = Lattice(width, height)
@@ -141,6 +141,10 @@ def plan_slide(
     small = None if region is not None else _jpeg(thumbnail)
     check_files(files)
     return SlidePlan(work, info, mask.patches, mask.note, provenance.describe(facts), facts, small)
+
+
+def _opened(work: SlideWork) -> Slide:
+    return reader.open_cached(work.path, max_megapixels=work.max_megapixels, content=content_of(work.spool.name))
 
 
 def _jpeg(thumbnail: Pixels) -> bytes:
@@ -205,7 +209,7 @@ def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> BlockRep
             # The mark of whoever dies in the next lines: a lost worker's other blocks are innocent.
             started.write_text(str(os.getpid()), "ascii")
             check_files(work.files)
-            slide = reader.open_cached(work.path, max_megapixels=work.max_megapixels)
+            slide = _opened(work)
             denoiser = network.cached(
                 work.preset, work.plan, worker.callers(), worker.number(), sha256=work.model_sha256
             )
@@ -379,7 +383,7 @@ def preview(plan: SlidePlan, target: Path, picture: Path) -> None:
     from PIL import Image  # noqa: PLC0415
 
     work = plan.work
-    slide = reader.open_cached(work.path, max_megapixels=work.max_megapixels)
+    slide = _opened(work)
     before = slide.read(*work.offset, work.width, work.height)
     with space.told(picture.parent):
         with tifffile.TiffFile(target) as tiff:

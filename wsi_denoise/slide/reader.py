@@ -141,8 +141,8 @@ class _OpenSlides:
         self.lock = threading.Lock()
         self.slides: OrderedDict[tuple[object, ...], Slide] = OrderedDict()
 
-    def get(self, path: Path, max_megapixels: float) -> Slide:
-        key = (str(path), *_state(path))
+    def get(self, path: Path, max_megapixels: float, content: str) -> Slide:
+        key = (str(path), content, *_state(path))
         with self.lock:
             slide = self.slides.get(key)
             if slide is None:
@@ -172,13 +172,21 @@ def _forget() -> None:
 os.register_at_fork(after_in_child=_forget)
 
 
-def open_cached(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> Slide:
+def open_cached(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS, content: str = "") -> Slide:
     """Return an open slide of this process, opening it if it is not open or has changed.
 
     The four used last stay open. The slide is shared by threads and must not be closed by the caller.
     Raises as :func:`open_slide`.
+
+    Parameters
+    ----------
+    path : Path or str
+    max_megapixels : float
+    content : str
+        Part of the slide's fingerprint. Of a folder only the top is compared with what was opened: a change below it,
+        in the chunks of an NGFF image, shows in the fingerprint alone.
     """
-    return _open_slides.get(Path(path), max_megapixels)
+    return _open_slides.get(Path(path), max_megapixels, content)
 
 
 def _state(path: Path) -> tuple[object, ...]:

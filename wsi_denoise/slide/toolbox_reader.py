@@ -26,6 +26,8 @@ def quiet_import() -> Iterator[None]:
     root = logging.getLogger()
     with _import_lock:
         handlers, level, showwarning = list(root.handlers), root.level, warnings.showwarning
+        # It imports numcodecs, which logs a line for each of its codecs.
+        logging.getLogger("numcodecs").setLevel(logging.WARNING)
         # With a handler in place tiatoolbox adds none of its own.
         root.addHandler(logging.NullHandler())
         try:
