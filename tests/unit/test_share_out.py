@@ -139,7 +139,9 @@ def test_the_picture_of_a_trial(tmp_path, monkeypatch, share):
     )
     target = share.folder / "a.tiff"
     tifffile.imwrite(target, pixels)
-    work = SimpleNamespace(path=tmp_path / "a.svs", max_megapixels=1, offset=(0, 0), width=9, height=9)
+    work = SimpleNamespace(
+        path=tmp_path / "a.svs", spool=tmp_path / "spool", max_megapixels=1, offset=(0, 0), width=9, height=9
+    )
     share.out = True
     with pytest.raises(OutputUnwritable):
         tasks.preview(SimpleNamespace(work=work), target, target.with_suffix(".png"))
