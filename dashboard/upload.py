@@ -11,9 +11,10 @@ import errno
 import os
 import secrets
 import unicodedata
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from fnmatch import fnmatch
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 from starlette.datastructures import Headers
@@ -23,9 +24,9 @@ from starlette.routing import BaseRoute, Route
 
 from dashboard.answers import Json
 from dashboard.errors import refusal
-from dashboard.metrics import free_bytes
 from dashboard.protection import is_own_origin
-from wsi_denoise.errors import UploadRefused
+from dashboard.upload_space import MOST_UPLOADS, Claim, TooManyUploads, upload_space
+from wsi_denoise.errors import DiskFull, UploadRefused
 from wsi_denoise.intake.files import SUFFIXES, UNSUPPORTED
 from wsi_denoise.intake.ignored import patterns
 from wsi_denoise.settings import Settings
@@ -33,8 +34,8 @@ from wsi_denoise.settings import Settings
 LONGEST_NAME = 200
 """Bytes: partial names and the names of outputs are made from it, and file systems end at 255."""
 
-SPARE_BYTES = 256 << 20
-"""So much disk stays free whatever is uploaded."""
+IDLE_SECONDS = 60.0
+"""An upload of which nothing arrives for this long is ended: its place and its space are for others."""
 
 _SEVERAL_FILES = {".mrxs", ".vms", ".vmu", ".zarr"}
 _WRITE_BYTES = 4 << 20
@@ -113,12 +114,13 @@ class _Upload:
     limit : int
         Bytes.
     ignore : list of str
+    claim : Claim
     """
 
-    def __init__(self, folder: Path, name: str, limit: int, ignore: list[str]) -> None:
+    def __init__(self, folder: Path, name: str, limit: int, ignore: list[str], claim: Claim) -> None:
         self._final, self._limit = folder / name, limit
         self._part = folder / partial_name(name, ignore)
-        self._left = 0
+        self._claim = claim
 
     async def take(self, body: AsyncIterator[bytes], announced: int | None) -> int:
         """Write the body, give it its name, and return its size in bytes.
@@ -147,29 +149,35 @@ class _Upload:
     def _open(self, announced: int | None) -> IO[bytes]:
         if announced is not None and announced > self._limit:
             raise _Refused(413, f"it has {announced:,} bytes; dashboard.upload_megabytes allows {self._limit:,}")
-        self._part.parent.mkdir(parents=True, exist_ok=True)
+        # Not its parents: a share that is not mounted must not be made on the local disk.
+        self._part.parent.mkdir(exist_ok=True)
         if self._final.exists() or self._final.is_symlink():
             raise _Refused(409, f"there is a file {self._final.name} already")
-        free = free_bytes(self._part.parent)
-        self._left = self._limit if free is None else min(self._limit, free - SPARE_BYTES)
-        if (announced or 0) > self._left or self._left <= 0:
-            raise _Refused(507, "there is not enough free disk space")
-        return self._part.open("xb")
+        if announced is not None:
+            self._claim.reserve(announced)
+        else:
+            self._claim.expect(1)
+        return self._part.open("xb", buffering=0)
 
     async def _write(self, file: IO[bytes], body: AsyncIterator[bytes]) -> int:
         received, waiting = 0, bytearray()
-        async for piece in body:
+        async for piece in _arriving(body):
             received += len(piece)
             if received > self._limit:
                 raise _Refused(413, f"it is larger than the {self._limit:,} bytes of dashboard.upload_megabytes")
-            if received > self._left:
-                raise _Refused(507, "there is not enough free disk space")
             waiting += piece
             if len(waiting) >= _WRITE_BYTES:
-                await asyncio.to_thread(file.write, bytes(waiting))
+                await asyncio.to_thread(self._append, file, bytes(waiting), received)
                 waiting.clear()
-        await asyncio.to_thread(file.write, bytes(waiting))
+        await asyncio.to_thread(self._append, file, bytes(waiting), received)
         return received
+
+    def _append(self, file: IO[bytes], data: bytes, received: int) -> None:
+        self._claim.expect(received)
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+        self._claim.wrote(len(data))
 
     @staticmethod
     def _sync(file: IO[bytes]) -> None:
@@ -194,8 +202,29 @@ class _Upload:
             os.close(handle)
 
 
+async def _arriving(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield what arrives.
+
+    Raises
+    ------
+    _Refused
+        When nothing arrives for too long.
+    """
+    parts = aiter(body)
+    while True:
+        try:
+            async with asyncio.timeout(IDLE_SECONDS):
+                piece = await anext(parts)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise _Refused(408, f"nothing arrived for {IDLE_SECONDS:g} s") from None
+        yield piece
+
+
 def routes(settings: Settings) -> list[BaseRoute]:
     """Return the route."""
+    space = upload_space(settings)
     ignore = patterns(settings.intake)
     limit = int(settings.dashboard.upload_megabytes * 1e6)
 
@@ -206,13 +235,17 @@ def routes(settings: Settings) -> list[BaseRoute]:
             name = checked_name(request.path_params["name"], ignore)
             length = request.headers.get("content-length", "")
             announced = int(length) if length.isdecimal() else None
-            upload = _Upload(settings.intake.inbox[0], name, limit, ignore)
-            size = await upload.take(request.stream(), announced)
+            with space.claim() as claim:
+                upload = _Upload(settings.intake.inbox[0], name, limit, ignore, claim)
+                size = await upload.take(request.stream(), announced)
         except _Refused as refused:
-            # What still comes of the body is not read: the connection ends with the answer.
-            answer = _refusal(refused.status, refused.detail)
-            answer.headers["Connection"] = "close"
-            return answer
+            return _ending(refused.status, refused.detail)
+        except DiskFull:
+            return _ending(507, "there is not enough free disk space beside what other uploads and slides will need")
+        except TooManyUploads:
+            return _ending(
+                503, f"{MOST_UPLOADS} uploads are under way; try again when one has ended", {"Retry-After": "30"}
+            )
         except ClientDisconnect:
             return Response(status_code=400)
         except OSError as error:
@@ -221,6 +254,13 @@ def routes(settings: Settings) -> list[BaseRoute]:
         return Json({"name": name, "bytes": size}, 201)
 
     return [Route("/upload/{name}", put, methods=["PUT"])]
+
+
+def _ending(status: int, detail: str, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
+    """Return a refusal that ends the connection: what still comes of the body is not read."""
+    answer = _refusal(status, detail)
+    answer.headers.update({"Connection": "close", **headers})
+    return answer
 
 
 def _refusal(status: int, detail: str) -> Response:

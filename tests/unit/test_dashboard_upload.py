@@ -1,18 +1,24 @@
 """Uploads: what becomes of a file that comes through the browser, whole, cut off, too large or badly named."""
 
 import http.client
+import json
+import os
+import shutil
 import socket
+import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from fnmatch import fnmatch
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import uvicorn
 
-from dashboard import routes, upload
+from dashboard import routes, upload, upload_space
 from wsi_denoise.settings import IntakeSettings, load
+from wsi_denoise.space import Need, Promises, shared_folder
 
 IGNORE = load(environ={}).settings.intake.ignore
 
@@ -89,7 +95,7 @@ def test_too_much_is_refused_before_and_while_it_comes(folder, client_of):
 
 
 def test_a_full_disk_is_said_before_anything_is_written(folder, client_of, monkeypatch):
-    monkeypatch.setattr(upload, "SPARE_BYTES", 1 << 62)
+    monkeypatch.setattr(upload_space, "SPARE_BYTES", 1 << 62)
     with client_of(folder) as client:
         assert client.put("/upload/a.svs", content=b"x").status_code == 507
     assert left_in(folder) == []
@@ -135,6 +141,120 @@ def served(folder):
         finally:
             server.should_exit = True
             thread.join(60)
+
+
+@pytest.fixture
+def small_disk(folder, tmp_path, monkeypatch):
+    """A disk with room for 100 MB of uploads, of which what is in the inbox is used; and no other program's slides."""
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    size = 100_000_000 + max(10**9, upload_space.SPARE_BYTES)
+
+    def usage(_folder):
+        used = 0
+        for file in (folder / "inbox").glob("*"):
+            with suppress(FileNotFoundError):  # an upload that ends
+                used += file.stat().st_size
+        return SimpleNamespace(total=size, used=used, free=size - used)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+
+
+def begin(port, name, announced, sent=b"x"):
+    """Begin an upload, and return its connection."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.putrequest("PUT", f"/upload/{name}")
+    connection.putheader("Content-Length", str(announced))
+    connection.endheaders()
+    connection.send(sent)
+    return connection
+
+
+def status_of(connection):
+    """Return the status, and the reason of a refusal."""
+    with closing(connection), connection.getresponse() as answer:
+        return answer.status, json.loads(answer.read())["error"] if answer.status >= 400 else ""
+
+
+def test_uploads_at_one_time_share_the_free_space(folder, small_disk):
+    with served(folder) as port:
+        first = begin(port, "a.svs", 60_000_000)
+        wait_for(lambda: left_in(folder))
+        # There is room for either, and not for both.
+        status, text = status_of(begin(port, "b.svs", 60_000_000))
+        assert status == 507
+        assert "free disk space" in text
+        assert status_of(begin(port, "c.svs", 30_000_000, bytes(30_000_000)))[0] == 201
+        # What has arrived counts once.
+        assert status_of(begin(port, "d.svs", 9_000_000, bytes(9_000_000)))[0] == 201
+        assert status_of(begin(port, "e.svs", 2_000_000))[0] == 507
+        first.close()
+        wait_for(lambda: left_in(folder) == ["c.svs", "d.svs"])
+        # An upload that is cut off gives its space back.
+        assert status_of(begin(port, "f.svs", 60_000_000, bytes(60_000_000)))[0] == 201
+
+
+def test_an_upload_without_a_size_reserves_as_it_grows(folder, small_disk, client_of):
+    async def parts(number):
+        for _ in range(number):
+            yield bytes(1_000_000)
+
+    with served(folder) as port, client_of(folder) as client:
+        assert client.put("/upload/a.svs", content=parts(3)).status_code == 201
+        assert client.put("/upload/b.svs", content=parts(90)).status_code == 201
+        assert client.put("/upload/c.svs", content=parts(90)).status_code == 507
+        assert left_in(folder) == ["a.svs", "b.svs"]
+        assert status_of(begin(port, "d.svs", 9_000_000))[0] == 507
+
+
+def test_slides_and_uploads_reserve_beside_one_another(folder, small_disk):
+    inbox = folder / "inbox"
+    inbox.mkdir(parents=True)
+    # As another process of this machine has it: a daemon.
+    slides = Promises(shared_folder(), 0)
+    slides.reserve([Need(inbox, 70_000_000)])
+    [file] = shared_folder().glob("*.json")
+    entry = json.loads(file.read_text())
+    del entry["process"]
+    slides.release()
+    (shared_folder() / f"{socket.gethostname()}-{os.getppid()}.json").write_text(json.dumps(entry))
+    with served(folder) as port:
+        assert status_of(begin(port, "a.svs", 60_000_000))[0] == 507
+        held = begin(port, "b.svs", 20_000_000)
+        wait_for(lambda: left_in(folder))
+        ours = shared_folder() / f"{socket.gethostname()}-{os.getpid()}.json"
+        assert json.loads(ours.read_text())[str(inbox.stat().st_dev)] == 20_000_000
+        held.close()
+        wait_for(lambda: not ours.exists())
+
+
+def test_only_so_many_uploads_at_a_time(folder, small_disk):
+    with served(folder) as port:
+        held = [begin(port, f"{number}.svs", 1000) for number in range(upload_space.MOST_UPLOADS)]
+        wait_for(lambda: len(left_in(folder)) == len(held))
+        with closing(begin(port, "more.svs", 1)) as more, more.getresponse() as answer:
+            assert (answer.status, answer.headers["Retry-After"]) == (503, "30")
+        held[0].close()
+        wait_for(lambda: len(left_in(folder)) == len(held) - 1)
+        assert status_of(begin(port, "more.svs", 1))[0] == 201
+        for connection in held:
+            connection.close()
+
+
+def test_an_upload_that_stands_still_is_ended(folder, monkeypatch):
+    monkeypatch.setattr(upload, "IDLE_SECONDS", 0.2)
+    with served(folder) as port:
+        status, text = status_of(begin(port, "a.svs", 1000))
+        assert status == 408
+        assert "nothing arrived" in text
+        assert left_in(folder) == []
+
+
+def test_an_inbox_whose_share_is_away_is_not_made(tmp_path, client_of, folder):
+    share = tmp_path / "share"
+    with client_of(folder, intake__inbox=json.dumps([str(share / "scanner")])) as client:
+        assert client.put("/upload/a.svs", content=b"x").status_code == 503
+    assert not share.exists()
 
 
 def wait_for(condition):

@@ -54,7 +54,7 @@ ALLOWED = {
     "training": GROUND | {"network", "quality", "slide"},
     "migrations": GROUND | {"jobs"},
     "dashboard": GROUND
-    | {"jobs", "slide", "quality", "network", "intake", "query", "listening", "logs", "doctor", "secrecy"},
+    | {"jobs", "slide", "quality", "network", "intake", "query", "listening", "logs", "doctor", "secrecy", "space"},
 }
 #: These sit on top of everything in wsi_denoise, in this order.
 TOP = ("recovery", "heartbeat", "runner", "daemon", "foreground", "commands", "cli")
