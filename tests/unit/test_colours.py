@@ -7,7 +7,7 @@ import tifffile
 from PIL import Image
 
 from wsi_denoise.errors import ContradictoryColours, DecodersDisagree, SlideError
-from wsi_denoise.slide import reader, tiff_colours
+from wsi_denoise.slide import tiff_colours, tiff_opening, tiff_reader
 from wsi_denoise.slide.colours import (
     Sample,
     Space,
@@ -197,7 +197,7 @@ def test_a_contradiction_that_sampling_missed_is_refused_when_its_tile_is_read(t
     def encode(piece, number):
         return jpeg(piece, Space.YCBCR, JFIF) if number == 2 else jpeg(piece, Space.RGB, adobe(0))
 
-    monkeypatch.setattr(reader, "_agree", lambda *_: True)
+    monkeypatch.setattr(tiff_opening, "agree", lambda *_: True)
     with open_slide(tiff(tmp_path / "a.tif", tissue, encode, photometric=2)) as slide:
         assert np.abs(slide.read(0, 0, SIDE, TILE).astype(int) - tissue[:TILE]).mean() < 3
         with pytest.raises(ContradictoryColours, match="tile says YCbCr"):
@@ -240,10 +240,8 @@ def test_colours_that_openslide_would_get_wrong_are_refused_where_nothing_else_r
 def test_two_decoders_that_disagree_are_refused(tmp_path, tissue, monkeypatch):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, tissue, photometric="rgb", tile=(TILE, TILE), compression="deflate")
-    decode = reader.tiff_reader.TileDecoder.decode
-    monkeypatch.setattr(
-        reader.tiff_reader.TileDecoder, "decode", lambda *arguments: np.flip(decode(*arguments), axis=-1)
-    )
+    decode = tiff_reader.TileDecoder.decode
+    monkeypatch.setattr(tiff_reader.TileDecoder, "decode", lambda *arguments: np.flip(decode(*arguments), axis=-1))
     with pytest.raises(DecodersDisagree, match="grey levels"):
         open_slide(path)
 

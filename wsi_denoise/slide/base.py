@@ -24,6 +24,7 @@ from wsi_denoise.errors import (
     SlideChanged,
     SlideVanished,
     SourceUnavailable,
+    TooLarge,
     TruncatedSlide,
     UnreadableTile,
     WsiDenoiseError,
@@ -364,6 +365,12 @@ def stat_source(path: Path) -> os.stat_result:
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
         raise NotARegularFile(path.name)
     return found
+
+
+def check_size(info: SlideInfo, max_megapixels: float) -> None:
+    """Raise TooLarge when level 0 has more pixels than the limit, in millions."""
+    if info.width * info.height > max_megapixels * 1e6:
+        raise TooLarge(f"{info.width:,} x {info.height:,} px; limits.megapixels is {max_megapixels:g}")
 
 
 def check_unchanged(path: Path, size: int, mtime_ns: int, *, tolerance_ns: int = 0) -> None:

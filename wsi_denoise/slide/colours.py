@@ -99,9 +99,9 @@ def jpeg_statement(header: JpegHeader) -> Statement:
     if header.adobe in (0, 1):
         found["Adobe marker"] = Space.YCBCR if header.adobe else Space.RGB
     if identifiers == _RGB_IDS:
-        found["component names R, G, B"] = Space.RGB
+        found["component naming (R, G, B)"] = Space.RGB
     if len(set(found.values())) > 1:
-        return Statement(conflict=", ".join(f"its {name} say {space}" for name, space in found.items()))
+        return Statement(conflict=", ".join(f"its {name} says {space}" for name, space in found.items()))
     space = next(iter(found.values()), None)
     return Statement(space, next(iter(found), ""), subsampled=header.subsampled)
 

@@ -17,13 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from wsi_denoise.errors import (
-    DecodersDisagree,
     EmptyFile,
     IncompleteSlide,
     NotASlide,
     SlideError,
-    SourceError,
-    TooLarge,
     TruncatedSlide,
     UnsupportedSlide,
     WsiDenoiseError,
@@ -35,17 +32,13 @@ from wsi_denoise.slide import (
     jpeg2000_check,
     jpeg2000_reader,
     ngff_reader,
-    ome,
     openslide_reader,
     parts_check,
     tiff_check,
-    tiff_colours,
-    tiff_directory,
-    tiff_kind,
-    tiff_metadata,
+    tiff_opening,
     tiff_reader,
 )
-from wsi_denoise.slide.base import DecodeFailure, Pixels, Slide, SlideInfo, from_os_error, stat_source
+from wsi_denoise.slide.base import DecodeFailure, Slide, SlideInfo, check_size, from_os_error, stat_source
 from wsi_denoise.slide.glass import find_glass
 
 __all__ = ["Slide", "SlideInfo", "open_cached", "open_slide", "probe"]
@@ -53,14 +46,8 @@ __all__ = ["Slide", "SlideInfo", "open_cached", "open_slide", "probe"]
 MAX_MEGAPIXELS = 40_000.0
 #: Open slides kept per process by :func:`open_cached`.
 CACHED_SLIDES = 4
-#: Mean difference in grey levels up to which two decoders of a tile agree.
-DECODER_TOLERANCE = 1.0
-_SPOTS = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
-"""Places at which two decoders are compared, in shares of the slide."""
 #: Brightest channel below which the typical pixel is that of a dark background.
 DARK = 50
-#: Vendors in OpenSlide's words whose levels are plain TIFF images in plain coordinates.
-_PLAIN_VENDORS = {"aperio", openslide_reader.GENERIC}
 #: OpenSlide's words for a file that ends early.
 _CUT_OFF = "Short read"
 #: OpenSlide's words for a slide of several files whose kind it does not read: no file is missing.
@@ -111,7 +98,7 @@ def open_slide(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> S
         with path.open("rb") as file:
             head = file.read(4096)
         if tiff_check.is_tiff(head) and not _is_huge_ndpi(path, head, status.st_size):
-            return _open_tiff(path, max_megapixels)
+            return _with_background(tiff_opening.open_tiff(path, max_megapixels))
         return _open_other(path, head, max_megapixels)
     except OSError as error:
         raise from_os_error(error, path) from error
@@ -201,97 +188,6 @@ def _state(path: Path) -> tuple[object, ...]:
     return tuple(files)
 
 
-def _open_tiff(path: Path, max_megapixels: float) -> Slide:
-    facts = tiff_check.check_tiff(path, max_megapixels)
-    image = _full_resolution(path, facts)
-    tiff_kind.check_rgb(facts, image)
-    refusal = ""
-    try:
-        handle = openslide_reader.open_handle(path)
-    except DecodeFailure as failure:
-        vendor = openslide_reader.vendor(path)
-        if vendor not in _PLAIN_VENDORS:
-            # Tiles of these formats overlap, or are parts of several images: a plain TIFF reader would misplace them.
-            raise UnsupportedSlide(tiff_kind.vendor_refusal(vendor, facts, failure.reason)) from failure
-        handle, refusal = None, failure.reason
-    if handle is None:
-        try:
-            return _open_plain_tiff(path, facts)
-        except UnsupportedSlide as error:
-            raise (UnsupportedSlide(f"{error.detail}; OpenSlide says: {refusal}") if refusal else error) from error
-    try:
-        info = openslide_reader.info_from(handle, path)
-        vendor = handle.properties.get("openslide.vendor")
-    except DecodeFailure as failure:
-        raise UnsupportedSlide(failure.reason) from failure
-    info = replace(info, compression=image.codec, icc_profile=info.icc_profile or image.icc_profile)
-    if vendor == openslide_reader.GENERIC or (vendor == "aperio" and info.mpp is None):
-        # OpenSlide sees neither OME-XML nor ImageJ's text, and no unit behind Aperio's number.
-        info = tiff_metadata.described(info, facts.main, path)
-    notes = tiff_kind.check_first(facts) if vendor == openslide_reader.GENERIC else ()
-    _check_size(info, max_megapixels)
-    slow = openslide_reader.OpenSlideSlide(handle, info, path)
-    levels = tiff_reader.levels_as(facts, info.levels) if vendor in _PLAIN_VENDORS else None
-    if ome.is_ome(facts.main.text(tiff_directory.DESCRIPTION)) and not tiff_reader.readable(facts.main):
-        # OpenSlide sees level 0 of an OME-TIFF and none of its XML.
-        levels = tiff_reader.levels_of(facts)
-        info = tiff_reader.info_from(facts, path, levels)
-    if levels is None or any((level.counts == 0).any() for level in levels):
-        # Tiles left out are OpenSlide's business: it knows what each vendor means by them.
-        return _by_openslide(slow, facts)
-    info = replace(info, reader="tifffile", notes=(*info.notes, *notes))
-    fast, contradictory = _by_tifffile(info, facts, levels)
-    # OpenSlide follows the tag, and takes a fourth sample for transparency whatever the file says of it.
-    if not contradictory and facts.main.extra_sample != 0 and not _agree(fast, slow):
-        fast.close()
-        return _by_openslide(slow, facts)
-    slow.close()
-    return _with_background(fast)
-
-
-def _full_resolution(path: Path, facts: tiff_directory.TiffFacts) -> tiff_directory.Directory:
-    """Return the first image of a TIFF; in scanners' own formats, where a label may come first, the largest."""
-    if facts.largest is facts.main or openslide_reader.vendor(path) in (None, *_PLAIN_VENDORS):
-        return facts.main
-    return facts.largest
-
-
-def _by_tifffile(
-    info: SlideInfo, facts: tiff_directory.TiffFacts, levels: list[tiff_directory.Directory]
-) -> tuple[Slide, bool]:
-    """Return a slide read with tifffile, and whether its tags contradict its tiles."""
-    rules = tiff_colours.survey(info.path, levels)
-    notes = tiff_colours.notes_of(rules, facts.main)
-    tile = levels[0].segment
-    info = replace(info, tile=tile if max(tile) <= 4096 else (256, 256), notes=(*info.notes, *notes))
-    return tiff_reader.TiffSlide(info, levels, rules), bool(rules[facts.main.path].contradiction)
-
-
-def _by_openslide(slide: Slide, facts: tiff_directory.TiffFacts) -> Slide:
-    """Return a TIFF read with OpenSlide, its colours checked."""
-    try:
-        notes = tiff_colours.check_by_tag(slide.info.path, facts)
-    except WsiDenoiseError:
-        slide.close()
-        raise
-    slide.info = replace(slide.info, notes=(*slide.info.notes, *notes))
-    return _with_background(slide)
-
-
-def _open_plain_tiff(path: Path, facts: tiff_directory.TiffFacts) -> Slide:
-    """Open a TIFF that OpenSlide does not: strips, OME-TIFF, and the like."""
-    if facts.is_ndpi:
-        raise UnsupportedSlide("it is a Hamamatsu NDPI, and OpenSlide does not recognise it")
-    reason = tiff_reader.readable(facts.main)
-    if reason:
-        raise UnsupportedSlide(reason)
-    notes = tiff_kind.check_first(facts)
-    levels = tiff_reader.levels_of(facts)
-    info = tiff_reader.info_from(facts, path, levels)
-    slide, _ = _by_tifffile(replace(info, notes=(*info.notes, *notes)), facts, levels)
-    return _with_background(slide)
-
-
 def _open_folder(path: Path, max_megapixels: float) -> Slide:
     files = sorted(each for each in path.iterdir() if each.is_file())
     dicom = [each for each in files if _is_dicom(each)]
@@ -325,7 +221,7 @@ def _open_dicom(path: Path, files: list[Path], max_megapixels: float) -> Slide:
             info = replace(openslide_reader.info_from(handle, path), compression=dicom_check.codec(file))
         except DecodeFailure as failure:
             raise UnsupportedSlide(f"DICOM: {failure.reason}") from failure
-        _check_size(info, max_megapixels)
+        check_size(info, max_megapixels)
         dicom_check.check_concatenations(file)
         series = sorted(each for each in file.parent.iterdir() if each.is_file())
         slide = openslide_reader.OpenSlideSlide(handle, info, file)
@@ -359,7 +255,7 @@ def _open_other(path: Path, head: bytes, max_megapixels: float) -> Slide:
         info = openslide_reader.info_from(handle, path)
     except DecodeFailure as failure:
         raise UnsupportedSlide(failure.reason) from failure
-    _check_size(info, max_megapixels)
+    check_size(info, max_megapixels)
     return _with_background(openslide_reader.OpenSlideSlide(handle, info, path))
 
 
@@ -382,43 +278,6 @@ def _openslide_knows(path: Path) -> bool:
     import openslide  # noqa: PLC0415
 
     return openslide.OpenSlide.detect_format(path) is not None
-
-
-def _check_size(info: SlideInfo, max_megapixels: float) -> None:
-    if info.width * info.height > max_megapixels * 1e6:
-        raise TooLarge(f"{info.width:,} x {info.height:,} px; limits.megapixels is {max_megapixels:g}")
-
-
-def _agree(fast: Slide, slow: Slide) -> bool:
-    """Compare two readers of one file on five spots and return whether the faster one can be used.
-
-    Raises
-    ------
-    DecodersDisagree
-        When both decode a spot, and differ.
-    """
-    width, height = min(256, slow.info.width), min(256, slow.info.height)
-    usable = True
-    for share_x, share_y in _SPOTS:
-        region = (int((slow.info.width - width) * share_x), int((slow.info.height - height) * share_y), width, height)
-        results: list[Pixels | None] = []
-        for slide in (fast, slow):
-            try:
-                results.append(slide.read(*region))
-            except SourceError:
-                raise
-            except SlideError:
-                results.append(None)
-        if results[0] is None or results[1] is None:
-            # A damaged tile in both says nothing against either; in one, the other is the better reader.
-            usable = usable and results[1] is None
-            continue
-        difference = float(np.abs(results[0].astype(np.int16) - results[1]).mean())
-        if difference > DECODER_TOLERANCE:
-            raise DecodersDisagree(
-                f"tifffile and OpenSlide differ by {difference:.1f} grey levels at x {region[0]}, y {region[1]}"
-            )
-    return usable
 
 
 def _with_background(slide: Slide) -> Slide:

@@ -122,7 +122,7 @@ def _rule(file: int, directory: Directory, most: int) -> ColourRule:
         tag_name="compression 33003" if directory.photometric != 6 and tag is Space.YCBCR else "the photometric tag",
     )
     if directory.codec == "jpeg" and any(not _ends(file, directory, number) for number in spread(numbers, DECODED)):
-        note = "JPEG tiles without end marker, of which all pixels are present"
+        note = "JPEG tiles without end marker: each is checked for missing pixels when it is read"
         return replace(rule, notes=(*rule.notes, note))
     return rule
 
