@@ -715,3 +715,11 @@ def test_a_zarr_array_whose_group_has_not_arrived_is_no_slide_yet(inbox: Path) -
     assert (found.kind, found.path) == (Kind.OTHER, inbox / "image/0")
     write(inbox / "image/.zattrs", b"{}")
     assert list(scan(inbox)) == ["image"]
+
+
+@pytest.mark.parametrize("name", ["a.zarr.zip", "A.OME.ZARR.ZIP", "a.ozx"])
+def test_a_zipped_store_is_not_passed_over(inbox: Path, name: str) -> None:
+    write(inbox / name, b"PK")
+    (found,) = scan(inbox).values()
+    assert isinstance(found.problem, UnsupportedSlide)
+    assert "unpack it" in str(found.problem)

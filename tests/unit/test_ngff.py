@@ -322,6 +322,11 @@ def test_other_images_are_refused_with_the_true_reason(tmp_path, shape, dtype, a
     assert type(caught.value) is error
 
 
+def is_raw_plate(found: dict) -> None:
+    found.clear()
+    found.update({"plate": {}, "bioformats2raw.layout": 3})
+
+
 def is_three_colours(found: dict) -> None:
     found["omero"] = {"channels": [{"color": "FF00FF"}, {"color": "00FFFF"}, {"color": "FFFF00"}]}
 
@@ -330,6 +335,7 @@ def is_three_colours(found: dict) -> None:
     ("change", "error", "words"),
     [
         (lambda found: found.update(multiscales=None, plate={"wells": []}), UnsupportedSlide, "plate"),
+        (is_raw_plate, UnsupportedSlide, "plate"),
         (lambda found: found.update(multiscales=None, well={"images": []}), UnsupportedSlide, "well"),
         (lambda found: found.update(multiscales=None, labels=["cells"]), UnsupportedSlide, "label images"),
         (lambda found: found.update({"image-label": {}}), UnsupportedSlide, "label image"),
@@ -360,7 +366,7 @@ def test_a_level_never_leads_out_of_the_store(tmp_path, where):
     write(tmp_path / "b.zarr", image(300, 210))
     path = write(tmp_path / "a.zarr", image(300, 210))
     attributes_of(path, lambda found: found["multiscales"][0]["datasets"][0].update(path=where))
-    with pytest.raises(UnsupportedSlide, match="names the level"):
+    with pytest.raises(UnsupportedSlide, match="its NGFF metadata names"):
         open_slide(path)
 
 
@@ -641,6 +647,15 @@ def test_a_pipe_in_a_store_is_not_opened(tmp_path):
     os.mkfifo(path / ".zattrs")
     with pytest.raises(NotARegularFile):
         open_slide(path)
+
+
+@pytest.mark.parametrize("name", ["a.zarr.zip", "a.zip", "a.ozx"])
+def test_a_store_in_a_zip_file_says_what_to_do(tmp_path, name):
+    path = write(tmp_path / "a.zarr", image(300, 210))
+    shutil.make_archive(str(tmp_path / "made"), "zip", path)
+    (tmp_path / "made.zip").rename(tmp_path / name)
+    with pytest.raises(UnsupportedSlide, match="unpack it"):
+        open_slide(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["omezarrpy_04.ome.zarr", "r04_mm.zarr", "r04_tczyx.ome.zarr", "z04_yxc.zarr"])

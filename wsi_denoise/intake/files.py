@@ -50,6 +50,7 @@ UNSUPPORTED = {
     ".kfb": "KFBIO",
     ".lif": "Leica LIF",
     ".nd2": "Nikon ND2",
+    ".ozx": "NGFF in a ZIP file (unpack it into a folder)",
     ".sdpc": "Sqray SDPC",
     ".vsi": "Olympus VSI",
     ".zvi": "Zeiss ZVI",
@@ -227,6 +228,8 @@ class _Folder:
     def _regular(self, path: Path, status: os.stat_result) -> Candidate:
         suffix = path.suffix.lower()
         identity = str(path), status.st_size, status.st_mtime_ns
+        if path.name.lower().endswith(".zarr.zip"):
+            suffix = ".ozx"
         if suffix in UNSUPPORTED:
             return self._problem(path, status, UnsupportedSlide(f"{UNSUPPORTED[suffix]}, {shown(path.name)}"))
         if suffix in SUFFIXES:

@@ -70,8 +70,9 @@ def ome_attributes(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def is_bioformats2raw(attributes: Mapping[str, Any]) -> bool:
-    """Return whether a group holds one image per numbered sub-group, as bioformats2raw writes it."""
-    return "bioformats2raw.layout" in ome_attributes(attributes)
+    """Return whether a group holds images in sub-groups, as bioformats2raw writes it, and is none itself."""
+    ome = ome_attributes(attributes)
+    return "bioformats2raw.layout" in ome and not {"multiscales", "plate"} & set(ome)
 
 
 def image_of(attributes: Mapping[str, Any]) -> Image:
@@ -100,7 +101,9 @@ def image_of(attributes: Mapping[str, Any]) -> Image:
         raise UnsupportedSlide(f"its NGFF metadata lists {len(datasets)} levels; at most {MAX_LEVELS} are supported")
     axes, axis_units = _axes(first, str(first.get("version", ome.get("version", ""))))
     whole = _scale(first, len(axes))
-    found = tuple(Dataset(_path(each.get("path")), _combined(_scale(each, len(axes)), whole)) for each in datasets)
+    found = tuple(
+        Dataset(folder_names(each.get("path")), _combined(_scale(each, len(axes)), whole)) for each in datasets
+    )
     more = len(multiscales) - 1
     notes = (f"the store lists {more} further image{'s' * (more > 1)}, not read",) if more else ()
     return Image(axes, axis_units, found, _channels(ome.get("omero")), notes)
@@ -164,8 +167,8 @@ def _axes(multiscale: Mapping[str, Any], version: str) -> tuple[tuple[str, ...],
     return tuple(names), tuple(stated_units)
 
 
-def _path(stated: object) -> tuple[str, ...]:
-    """Return the folder names of a dataset's path.
+def folder_names(stated: object) -> tuple[str, ...]:
+    """Return the folder names of a path inside the store.
 
     Raises
     ------
@@ -174,9 +177,9 @@ def _path(stated: object) -> tuple[str, ...]:
     """
     parts = tuple(stated.strip("/").split("/")) if isinstance(stated, str) else ()
     if not parts or any(part in {"", ".", ".."} or "\0" in part for part in parts):
-        raise UnsupportedSlide(f"its NGFF metadata names the level {str(stated)[:80]!r}, not a folder inside the store")
+        raise UnsupportedSlide(f"its NGFF metadata names {str(stated)[:80]!r}, not a folder inside the store")
     if isinstance(stated, str) and stated.startswith("/"):
-        raise UnsupportedSlide(f"its NGFF metadata names the level {stated[:80]!r}, an absolute path")
+        raise UnsupportedSlide(f"its NGFF metadata names {stated[:80]!r}, an absolute path")
     return parts
 
 

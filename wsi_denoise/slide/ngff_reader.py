@@ -65,7 +65,7 @@ def open_ngff(path: Path, max_megapixels: float) -> Slide:
     folder = path
     description = ""
     notes: tuple[str, ...] = ()
-    if ngff_metadata.is_bioformats2raw(attributes) and "multiscales" not in ngff_metadata.ome_attributes(attributes):
+    if ngff_metadata.is_bioformats2raw(attributes):
         folder, attributes, notes = _first_image(path)
         description = _description(path)
     image = ngff_metadata.image_of(attributes)
@@ -110,18 +110,18 @@ def _first_image(store: Path) -> tuple[Path, dict[str, object], tuple[str, ...]]
         A later image is larger: which of them is the slide is not known.
     """
     names = _series(store)
-    found = _group(_inside(store, (names[0],))) if names else None
+    found = _group(_inside(store, names[0].split("/"))) if names else None
     if found is None:
         raise IncompleteSlide(f"{store.name} holds no image yet")
     if len(names) == 1:
         return store / names[0], found, ()
     first = _megapixels(store / names[0], found)
     for name in names[1:]:
-        other = _group(_inside(store, (name,)))
+        other = _group(_inside(store, name.split("/")))
         if other is not None and _megapixels(store / name, other) > first:
             raise UnsupportedSlide(
                 f"its first image is smaller than image {name}: which of them is the slide is not known; "
-                f"give the folder of one image"
+                "give the folder of one image"
             )
     more = len(names) - 1
     return store / names[0], found, (f"the store holds {more} further image{'s' * (more > 1)}, not read",)
@@ -139,10 +139,9 @@ def _series(store: Path) -> list[str]:
                 listed = ngff_metadata.ome_attributes(held).get("series") if isinstance(held, dict) else None
                 break
     if isinstance(listed, list) and listed:
-        names = [each for each in listed if isinstance(each, str) and each not in {"", ".", ".."} and "/" not in each]
-        if len(names) != len(listed) or len(names) > MAX_IMAGES:
-            raise UnsupportedSlide("its NGFF metadata is invalid: series is not a list of folder names")
-        return names
+        if len(listed) > MAX_IMAGES:
+            raise UnsupportedSlide(f"the store lists {len(listed)} images; at most {MAX_IMAGES:,} are supported")
+        return ["/".join(ngff_metadata.folder_names(each)) for each in listed]
     numbered = itertools.takewhile(lambda name: os.path.lexists(store / name), map(str, range(MAX_IMAGES)))
     return list(numbered)
 

@@ -55,13 +55,14 @@ _NOT_READ = ("Unrecognized image format", "not supported", "Unsupported", "unsup
 #: Files of a DICOM series that are asked for the reason why none of them opens.
 _MOST_REFUSALS = 16
 
+_ZIP = b"PK\x03\x04"
 _PICTURES = (
     (b"\x89PNG\r\n\x1a\n", "a PNG picture"),
     (b"\xff\xd8\xff", "a JPEG picture"),
     (b"GIF8", "a GIF picture"),
     (b"BM", "a BMP picture"),
     (b"%PDF", "a PDF document"),
-    (b"PK\x03\x04", "a ZIP archive"),
+    (_ZIP, "a ZIP archive"),
     (b"\x1f\x8b", "a gzip archive"),
 )
 
@@ -237,9 +238,9 @@ def _open_other(path: Path, head: bytes, max_megapixels: float) -> Slide:
     suffix = path.suffix.lower()
     if suffix == ".mrxs":
         parts_check.check_mirax(path)
-    for magic, kind in _PICTURES:
-        if head.startswith(magic) and not _openslide_knows(path):
-            raise UnsupportedSlide(f"it is {kind}")
+    kind = _other_kind(path, head)
+    if kind:
+        raise UnsupportedSlide(f"it is {kind}")
     if jpeg2000_check.is_jpeg2000(head):
         return _with_background(jpeg2000_reader.open_jpeg2000(path, max_megapixels))
     lack = czi_check.check_czi(path) if czi_check.is_czi(head) else ""
@@ -266,6 +267,17 @@ def _refusal(suffix: str, reason: str) -> SlideError:
     if _CUT_OFF in reason:
         return TruncatedSlide(reason)
     return UnsupportedSlide(reason)
+
+
+def _other_kind(path: Path, head: bytes) -> str:
+    """Return what a file is that no slide reader takes, by its first bytes; empty for a slide, perhaps."""
+    for magic, kind in _PICTURES:
+        if head.startswith(magic) and not _openslide_knows(path):
+            names = path.name.lower().endswith((".zarr.zip", ".ozx"))
+            if magic == _ZIP and (names or any(name.encode() in head for name in ngff_reader.METADATA_NAMES)):
+                return "an NGFF (OME-Zarr) store in a ZIP file: unpack it into a folder"
+            return kind
+    return ""
 
 
 def _is_huge_ndpi(path: Path, head: bytes, size: int) -> bool:
