@@ -1,4 +1,4 @@
-"""Colours: a slide's own to sRGB, the difference of two slides, and maps of figures."""
+"""Colours: conversion of a slide's pixels to sRGB, and the colours of maps."""
 
 from __future__ import annotations
 
@@ -55,26 +55,6 @@ class ToSrgb:
             return pixels
         picture = ImageCms.applyTransform(Image.fromarray(pixels), self._transform)
         return np.asarray(picture)
-
-
-def difference(before: Pixels, after: Pixels, gain: int) -> Pixels:
-    """Return what was taken away, `gain` times as strong, around mid grey: brighter than grey was made darker.
-
-    Parameters
-    ----------
-    before, after : uint8 array, (height, width, 3)
-    gain : int
-
-    Returns
-    -------
-    uint8 array, (height, width, 3)
-    """
-    change = before.astype(np.int16)
-    change -= after
-    np.clip(change, -128, 128, out=change)
-    change *= gain
-    change += 128
-    return np.clip(change, 0, 255, out=change).astype(np.uint8)
 
 
 def map_colours(name: str) -> NDArray[np.uint8]:

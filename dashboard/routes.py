@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 from dashboard import api, context, maps, metrics, upload, viewer
 from dashboard.answers import Json
 from dashboard.blocks import blocks
+from dashboard.difference import MEASURES
 from dashboard.errors import SECURITY, NotFound, answer, refusal
 from dashboard.guard import guarded
 from dashboard.summary import summary
@@ -97,9 +98,10 @@ class Slides:
         if suffix not in FORMATS:
             raise NotFound
         gain = _bounded(request, "gain", 1, 1, MOST_GAIN) if which == "difference" else 1
+        of = _one_of(request, "of", MEASURES) if which == "difference" else MEASURES[0]
         place = (asked["level"], asked["column"], asked["row"])
         job = await self._job(request)
-        tag = f'"{self.tiles.version(job, which, place, suffix, gain)}"'
+        tag = f'"{self.tiles.version(job, which, place, suffix, gain, of)}"'
         headers = {"ETag": tag, "Cache-Control": "private, max-age=3600", **SECURITY}
         if tag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
@@ -107,7 +109,7 @@ class Slides:
             # A viewer that was moved on has no use for what it asked for before.
             if await request.is_disconnected():
                 return Response(status_code=_ABANDONED)
-            data = await self._call(self.tiles.tile, job, which, place, suffix, gain)
+            data = await self._call(self.tiles.tile, job, which, place, suffix, gain, of)
         return Response(data, media_type=FORMATS[suffix], headers=headers)
 
     @_answered
@@ -189,6 +191,14 @@ def _bounded(request: Request, name: str, default: int, low: int, high: int) -> 
     if not text.isdecimal() or len(text) > 6 or not low <= int(text) <= high:
         raise NotFound(f"{name} is a whole number from {low} to {high}.")
     return int(text)
+
+
+def _one_of(request: Request, name: str, allowed: tuple[str, ...]) -> str:
+    """Return a query parameter; the first of the allowed values is the default."""
+    text = request.query_params.get(name, allowed[0])
+    if text not in allowed:
+        raise NotFound(f"{name} is one of {', '.join(allowed)}.")
+    return text
 
 
 async def _nothing(_request: Request) -> Response:

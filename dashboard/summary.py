@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dashboard import maps
+from dashboard import difference, maps
 from dashboard.errors import NotFound
 from dashboard.tiles import MOST_GAIN, Tiles, extent
 from wsi_denoise.errors import WsiDenoiseError
@@ -15,8 +15,8 @@ from wsi_denoise.slide.lattice import PATCH, Lattice
 
 _PROVENANCE = ("preset", "model_sha256", "numerics", "plan", "background", "settings")
 LOW_ZOOM = {
-    "after": "This slide has no smaller levels and was processed before overviews were kept: from far away, before is "
-    "shown from the denoised file, and the difference is none.",
+    "after": "This slide has no smaller levels and was processed before overviews were kept: at low zoom, before is "
+    "shown from the denoised file.",
     "thumbnail": "From far away, the original is shown from a thumbnail until the slide is done.",
     "none": "The original has no smaller levels: it is shown from close by only.",
 }
@@ -54,6 +54,11 @@ def summary(tiles: Tiles, job: Job) -> dict[str, Any]:
         "patch": PATCH,
         "map_shape": list(Lattice(width, height).patch_shape),
         "most_gain": MOST_GAIN,
+        "difference": {
+            "least_level": difference.least_level(geometry),
+            "least_zoom": difference.least_zoom(geometry),
+            "of": list(difference.MEASURES),
+        },
         "structure_limit": verdict.DEFAULT.structure,
         "verdict": job.verdict,
         "reasons": job.reasons,

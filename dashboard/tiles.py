@@ -15,7 +15,8 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 
-from dashboard.colour import ToSrgb, difference
+from dashboard import difference
+from dashboard.colour import ToSrgb
 from dashboard.deepzoom import Box, DeepZoom
 from dashboard.errors import NotFound
 from dashboard.slides import LevelPlane, OpenSlides, PicturePlane, Pixels, Plane, View, level_planes
@@ -140,7 +141,9 @@ class Tiles:
         _, _, width, height = extent(job)
         return DeepZoom(width, height)
 
-    def tile(self, job: Job, which: str, place: tuple[int, int, int], suffix: str, gain: int = 1) -> bytes:
+    def tile(
+        self, job: Job, which: str, place: tuple[int, int, int], suffix: str, gain: int = 1, of: str = "mean"
+    ) -> bytes:
         """Return an encoded tile.
 
         Parameters
@@ -154,19 +157,30 @@ class Tiles:
             One of :data:`FORMATS`.
         gain : int
             Of the difference; 1 to 64.
+        of : str
+            One of :data:`dashboard.difference.MEASURES`.
 
         Raises
         ------
         NotFound, SlideError, SourceError
         """
-        key = self.version(job, which, place, suffix, gain)
+        key = self.version(job, which, place, suffix, gain, of)
         found = self.cache.get(key)
         if found is not None:
             return found
-        box = self.geometry(job).box(*place)
+        geometry = self.geometry(job)
+        box = geometry.box(*place)
         if box is None:
             raise NotFound("The slide has no such tile.")
-        data = encode(self.pixels(job, which, box, gain), suffix)
+        if which != "difference":
+            pixels = self.pixels(job, which, box)
+        elif place[0] < difference.least_level(geometry):
+            raise NotFound(
+                f"The difference of a slide of this size starts at level {difference.least_level(geometry)}."
+            )
+        else:
+            pixels = self.difference(job, box, gain, of)
+        data = encode(pixels, suffix)
         self.cache.put(key, data)
         return data
 
@@ -176,18 +190,17 @@ class Tiles:
         facts = (job.id, job.fingerprint, job.output_sha256, job.state.value, job.region, *parts)
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
 
-    def pixels(self, job: Job, which: str, box: Box, gain: int = 1) -> Pixels:
-        """Return what a part of the slide looks like, (box.height, box.width, 3) uint8, in sRGB.
-
-        The difference is that of the stored values, before colours are managed.
-        """
-        if which == "difference":
-            before, after = self.before(job).view.read(box), self.after(job).view.read(box)
-            return difference(before, after, gain)
+    def pixels(self, job: Job, which: str, box: Box) -> Pixels:
+        """Return what a part of the slide looks like before or after, (box.height, box.width, 3) uint8, in sRGB."""
         shown = self.before(job) if which == "before" else self.after(job)
         pixels = shown.view.read(box)
         profile = shown.slide.info.icc_profile if shown.slide is not None else None
         return self._to_srgb(profile)(pixels)
+
+    def difference(self, job: Job, box: Box, gain: int, of: str) -> Pixels:
+        """Return the difference of the stored values of level 0, (box.height, box.width, 3) uint8."""
+        before, after = self.before(job).view.planes[0], self.after(job).view.planes[0]
+        return difference.painted(difference.reduced(before, after, box, of), gain, of)
 
     def colours(self, job: Job) -> str:
         """Return in words what was done to the colours."""

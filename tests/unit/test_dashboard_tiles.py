@@ -3,15 +3,18 @@
 import io
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import imagecodecs
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from dashboard.colour import ToSrgb, difference, map_colours, painted
+from dashboard import difference
+from dashboard.colour import ToSrgb, map_colours, painted
 from dashboard.deepzoom import Box, DeepZoom
 from dashboard.errors import NotFound
 from dashboard.maps import load as load_maps
@@ -80,9 +83,63 @@ def test_the_difference_lies_around_grey(tiles):
     tile = decoded(shown.tile(case.job, "difference", (last, 0, 0), "png", 3))
     change = case.before[:512, :512].astype(int) - case.after[:512, :512]
     np.testing.assert_array_equal(tile, np.clip(128 + 3 * change, 0, 255))
-    extreme = np.array([[[255, 0, 7]]], np.uint8)
-    assert difference(extreme, 255 - extreme, 64).tolist() == [[[255, 0, 0]]]
-    assert difference(extreme, extreme, 64).tolist() == [[[128, 128, 128]]]
+    extreme = np.array([[[255.0, -255.0, 0.0]]], np.float32)
+    assert difference.painted(extreme, 64, "mean").tolist() == [[[255, 0, 128]]]
+    assert difference.painted(np.abs(extreme), 64, "rms").tolist() == [[[255, 255, 0]]]
+
+
+def truth(before, after, step, measure):
+    """The difference over areas of `step` x `step`, in whole numbers."""
+
+    def sums(values):
+        down = np.add.reduceat(values, range(0, len(values), step), axis=0)
+        return np.add.reduceat(down, range(0, values.shape[1], step), axis=1)
+
+    change = before.astype(np.int64) - after
+    means = sums(change if measure == "mean" else change**2) / sums(np.ones_like(change))
+    return means if measure == "mean" else np.sqrt(means)
+
+
+@pytest.mark.parametrize("measure", difference.MEASURES)
+@pytest.mark.parametrize("smaller", range(11))
+def test_the_difference_at_low_zoom_is_that_of_level_0(processed, smaller, measure):
+    case = processed(levels=0)
+    # As a scanner may make it: a level of its own that is sharpened, and not what level 0 shows on average.
+    sharp = np.clip(halve(case.before).astype(int) + 40 * (np.indices((450, 350)).sum(0) % 2)[..., None], 0, 255)
+    with tifffile.TiffWriter(case.job.slide) as tiff:
+        for number, pixels in enumerate((case.before, sharp.astype(np.uint8))):
+            tiff.write(pixels, tile=(256, 256), photometric="rgb", subfiletype=number, metadata=None)
+    status = Path(case.job.slide).stat()
+    job = replace(case.job, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns)
+    shown = Tiles(case.settings, case.store.job)
+    geometry = shown.geometry(job)
+    level, step = geometry.last - smaller, 1 << smaller
+    wanted = truth(case.before, case.after, step, measure)
+    columns, rows = geometry.shape(level)
+    seen = np.vstack([
+        np.hstack([
+            decoded(shown.tile(job, "difference", (level, column, row), "png", 8, measure)) for column in range(columns)
+        ])
+        for row in range(rows)
+    ])  # fmt: skip
+    painted = np.clip(8 * wanted + (128 if measure == "mean" else 0), 0, 255)
+    assert seen.shape == wanted.shape
+    assert np.abs(seen - painted).max() <= 0.5001
+
+
+def test_of_a_large_slide_the_difference_is_offered_from_an_eighth_on(tiles):
+    case, shown = tiles()
+    huge = replace(case.job, width=100_000, height=100_000)
+    geometry = shown.geometry(huge)
+    least = difference.least_level(geometry)
+    assert (geometry.last - least, difference.least_zoom(geometry)) == (2, 0.125)
+    # A tile at the smallest level that is offered reads 2048 x 2048 px.
+    box = geometry.box(least, 0, 0)
+    assert (box.right - box.left) * (box.bottom - box.top) <= MOST_PIXELS / 5
+    with pytest.raises(NotFound, match=f"starts at level {least}"):
+        shown.tile(huge, "difference", (least - 1, 0, 0), "png")
+    assert difference.least_level(DeepZoom(700, 900)) == 0
+    assert difference.least_zoom(DeepZoom(700, 900)) == 0
 
 
 def swapped_profile():
@@ -129,7 +186,8 @@ def test_colours_are_managed_to_srgb(tiles):
     assert "sRGB" in shown.colours(case.job)
     # The difference is of what is stored.
     tile = decoded(shown.tile(case.job, "difference", (last, 0, 0), "png"))
-    np.testing.assert_array_equal(tile, difference(case.before[:512, :512], case.after[:512, :512], 1))
+    change = case.before[:512, :512].astype(int) - case.after[:512, :512]
+    np.testing.assert_array_equal(tile, np.clip(128 + change, 0, 255))
 
 
 def test_a_profile_that_is_damaged_changes_nothing():
