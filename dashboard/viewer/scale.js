@@ -23,7 +23,10 @@ export function drawScale(box, mpp, zoom) {
   text.textContent = lengthText(length);
 }
 
+// A zoom in words; 100 % is one to one and nothing else.
 export function zoomText(zoom) {
   const percent = zoom * 100;
-  return `${percent >= 10 ? Math.round(percent) : Number(percent.toPrecision(2))} %`;
+  const near = percent !== 100 && Math.round(percent) === 100;
+  if (near) return `${percent.toFixed(1)} %`;
+  return `${percent < 100 ? Number(percent.toPrecision(3)) : Math.round(percent)} %`;
 }

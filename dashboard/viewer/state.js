@@ -1,8 +1,9 @@
 // What a link restores: place, zoom, mode and what belongs to it. Pure, apart from reading and writing the address.
 
 export const MODES = ["curtain", "flip", "opacity", "difference"];
+export const MEASURES = ["mean", "rms"];
 export const MAPS = ["", "noise", "structure"];
-const DEFAULTS = { mode: "curtain", side: "before", curtain: 0.5, opacity: 0.5, gain: 4, overlay: "", strength: 0.5 };
+const DEFAULTS = { mode: "curtain", side: "before", curtain: 0.5, opacity: 0.5, gain: 4, of: "mean", overlay: "", strength: 0.5 };
 
 function number(text, low, high) {
   if (text === null || text.trim() === "") return null;
@@ -30,6 +31,7 @@ export function parse(query) {
     curtain: number(asked.get("position"), 0, 1) ?? DEFAULTS.curtain,
     opacity: number(asked.get("opacity"), 0, 1) ?? DEFAULTS.opacity,
     gain: gain === null ? DEFAULTS.gain : 2 ** Math.round(Math.log2(gain)),
+    of: oneOf(asked.get("of"), MEASURES, DEFAULTS.of),
     overlay: oneOf(asked.get("overlay"), MAPS, DEFAULTS.overlay),
     strength: number(asked.get("strength"), 0.05, 1) ?? DEFAULTS.strength,
     theme: oneOf(asked.get("theme"), ["light", "dark"], ""),
@@ -48,7 +50,7 @@ export function parameters(state) {
   if (state.mode === "flip") result.side = state.side;
   if (state.mode === "curtain") result.position = short(state.curtain, 3);
   if (state.mode === "opacity") result.opacity = short(state.opacity, 3);
-  if (state.mode === "difference") result.k = String(state.gain);
+  if (state.mode === "difference") Object.assign(result, { k: String(state.gain), of: state.of });
   if (state.overlay) {
     result.overlay = state.overlay;
     result.strength = short(state.strength, 2);

@@ -1,5 +1,7 @@
 // The page of one job: before and after on one viewport, with everything that is set kept in the address.
 
+import { Camera, openViewer } from "./camera.js";
+import { pixelRatio } from "./drawer.js";
 import { Layers } from "./layers.js";
 import { MAPS, parameters, parse } from "./state.js";
 import { Overlay } from "./overlay.js";
@@ -14,10 +16,11 @@ const root = document.documentElement;
 const STEP = 0.05;
 const SAVE_AFTER = 250;
 
-let info, osd, layers, overlay, overview;
+let info, osd, layers, camera, overlay, overview;
 let place = -1;
 let saving = 0;
-let smooth = true;
+let ratio = 0;
+let measured = null;
 let moving = false;
 
 function theme(name) {
@@ -31,30 +34,27 @@ function say(text) {
 function fail(text) {
   $("message").textContent = text;
   $("message").hidden = false;
+  // Nothing can be done without a slide.
+  for (const id of ["bar", "left", "right", "corner", "curtain", "overview"]) $(id).hidden = true;
+  $("slide").tabIndex = -1;
   root.dataset.ready = "failed";
 }
 
-const zoom = () => layers.any.viewportToImageZoom(osd.viewport.getZoom(true));
-const target = () => layers.any.viewportToImageZoom(osd.viewport.getZoom(false));
-
 function go(x, y, scale, immediately = false) {
-  const layer = layers.any;
-  if (scale) osd.viewport.zoomTo(layer.imageToViewportZoom(scale), null, immediately);
-  osd.viewport.panTo(layer.imageToViewportCoordinates(new OpenSeadragon.Point(x, y)), immediately);
-  osd.viewport.applyConstraints(immediately);
+  camera.go(x, y, scale, immediately);
   save();
 }
 
 // The parameters of what is seen now, for the address and for whoever embeds this page.
 function link() {
-  const centre = layers.any.viewportToImageCoordinates(osd.viewport.getCenter(false));
-  Object.assign(state, { x: centre.x, y: centre.y, zoom: target() });
+  const { x, y } = camera.centre;
+  Object.assign(state, { x, y, zoom: camera.target });
   return parameters(state);
 }
 
-// Whether nothing moves, everything that is seen has been loaded, and the address says so; for whoever waits for it.
+// Whether nothing moves, every visible tile has been loaded and drawn, and the address is up to date. Tests wait for it.
 function ready() {
-  root.dataset.ready = String(!saving && !moving && layers.complete);
+  root.dataset.ready = String(!saving && !moving && layers.complete && !osd.world.needsDraw());
 }
 
 function save() {
@@ -62,6 +62,7 @@ function save() {
   saving = setTimeout(() => {
     if (moving) return save();
     saving = 0;
+    camera.snap();
     ready();
     const set = link();
     history.replaceState(null, "", `?${new URLSearchParams(set)}`);
@@ -101,6 +102,14 @@ async function copy() {
   }
 }
 
+function differenceText() {
+  const least = info.difference.least_zoom;
+  if (!measured) return `The difference is computed from level 0: zoom in to ${zoomText(least)} or more to see it.`;
+  const gain = `× ${state.gain}`;
+  return state.of === "rms" ? `Before − after, root mean square, ${gain}; black is no change`
+    : `Before − after, mean, ${gain}; grey is no change`;
+}
+
 function chips() {
   const left = $("left");
   const right = $("right");
@@ -108,7 +117,7 @@ function chips() {
     curtain: ["Before", "After"],
     flip: [state.side === "before" ? "Before" : "After", ""],
     opacity: [`After, ${Math.round(state.opacity * 100)} %`, ""],
-    difference: [`Before − after, × ${state.gain}; grey is no change`, ""],
+    difference: [differenceText(), ""],
   }[state.mode];
   [left.textContent, right.textContent] = texts;
   left.hidden = false;
@@ -152,7 +161,9 @@ function update() {
   curtain.style.left = `${state.curtain * 100}%`;
   curtain.setAttribute("aria-valuenow", String(Math.round(state.curtain * 100)));
   curtain.setAttribute("aria-valuetext", `${Math.round(state.curtain * 100)} % of the width shows before`);
-  layers.show(state);
+  measured = layers.isMeasured(camera.zoom);
+  layers.show(state, camera.zoom);
+  $("of").value = state.of;
   if (state.overlay) overlay.load(state.overlay, draw);
   chips();
   legend();
@@ -160,19 +171,23 @@ function update() {
   save();
 }
 
+function zoomNote(zoom) {
+  if (zoom > 1) return ", pixels as they are";
+  return zoom === 1 ? ", pixel for pixel" : ", made smaller: noise looks weaker";
+}
+
 // What follows the viewport; runs with each frame.
 function draw() {
-  const now = zoom();
-  layers.cut(state);
-  overlay.draw(layers.any, now, state);
-  drawScale($("scale"), info.mpp, now);
-  $("zoom").textContent = `${zoomText(now)}${now > 1 ? ", pixels as they are" : ""}`;
-  // Beyond one to one a pixel of the slide is a square, and nothing is invented between two.
-  const wanted = now * (window.devicePixelRatio || 1) <= 1.001;
-  if (wanted !== smooth) {
-    smooth = wanted;
-    osd.drawer.setImageSmoothingEnabled(smooth);
+  if (ratio !== pixelRatio()) {
+    ratio = pixelRatio();
+    camera.limit();
   }
+  const now = camera.zoom;
+  if (state.mode === "difference" && measured !== layers.isMeasured(now)) return update();
+  layers.cut(state);
+  overlay.draw(layers.any, camera.cssZoom, state);
+  drawScale($("scale"), info.mpp, camera.cssZoom);
+  $("zoom").textContent = zoomText(now) + zoomNote(now);
   const seen = layers.any.viewportToImageRectangle(osd.viewport.getBounds(true));
   overview.place(seen);
 }
@@ -200,7 +215,7 @@ function jump(step) {
   place = (place + step + places.length + (place < 0 && step < 0 ? 1 : 0)) % places.length;
   const { x, y, value } = places[place];
   overlay.mark = { x, y };
-  go(x, y, Math.max(1, target()));
+  go(x, y, Math.max(1, camera.target));
   $("place").textContent = `${place + 1} of ${places.length}`;
   const change = value < 0 ? "lighter than before" : "darker than before";
   say(`${Math.abs(value).toFixed(1)} deviations, ${change}; from ${info.structure_limit} on it is for review.`);
@@ -258,8 +273,9 @@ function magnify(by) {
 const ACTIONS = {
   c: () => mode("curtain"), f: flip, " ": flip, o: () => mode("opacity"), d: () => mode("difference"),
   "[": () => adjust(-1), "]": () => adjust(1), m: () => set({ overlay: nextMap() }),
+  r: () => state.mode === "difference" && set({ of: state.of === "rms" ? "mean" : "rms" }),
   n: () => jump(1), p: () => jump(-1), l: copy, v: full, t: dark, "?": () => keys(), h: () => keys(),
-  0: home, 1: () => magnify(1 / target()), "+": () => magnify(1.5), "=": () => magnify(1.5), "-": () => magnify(1 / 1.5),
+  0: home, 1: () => magnify(1 / camera.target), "+": () => magnify(1.5), "=": () => magnify(1.5), "-": () => magnify(1 / 1.5),
   ArrowLeft: (far) => pan(-1, 0, far), ArrowRight: (far) => pan(1, 0, far),
   ArrowUp: (far) => pan(0, -1, far), ArrowDown: (far) => pan(0, 1, far),
   Escape: () => keys(false),
@@ -312,6 +328,7 @@ function wire() {
   for (const [id, action] of Object.entries(clicks)) $(id).addEventListener("click", () => action());
   $("opacity").addEventListener("input", (event) => set({ opacity: event.target.value / 100 }));
   $("gain").addEventListener("input", (event) => set({ gain: 2 ** event.target.value }));
+  $("of").addEventListener("change", (event) => set({ of: event.target.value }));
   $("overlay").addEventListener("change", (event) => set({ overlay: event.target.value }));
   $("overlay-opacity").addEventListener("input", (event) => set({ strength: event.target.value / 100 }));
   const curtain = $("curtain");
@@ -346,31 +363,20 @@ function describe() {
   $("place").textContent = `${info.worst.length} place${info.worst.length === 1 ? "" : "s"}`;
 }
 
-function viewer() {
-  return OpenSeadragon({
-    element: $("slide"), prefixUrl: "/viewer/static/", drawer: "canvas", showNavigationControl: false, showNavigator: false,
-    tabIndex: "", preserveImageSizeOnResize: true, animationTime: 0.5, springStiffness: 9, blendTime: 0, maxZoomPixelRatio: 16, minZoomImageRatio: 0.7,
-    visibilityRatio: 0.3, zoomPerScroll: 1.3, imageLoaderLimit: 6, maxImageCacheCount: 300, crossOriginPolicy: false,
-    loadTilesWithAjax: false, timeout: 60000, gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
-    gestureSettingsTouch: { clickToZoom: false, dblClickToZoom: true },
-  });
-}
-
 async function start() {
   theme(state.theme);
   const answer = await fetch(`/slides/${job}/info.json`);
   info = await answer.json();
   if (!answer.ok) return fail(info.error);
-  osd = viewer();
-  // Our own keys, one place for all of them.
-  osd.innerTracker.keyDownHandler = null;
-  osd.innerTracker.keyHandler = null;
-  layers = new Layers(osd, job, info.version, info.missing);
+  osd = openViewer($("slide"));
+  layers = new Layers(osd, job, info);
+  camera = new Camera(osd, layers);
   overlay = new Overlay($("over"), job, info);
   if (!layers.has("before") && !layers.has("after")) {
     return fail([...new Set(Object.values(info.missing))].join(" "));
   }
   await layers.open();
+  camera.limit();
   describe();
   overview = new Overview($("overview"), job, info, (x, y) => go(x, y, null, true));
   wire();
@@ -381,7 +387,7 @@ async function start() {
   osd.addHandler("tile-load-failed", () => say("A part of the slide could not be loaded."));
   osd.addHandler("animation-start", () => { moving = true; ready(); });
   osd.addHandler("animation-finish", () => { moving = false; save(); });
-  osd.addHandler("resize", () => { layers.place(); save(); });
+  osd.addHandler("resize", () => { camera.limit(); layers.place(); save(); });
   osd.addHandler("update-viewport", ready);
   osd.world.addHandler("add-item", ({ item }) => item.addHandler("fully-loaded-change", ready));
   for (const item of Object.values(layers.items)) item.addHandler("fully-loaded-change", ready);
