@@ -26,6 +26,7 @@ from dashboard.blocks import blocks
 from dashboard.difference import MEASURES
 from dashboard.errors import SECURITY, NotFound, answer, refusal
 from dashboard.guard import guarded
+from dashboard.openapi import LEAST_SIDE, MOST_SIDE
 from dashboard.summary import summary
 from dashboard.tiles import FORMATS, MOST_GAIN, WHICH, Tiles
 from wsi_denoise.errors import WsiDenoiseError
@@ -33,7 +34,6 @@ from wsi_denoise.jobs.values import Job
 from wsi_denoise.settings import Settings, load
 
 THREADS = min(4, os.cpu_count() or 1)
-LEAST_SIDE, MOST_SIDE = 16, 2048
 
 _OWN = ("slides", "viewer", "api", "upload")
 _CHANGING = {"Cache-Control": "no-store", **SECURITY}

@@ -25,6 +25,9 @@ _SORTS: dict[str, InstrumentedAttribute[Any]] = {
     "priority": JobRow.priority,
     "state": JobRow.state,
 }
+SORTS = tuple(_SORTS)
+"""What jobs can be sorted by."""
+
 _OF_SLIDES = frozenset({"slide", "size"})
 
 
