@@ -18,10 +18,12 @@ from pathlib import Path
 from types import MappingProxyType
 
 import uvicorn
+from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
 from dashboard import context, export, look, signing_in
 from dashboard import routes as own
+from dashboard.addresses import Addresses
 from dashboard.guard import guarded
 from wsi_denoise import logs
 from wsi_denoise.errors import WsiDenoiseError
@@ -66,7 +68,9 @@ def application(settings: Settings, origins: Mapping[str, str] = MappingProxyTyp
     for name, value in {**_STREAMLIT, **look.THEME}.items():
         config.set_option(name, value)
     _take_logs()
-    page = streamlit.App(PAGE, routes=[*export.ROUTES, *own.routes(settings)], on_script_error=_failed)
+    routes = [*export.ROUTES, *own.routes(settings)]
+    known = Middleware(Addresses, routes=routes, files=Path(streamlit.__file__).with_name("static"))
+    page = streamlit.App(PAGE, routes=routes, middleware=[known], on_script_error=_failed)
     provider = signing_in.prepare(settings.dashboard)
     return guarded(page, token=settings.dashboard.token, signing_in=provider, state=settings.jobs.state)
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from dashboard.history_view import chip, table
 from dashboard.metric_words import GROUPS
-from dashboard.words import duration, escaped, parts_of, size, when
+from dashboard.words import checksum, duration, escaped, for_page, parts_of, size, when
 from wsi_denoise.jobs.values import Job
 
-VIEW = ("x", "y", "zoom", "mode", "k", "opacity", "overlay", "position")
+VIEW = ("x", "y", "zoom", "mode", "k", "of", "opacity", "overlay", "position", "side", "strength")
 """What of the viewer's state is kept in the page's address."""
 
 
@@ -28,11 +28,11 @@ def headline(job: Job) -> str:
     reasons = []
     for reason in job.reasons:
         code, found, sentence = reason.partition(": ")
-        text = sentence if found else code
+        text = for_page(sentence if found else code)
         reasons.append(f"<li>{escaped(text[:1].upper() + text[1:])}</li>")
     trial = "<p>A trial on a part of the slide.</p>" if job.region else ""
     return (
-        f'<div class="wd"><h1 style="font-size:1.35rem;padding:0 0 .2rem">{escaped(folder + name)} {chip(job)}</h1>'
+        f'<div class="wd"><h2 class="name">{escaped(folder + name)} {chip(job)}</h2>'
         f'<ul style="margin:0;padding-left:1.1rem">{"".join(reasons)}</ul>{trial}</div>'
     )
 
@@ -60,15 +60,19 @@ def provenance(job: Job) -> str:
     took = (job.finished - job.started).total_seconds() if job.finished and job.started else None
     rows = [
         ("Original", escaped(job.slide)),
-        ("Its content", f"<code>SHA-256 {escaped(job.fingerprint)}</code>, {size(job.size_bytes)}"),
+        ("Its content", ", ".join(part for part in (checksum(job.fingerprint), size(job.size_bytes)) if part)),
         ("Result", escaped(job.output)),
-        ("Its content", f"<code>SHA-256 {escaped(job.output_sha256)}</code>"),
-        ("Preset", f"{escaped(job.preset)}, weights <code>{escaped((job.model_checksum or '')[:12])}</code>"),
-        ("Finished", f"{when(job.finished)}, after {duration(took)}"),
+        ("Its content", checksum(job.output_sha256)),
+        ("Preset", f"{escaped(job.preset)}{_weights(job)}"),
+        ("Finished", when(job.finished) + (f", after {duration(took)}" if took is not None else "")),
     ]
     rows += [(escaped(name.replace("_", " ")), _plain(value)) for name, value in _rest(job).items()]
-    named = [(f"<th scope=row class=s>{name}</th>", text) for name, text in rows]
+    named = [(f"<th scope=row class=s>{name}</th>", text) for name, text in rows if text]
     return f'<div class="wd">{table([], named)}</div>'
+
+
+def _weights(job: Job) -> str:
+    return f", weights <code>{escaped(job.model_checksum[:12])}</code>" if job.model_checksum else ""
 
 
 _SAID = ("fingerprint", "preset", "model_sha256", "output", "source")

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
 
 from dashboard.queue_view import why
-from dashboard.words import STATES, VERDICTS, count, duration, escaped, number, parts_of, size, visible, when
+from dashboard.words import (
+    STATES,
+    VERDICTS,
+    checksum,
+    count,
+    duration,
+    escaped,
+    for_page,
+    job_link,
+    number,
+    of,
+    parts_of,
+    size,
+    visible,
+    when,
+)
 from wsi_denoise.jobs.states import ALLOWED, JobState
 from wsi_denoise.jobs.values import Attempt, Event, Job, JobPage, JobQuery
 from wsi_denoise.query import job_query
@@ -65,6 +80,11 @@ def address(words: Mapping[str, Any]) -> str:
     return f"?{text}" if text else ""
 
 
+def pages(total: int) -> int:
+    """Return how many pages a list of jobs has, one at least."""
+    return max(-(-total // PAGE), 1)
+
+
 def listed(found: JobPage, words: Mapping[str, Any], *, sort: str, page: int, now: datetime) -> dict[str, Any]:
     """Return everything the list draws."""
     first = (page - 1) * PAGE + 1
@@ -72,13 +92,17 @@ def listed(found: JobPage, words: Mapping[str, Any], *, sort: str, page: int, no
     jobs = count(found.total, "job")
     return {
         "rows": [_row(job, now) for job in found.jobs],
-        "shown": jobs if found.total <= PAGE else f"{first:,} to {last:,} of {jobs}",
+        "shown": jobs if found.total <= PAGE else f"{_span(first, last)} of {jobs}",
         "page": page,
-        "pages": max(-(-found.total // PAGE), 1),
+        "pages": pages(found.total),
         "sort": sort,
         "query": address(words),
         "none": "No job matches these filters." if words else "There are no jobs yet.",
     }
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first:,}" if first == last else f"{first:,} to {last:,}"
 
 
 def _row(job: Job, now: datetime) -> dict[str, Any]:
@@ -92,6 +116,7 @@ def _row(job: Job, now: datetime) -> dict[str, Any]:
         "colour": colour,
         "meaning": meaning,
         "why": visible(why(job)),
+        "same": job.duplicate_of,
         "preset": visible(job.preset),
         "size": size(job.size_bytes),
         "created": when(job.created, now=now),
@@ -114,6 +139,18 @@ def can_retry(job: Job) -> bool:
     return waits or (JobState.QUEUED in ALLOWED[job.state] and job.finished is not None)
 
 
+def missing(job: Job, exists: Callable[[str], bool]) -> list[str]:
+    """Return what to say about files of a finished job that are gone; its controls are not drawn then."""
+    if job.finished is None:
+        return []
+    said = []
+    if job.state is JobState.DONE and job.output and not exists(job.output):
+        said.append(f"The denoised slide is no longer at {job.output}. Run the job again to write it again.")
+    if not exists(job.slide):
+        said.append(f"The original is no longer at {job.slide}. Copy it there to run it again.")
+    return said
+
+
 def can_cancel(job: Job) -> bool:
     """Return whether there is anything left to be cancelled."""
     return job.finished is None and not job.cancel_requested
@@ -130,16 +167,16 @@ def facts(job: Job) -> str:
     pixels = f"{job.width:,} × {job.height:,} px" if job.width and job.height else ""
     mpp = f"{job.mpp[0]:.4g} × {job.mpp[1]:.4g} µm per pixel" if job.mpp else "resolution not stated" if pixels else ""
     took = (job.finished - job.started).total_seconds() if job.finished and job.started else None
-    blocks = f"{job.blocks_done:,} of {job.blocks_total:,}" if job.blocks_total else ""
+    blocks = of(job.blocks_done, job.blocks_total, "block") if job.blocks_total else ""
     if job.blocks_resumed:
         blocks += f", {job.blocks_resumed:,} of them taken over from an earlier attempt"
     region = "x {}, y {}, {} × {} px".format(*job.region) if job.region else ""
     rows = (
         ("Slide", escaped(job.slide)),
         ("State", STATES[job.state.value][0] + (", asked to stop" if job.cancel_requested else "")),
-        ("Went wrong", f"{escaped(job.error)} <code>{escaped(job.error_code)}</code>" if job.error else ""),
+        ("Went wrong", f"{escaped(for_page(job.error))} <code>{escaped(job.error_code)}</code>" if job.error else ""),
         ("Tried again", when(job.next_try)),
-        ("Why", "<br>".join(escaped(reason) for reason in job.reasons)),
+        ("Why", "<br>".join(escaped(for_page(reason)) for reason in job.reasons)),
         ("Preset", escaped(job.preset)),
         ("Priority", str(job.priority) if job.priority else ""),
         ("Size", ", ".join(text for text in (size(job.size_bytes), pixels, mpp) if text)),
@@ -149,9 +186,9 @@ def facts(job: Job) -> str:
         ("Started", when(job.started)),
         ("Finished", when(job.finished) + (f", after {duration(took)}" if took is not None else "")),
         ("Result", escaped(job.output) if job.output else ""),
-        ("Same as", f"job {job.duplicate_of}" if job.duplicate_of else ""),
+        ("Same as", job_link(job.duplicate_of) if job.duplicate_of else ""),
         ("Brought in by", escaped(job.origin)),
-        ("Content", f"<code>SHA-256 {escaped(job.fingerprint)}</code>" if job.fingerprint else ""),
+        ("Content", checksum(job.fingerprint)),
     )
     return table([], [(f"<th scope=row class=s>{name}</th>", text) for name, text in rows if text])
 
@@ -165,7 +202,7 @@ def attempts(found: Sequence[Attempt]) -> str:
             when(one.ended) if one.ended else "now",
             escaped((one.outcome or "running").replace("_", " ")),
             f"{one.blocks_done:,}",
-            escaped(one.error) if one.error else "",
+            escaped(for_page(one.error)) if one.error else "",
         )
         for one in found
     ]
@@ -174,7 +211,7 @@ def attempts(found: Sequence[Attempt]) -> str:
 
 def events(found: Sequence[Event]) -> str:
     """Return a job's events as an HTML table."""
-    rows = [(when(one.time), escaped(one.origin), escaped(one.kind), escaped(one.message)) for one in found]
+    rows = [(when(one.time), escaped(one.origin), escaped(one.kind), escaped(for_page(one.message))) for one in found]
     return table(["Time", "Who", "What", "Message"], rows, short={0, 1, 2})
 
 

@@ -26,6 +26,8 @@ STYLE = """<style>
 .wd-foot { font-size: 0.8rem; opacity: 0.85; margin-top: 1rem; }
 .wd-weak { color: color-mix(in srgb, var(--wd-text) 74%, var(--wd-back)); }
 .wd { --wd-text: currentColor; font-size: 0.925rem; line-height: 1.5; }
+.wd h1 { font-size: 1.35rem; font-weight: 600; margin: 0; padding: 0; overflow-wrap: anywhere; }
+.wd h2.name { font-size: 1.2rem; margin: 0 0 0.2rem; overflow-wrap: anywhere; }
 .wd h2 { font-size: 1.05rem; font-weight: 600; margin: 1.2rem 0 0.4rem; padding: 0; }
 .wd h3 { font-size: 0.925rem; font-weight: 600; margin: 0.9rem 0 0.2rem; padding: 0; }
 .wd p { margin: 0 0 0.4rem; }
@@ -42,7 +44,8 @@ STYLE = """<style>
 .wd .narrow table { width: auto; min-width: min(34rem, 100%); }
 .wd .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .wd .s { white-space: nowrap; }
-.wd .w { overflow-wrap: break-word; }
+.wd .w { overflow-wrap: break-word; min-width: 9rem; }
+.wd .narrow .w { min-width: 0; }
 .wd .w bdi { overflow-wrap: anywhere; }
 .wd .chip { display: inline-block; padding: 0 0.55rem; border-radius: 1rem; font-size: 0.82rem; line-height: 1.55;
   white-space: nowrap; border: 1px solid rgb(128 128 128 / 40%); }
@@ -51,6 +54,19 @@ STYLE = """<style>
 .wd .chip.red { color: #97262f; background: #fdebec; }
 .wd .chip.blue { color: #1c4ea8; background: #e9f1fd; }
 .wd .chip.grey { color: #4c535c; background: #f0f1f3; }
+/* The page's menu, on wide and on narrow screens. */
+:is([data-testid^="stTopNav"], [data-testid^="stSidebarNav"], [data-testid^="stSidebarCollapse"],
+  [data-testid="stExpandSidebarButton"]):is(a, button):focus-visible,
+:is([data-testid="stHeader"], [data-testid="stSidebar"]) :is(a, button):focus-visible {
+  outline: 2px solid currentColor !important; outline-offset: 2px; }
+@media (max-width: 640px) {
+  /* Facts: each name above its value. */
+  .wd table:not(:has(thead)), .wd table:not(:has(thead)) :is(tbody, tr, th, td) { display: block; width: auto; }
+  .wd table:not(:has(thead)) th { border: 0; padding: 0.4rem 0 0; }
+  .wd table:not(:has(thead)) td { padding: 0 0 0.4rem; }
+  /* Other tables are read by moving them to the side. */
+  .wd .scroll:not(.narrow) table:has(thead) { width: max-content; max-width: 60rem; }
+}
 @supports (color: light-dark(red, red)) {
   .wd .chip.green { color: light-dark(#0b5d3b, #86dcae); background: light-dark(#e6f6ed, #14352a); }
   .wd .chip.orange { color: light-dark(#8a3d0f, #f3b27a); background: light-dark(#fdf0e3, #3d2815); }

@@ -8,23 +8,19 @@ from urllib.parse import unquote
 import streamlit as st
 
 from dashboard import look
+from dashboard.addresses import PAGES, START
 from dashboard.guard import LOGOUT, USER_HEADER
+from dashboard.heading import PROGRAM
 from dashboard.words import escaped
 from wsi_denoise import NOTICE, __version__
 
 # Not a folder "pages": Streamlit would serve what is in one by itself, past this file.
 SCREENS = Path(__file__).with_name("screens")
 
-st.set_page_config(page_title="wsi-denoise", layout="wide")
+st.set_page_config(page_title=PROGRAM, layout="wide")
 st.html(look.STYLE)
 page = st.navigation(
-    [
-        st.Page(SCREENS / "queue.py", title="Queue", url_path="queue", default=True),
-        st.Page(SCREENS / "compare.py", title="Compare", url_path="compare"),
-        st.Page(SCREENS / "history.py", title="History", url_path="history"),
-        st.Page(SCREENS / "quality.py", title="Quality", url_path="quality"),
-        st.Page(SCREENS / "system.py", title="System", url_path="system"),
-    ],
+    [st.Page(SCREENS / f"{one}.py", title=one.capitalize(), url_path=one, default=one == START) for one in PAGES],
     position="top",
 )
 page.run()

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from dashboard.words import STATES, VERDICTS, duration, parts_of, size, visible, when
+from dashboard.words import STATES, VERDICTS, duration, for_page, of, parts_of, size, visible, when
 from wsi_denoise.jobs import clocks
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.values import PRIORITIES, DaemonInfo, Job, JobPage
@@ -54,7 +54,7 @@ def state(
         "inboxes": [visible(inbox) for inbox in settings.intake.inbox],
         "output": visible(settings.output.folder),
         "settle": duration(settings.intake.settle_seconds),
-        "message": visible(message),
+        "message": visible(for_page(message)),
     }
 
 
@@ -103,7 +103,7 @@ def _running(job: Job) -> dict[str, Any]:
     planned = job.blocks_total > 0
     pixels = f"{job.width:,} × {job.height:,} px" if job.width and job.height else ""
     resumed = f"{job.blocks_resumed:,} taken over" if job.blocks_resumed else ""
-    blocks = f"{job.blocks_done:,} of {job.blocks_total:,} blocks" if planned else "looking for tissue"
+    blocks = of(job.blocks_done, job.blocks_total, "block") if planned else "looking for tissue"
     finishing = planned and job.blocks_done >= job.blocks_total
     step = (
         "stopping, as asked"
@@ -137,7 +137,7 @@ def _waiting(job: Job, now: datetime) -> dict[str, Any]:
         left = (job.next_try - now).total_seconds()
         wait = f"tried again in {duration(left)}" if left > 0 else "tried again now"
         # Not "of N": what only the surroundings caused does not count against jobs.attempts.
-        note = f"{wait} (attempt {job.attempts + 1}): {visible(job.error or '')}"
+        note = f"{wait} (attempt {job.attempts + 1}): {visible(for_page(job.error or ''))}"
     else:
         note = f"preset {visible(job.preset)}, {size(job.size_bytes)}"
     return {
@@ -158,6 +158,7 @@ def _finished(job: Job, now: datetime) -> dict[str, Any]:
         "meaning": meaning,
         "when": when(job.finished, now=now),
         "why": visible(why(job)),
+        "same": job.duplicate_of,
         "done": job.state is JobState.DONE,
     }
 
@@ -167,7 +168,7 @@ def why(job: Job) -> str:
     if job.reasons:
         code, found, sentence = job.reasons[0].partition(": ")
         text = sentence if found else code
-        return text[:1].upper() + text[1:]
+        return for_page(text[:1].upper() + text[1:])
     if job.state is JobState.DUPLICATE and job.duplicate_of is not None:
         return f"The same as job {job.duplicate_of}."
-    return job.error or ""
+    return for_page(job.error or "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import os
+import re
 from datetime import UTC, datetime
 
 STATES = {
@@ -41,8 +42,50 @@ def visible(text: object) -> str:
 
 
 def escaped(text: object) -> str:
-    """Return text for use inside HTML: it stays text whatever is in it, and cannot turn its neighbours round."""
-    return f"<bdi>{html.escape(visible(text))}</bdi>"
+    """Return text for use inside HTML: it stays text whatever is in it, and cannot turn its neighbours round.
+
+    None is no text.
+    """
+    return "" if text is None else f"<bdi>{html.escape(visible(text))}</bdi>"
+
+
+def checksum(digest: str | None) -> str:
+    """Return a SHA-256 as HTML; nothing where it is not known."""
+    return f"<code>SHA-256 {escaped(digest)}</code>" if digest else ""
+
+
+def job_link(number_of: int) -> str:
+    """Return a link to a job as HTML."""
+    return f'<a href="/history?job={number_of}" target="_self">job {number_of}</a>'
+
+
+_COMMANDS = (
+    (r"wsi-denoise retry (?:ID|\d+)", "the button Try again"),
+    (r"wsi-denoise cancel (?:ID|\d+)", "the button Cancel"),
+    (r"wsi-denoise resume", "the button Resume on the Queue page"),
+    (r"wsi-denoise pause", "the button Pause on the Queue page"),
+    (r"wsi-denoise priority (?:ID|\d+) N", "the arrows on the Queue page"),
+    (r"wsi-denoise job (?:ID|\d+)", "the job's page in History"),
+    (r"wsi-denoise jobs", "the History page"),
+    (r"wsi-denoise models", "the tab Models on the System page"),
+    (r"wsi-denoise config", "the tab Settings on the System page"),
+    (r"wsi-denoise doctor", "the System page"),
+    (r"See wsi-denoise --help", "See the documentation"),
+)
+"""Command to what the dashboard has for it. A command without a counterpart stays."""
+
+
+def for_page(text: str) -> str:
+    """Return a message of the program for the dashboard: it names buttons and pages instead of commands."""
+    for command, words in _COMMANDS:
+
+        def place(found: re.Match[str], words: str = words) -> str:
+            before = found.string[: found.start()].rstrip()
+            return words[:1].upper() + words[1:] if not before or before[-1] in ".!?" else words
+
+        text = re.sub(f"{command}(?![\\w-])", place, text)
+    # Reasons that an earlier version stored.
+    return re.sub(r"(?<![\d.,])1 patches\b", "1 patch", text)
 
 
 def in_markdown(text: object) -> str:
@@ -80,7 +123,8 @@ def size(count: float) -> str:
     """Return bytes in the unit that fits, as ``34.5 MB``."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.3g} {unit}"
+            whole = f"{count:.0f} byte{'' if round(count) == 1 else 's'}"
+            return whole if unit == "bytes" else f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"
 
@@ -92,7 +136,13 @@ def number(value: float | None, digits: int = 1) -> str:
 
 def count(number_of: int, noun: str) -> str:
     """Return ``1 job``, ``1,234 jobs``."""
-    return f"{number_of:,} {noun}{'' if number_of == 1 else 's'}"
+    ending = "" if number_of == 1 else "es" if noun.endswith(("ch", "s")) else "s"
+    return f"{number_of:,} {noun}{ending}"
+
+
+def of(part: int, whole: int, noun: str) -> str:
+    """Return ``3 of 12 blocks``, ``0 of 1 block``."""
+    return f"{part:,} of {count(whole, noun)}"
 
 
 def parts_of(relative: str) -> tuple[str, str]:

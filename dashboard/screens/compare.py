@@ -9,7 +9,8 @@ import streamlit as st
 
 from dashboard import compare_view, context
 from dashboard.components import mount
-from dashboard.words import STATES, VERDICTS, escaped, in_markdown
+from dashboard.heading import heading
+from dashboard.words import STATES, VERDICTS, escaped, for_page, in_markdown, parts_of
 from wsi_denoise.errors import NoSuchJob, WsiDenoiseError
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.values import Job, JobQuery
@@ -40,11 +41,12 @@ def done(query: JobQuery) -> list[Job]:
 def choose() -> Job | None:
     """Draw what a slide is chosen with, and return the one to show."""
     wanted = asked_for()
+    kept = {"bind": "query-params", "persist_state": "session"}
     left, middle, right = st.columns([1.6, 1.1, 3.2])
-    text = left.text_input("Find a slide", key="find", placeholder="part of its name or folder")
+    text = left.text_input("Find a slide", key="find", placeholder="part of its name or folder", **kept)
     verdict = middle.selectbox(
         "Verdict", list(VERDICTS), key="find_verdict", index=None, placeholder="any",
-        format_func=lambda one: VERDICTS[one][0],
+        format_func=lambda one: VERDICTS[one][0], **kept,
     )  # fmt: skip
     found = done(JobQuery(slide=text.strip(), verdict=verdict))
     jobs = {job.id: job for job in found}
@@ -67,6 +69,9 @@ def choose() -> Job | None:
         format_func=lambda one: compare_view.choice(jobs[one]),
         on_change=forget_view,
     )
+    # The first of the list is shown without being chosen; the address names it as well.
+    if asked_for() != chosen:
+        st.query_params["job"] = str(chosen)
     return jobs[chosen]
 
 
@@ -75,13 +80,13 @@ def show(job: Job) -> None:
     head, buttons = st.columns([2.4, 1.5], vertical_alignment="center")
     head.html(compare_view.headline(job))
     with buttons.container(horizontal=True, horizontal_alignment="right"):
-        if job.output and Path(job.output).is_file():
+        if job.state is JobState.DONE and job.output and Path(job.output).is_file():
             st.link_button("Download the TIFF", f"/slides/{job.id}/download")
         if st.button("Events and settings", key="details"):
             st.switch_page("screens/history.py", query_params={"job": str(job.id)})
     if job.state is not JobState.DONE:
         word, _, meaning = STATES[job.state.value]
-        why = f"<p>{escaped(job.error)}</p>" if job.error else ""
+        why = f"<p>{escaped(for_page(job.error))}</p>" if job.error else ""
         st.html(f'<div class="wd"><p>There is nothing to compare: the job is {word}. {meaning}</p>{why}</div>')
         return
     mount("viewer", {"job": job.id}, key="viewer")
@@ -89,8 +94,11 @@ def show(job: Job) -> None:
     st.html(f'<div class="wd"><h2>What made it</h2></div>{compare_view.provenance(job)}')
 
 
+place = st.container()
 try:
     found = choose()
+    with place:
+        heading("Compare", parts_of(found.relative)[0] if found is not None else "")
     if found is not None:
         show(found)
     elif not (st.session_state.get("find") or st.session_state.get("find_verdict")):
@@ -99,4 +107,4 @@ try:
             "shows what runs and what waits, and says where to put slides.</p></div>"
         )
 except WsiDenoiseError as error:
-    st.error(in_markdown(error), icon=":material/database_off:")
+    st.error(in_markdown(for_page(str(error))), icon=":material/database_off:")

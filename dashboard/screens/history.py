@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from dashboard import context, history_view
 from dashboard.components import mount
-from dashboard.words import STATES, VERDICTS, escaped, in_markdown, parts_of
+from dashboard.heading import heading
+from dashboard.words import STATES, VERDICTS, for_page, in_markdown, parts_of
 from wsi_denoise.errors import NoSuchJob, WsiDenoiseError
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.values import Job
@@ -66,13 +68,12 @@ def filters() -> dict[str, Any]:
     preset = columns[3].selectbox("Preset", presets, key="preset", index=None, placeholder="any", **kept)
     error = columns[4].selectbox("Error code", errors, key="error", index=None, placeholder="any", **kept)
     period = columns[5].selectbox(
-        "Seen", [*history_view.PERIODS, history_view.BETWEEN], key="seen", persist_state="session",
-        bind="query-params", on_change=first_page,
+        "Seen", [*history_view.PERIODS, history_view.BETWEEN], key="seen", **kept,
     )  # fmt: skip
     days: tuple[date, ...] = ()
     today = date.today()  # noqa: DTZ011 - the day on this machine's calendar
     if period == history_view.BETWEEN:
-        chosen = st.date_input("Days", (today - timedelta(days=7), today), key="days", persist_state="session")
+        chosen = st.date_input("Days", (today - timedelta(days=7), today), key="days", **kept)
         days = tuple(chosen) if isinstance(chosen, tuple | list) else (chosen,)
     return history_view.asked(
         slide=slide, states=states, verdict=verdict, preset=preset, error=error, period=period, days=days, today=today
@@ -88,8 +89,13 @@ def listing(words: dict[str, Any]) -> None:
     sort = st.query_params.get("sort", history_view.SORT)
     try:
         found = context.store().jobs(history_view.query(words, sort=sort, page=page))
+        if page > history_view.pages(found.total):
+            # A link of a longer list, or jobs were pruned.
+            page = history_view.pages(found.total)
+            st.query_params["page"] = str(page)
+            found = context.store().jobs(history_view.query(words, sort=sort, page=page))
     except WsiDenoiseError as error:
-        st.error(in_markdown(error), icon=":material/error:")
+        st.error(in_markdown(for_page(str(error))), icon=":material/error:")
         return
     shown = history_view.listed(found, words, sort=sort, page=page, now=datetime.now(UTC))
     mount("jobs", shown, key="jobs", act=act)
@@ -138,20 +144,20 @@ def opened(job_id: int) -> None:
         job = store.job(job_id)
         attempts, events = store.attempts(job_id), store.events(job_id)
     except NoSuchJob:
+        heading("History")
         st.html(f'<div class="wd"><p>There is no job {job_id}.</p></div>')
         return
     except WsiDenoiseError as error:
-        st.error(in_markdown(error), icon=":material/database_off:")
+        st.error(in_markdown(for_page(str(error))), icon=":material/database_off:")
         return
     name, folder = parts_of(job.relative)
-    st.html(
-        f'<div class="wd"><h1 style="font-size:1.35rem;padding:0">Job {job.id}: {escaped(folder + name)} '
-        f"{history_view.chip(job)}</h1></div>"
-    )
+    heading(f"Job {job.id}", folder + name, history_view.chip(job))
     _buttons(job)
+    for missing in history_view.missing(job, lambda path: Path(path).exists()):
+        st.warning(in_markdown(missing), icon=":material/info:")
     said = st.session_state.get("said", "")
     if said:
-        st.warning(in_markdown(said), icon=":material/info:")
+        st.warning(in_markdown(for_page(said)), icon=":material/info:")
     parts = [f"<h2>Facts</h2>{history_view.facts(job)}"]
     if attempts:
         parts.append(f"<h2>Attempts</h2>{history_view.attempts(attempts)}")
@@ -168,16 +174,18 @@ def _buttons(job: Job) -> None:
         card.name for card in weights.presets() if context.settings().model.allow_unsafe or not card.not_for_slides
     ]
     row = st.container(horizontal=True, vertical_alignment="bottom")
-    if job.state is JobState.DONE:
-        if row.button("Compare before and after", key="compare"):
-            st.switch_page("screens/compare.py", query_params={"job": str(job.id)})
+    original, result = Path(job.slide).exists(), bool(job.output) and Path(str(job.output)).is_file()
+    done = job.state is JobState.DONE
+    if done and (original or result) and row.button("Compare before and after", key="compare"):
+        st.switch_page("screens/compare.py", query_params={"job": str(job.id)})
+    if done and result:
         row.link_button("Download the TIFF", f"/slides/{job.id}/download")
     if history_view.can_retry(job):
         label = "Try now" if job.finished is None else "Try again"
         row.button(label, key="retry", on_click=do, args=("retry", job))
     if history_view.can_cancel(job):
         row.button("Cancel", key="cancel", on_click=do, args=("cancel", job))
-    if job.fingerprint and job.finished is not None:
+    if job.fingerprint and job.finished is not None and original:
         chosen = row.selectbox(
             "Preset", presets, key="again", width=220, label_visibility="collapsed",
             index=presets.index(job.preset) if job.preset in presets else 0,
@@ -193,9 +201,10 @@ if "job" in st.query_params:
     st.button("‹ All jobs", key="close", on_click=close, type="tertiary")
     opened(number or 0)
 else:
+    heading("History")
     try:
         words = filters()
     except WsiDenoiseError as error:
-        st.error(in_markdown(error), icon=":material/database_off:")
+        st.error(in_markdown(for_page(str(error))), icon=":material/database_off:")
     else:
         listing(words)

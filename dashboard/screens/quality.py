@@ -10,6 +10,7 @@ import streamlit as st
 
 from dashboard import charts, context
 from dashboard.components import mount
+from dashboard.heading import heading
 from dashboard.quality_view import (
     ESTIMATES,
     KEYS,
@@ -23,7 +24,7 @@ from dashboard.quality_view import (
     points,
     series,
 )
-from dashboard.words import count, in_markdown
+from dashboard.words import count, for_page, in_markdown
 from wsi_denoise.errors import WsiDenoiseError
 from wsi_denoise.jobs.values import JobQuery
 
@@ -147,7 +148,8 @@ def draw() -> None:
     drift(query, estimate)
 
 
+heading("Quality")
 try:
     draw()
 except WsiDenoiseError as error:
-    st.error(in_markdown(error), icon=":material/database_off:")
+    st.error(in_markdown(for_page(str(error))), icon=":material/database_off:")

@@ -10,6 +10,8 @@ import streamlit as st
 
 from dashboard import context, queue_view
 from dashboard.components import mount
+from dashboard.heading import heading
+from dashboard.words import for_page, in_markdown
 from wsi_denoise.errors import WsiDenoiseError
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.values import JobQuery
@@ -67,10 +69,11 @@ def live() -> None:
     try:
         shown = state()
     except WsiDenoiseError as error:
-        st.error(str(error), icon=":material/database_off:")
+        st.error(in_markdown(for_page(str(error))), icon=":material/database_off:")
         return
     mount("queue", shown, key="queue", act=act)
 
 
+heading("Queue")
 live()
 mount("upload", {"limit": context.settings().dashboard.upload_megabytes}, key="upload")

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 import streamlit as st
 
 from dashboard import context, system_view
-from dashboard.words import escaped, in_markdown, when
+from dashboard.heading import heading
+from dashboard.words import escaped, for_page, in_markdown, when
 from wsi_denoise import doctor as examination
 from wsi_denoise.errors import WsiDenoiseError
 from wsi_denoise.network import weights
@@ -36,7 +37,7 @@ def machines() -> None:
     try:
         known = store.daemons(stopped=True)[:DAEMONS]
     except WsiDenoiseError as error:
-        st.error(in_markdown(error), icon=":material/database_off:")
+        st.error(in_markdown(for_page(str(error))), icon=":material/database_off:")
         return
     if known:
         html(f"<h2>Daemons, workers and devices</h2>{system_view.daemons(known, datetime.now(UTC), settings)}")
@@ -81,7 +82,10 @@ def models() -> None:
             html(system_view.model(card))
 
 
-state, options, presets, versions = st.tabs(["Machines", "Settings", "Models", "Versions"])
+heading("System")
+state, options, presets, versions = st.tabs(
+    ["Machines", "Settings", "Models", "Versions"], key="tab", on_change="rerun", bind="query-params"
+)
 with state:
     machines()
     findings()

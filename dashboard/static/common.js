@@ -15,6 +15,13 @@ const element = (tag, attributes = {}, ...children) => {
 const say = (node, text) => {
   if (node.textContent !== text) node.textContent = text;
 };
+// Text in which "job 12" is a link to that job.
+const sayWithJob = (node, text, job) => {
+  if (!job || !text.includes(`job ${job}`)) return say(node, text);
+  if (node.textContent === text && node.querySelector("a")) return;
+  const [before, after] = text.split(`job ${job}`);
+  node.replaceChildren(before, element("a", { href: `/history?job=${job}`, target: "_self" }, `job ${job}`), after);
+};
 const give = (node, name, value) => {
   if (value === null || value === false || value === undefined) node.removeAttribute(name);
   else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);

@@ -22,7 +22,8 @@ const jobRow = (tell) => (first) => {
     chip.className = `chip ${one.colour}`;
     say(chip, one.word);
     give(chip, "title", one.meaning);
-    for (const key of ["why", "preset", "size", "created", "finished"]) say(cells[key], one[key]);
+    sayWithJob(cells.why, one.why, one.same);
+    for (const key of ["preset", "size", "created", "finished"]) say(cells[key], one[key]);
     give(cells.why, "title", one.why);
   };
   return row;
@@ -53,8 +54,8 @@ const build = (root, tell) => {
     return head;
   });
   const shown = element("span", { role: "status" });
-  const back = element("button", { type: "button", "aria-label": "Newer page" }, "‹ Back");
-  const on = element("button", { type: "button", "aria-label": "Next page" }, "Next ›");
+  const back = element("button", { type: "button" }, element("span", { "aria-hidden": "true" }, "‹\u00a0"), "Back");
+  const on = element("button", { type: "button" }, "Next", element("span", { "aria-hidden": "true" }, "\u00a0›"));
   let page = 1;
   back.addEventListener("click", () => tell({ what: "page", value: page - 1 }));
   on.addEventListener("click", () => tell({ what: "page", value: page + 1 }));

@@ -2,10 +2,12 @@ const cancelButton = (what, act) => {
   // Asked twice, so that a slip of the hand stops nothing; the question goes away by itself.
   const button = element("button", { type: "button" });
   let sure = 0;
+  let named = "";
   const rest = () => {
     sure = 0;
     button.classList.remove("sure");
     say(button, "Cancel");
+    button.name_it?.(named);
   };
   rest();
   button.addEventListener("click", () => {
@@ -16,10 +18,14 @@ const cancelButton = (what, act) => {
     } else {
       button.classList.add("sure");
       say(button, "Really?");
+      button.name_it(named);
       sure = setTimeout(rest, 4000);
     }
   });
-  button.name_it = (name) => give(button, "aria-label", `Cancel ${what} ${name}`);
+  button.name_it = (name) => {
+    named = name;
+    give(button, "aria-label", `${sure ? "Really?" : "Cancel"}: ${what} ${named}`);
+  };
   return button;
 };
 
@@ -134,7 +140,7 @@ const runRow = (act) => (first) => {
     give(meter, "aria-valuenow", Math.round(100 * one.progress));
     give(meter, "aria-label", `Progress of ${one.name}`);
     say(figures.percent, one.percent);
-    say(figures.blocks, one.blocks.replace(" blocks", ""));
+    say(figures.blocks, one.blocks.replace(/ blocks?$/, ""));
     say(figures.rate, one.rate || "–");
     say(figures.left, one.left || "–");
     say(facts, [...one.facts, one.attempt].filter(Boolean).join(" · "));
@@ -177,7 +183,7 @@ const waitRow = (act) => (first) => {
     up.name_it(one.name);
     down.name_it(one.name);
     cancel.name_it(one.name);
-    give(now, "aria-label", `Try ${one.name} now`);
+    give(now, "aria-label", `Try now: ${one.name}`);
   };
   return made;
 };
@@ -196,7 +202,7 @@ const endRow = (go) => (first) => {
     give(link, "href", `/${page}?job=${one.id}`);
     give(link, "title", one.done ? "Compare before and after" : "What happened");
     name.update(one);
-    say(note, one.why);
+    sayWithJob(note, one.why, one.same);
     give(note, "title", one.why);
     chip.className = `chip ${one.colour}`;
     say(chip, one.word);
@@ -226,11 +232,11 @@ const build = (root, tell) => {
     reason.value = "";
   });
   const said = element("bdi");
-  const resume = element("button", { type: "button", onclick: () => tell({ what: "resume" }) }, "Let it go on");
+  const resume = element("button", { type: "button", onclick: () => tell({ what: "resume" }) }, "Resume");
   const paused = element(
     "div",
     { class: "notice", role: "status" },
-    element("span", { style: "flex:1;min-width:0;overflow-wrap:anywhere" }, element("strong", {}, "The queue is paused. "), said, " What runs goes on; nothing new is started."),
+    element("span", { style: "flex:1;min-width:0;overflow-wrap:anywhere" }, element("strong", {}, "The queue is paused. "), said, " Running jobs continue; no new job is started."),
     resume,
   );
   const message = element("div", { class: "notice red", role: "alert" });

@@ -5,7 +5,7 @@ const changed = () => uploads.listeners.forEach((listener) => listener());
 
 const bytes = (count) => {
   for (const unit of ["bytes", "kB", "MB", "GB"]) {
-    if (count < 1000) return `${unit === "bytes" ? count : count.toPrecision(3)} ${unit}`;
+    if (count < 1000) return unit === "bytes" ? `${count} byte${count === 1 ? "" : "s"}` : `${count.toPrecision(3)} ${unit}`;
     count /= 1000;
   }
   return `${count.toPrecision(3)} TB`;

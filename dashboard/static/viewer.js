@@ -1,4 +1,4 @@
-const KEPT = ["x", "y", "zoom", "mode", "k", "opacity", "overlay", "position", "side", "strength"];
+const KEPT = ["x", "y", "zoom", "mode", "k", "of", "opacity", "overlay", "position", "side", "strength"];
 
 const isDark = (root) => {
   const back = getComputedStyle(root).getPropertyValue("--st-background-color").trim();
@@ -15,7 +15,9 @@ const build = (root) => {
   let theme = null;
   copy.addEventListener("click", async () => {
     try {
-      await navigator.clipboard.writeText(location.href);
+      const address = new URL(location.href);
+      address.searchParams.set("job", String(job));
+      await navigator.clipboard.writeText(address.href);
       say(copy, "Copied");
     } catch {
       say(copy, "Copy it from the address line");
@@ -27,6 +29,7 @@ const build = (root) => {
     const view = event.data?.wsiDenoise;
     if (!view || typeof view !== "object") return;
     const address = new URL(location.href);
+    address.searchParams.set("job", String(job));
     for (const name of KEPT) {
       if (view[name] === null || view[name] === undefined) address.searchParams.delete(name);
       else address.searchParams.set(name, String(view[name]));

@@ -240,7 +240,8 @@ def test_the_description_describes_what_is_answered(client, case):
     document = client.get("/api/openapi.json").json()
     assert document == json.loads(json.dumps(description()))
     # Every route but the viewer's own files, and the addresses that are answered with 404.
-    paths = [re.sub(r":int", "", getattr(route, "path", "")) for route in [*routes.routes(case.settings), *export.ROUTES]]
+    every = [*routes.routes(case.settings), *export.ROUTES]
+    paths = [re.sub(r":int", "", getattr(route, "path", "")) for route in every]
     nothing = re.compile(r"/viewer/static/|.*\{rest|/(slides|viewer|api|upload)$")
     assert set(document["paths"]) == {path for path in paths if not nothing.match(path)}
     for path, methods in document["paths"].items():

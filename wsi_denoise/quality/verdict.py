@@ -145,6 +145,10 @@ def _low_noise(m: Mapping[str, float | None], t: Thresholds) -> bool:
     )
 
 
+def _patches(count: float) -> str:
+    return f"{count:.0f} patch{'' if round(count) == 1 else 'es'}"
+
+
 def _number(metrics: Mapping[str, float | None], name: str) -> float:
     return metrics.get(name) or 0.0
 
@@ -154,7 +158,8 @@ def _against(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
     mismatched = _number(m, "mismatched_patches")
     if mismatched >= t.mismatched_patches:
         # Other tissue also differs in structure, colour and sharpness; saying so would only hide the cause.
-        yield f"misplaced: {mismatched:.0f} patches show other tissue than the input does at the same place."
+        shows = "shows" if mismatched == 1 else "show"
+        yield f"misplaced: {_patches(mismatched)} {shows} other tissue than the input at the same place."
         yield from _seams(m, t)
         return
     yield from _seams(m, t)
@@ -178,7 +183,7 @@ def _structure(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
     for name, what in (("removed", "is missing from the output"), ("added", "is in the output but not in the input")):
         count, peak = _number(m, f"structure_{name}_patches"), _number(m, f"structure_{name}")
         if count >= t.structure_patches and peak >= t.structure:
-            yield f"structure_{name}: something stained {what}, in {count:.0f} patches (up to {peak:.0f} deviations)."
+            yield f"structure_{name}: something stained {what}, in {_patches(count)} (up to {peak:.0f} deviations)."
 
 
 def _colour(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
