@@ -10,8 +10,12 @@ BEGIN, END = "<!-- made by .ci/tables.py -->", "<!-- end -->"
 
 
 def settings_table() -> str:
-    rows = [f"| `{name}` | `{default}` | {_cell(text)} |" for name, default, text in settings.table()]
-    return "\n".join(["| name | default | what it is |", "|---|---|---|", *rows])
+    allowed = settings.allowed_values()
+    rows = [
+        f"| `{name}` | `{default}` | {_cell(allowed[name])} | {_cell(text)} |"
+        for name, default, text in settings.table()
+    ]
+    return "\n".join(["| name | default | allowed | what it is |", "|---|---|---|---|", *rows])
 
 
 def errors_table() -> str:

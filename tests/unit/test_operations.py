@@ -101,7 +101,7 @@ def test_by_default_no_record_is_ever_removed_and_blocks_of_failed_jobs_after_tw
     assert not lab.tidy()
 
 
-@pytest.mark.parametrize("days", [999_999, 1e300, float("inf")])
+@pytest.mark.parametrize("days", [999_999, 1e300])
 def test_longer_than_the_calendar_is_for_ever(lab, days):
     spool = lab.spool(lab.job("old.svs", age=5000, end="failed"), age=5000)
     (lab.inbox / "old.svs").unlink()

@@ -21,6 +21,18 @@ PIXEL_VALUES = {
 }
 
 
+OTHER_VALUES = {
+    "output.mode": "0640",
+    "compute.quiet_hours": "08:00-18:00",
+    "compute.scheduler": "tcp://host:8786",
+    "jobs.lease_seconds": 20.0,
+    "jobs.database": "postgresql://host/jobs",
+    "limits.worker_memory": "4GiB",
+    "notify.url": "https://host/hook",
+}
+"""Where any text will not do."""
+
+
 @pytest.fixture
 def folder(tmp_path) -> Path:
     return tmp_path
@@ -221,7 +233,7 @@ def test_the_hash_changes_with_nothing_else():
             name = f"{section}.{key}"
             if name in PIXEL_VALUES or inner.annotation not in samples:
                 continue
-            value = {"output.mode": "0640", "compute.quiet_hours": "08:00-18:00"}.get(name, samples[inner.annotation])
+            value = OTHER_VALUES.get(name, samples[inner.annotation])
             if value is True and inner.default is True:
                 value = False
             changed = plain.with_values({name: value})

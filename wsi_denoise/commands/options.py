@@ -20,8 +20,20 @@ ORIGIN = "person:cli"
 #: Every command and group has -h as well.
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
+
+def given_path(text: str) -> Path:
+    """Return a path as given at the terminal; an empty one is a mistake, and would stand for the working directory."""
+    if not text.strip():
+        raise typer.BadParameter("the path is empty")
+    try:
+        return Path(text).expanduser()  # a shell does not expand the ~ in --output=~/denoised
+    except RuntimeError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
 Config = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Settings file instead of ./wsi-denoise.toml.")
+    Path | None,
+    typer.Option("--config", metavar="FILE", parser=given_path, help="Settings file instead of ./wsi-denoise.toml."),
 ]
 Set = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one setting; repeatable.")
@@ -30,7 +42,8 @@ Database = Annotated[
     str | None, typer.Option("--database", metavar="URL", help="Job database, as an SQLAlchemy URL (jobs.database).")
 ]
 Output = Annotated[
-    Path | None, typer.Option("--output", metavar="DIR", help="Folder for denoised slides (output.folder).")
+    Path | None,
+    typer.Option("--output", metavar="DIR", parser=given_path, help="Folder for denoised slides (output.folder)."),
 ]
 Preset = Annotated[str | None, typer.Option("--preset", metavar="NAME", help="Preset to denoise with (model.preset).")]
 Scheduler = Annotated[
@@ -69,7 +82,7 @@ def load(
     for text in sets or ():
         name, equals, value = text.partition("=")
         if not equals:
-            raise SettingsInvalid(f"--set {text}: it is section.key=value")
+            raise SettingsInvalid(f"--set {text}: write --set section.key=value")
         overrides[name.strip()] = value
     flags = {
         "jobs.database": database,

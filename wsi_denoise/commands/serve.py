@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from wsi_denoise.settings import Loaded
 
 Inbox = Annotated[
-    Path | None, typer.Argument(metavar="[INBOX]", help="Folder to watch instead of ./inbox (intake.inbox).")
+    Path | None,
+    typer.Argument(
+        metavar="[INBOX]", parser=options.given_path, help="Folder to watch instead of ./inbox (intake.inbox)."
+    ),
 ]
 
 

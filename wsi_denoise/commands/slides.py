@@ -46,7 +46,8 @@ def run(
     from wsi_denoise.jobs.not_run import NotRun
     from wsi_denoise.network import weights
 
-    weights.card(loaded.settings.model.preset)
+    for name in {loaded.settings.model.preset, *(folder.preset for folder in loaded.settings.folders)}:
+        weights.card(name)
     found = _slides_of(slides, loaded.settings)
     paths = [each.path for each in found if each.error is None]
     results: Sequence[Job | NotRun] = []

@@ -9,6 +9,7 @@ from wsi_denoise.settings.model import (
     LogSettings,
     OutputSettings,
     Settings,
+    allowed_values,
     table,
 )
 from wsi_denoise.settings.sources import FILE_NAME, PREFIX, Loaded, load
@@ -25,6 +26,7 @@ __all__ = [
     "LogSettings",
     "OutputSettings",
     "Settings",
+    "allowed_values",
     "load",
     "table",
 ]

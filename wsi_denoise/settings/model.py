@@ -8,38 +8,65 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 
 from wsi_denoise.errors import SettingsInvalid
+from wsi_denoise.settings import combinations, messages
+from wsi_denoise.settings.values import (
+    DatabaseUrl,
+    FolderBelow,
+    GivenPath,
+    Host,
+    Memory,
+    Mode,
+    Name,
+    Number,
+    Owner,
+    Paths,
+    Patterns,
+    People,
+    QuietHours,
+    Scheduler,
+    Token,
+    WebAddress,
+    Whole,
+)
 
-_CLOCK, _DAY = "([01]?[0-9]|2[0-3]):[0-5][0-9]", "([Mm]on|[Tt]ue|[Ww]ed|[Tt]hu|[Ff]ri|[Ss]at|[Ss]un)"
-_ENTRY = rf" *({_DAY}(-{_DAY})? +)?{_CLOCK}-{_CLOCK} *"
-_HOURS = rf"^({_ENTRY}(,{_ENTRY})*)?$"
+LONG = 1_000_000_000
+"""Largest number of seconds, megapixels or megabytes: what is larger is a mistake, and overflows timers."""
 
 
 class Section(BaseModel):
     """A group of settings; unknown keys are refused, so that a typo never passes for a setting."""
 
     # A memory limit of 0 or a token of digits is text, and is written without quotes by anybody.
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, coerce_numbers_to_str=True, allow_inf_nan=False
+    )
 
 
 class IntakeSettings(Section):
     """Which folders are watched, and when a file counts as complete."""
 
-    inbox: list[Path] = Field([Path("inbox")], description="Folders that are watched, with everything below them.")
-    scan_seconds: float = Field(5.0, gt=0, description="Time between two polling scans (the truth; events are a hint).")
-    events: bool = Field(True, description="Listen to file events as well, to react sooner than the next scan.")  # noqa: FBT003
-    settle_seconds: float = Field(
-        10.0, ge=0, description="Size and time of change must stand still for this long before a file is opened."
+    inbox: Paths = Field([Path("inbox")], description="Folders that are watched, with everything below them.")
+    scan_seconds: Number = Field(
+        5.0, ge=0.01, le=LONG, description="Time between two polling scans (the truth; events are a hint)."
     )
-    grace_seconds: float = Field(
+    events: bool = Field(True, description="Listen to file events as well, to react sooner than the next scan.")  # noqa: FBT003
+    settle_seconds: Number = Field(
+        10.0,
+        ge=0,
+        le=LONG,
+        description="Size and time of change must stand still for this long before a file opens.",
+    )
+    grace_seconds: Number = Field(
         3600.0,
         ge=0,
+        le=LONG,
         description="A file that stands still but does not open is damaged, not being copied, after this long.",
     )
-    ignore: list[str] = Field(
+    ignore: Patterns = Field(
         [".*", "*.part", "*.partial", "*.tmp", "*.crdownload", "~$*", "Thumbs.db", "desktop.ini"],
         description="Patterns of file and folder names that are ignored, beside those of intake.ignore_system.",
     )
@@ -47,7 +74,7 @@ class IntakeSettings(Section):
         True,  # noqa: FBT003
         description="Ignore the names of NAS systems, operating systems and transfer tools too; see docs/intake.md.",
     )
-    quarantine: Path = Field(
+    quarantine: GivenPath = Field(
         Path("quarantine"), description="Where the note and the link for a quarantined slide are put."
     )
     move: bool = Field(
@@ -59,11 +86,13 @@ class IntakeSettings(Section):
 class OutputSettings(Section):
     """How the denoised slide is written."""
 
-    folder: Path = Field(Path("denoised"), description="Where denoised slides are written.")
+    folder: GivenPath = Field(Path("denoised"), description="Where denoised slides are written.")
     compression: Literal["jpeg", "deflate", "zstd"] = Field(
         "jpeg", description="Codec of the output's tiles. deflate is the portable lossless choice."
     )
-    quality: int = Field(95, ge=50, le=100, description="JPEG quality. See docs/compression.md for the measured table.")
+    quality: Whole = Field(
+        95, ge=50, le=100, description="JPEG quality. See docs/compression.md for the measured table."
+    )
     subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = Field(
         "4:4:4", description="JPEG chroma subsampling. 4:2:0 costs up to 8 dB on stained tissue."
     )
@@ -71,15 +100,15 @@ class OutputSettings(Section):
         False,  # noqa: FBT003
         description="Replace an output of the same slide with other settings, after the new one has been verified.",
     )
-    mode: str = Field(
-        "",
-        pattern="^([0-7]{3,4})?$",
-        description="Permissions of outputs as in chmod, such as 0640; empty leaves them to the umask.",
+    mode: Mode = Field(
+        "", description='Permissions of outputs as in chmod, as text: "0640"; empty leaves them to the umask.'
     )
-    owner: str = Field(
+    owner: Owner = Field(
         "", description="Owner of outputs as in chown: user, user:group or :group; empty is who runs this."
     )
-    verify_tiles: int = Field(24, ge=1, description="How many random tiles of a new file are decoded and compared.")
+    verify_tiles: Whole = Field(
+        24, ge=1, le=1_000_000, description="How many random tiles of a new file are decoded and compared."
+    )
 
 
 class TissueSettings(Section):
@@ -93,13 +122,13 @@ class TissueSettings(Section):
         description="Patches without tissue: pixels kept as they are, denoised too, or set to the background colour; "
         "auto keeps clean glass and denoises noisy glass.",
     )
-    dilate: int = Field(1, ge=0, le=16, description="Patches by which the tissue mask is widened.")
+    dilate: Whole = Field(1, ge=0, le=16, description="Patches by which the tissue mask is widened.")
 
 
 class ModelSettings(Section):
     """Which network is used."""
 
-    preset: str = Field("paper", description="Preset; wsi-denoise models lists them.")
+    preset: Name = Field("paper", description="Preset; wsi-denoise models lists them.")
     allow_unsafe: bool = Field(
         False,  # noqa: FBT003
         description="Allow a preset whose card says that it must not be used on slides.",
@@ -114,30 +143,31 @@ class ComputeSettings(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         "auto", description="Arithmetic of the network; auto takes half precision where the device is faster in it."
     )
-    window: int = Field(
+    window: Whole = Field(
         0, ge=0, le=16, description="Window side in patches; 0 takes the measured default of the device."
     )
-    batch: int = Field(0, ge=0, le=1024, description="Windows per batch; 0 takes the measured default of the device.")
-    halo: int = Field(
+    batch: Whole = Field(0, ge=0, le=1024, description="Windows per batch; 0 takes the measured default of the device.")
+    halo: Whole = Field(
         48, ge=0, le=256, multiple_of=16, description="Context around a window in pixels; see docs/stitching.md."
     )
-    cores: int = Field(0, ge=0, description="Cores that are used at most; 0 is all that this program may use.")
-    nice: int = Field(
+    cores: Whole = Field(
+        0, ge=0, le=65_536, description="Cores that are used at most; 0 is all that this program may use."
+    )
+    nice: Whole = Field(
         5, ge=0, le=19, description="How far worker processes of this machine give way to other programs, as the page."
     )
-    quiet_hours: str = Field(
-        "",
-        pattern=_HOURS,
-        description="Times at which nothing is worked on, as in Mon-Fri 08:00-18:00, Sat 09:00-12:00.",
+    quiet_hours: QuietHours = Field(
+        "", description="Times at which nothing is worked on, as in Mon-Fri 08:00-18:00, Sat 09:00-12:00."
     )
-    workers: int = Field(0, ge=0, description="Worker processes; 0 chooses from the core count.")
-    threads: int = Field(0, ge=0, description="Threads per worker process; 0 chooses from the core count.")
-    in_flight: int = Field(
+    workers: Whole = Field(0, ge=0, le=4096, description="Worker processes; 0 chooses from the core count.")
+    threads: Whole = Field(0, ge=0, le=4096, description="Threads per worker process; 0 chooses from the core count.")
+    in_flight: Whole = Field(
         0,
         ge=0,
+        le=1_000_000,
         description="Tasks handed to the cluster at a time, each of a block or 1.5 s of them; 0 is three per thread.",
     )
-    scheduler: str = Field("", description="Address of a Dask scheduler; empty starts a cluster on this machine.")
+    scheduler: Scheduler = Field("", description="Address of a Dask scheduler; empty starts a cluster on this machine.")
     results: Literal["spool", "travel"] = Field(
         "spool",
         description="How a scheduler's workers hand in finished blocks: in the state folder, which they see as well,"
@@ -148,21 +178,25 @@ class ComputeSettings(Section):
 class JobsSettings(Section):
     """Where the record is kept, and how work is claimed."""
 
-    database: str = Field("", description="SQLAlchemy URL; empty is SQLite in the state folder.")
-    state: Path = Field(Path(".wsi-denoise"), description="Folder of database, spool, maps and logs.")
-    lease_seconds: float = Field(
-        60.0, gt=0, le=31_536_000, description="A running job without a heartbeat for this long is taken up again."
+    database: DatabaseUrl = Field("", description="SQLAlchemy URL; empty is SQLite in the state folder.")
+    state: GivenPath = Field(Path(".wsi-denoise"), description="Folder of database, spool, maps and logs.")
+    lease_seconds: Number = Field(
+        60.0, ge=0.02, le=31_536_000, description="A running job without a heartbeat for this long is taken up again."
     )
-    heartbeat_seconds: float = Field(5.0, gt=0, description="Time between two heartbeats.")
-    attempts: int = Field(5, ge=1, description="Attempts before a job that could be tried again is failed for good.")
-    retry_seconds: float = Field(30.0, gt=0, description="Wait before the second attempt; doubles each time.")
+    heartbeat_seconds: Number = Field(
+        5.0, ge=0.01, le=15_768_000, description="Time between two heartbeats; at most half of jobs.lease_seconds."
+    )
+    attempts: Whole = Field(
+        5, ge=1, le=1_000_000, description="Attempts before a job that could be tried again is failed for good."
+    )
+    retry_seconds: Number = Field(30.0, gt=0, le=3600, description="Wait before the second attempt; doubles each time.")
 
-    keep_spool_days: float = Field(
+    keep_spool_days: Number = Field(
         14.0,
         ge=0,
         description="Finished blocks of a job that failed or was cancelled are kept so long for a retry; 0: for ever.",
     )
-    keep_days: float = Field(
+    keep_days: Number = Field(
         0.0,
         ge=0,
         description="The record of a job is kept so long, and longer while its slide or output is there; 0: for ever.",
@@ -172,18 +206,27 @@ class JobsSettings(Section):
 class LimitSettings(Section):
     """What is refused."""
 
-    megapixels: float = Field(40_000.0, gt=0, description="Largest slide, in millions of pixels at level 0.")
-    open_seconds: float = Field(300.0, gt=0, description="Longest time that opening a slide may take.")
-    task_seconds: float = Field(
-        1800.0, gt=0, description="A worker that is at one block, or at one slide's assembly, for longer is ended."
+    megapixels: Number = Field(40_000.0, gt=0, le=LONG, description="Largest slide, in millions of pixels at level 0.")
+    open_seconds: Number = Field(300.0, gt=0, le=LONG, description="Longest time that opening a slide may take.")
+    task_seconds: Number = Field(
+        1800.0,
+        gt=0,
+        le=LONG,
+        description="A worker that is at one block, or at one slide's assembly, for longer is ended.",
     )
-    no_worker_seconds: float = Field(
-        300.0, gt=0, description="A running job waits so long for a cluster without workers; then it is tried later."
+    no_worker_seconds: Number = Field(
+        300.0,
+        gt=0,
+        le=LONG,
+        description="A running job waits so long for a cluster without workers; then it is tried later.",
     )
-    free_gigabytes: float = Field(
-        1.0, ge=0, description="Kept free on the disks of state and output: a slide that would take it waits."
+    free_gigabytes: Number = Field(
+        1.0,
+        ge=0,
+        le=1_000_000,
+        description="Kept free on the disks of state and output: a slide that would take it waits.",
     )
-    worker_memory: str = Field(
+    worker_memory: Memory = Field(
         "auto", description="Memory limit per worker process as Dask writes it: auto, 4GiB, 0 for none."
     )
 
@@ -191,37 +234,32 @@ class LimitSettings(Section):
 class DashboardSettings(Section):
     """The page."""
 
-    host: str = Field("127.0.0.1", description="Address to listen on; any but loopback needs token or people.")
-    port: int = Field(8501, ge=0, le=65535, description="Port to listen on.")
-    token: str = Field("", description="Secret of printable ASCII that pages and routes ask for; needed off loopback.")
-    people: list[str] = Field(
+    host: Host = Field("127.0.0.1", description="Address to listen on; any but loopback needs token or people.")
+    port: Whole = Field(8501, ge=0, le=65535, description="Port to listen on.")
+    token: Token = Field(
+        "", description="Secret of printable ASCII that pages and routes ask for; needed off loopback."
+    )
+    people: People = Field(
         [],
         description="Who may sign in by OIDC: addresses, or @domain for everybody of one; see below.",
     )
-    upload_megabytes: float = Field(
-        20_000.0, gt=0, description="Largest file that the page takes into the first inbox, in millions of bytes."
+    upload_megabytes: Number = Field(
+        20_000.0,
+        gt=0,
+        le=LONG,
+        description="Largest file that the page takes into the first inbox, in millions of bytes.",
     )
-
-    @field_validator("token")
-    @classmethod
-    def _travels(cls, token: str) -> str:
-        # Neither a cookie nor a header carries other characters, and who has the token would be locked out.
-        if not (token.isascii() and token.isprintable()):
-            raise PydanticCustomError(
-                "token", "The token holds characters other than printable ASCII, which browsers do not send back"
-            )
-        return token
 
 
 class NotifySettings(Section):
     """Who is told."""
 
-    url: str = Field(
+    url: WebAddress = Field(
         "",
         description="A small JSON is posted here when a job is done, quarantined, failed or begins to wait, "
         "or the queue is paused.",
     )
-    timeout: float = Field(10.0, gt=0, description="Seconds before a post is given up.")
+    timeout: Number = Field(10.0, gt=0, le=3600, description="Seconds before a post is given up.")
 
 
 class LogSettings(Section):
@@ -232,15 +270,15 @@ class LogSettings(Section):
         True,  # noqa: FBT003
         description="Names of files in the log; switch them off where it is sent elsewhere: job numbers remain.",
     )
-    megabytes: float = Field(10.0, gt=0, description="Size at which the log file is rotated.")
-    files: int = Field(5, ge=1, description="How many rotated log files are kept.")
+    megabytes: Number = Field(10.0, ge=0.001, le=1_000_000, description="Size at which the log file is rotated.")
+    files: Whole = Field(5, ge=1, le=1000, description="How many rotated log files are kept.")
 
 
 class FolderSettings(Section):
     """A folder under an inbox with a preset of its own."""
 
-    path: Path = Field(description="Folder, relative to the inbox.")
-    preset: str = Field(description="Preset for the slides in it.")
+    path: FolderBelow = Field(description="Folder, relative to the inbox.")
+    preset: Name = Field(description="Preset for the slides in it.")
 
 
 class Settings(BaseModel):
@@ -258,7 +296,13 @@ class Settings(BaseModel):
     dashboard: DashboardSettings = DashboardSettings()
     notify: NotifySettings = NotifySettings()
     log: LogSettings = LogSettings()
-    folders: Annotated[list[FolderSettings], Field(description="Folders with a preset of their own.")] = []
+    folders: Annotated[
+        list[FolderSettings],
+        Field(
+            description="Folders with a preset of their own.",
+            json_schema_extra={"allowed": "tables with a relative path and a preset"},
+        ),
+    ] = []
 
     @property
     def database_url(self) -> str:
@@ -292,16 +336,24 @@ class Settings(BaseModel):
         for name, value in values.items():
             section, _, key = name.partition(".")
             if not key or key not in merged.get(section, {}):
-                raise SettingsInvalid(f"{name}: unknown name")
+                raise SettingsInvalid(f"{name}: unknown name{messages.nearest_of(name, names())}")
             merged[section][key] = value
         try:
-            return Settings(**merged)
+            settings = Settings(**merged)
         except ValidationError as error:
             raise SettingsInvalid(first_fault(error)[1]) from error
+        for name, wrong in combinations.contradictions(settings):
+            raise SettingsInvalid(f"{name}: {wrong}")
+        return settings
 
     def pixel_hash(self) -> str:
         """Return 16 hexadecimal digits that differ when :meth:`pixel_settings` differ."""
         return hashlib.sha256(json.dumps(self.pixel_settings(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def allowed_values() -> dict[str, str]:
+    """Return in words which values each setting may have, by name."""
+    return {name: messages.allowed(field) for name, field in fields()}
 
 
 def table() -> list[tuple[str, str, str]]:
@@ -314,7 +366,7 @@ def table() -> list[tuple[str, str, str]]:
     return rows
 
 
-def fields() -> Iterator[tuple[str, Any]]:
+def fields() -> Iterator[tuple[str, FieldInfo]]:
     """Yield the name and the field of every setting, in order."""
     for section, field in Settings.model_fields.items():
         kind = field.annotation
@@ -331,8 +383,13 @@ def _jsonable(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def names() -> dict[str, FieldInfo]:
+    """Return the field of every setting by its name, those of a folder as ``folders.path`` and ``folders.preset``."""
+    return dict(fields()) | {f"folders.{key}": field for key, field in FolderSettings.model_fields.items()}
+
+
 def first_fault(error: ValidationError) -> tuple[str, str]:
-    """Return the name of the first value that is wrong, and what is wrong with it."""
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
-    return name, f"{name}: {first['msg']}"
+    """Return the name of the first setting that is not valid, and what is wrong with it."""
+    # A mistyped name first: the one that it stands for is missing then.
+    found = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
+    return messages.fault(found[0], names())

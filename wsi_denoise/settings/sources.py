@@ -6,20 +6,29 @@ with ``--config``.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import ValidationError
 
 from wsi_denoise.errors import SettingsInvalid
-from wsi_denoise.settings.model import Settings, fields, first_fault
+from wsi_denoise.settings import combinations, messages
+from wsi_denoise.settings.model import Settings, fields, first_fault, names
 
 FILE_NAME = "wsi-denoise.toml"
 PREFIX = "WSI_DENOISE_"
+
+TEST_VARIABLES = frozenset(f"{PREFIX}{name}" for name in ("BROWSER", "LONG", "PATIENCE", "SHARED", "TEST_EXAMPLES"))
+"""Variables that the tests of this program read. Every other one with the prefix must be a setting."""
+
+_OF_KUBERNETES = re.compile(r"SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?|NAME|ENV_\w+")
+"""What Kubernetes and Docker set in a container beside a service called wsi-denoise, after the prefix."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +62,21 @@ def load(
     overrides : mapping of str to object, optional
         Flags, as ``section.key`` to value. Strings are read as TOML values where they are, else as text.
     folder : Path, optional
-        What relative paths are meant from; the working directory, or the folder of `config`.
+        Start of relative paths; the working directory, or the folder of `config`.
     environ : mapping, optional
         Instead of the process's environment.
 
     Raises
     ------
     SettingsInvalid
-        For an unreadable file, an unknown name or a value out of range.
+        For an unreadable file, an unknown name, a value that is not allowed, or values that contradict each other.
     """
     base = folder or (config.parent if config else Path.cwd())
     file = config or base / FILE_NAME
     merged: dict[str, Any] = {}
     origins = {name: "default" for name, _ in fields()}
-    if config or file.is_file():
+    # A link to a file that is gone is no reason to go on with the defaults.
+    if config or os.path.lexists(file):
         _merge(merged, origins, _read_toml(file), str(file))
     for variable, tree in _read_environment(os.environ if environ is None else environ):
         _merge(merged, origins, tree, variable)
@@ -76,47 +86,104 @@ def load(
         settings = Settings(**merged)
     except ValidationError as error:
         name, fault = first_fault(error)
-        raise SettingsInvalid(f"{fault} ({_origin(origins, name)})") from error
-    return Loaded(_anchored(settings, base.absolute()), origins)
+        origin = _origin(origins, name)
+        raise SettingsInvalid(f"{fault} ({origin})" if origin else fault) from error
+    settings = _anchored(settings, base.absolute())
+    for name, wrong in combinations.contradictions(settings):
+        raise SettingsInvalid(f"{name}: {wrong} ({origins[name]})")
+    if wrong := combinations.unknown_owner(settings):
+        raise SettingsInvalid(f"{wrong} ({origins['output.owner']})")
+    return Loaded(settings, origins)
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsInvalid(f"{file} cannot be read ({error})") from error
+        # An editor may have put a byte order mark before the first character.
+        text = file.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SettingsInvalid(f"{file} cannot be read: it is not UTF-8 text; save it as UTF-8") from error
+    except OSError as error:
+        where = f"{file}, a link to {os.path.realpath(file)}," if file.is_symlink() else str(file)
+        raise SettingsInvalid(f"{where} cannot be read ({error.strerror})") from error
+    try:
+        tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsInvalid(f"{file}: {error}") from error
+    _check_spelling(tree, text, file)
+    return tree
 
 
-def _variable_tree(variable: str, value: str) -> dict[str, Any]:
-    """Return what one variable sets, as pydantic-settings reads it (JSON for lists)."""
-    # A fifth of a second to import, and most programs run without such variables.
-    from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict  # noqa: PLC0415
+def _check_spelling(tree: Mapping[str, Any], text: str, file: Path) -> None:
+    """Refuse a number that stands for text, where it would be read as another text: 0o17, 1_000, 1e5.
 
-    class Variables(Settings, BaseSettings):
-        model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter="__")
+    Raises
+    ------
+    SettingsInvalid
+    """
+    for name, field in fields():
+        section, _, key = name.partition(".")
+        values = tree.get(section)
+        value = values.get(key) if key and isinstance(values, Mapping) else None
+        if field.annotation is not str or isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if name == "output.mode":
+            continue  # where any number is refused
+        written = re.compile(rf"""\b{key}["']?\s*=\s*{re.escape(str(value))}(?![\w.])""")
+        if not written.search(text):
+            raise SettingsInvalid(f"{name}: a number that is read as {_quoted(name, value)}; put it in quotes ({file})")
 
-    class Source(EnvSettingsSource):
-        def _load_env_vars(self) -> Mapping[str, str | None]:
-            return {variable.lower(): value}
 
-    return Source(Variables)()
+def _quoted(name: str, value: object) -> str:
+    return "another text" if name in messages.SECRET else f'"{value}"'
 
 
 def _read_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (variable, tree of settings) for every variable with our prefix.
+
+    Raises
+    ------
+    SettingsInvalid
+        For a variable that is no setting, and for a list that is not JSON.
+    """
+    known = dict(fields())
     for variable in sorted(environ):
-        if not variable.startswith(PREFIX):
+        rest = variable.upper().removeprefix(PREFIX)
+        if rest == variable.upper() or variable in TEST_VARIABLES or _is_of_a_container(rest, environ[variable]):
             continue
-        section, _, key = variable.removeprefix(PREFIX).lower().partition("__")
-        # Without a key it is the whole section, or the list of folders, as JSON; others of ours are no settings.
-        if not key and section not in Settings.model_fields:
-            continue
-        try:
-            tree = _variable_tree(variable, environ[variable])
-        except Exception as error:
-            raise SettingsInvalid(f"{variable}: {error}") from error
-        yield variable, tree or {section: {key: environ[variable]}}
+        section, _, key = rest.lower().partition("__")
+        name = f"{section}.{key}" if key else section
+        if name not in known and (key or section not in Settings.model_fields):
+            raise SettingsInvalid(_unknown_variable(variable, name, known))
+        value: Any = environ[variable]
+        if not key or get_origin(known[name].annotation) is list:
+            value = _from_json(variable, value, messages.allowed(known[name]) if name in known else "an object")
+        yield variable, {section: {key: value} if key else value}
+
+
+def _is_of_a_container(rest: str, value: str) -> bool:
+    return _OF_KUBERNETES.fullmatch(rest) is not None or (rest == "PORT" and "://" in value)
+
+
+def _unknown_variable(variable: str, name: str, known: Mapping[str, Any]) -> str:
+    # With one underscore between section and key, the name is in one piece.
+    near = messages.nearest(name.replace("_", ".", 1) if "." not in name else name, known)
+    near = near or messages.nearest(name.rpartition(".")[2], known)
+    suggestion = "names are WSI_DENOISE_SECTION__KEY, with two underscores between section and key"
+    if near:
+        suggestion = f"the nearest is {variable_of(near)}; allowed: {messages.allowed(known[near])}"
+    return f"{variable}: no setting has this name; {suggestion}"
+
+
+def variable_of(name: str) -> str:
+    """Return the variable of a setting."""
+    return PREFIX + name.upper().replace(".", "__")
+
+
+def _from_json(variable: str, text: str, allowed: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise SettingsInvalid(f"{variable}: not JSON ({error}); allowed as JSON: {allowed}") from error
 
 
 def _origin(origins: Mapping[str, str], name: str) -> str:
@@ -124,7 +191,7 @@ def _origin(origins: Mapping[str, str], name: str) -> str:
     if name in origins:
         return origins[name]
     near = (key for key in origins if name.startswith(f"{key}.") or key.startswith(f"{name}."))
-    return origins.get(next(near, ""), "unknown name")
+    return origins.get(next(near, ""), "")
 
 
 def _merge(merged: dict[str, Any], origins: dict[str, str], tree: Mapping[str, Any], origin: str) -> None:
@@ -142,8 +209,10 @@ def _merge(merged: dict[str, Any], origins: dict[str, str], tree: Mapping[str, A
 
 def _nested(name: str, value: Any) -> dict[str, Any]:
     section, dot, key = name.partition(".")
+    if name == "folders":
+        return {name: value}
     if not dot or not key:
-        raise SettingsInvalid(f"{name}: names are section.key")
+        raise SettingsInvalid(f"{name}: names are section.key{messages.nearest_of(name, names())}")
     return {section: {key: value}}
 
 
