@@ -149,8 +149,8 @@ def signed_in(page, provider, target="", **person):
     return browser
 
 
-def opens(page, cookies):
-    """Whether the websocket is opened for somebody with these cookies."""
+def handshake(page, cookies):
+    """Return the head of the answer to a websocket's handshake, in lower case."""
     ask = (
         "GET /_stcore/stream HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
@@ -158,15 +158,32 @@ def opens(page, cookies):
     )
     host = page.removeprefix("http://").rstrip("/")
 
-    async def first():
+    async def head():
         reader, writer = await asyncio.open_connection(*host.split(":"))
         writer.write(ask.format(host=host, cookies=cookies).encode())
-        line = await reader.readline()
+        answer = await reader.readuntil(b"\r\n\r\n")
         writer.close()
         await writer.wait_closed()
-        return line
+        return answer.decode().lower()
 
-    return b" 101 " in asyncio.run(first())
+    return asyncio.run(head())
+
+
+def opens(page, cookies):
+    """Whether the websocket is opened for somebody with these cookies."""
+    return " 101 " in handshake(page, cookies).splitlines()[0]
+
+
+def test_every_answer_of_the_server_has_the_security_headers(page):
+    heads = [handshake(page, "")]
+    for path in ("", "healthz", "oauth2callback?code=x", "static/none.js", "login/oidc?provider=none", "%2e%2e/x"):
+        answer = httpx.get(page + path, headers={"accept": "text/html"}, timeout=60)
+        heads.append("\n".join(f"{name}: {value}" for name, value in answer.headers.items()).lower())
+    for head in heads:
+        assert "frame-ancestors 'self'" in head
+        assert "x-content-type-options: nosniff" in head
+        assert "referrer-policy: same-origin" in head
+    assert " 401 " in heads[0].splitlines()[0]
 
 
 def cookies(browser):

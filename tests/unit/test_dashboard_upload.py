@@ -228,6 +228,13 @@ def test_slides_and_uploads_reserve_beside_one_another(folder, small_disk):
         wait_for(lambda: not ours.exists())
 
 
+def test_where_reservations_cannot_be_written_the_space_is_checked_anyway(folder, small_disk):
+    shared_folder().touch()  # a file where the folder should be
+    with served(folder) as port:
+        assert status_of(begin(port, "a.svs", 200_000_000))[0] == 507
+        assert status_of(begin(port, "b.svs", 1))[0] == 201
+
+
 def test_only_so_many_uploads_at_a_time(folder, small_disk):
     with served(folder) as port:
         held = [begin(port, f"{number}.svs", 1000) for number in range(upload_space.MOST_UPLOADS)]
