@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from wsi_denoise.errors import ContradictoryColours
 from wsi_denoise.slide.reader import open_slide
@@ -62,4 +63,21 @@ def test_a_wrong_tag_in_ndpi_is_noted_because_openslide_follows_the_stream(share
     expected = np.load(source.with_name(f"{source.name}.expected.npy"))
     with open_slide(with_tag(source, tmp_path / source.name, 2)) as slide:
         np.testing.assert_array_equal(slide.read(0, 0, slide.info.width, slide.info.height), expected)
+        assert any("contradictory colour model" in note for note in slide.info.notes)
+
+
+CASES = {
+    "colours-jpeg-jfif-photometric-rgb/jpeg_jfif_photoRGB.tif": 2.0,
+    "colours-jpeg-adobe-rgb-photometric-ycbcr/jpeg_rgb_adobe_photoYCC.tif": 1.0,
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_cases_seen_in_use_have_the_right_colours_and_a_note(shared, name):
+    if not (shared / "cases").is_dir():
+        pytest.skip(f"the cases are not at {shared}")
+    with Image.open(shared / "cases" / "expected_pixels.png") as image:
+        expected = np.asarray(image.convert("RGB")).astype(int)
+    with open_slide(shared / "cases" / name) as slide:
+        assert np.abs(slide.read(0, 0, slide.info.width, slide.info.height) - expected).mean() < CASES[name]
         assert any("contradictory colour model" in note for note in slide.info.notes)

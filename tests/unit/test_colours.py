@@ -1,12 +1,15 @@
 """Colour models: tags that contradict their tiles are decoded as the tiles state, or refused, and never ignored."""
 
+import os
+import shutil
+
 import imagecodecs
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
-from wsi_denoise.errors import ContradictoryColours, DecodersDisagree, SlideError
+from wsi_denoise.errors import ContradictoryColours, DecodersDisagree, SlideChanged, UnreadableTile
 from wsi_denoise.slide import tiff_colours, tiff_opening, tiff_reader
 from wsi_denoise.slide.colours import (
     Sample,
@@ -191,6 +194,19 @@ def test_tiles_that_state_nothing_beside_a_contradiction_are_refused(tmp_path, t
         open_slide(tiff(tmp_path / "a.tif", tissue, encode, photometric=2))
 
 
+def test_a_tile_that_was_not_copied_yet_is_no_statement(tmp_path, tissue):
+    path = tiff(tmp_path / "a.tif", tissue, lambda piece, _: jpeg(piece, Space.YCBCR, JFIF), photometric=2)
+    with tifffile.TiffFile(path) as file:
+        offset, count = file.pages[0].dataoffsets[3], file.pages[0].databytecounts[3]
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(bytes(count))
+    with open_slide(path) as slide:
+        assert np.abs(slide.read(0, 0, SIDE, TILE).astype(int) - tissue[:TILE]).mean() < 3
+        with pytest.raises(UnreadableTile, match="all zeros"):
+            slide.read(TILE, TILE, 1, 1)
+
+
 def test_a_contradiction_that_sampling_missed_is_refused_when_its_tile_is_read(tmp_path, tissue, monkeypatch):
     monkeypatch.setattr(tiff_colours, "SAMPLED", 2)  # first and last
 
@@ -357,22 +373,18 @@ def test_a_transform_that_is_promised_and_missing_needs_pixels_that_fit(tissue):
         assert bool(rule.refusal) == refused
 
 
-CASES = {
-    "colours-jpeg-jfif-photometric-rgb/jpeg_jfif_photoRGB.tif": 2.0,
-    "colours-jpeg-adobe-rgb-photometric-ycbcr/jpeg_rgb_adobe_photoYCC.tif": 1.0,
-}
+def test_a_file_replaced_while_two_decoders_are_compared_has_changed(tmp_path, tissue, monkeypatch):
+    path, other = tmp_path / "a.tif", tmp_path / "b.tif"
+    tifffile.imwrite(path, tissue, photometric="rgb", tile=(TILE, TILE))
+    tifffile.imwrite(other, 255 - tissue, photometric="rgb", tile=(TILE, TILE))
+    os.utime(other, (1, 1))
+    read = tiff_reader.TiffSlide.read
 
+    def replaced(slide, *region):
+        pixels = read(slide, *region)
+        shutil.copy2(other, path)
+        return pixels
 
-@pytest.mark.parametrize("name", CASES)
-def test_cases_seen_in_use(shared, name):
-    if not (shared / "cases").is_dir():
-        pytest.skip(f"the cases are not at {shared}")
-    with Image.open(shared / "cases" / "expected_pixels.png") as image:
-        expected = np.asarray(image.convert("RGB"))
-    try:
-        error, notes = error_of(shared / "cases" / name, expected)
-    except SlideError as refusal:
-        assert isinstance(refusal, ContradictoryColours)  # noqa: PT017
-        return
-    assert error < CASES[name]
-    assert any("contradictory colour model" in note for note in notes)
+    monkeypatch.setattr(tiff_reader.TiffSlide, "read", replaced)
+    with pytest.raises(SlideChanged):
+        open_slide(path)

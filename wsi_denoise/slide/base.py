@@ -263,6 +263,7 @@ class Slide(ABC):
             try:
                 return self._read(level, x, y, width, height)
             except ColourFailure as failure:
+                self._still_there()
                 raise ContradictoryColours(f"level {level}: {failure.reason}") from failure
             except DecodeFailure as failure:
                 self._still_there()

@@ -59,8 +59,8 @@ class Statement:
     subsampled: bool = False
 
 
-def statement_of(data: bytes, codec: str, tables: bytes | None = None) -> Statement:
-    """Return what an encoded tile states about its colours.
+def statement_of(data: bytes, codec: str, tables: bytes | None = None) -> Statement | None:
+    """Return what an encoded tile states about its colours, None where it has no header.
 
     Parameters
     ----------
@@ -71,18 +71,19 @@ def statement_of(data: bytes, codec: str, tables: bytes | None = None) -> Statem
     tables : bytes, optional
         JPEGTables of the directory; its markers count where the tile has none.
     """
-    if codec in ("jpeg", "old-style jpeg"):
-        header = jpeg_header(data)
-        statement = jpeg_statement(header) if header else Statement()
-        if statement.space is None and not statement.conflict and tables and header:
-            shared = jpeg_header(tables)
-            if shared and (shared.jfif or shared.adobe is not None):
-                return jpeg_statement(JpegHeader(components=header.components, jfif=shared.jfif, adobe=shared.adobe))
-        return statement
     if codec == "jpeg2000":
         coded = jpeg2000_header(data)
-        return jpeg2000_statement(coded) if coded else Statement()
-    return Statement()
+        return jpeg2000_statement(coded) if coded else None
+    if codec not in ("jpeg", "old-style jpeg"):
+        return Statement()
+    header = jpeg_header(data)
+    if header is None or not header.components:
+        return None
+    statement = jpeg_statement(header)
+    shared = jpeg_header(tables) if tables and statement.space is None and not statement.conflict else None
+    if shared and (shared.jfif or shared.adobe is not None):
+        return jpeg_statement(JpegHeader(components=header.components, jfif=shared.jfif, adobe=shared.adobe))
+    return statement
 
 
 def jpeg_statement(header: JpegHeader) -> Statement:

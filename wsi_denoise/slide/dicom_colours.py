@@ -44,7 +44,9 @@ def rule_of(instance: Instance) -> ColourRule:
         return ColourRule(tag)
     with instance.file.open("rb") as file:
         numbers = spread(range(len(instance.frames)), SAMPLED_BY_TAG)
-        statements = {number: _statement(file.fileno(), instance, number) for number in numbers}
+        found = {number: _statement(file.fileno(), instance, number) for number in numbers}
+        # A frame without header is reported when it is read.
+        statements = {number: statement for number, statement in found.items() if statement is not None}
         judged = {
             number
             for unstated in (True, False)
@@ -65,11 +67,11 @@ def rule_of(instance: Instance) -> ColourRule:
     return settle(tag, samples, tag_name=name, doubted=promised)
 
 
-def _statement(descriptor: int, instance: Instance, number: int) -> Statement:
+def _statement(descriptor: int, instance: Instance, number: int) -> Statement | None:
     try:
         return statement_of(instance.read(descriptor, number, HEAD_BYTES), instance.codec)
     except ValueError:
-        return Statement()
+        return None
 
 
 def _stored(descriptor: int, instance: Instance, number: int) -> Pixels | None:

@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from wsi_denoise.errors import (
+    ContradictoryColours,
+    DecodersDisagree,
     EmptyFile,
     IncompleteSlide,
     NotASlide,
@@ -38,7 +40,15 @@ from wsi_denoise.slide import (
     tiff_opening,
     tiff_reader,
 )
-from wsi_denoise.slide.base import DecodeFailure, Slide, SlideInfo, check_size, from_os_error, stat_source
+from wsi_denoise.slide.base import (
+    DecodeFailure,
+    Slide,
+    SlideInfo,
+    check_size,
+    check_unchanged,
+    from_os_error,
+    stat_source,
+)
 from wsi_denoise.slide.glass import find_glass
 
 __all__ = ["Slide", "SlideInfo", "open_cached", "open_slide", "probe"]
@@ -86,7 +96,9 @@ def open_slide(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> S
     ------
     EmptyFile, NotASlide, UnsupportedSlide, NotRGB, TruncatedSlide, IncompleteSlide, TooLarge, NotARegularFile
         The file is at fault.
-    SlideVanished, SourceUnavailable
+    ContradictoryColours, DecodersDisagree
+        Its colours are uncertain.
+    SlideVanished, SlideChanged, SourceUnavailable
         The place is.
     """
     path = Path(path)
@@ -101,6 +113,11 @@ def open_slide(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> S
         if tiff_check.is_tiff(head) and not _is_huge_ndpi(path, head, status.st_size):
             return _with_background(tiff_opening.open_tiff(path, max_megapixels))
         return _open_other(path, head, max_megapixels)
+    except (ContradictoryColours, DecodersDisagree):
+        # A file that was replaced while it was opened shows two contents.
+        if not path.is_dir():
+            check_unchanged(path, status.st_size, status.st_mtime_ns)
+        raise
     except OSError as error:
         raise from_os_error(error, path) from error
 

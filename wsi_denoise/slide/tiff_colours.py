@@ -105,7 +105,9 @@ def _rule(file: int, directory: Directory, most: int) -> ColourRule:
     if directory.codec not in _STREAMS or directory.planar:
         return ColourRule(tag)
     numbers = spread(np.flatnonzero(directory.counts[: len(directory.offsets)]), most)
-    statements = [(number, _statement(file, directory, number)) for number in numbers]
+    found = [(number, _statement(file, directory, number)) for number in numbers]
+    # A tile without header, as one that is still being copied, is reported when it is read.
+    statements = [(number, statement) for number, statement in found if statement is not None]
     doubtful = [number for number, statement in statements if needs_pixels(tag, statement)]
     groups = (
         [number for number, statement in statements if statement.space is None],
@@ -139,7 +141,7 @@ def _read(file: int, directory: Directory, number: int, most: int) -> bytes:
     return os.pread(file, min(int(directory.counts[number]), most), int(directory.offsets[number]))
 
 
-def _statement(file: int, directory: Directory, number: int) -> Statement:
+def _statement(file: int, directory: Directory, number: int) -> Statement | None:
     data = _read(file, directory, number, HEAD_BYTES)
     if directory.codec != "jpeg2000":
         header = jpeg_header(data)

@@ -133,6 +133,8 @@ def coloured_pixels(data: bytes, codec: str, tables: bytes | None, rule: ColourR
     import imagecodecs  # noqa: PLC0415
 
     statement = statement_of(data, codec, tables)
+    if statement is None:
+        raise DecodeFailure("its data has no header")
     space = rule.space_of(statement)
     if space is None:
         reason = statement.conflict or f"the file says {rule.tag}, the tile says {statement.space or 'nothing'}"
@@ -201,8 +203,9 @@ class TileDecoder:
     def _decoded(self, data: bytes, codec: str, number: int) -> Any:
         directory = self._directory
         if codec == "jpeg" and (directory.planar or directory.samples != 3):
-            if statement_of(data, codec, directory.jpeg_tables).conflict:
-                raise ColourFailure(statement_of(data, codec, directory.jpeg_tables).conflict)
+            statement = statement_of(data, codec, directory.jpeg_tables)
+            if statement and statement.conflict:
+                raise ColourFailure(statement.conflict)
             return self._decode(data, number, jpegtables=directory.jpeg_tables)[0]
         if codec in ("jpeg", "jpeg2000") and not directory.planar:
             return coloured_pixels(data, codec, directory.jpeg_tables, self._rule)
