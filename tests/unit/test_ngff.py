@@ -1,5 +1,6 @@
 """NGFF stores written here with the ``zarr`` package: what is read exactly, what is refused, and with which reason."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -361,7 +362,7 @@ def test_an_array_without_ngff_metadata_is_refused(tmp_path):
         open_slide(tmp_path / "a.zarr")
 
 
-@pytest.mark.parametrize("where", ["..", "0/../../b.zarr/0", "/etc", "", ".", None, 3, "0\0"])
+@pytest.mark.parametrize("where", ["..", "0/../../b.zarr/0", "/etc", "", ".", None, 3, "0\0", "\ud800", "a" * 300])
 def test_a_level_never_leads_out_of_the_store(tmp_path, where):
     write(tmp_path / "b.zarr", image(300, 210))
     path = write(tmp_path / "a.zarr", image(300, 210))
@@ -448,6 +449,58 @@ def test_array_metadata_that_makes_no_sense_is_refused(tmp_path, values, error):
 CHUNKS = [("0.4", {}), ("0.4", {"levels": 1}), ("0.4", {"axes": "tczyx", "channel_chunk": 1}), ("0.5", {}),
           ("0.5", {"shards": (128, 128, 3), "chunk": 64}), ("0.4", {"fill_value": 255}), ("0.4", {"fill_value": 128}),
           ("0.4", {"levels": 1, "fill_value": 255})]  # fmt: skip
+
+
+JUNK = (
+    None,
+    True,
+    0,
+    -1,
+    1.5,
+    10**30,
+    "",
+    "x",
+    "..",
+    "/",
+    "\ud800",
+    [],
+    {},
+    [None],
+    [1, 2],
+    [[]],
+    {"a": 1},
+    [{}],
+    "µ" * 300,
+)
+
+
+def places(value: object, place: tuple = ()) -> list[tuple]:
+    """Every place in a JSON value, by keys and positions."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place, *(below for key, each in inside for below in places(each, (*place, key)))]
+
+
+@pytest.mark.parametrize(("version", "options"), [("0.4", {}), ("0.5", {"shards": (128, 128, 3), "chunk": 64})])
+def test_metadata_with_junk_anywhere_is_read_or_refused(tmp_path, version, options):
+    colours = {"omero": {"channels": [{"color": "FF0000"}, {"color": "00FF00"}, {"color": "0000FF"}]}}
+    path = write(tmp_path / "a.zarr", image(160, 130), version=version, levels=2, ome=colours, **options)
+    random = np.random.default_rng(7)
+    for name in (
+        (".zattrs", "0/.zarray", "1/.zarray") if version == "0.4" else ("zarr.json", "0/zarr.json", "1/zarr.json")
+    ):
+        text = (path / name).read_text()
+        every = places(json.loads(text))
+        for _ in range(60):
+            changed = [json.loads(text)]
+            *keys, last = (0, *every[random.integers(len(every))])
+            holder = changed
+            for key in keys:
+                holder = holder[key]
+            holder[last] = JUNK[random.integers(len(JUNK))]
+            (path / name).write_text(json.dumps(changed[0]))
+            with contextlib.suppress(SlideError):
+                open_slide(path).close()
+        (path / name).write_text(text)
 
 
 def chunk_files(path: Path, level: str = "0") -> list[Path]:

@@ -174,7 +174,7 @@ def _version2(folder: Path, document: bytes, stated: Mapping[str, Any]) -> ZarrA
     _check_codecs(names, CODECS_V2)
     chunks = _extents(stated, "chunks", folder)
     separator = stated.get("dimension_separator", ".")
-    if separator not in {".", "/"}:
+    if separator not in (".", "/"):
         raise UnsupportedSlide(f"the Zarr dimension separator {separator!r}")
     return ZarrArray(
         folder=folder,
@@ -196,10 +196,10 @@ def _version3(folder: Path, document: bytes, stated: Mapping[str, Any]) -> ZarrA
     _check_type(stated.get("data_type"))
     if stated.get("storage_transformers"):
         raise UnsupportedSlide("Zarr storage transformers")
-    files = _extents(_named(stated, "chunk_grid", {"regular"})[1], "chunk_shape", folder)
-    encoding, options = _named(stated, "chunk_key_encoding", {"default", "v2"})
+    files = _extents(_named(stated, "chunk_grid", ("regular",))[1], "chunk_shape", folder)
+    encoding, options = _named(stated, "chunk_key_encoding", ("default", "v2"))
     separator = options.get("separator", "/" if encoding == "default" else ".")
-    if separator not in {".", "/"}:
+    if separator not in (".", "/"):
         raise UnsupportedSlide(f"the Zarr chunk key separator {separator!r}")
     codecs, chunks, index = stated.get("codecs"), files, None
     if not (isinstance(codecs, list) and all(isinstance(each, Mapping) for each in codecs)):
@@ -231,7 +231,7 @@ def _version3(folder: Path, document: bytes, stated: Mapping[str, Any]) -> ZarrA
     )
 
 
-def _named(stated: Mapping[str, Any], key: str, known: set[str]) -> tuple[str, Mapping[str, Any]]:
+def _named(stated: Mapping[str, Any], key: str, known: tuple[str, ...]) -> tuple[str, Mapping[str, Any]]:
     """Return name and configuration of an extension point of Zarr version 3."""
     found = stated.get(key)
     name = found.get("name") if isinstance(found, Mapping) else found
@@ -242,12 +242,13 @@ def _named(stated: Mapping[str, Any], key: str, known: set[str]) -> tuple[str, M
 
 
 def _shard_index(options: Mapping[str, Any]) -> ShardIndex:
-    codecs = options.get("index_codecs")
-    names = [each.get("name") for each in codecs if isinstance(each, Mapping)] if isinstance(codecs, list) else []
-    order = codecs[0].get("configuration") if isinstance(codecs, list) and names else None
+    stated = options.get("index_codecs")
+    codecs = [each for each in stated if isinstance(each, Mapping)] if isinstance(stated, list) else []
+    names = [each.get("name") for each in codecs]
+    order = codecs[0].get("configuration") if codecs else None
     little = not isinstance(order, Mapping) or order.get("endian", "little") == "little"
     location = options.get("index_location", "end")
-    if names not in (["bytes"], ["bytes", "crc32c"]) or not little or location not in {"start", "end"}:
+    if names not in (["bytes"], ["bytes", "crc32c"]) or not little or location not in ("start", "end"):
         raise UnsupportedSlide("a Zarr shard index that is encoded in an unusual way")
     return ShardIndex(location == "start", len(names) == 2)
 
@@ -265,7 +266,7 @@ def _check_type(stated: object) -> None:
         return
     name = str(stated)[:60]
     if isinstance(stated, str) and len(stated) < 10 and "O" not in stated:
-        with contextlib.suppress(TypeError):
+        with contextlib.suppress(TypeError, ValueError, UnicodeError):
             name = np.dtype(stated).name
     raise NotRGB(f"its values are {name}, not 8-bit")
 

@@ -176,7 +176,15 @@ def folder_names(stated: object) -> tuple[str, ...]:
         The path would leave the store.
     """
     parts = tuple(stated.strip("/").split("/")) if isinstance(stated, str) else ()
-    if not parts or any(part in {"", ".", ".."} or "\0" in part for part in parts):
+    # Surrogates are no UTF-8, and file systems take names of 255 bytes at most.
+    if (
+        not parts
+        or any(
+            part in {"", ".", ".."} or "\0" in part or not 0 < len(part.encode("utf-8", "ignore")) <= 255
+            for part in parts
+        )
+        or not "".join(parts).isprintable()
+    ):
         raise UnsupportedSlide(f"its NGFF metadata names {str(stated)[:80]!r}, not a folder inside the store")
     if isinstance(stated, str) and stated.startswith("/"):
         raise UnsupportedSlide(f"its NGFF metadata names {stated[:80]!r}, an absolute path")
@@ -194,7 +202,7 @@ def _scale(holder: Mapping[str, Any], dimensions: int) -> tuple[float, ...] | No
         if not isinstance(each, Mapping):
             return None
         kind = each.get("type")
-        if kind in {"translation", "identity"}:
+        if kind in ("translation", "identity"):
             continue
         values = each.get("scale")
         if kind != "scale" or not isinstance(values, Sequence) or len(values) != dimensions:
