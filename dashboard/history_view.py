@@ -206,7 +206,9 @@ def attempts(found: Sequence[Attempt]) -> str:
         )
         for one in found
     ]
-    return table(["No", "Started", "Ended", "Outcome", "Blocks", "What went wrong"], rows, numbers={4})
+    return table(
+        ["No", "Started", "Ended", "Outcome", "Blocks", "What went wrong"], rows, numbers={4}, short={0, 1, 2, 3}
+    )
 
 
 def events(found: Sequence[Event]) -> str:

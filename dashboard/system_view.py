@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from dashboard.history_view import table
-from dashboard.words import duration, escaped, size, when
+from dashboard.words import duration, escaped, for_page, size, when
 from wsi_denoise.doctor import Check
 from wsi_denoise.jobs import clocks
 from wsi_denoise.jobs.values import DaemonInfo
@@ -85,7 +85,7 @@ def daemons(found: Sequence[DaemonInfo], now: datetime, given: Settings) -> str:
             )
         )
     head = ["No", "State", "Machine", "Device", "Workers", "Last heard of", "Works on", "Version"]
-    return table(head, rows, short={1, 5})
+    return table(head, rows, short={0, 1, 5, 7})
 
 
 def disks(given: Settings) -> str:
@@ -105,7 +105,7 @@ def disks(given: Settings) -> str:
             f'<meter min="0" max="1" value="{share:.3f}" high="0.9" aria-label="used">{share:.0%}</meter> {share:.0%}'
         )
         rows.append((name, escaped(folder), f"{size(usage.free)} free of {size(usage.total)}", meter))
-    return table(["Folder", "Path", "Room", "Used"], rows, short={2, 3})
+    return table(["Folder", "Path", "Room", "Used"], rows, short={0, 2, 3})
 
 
 def versions() -> str:
@@ -172,7 +172,7 @@ def checks(found: Sequence[Check]) -> str:
     rows = []
     for check in sorted(found, key=lambda one: order.index(one.state)):
         word, colour = CHECKED[check.state]
-        rows.append((f'<span class="chip {colour}">{word}</span>', escaped(check.name), escaped(check.text)))
+        rows.append((f'<span class="chip {colour}">{word}</span>', escaped(check.name), escaped(for_page(check.text))))
     return table(["", "Looked at", "Found"], rows, short={0, 1})
 
 

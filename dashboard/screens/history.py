@@ -198,7 +198,7 @@ def _buttons(job: Job) -> None:
 
 number = _number(st.query_params.get("job"))
 if "job" in st.query_params:
-    st.button("‹ All jobs", key="close", on_click=close, type="tertiary")
+    st.button("All jobs", key="close", on_click=close, type="tertiary", icon=":material/arrow_back:")
     opened(number or 0)
 else:
     heading("History")

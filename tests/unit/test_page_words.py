@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dashboard import compare_view, history_view, queue_view, words
+from dashboard import compare_view, history_view, queue_view, system_view, words
 from wsi_denoise import errors
+from wsi_denoise.doctor import Check
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.values import Job, JobPage
 from wsi_denoise.quality import verdict
@@ -46,6 +47,12 @@ def test_errors_name_buttons_and_pages_instead_of_commands(error):
 )
 def test_a_message_is_adapted_to_the_page(said, shown):
     assert words.for_page(said) == shown
+
+
+def test_the_doctor_names_buttons_instead_of_commands():
+    shown = system_view.checks([Check("queue", "warning", "paused: lunch; wsi-denoise resume")])
+    assert "wsi-denoise" not in shown
+    assert "the button Resume on the Queue page" in shown
 
 
 def failed(**more):
