@@ -145,9 +145,9 @@ def missing(job: Job, exists: Callable[[str], bool]) -> list[str]:
         return []
     said = []
     if job.state is JobState.DONE and job.output and not exists(job.output):
-        said.append(f"The denoised slide is no longer at {job.output}. Run the job again to write it again.")
+        said.append(f"The denoised slide is no longer at {job.output}. Run the job again to write it.")
     if not exists(job.slide):
-        said.append(f"The original is no longer at {job.slide}. Copy it there to run it again.")
+        said.append(f"This machine finds no file at {job.slide}. Copy the original there, or mount its folder.")
     return said
 
 

@@ -98,7 +98,7 @@ place = st.container()
 try:
     found = choose()
     with place:
-        heading("Compare", parts_of(found.relative)[0] if found is not None else "")
+        heading("Compare", parts_of(found.relative)[0] if found is not None else "", tab_only=True)
     if found is not None:
         show(found)
     elif not (st.session_state.get("find") or st.session_state.get("find_verdict")):

@@ -175,6 +175,8 @@ def _buttons(job: Job) -> None:
     ]
     row = st.container(horizontal=True, vertical_alignment="bottom")
     original, result = Path(job.slide).exists(), bool(job.output) and Path(str(job.output)).is_file()
+    # A folder that this machine does not see may be there for the daemon.
+    gone = not original and Path(job.slide).parent.is_dir()
     done = job.state is JobState.DONE
     if done and (original or result) and row.button("Compare before and after", key="compare"):
         st.switch_page("screens/compare.py", query_params={"job": str(job.id)})
@@ -185,7 +187,7 @@ def _buttons(job: Job) -> None:
         row.button(label, key="retry", on_click=do, args=("retry", job))
     if history_view.can_cancel(job):
         row.button("Cancel", key="cancel", on_click=do, args=("cancel", job))
-    if job.fingerprint and job.finished is not None and original:
+    if job.fingerprint and job.finished is not None and not gone:
         chosen = row.selectbox(
             "Preset", presets, key="again", width=220, label_visibility="collapsed",
             index=presets.index(job.preset) if job.preset in presets else 0,

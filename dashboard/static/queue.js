@@ -24,7 +24,7 @@ const cancelButton = (what, act) => {
   });
   button.name_it = (name) => {
     named = name;
-    give(button, "aria-label", `${sure ? "Really?" : "Cancel"}: ${what} ${named}`);
+    give(button, "aria-label", `${sure ? "Really? " : ""}Cancel ${what} ${named}`);
   };
   return button;
 };

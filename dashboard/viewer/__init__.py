@@ -22,7 +22,8 @@ _POLICY = (
 )
 _PAGE = {"Content-Security-Policy": _POLICY, "X-Frame-Options": "SAMEORIGIN", "Cache-Control": "no-cache", **SECURITY}
 
-_MISSING = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>The viewer's library is missing · wsi-denoise</title>
+_MISSING = """<!doctype html><html lang="en"><head><meta charset="utf-8">
+<title>The viewer's library is missing · wsi-denoise</title>
 <link rel="stylesheet" href="/viewer/static/viewer.css"></head><body class="message"><main>
 <h1>The viewer's library is missing</h1>
 <p>This installation was made without OpenSeadragon, which shows the slides. Everything else works.</p>

@@ -123,7 +123,7 @@ def test_controls_without_a_file_are_not_drawn(processed, serve, open_page):
         assert page.get_by_role("link", name="Download the TIFF").count() == 0
         Path(case.job.slide).unlink()
         page.goto(job)
-        page.get_by_text("The original is no longer at").wait_for()
+        page.get_by_text("This machine finds no file at").wait_for()
         for name in ("Compare before and after", "Run again with this preset"):
             assert page.get_by_role("button", name=name).count() == 0
         page.goto(f"{url}viewer/{case.job.id}")

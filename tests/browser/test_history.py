@@ -51,7 +51,7 @@ def test_the_history_is_filtered_sorted_turned_and_exported(filled, serve, open_
         page.goto(f"{url}history")
         rows(page, 50)
         page.get_by_text("1 to 50 of 70 jobs").wait_for()
-        page.get_by_role("button", name="Next page").click()
+        page.get_by_role("button", name="Next", exact=True).click()
         rows(page, 20)
         page.get_by_text("51 to 70 of 70 jobs").wait_for()
 
