@@ -198,7 +198,7 @@ def _turning(browser: Browser, url: str, looks: int) -> dict[str, float]:
     took = []
     for number in range(1, looks + 2):
         began = time.perf_counter()
-        tab.get_by_role("button", name="Next page").click()
+        tab.get_by_role("button", name="Next", exact=True).click()
         tab.get_by_text(f"{50 * number + 1:,} to {50 * number + 50:,} of").wait_for(timeout=60_000)
         took.append(time.perf_counter() - began)
     tab.close()

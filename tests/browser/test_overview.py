@@ -132,7 +132,7 @@ def test_the_queue_is_worked_with_the_keyboard_alone(store, see, serve, open_pag
         page.keyboard.press("Enter")
         page.get_by_text("lunch").wait_for()
         assert store.paused() == "lunch"
-        tab_to(page, "Let it go on")
+        tab_to(page, "Resume")
         page.keyboard.press("Enter")
         wait_until(lambda: store.paused() is None, page)
         assert not page.errors
