@@ -126,6 +126,15 @@ def test_a_card_gives_the_options_of_its_runs(tmp_path):
     assert (given.initial, given.photographs) == (str(tmp_path / "mine-1/checkpoint"), str(tmp_path / "photographs"))
 
 
+def test_a_run_of_camera_noise_is_repeated_with_its_schedule_and_textures(tmp_path):
+    stage = {"steps": 7, "seed": 1, "rate": 3e-4, "polish": 1.1, "decay": 0.9, "pixels": 64, "bf16": True}
+    stage |= {"optimizer": "soap", "protocol": "camera", "schedule": "constant", "texture": 0.07, "flat": 0.15}
+    card = dataclasses.replace(weights.card("paper"), name="mine", protocol="camera", training=stage)
+    ((_, options),) = recipe.runs_of(card, tmp_path)
+    given = train.parser().parse_args(["--out", "x", *options])
+    assert {name: getattr(given, name) for name in stage} == stage
+
+
 def figures(line: str) -> list[float]:
     """Return the figures of a line like ``psnr_10: 32.38 dB, as shipped 32.40``."""
     return [float(part) for part in line.split(": ")[1].replace(" dB, as shipped", "").split()]
