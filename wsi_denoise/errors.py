@@ -7,6 +7,7 @@
     │   ├── SettingsInvalid
     │   ├── NoSuchJob
     │   ├── TransitionRefused
+    │   ├── NoDatabase
     │   ├── NoSuchPath
     │   ├── NoSlideInFolder
     │   ├── RegionOutside
@@ -24,7 +25,8 @@
     ├── ClusterError
     │   └── WorkerLost, NoWorkers, SchedulerUnreachable, DeviceOutOfMemory (all tried again)
     ├── StoreError
-    │   └── DatabaseBusy, DatabaseFull (both tried again), DatabaseOutdated, DatabaseUnreachable, LeaseLost
+    │   ├── DatabaseBusy, DatabaseFull (both tried again), DatabaseUnreachable, LeaseLost
+    │   └── DatabaseOutdated, DatabaseNewer
     ├── JobCancelled          somebody asked for it
     └── InternalError         our own mistake
 
@@ -106,6 +108,12 @@ class TransitionRefused(UsageError):
     code = "transition_refused"
     happened = "The job's state does not allow this"
     advice = "wsi-denoise job ID shows its state and events."
+
+
+class NoDatabase(UsageError):
+    code = "no_database"
+    happened = "There is no job database here"
+    advice = "Change to the folder in which the daemon runs, or give its settings with --config."
 
 
 class NoSuchPath(UsageError):
@@ -401,6 +409,12 @@ class DatabaseOutdated(StoreError):
     code = "database_outdated"
     happened = "The job database has another version than this program"
     advice = "Run wsi-denoise db upgrade."
+
+
+class DatabaseNewer(DatabaseOutdated):
+    code = "database_newer"
+    happened = "A newer version of this program has upgraded the job database"
+    advice = "Install that version here, or use a backup from before the upgrade."
 
 
 class DatabaseUnreachable(StoreError):

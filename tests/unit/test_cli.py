@@ -16,6 +16,7 @@ import numpy as np
 import openslide
 import pytest
 import tifffile
+from sqlalchemy import text
 
 from wsi_denoise import cli, sample, settings
 from wsi_denoise.commands import page, serve
@@ -224,7 +225,34 @@ def test_a_refused_change_is_wrong_usage(capsys, store):
     assert answer(capsys, "cancel", str(job.id))[1]["error_code"] == "transition_refused"
 
 
-def test_pause_and_resume(capsys, here):
+@pytest.mark.parametrize("command", [("pause",), ("pause", "coffee"), ("resume",), ("db", "tidy"), ("db", "backup")])
+def test_a_command_on_the_queue_makes_no_database(capsys, here, command):
+    for flags in ((), ("--database", f"sqlite:///{here}/elsewhere/jobs.sqlite")):
+        code, found = answer(capsys, *command, *flags)
+        assert (code, found["error_code"]) == (2, "no_database")
+        assert "jobs.sqlite does not exist" in found["error"]
+        assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [("retry", "1"), ("cancel", "1"), ("priority", "1", "5"), ("job", "1"), ("jobs",)])
+def test_a_command_on_a_job_makes_no_database(capsys, here, command):
+    call(capsys, *command)
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [("db", "upgrade"), ("db", "check")])
+def test_a_newer_database_asks_for_a_newer_program(capsys, here, store, command):
+    with store.writing() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    code, found = answer(capsys, *command)
+    assert (code, found["error_code"]) == (1, "database_newer")
+    assert "9999" in found["error"]
+    assert "Install that version" in found["error"]
+    assert "db upgrade" not in found["error"]
+    assert "locate" not in found["error"]
+
+
+def test_pause_and_resume(capsys, store):
     assert answer(capsys, "pause", "coffee") == (0, {"paused": "coffee"})
     assert "coffee" in call(capsys, "jobs")[2]
     assert answer(capsys, "resume") == (0, {"paused": None})

@@ -14,7 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 
-from wsi_denoise.errors import DatabaseOutdated, DatabaseUnreachable
+from wsi_denoise.errors import DatabaseNewer, DatabaseOutdated, DatabaseUnreachable
 from wsi_denoise.jobs import migration
 from wsi_denoise.jobs.models import HEAD, Base
 from wsi_denoise.jobs.states import JobState
@@ -235,7 +235,7 @@ def test_a_newer_database_is_left_alone(store):
     store.upgrade()
     insert(store, "UPDATE alembic_version SET version_num = '9999'")
     for call in (store.check, store.upgrade):
-        with pytest.raises(DatabaseOutdated, match="9999"):
+        with pytest.raises(DatabaseNewer, match="9999"):
             call()
 
 

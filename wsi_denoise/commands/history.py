@@ -216,7 +216,7 @@ def pause(
     from wsi_denoise.commands import show
 
     loaded = options.load(config, sets, database)
-    with options.opened(loaded) as store:
+    with options.existing(loaded) as store:
         new, paused = store.pause(ORIGIN, reason), store.paused()
     if new:
         notify.post(loaded.settings.notify.url, loaded.settings.notify.timeout, "paused", None)
@@ -235,7 +235,7 @@ def resume(
     """Resume the queue."""
     from wsi_denoise.commands import show
 
-    with options.opened(options.load(config, sets, database)) as store:
+    with options.existing(options.load(config, sets, database)) as store:
         lifted, paused = store.resume(ORIGIN), store.paused()
     if as_json:
         return show.as_json({"paused": paused})

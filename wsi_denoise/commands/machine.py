@@ -217,7 +217,7 @@ def tidy(
     from wsi_denoise.commands import show
 
     loaded = options.load(config, sets, database)
-    with options.opened(loaded) as store:
+    with options.existing(loaded) as store:
         found = retention.tidy(loaded.settings, store, datetime.now(UTC), origin=options.ORIGIN, dry=dry_run)
     if as_json:
         show.as_json({"spools": len(found.spools), "bytes": found.size, "jobs": list(found.jobs), "dry_run": dry_run})

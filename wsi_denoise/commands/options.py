@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsi_denoise.errors import NoSuchJob, NoSuchPath, SettingsInvalid
+from wsi_denoise.errors import NoDatabase, NoSuchJob, NoSuchPath, SettingsInvalid
 
 if TYPE_CHECKING:
     from wsi_denoise.jobs.store import JobStore
@@ -125,6 +125,26 @@ def opened(loaded: Loaded, *, upgrade: bool = False, make: bool = True) -> Itera
             raise NoSuchJob(f"{store.file} does not exist")
         if upgrade or missing(store):
             upgrading.upgrade(store, show.tell)
+        yield store
+    finally:
+        store.close()
+
+
+@contextmanager
+def existing(loaded: Loaded) -> Iterator[JobStore]:
+    """Give the store of a database that is there; a command in a wrong folder must not make one and report success.
+
+    Raises
+    ------
+    NoDatabase
+    DatabaseOutdated, DatabaseUnreachable
+    """
+    from wsi_denoise.jobs.store import JobStore
+
+    store = JobStore(loaded.settings.database_url)
+    try:
+        if missing(store):
+            raise NoDatabase(f"{store.file} does not exist")
         yield store
     finally:
         store.close()

@@ -7,7 +7,7 @@ import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 
-from wsi_denoise.errors import DatabaseUnreachable, OutputUnwritable, UsageError
+from wsi_denoise.errors import DatabaseUnreachable, NoDatabase, OutputUnwritable, UsageError
 from wsi_denoise.jobs.database import Database
 
 
@@ -26,12 +26,12 @@ def backup(database: Database, target: Path) -> int:
     ------
     UsageError
         For PostgreSQL, which has a tool of its own, and for a file that exists.
-    OutputUnwritable, DatabaseUnreachable
+    NoDatabase, OutputUnwritable, DatabaseUnreachable
     """
     if database.file is None:
         raise UsageError("PostgreSQL makes its own backups: pg_dump --format=custom")
     if not database.file.exists():
-        raise DatabaseUnreachable(f"there is no {database.file}")
+        raise NoDatabase(f"{database.file} does not exist")
     if target.exists():
         raise UsageError(f"{target} exists already, and a backup replaces nothing")
     part = target.with_name(f".{target.name}.{os.getpid()}.part")

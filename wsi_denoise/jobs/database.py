@@ -30,6 +30,7 @@ from sqlalchemy.pool import NullPool
 from wsi_denoise.errors import (
     DatabaseBusy,
     DatabaseFull,
+    DatabaseNewer,
     DatabaseOutdated,
     DatabaseUnreachable,
     SettingsInvalid,
@@ -139,7 +140,7 @@ class Database:
 
         Raises
         ------
-        DatabaseOutdated
+        DatabaseNewer
             When a newer program has upgraded the database.
         DatabaseBusy, DatabaseFull, DatabaseUnreachable
         """
@@ -164,6 +165,8 @@ class Database:
                 self._begin(connection)
                 if self.file is None:
                     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _MIGRATION_LOCK})
+                if not down:
+                    self._refuse_newer(connection)
                 step = command.downgrade if down else command.upgrade
                 step(migration.config(connection), revision)
                 self._check_references(connection)
@@ -179,15 +182,21 @@ class Database:
         Raises
         ------
         DatabaseOutdated
-            When its revision is not ours, or there is none yet.
+            When its revision is not ours, or there is none yet; DatabaseNewer when it is a later one.
         DatabaseUnreachable
         """
         if self.file is not None and not self.file.exists():
             raise DatabaseOutdated(f"there is no {self.file} yet")
         with self._said(), self._reader.connect() as connection:
+            self._refuse_newer(connection)
             found = self.revision(connection)
         if found != HEAD:
             raise DatabaseOutdated(f"{self} is at {found or 'nothing'}, this program needs {HEAD}")
+
+    def _refuse_newer(self, connection: Connection) -> None:
+        found = self.revision(connection)
+        if found is not None and found > HEAD:
+            raise DatabaseNewer(f"{self} is at {found}, this program knows {HEAD}")
 
     def _engine(self, *, writing: bool, migrating: bool = False) -> Engine:
         options: dict[str, Any] = {"json_serializer": _json}
