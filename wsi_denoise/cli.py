@@ -13,6 +13,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,7 @@ import click
 import typer
 
 from wsi_denoise import NOTICE, __version__
-from wsi_denoise.commands import examples, history, machine, options, serve, slides
+from wsi_denoise.commands import examples, history, machine, options, serve, slides, streams
 from wsi_denoise.errors import InternalError, NoSuchPreset, UsageError, WsiDenoiseError
 
 app = typer.Typer(
@@ -83,20 +84,13 @@ def main() -> None:
     gc.set_threshold(50_000)
     # Child processes (worker processes and multiprocessing's own) import no module from the working folder.
     os.environ["PYTHONSAFEPATH"] = "1"
-    # A file's name may hold bytes that are no text.
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    streams.prepare()
     code = run(sys.argv[1:])
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _discard_output()
+    error = streams.stdout_error()
+    if error is not None and not isinstance(error, BrokenPipeError):  # `wsi-denoise jobs | head` is no failure
+        print(f"wsi-denoise: Standard output cannot be written: {error.strerror}.", file=sys.stderr)
+        code = code or 1
     sys.exit(code)
-
-
-def _discard_output() -> None:
-    # `wsi-denoise jobs | head` is no failure; Python would complain about it while it shuts down.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one way out for each way to fail
@@ -124,9 +118,11 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one way out for eac
         # Typer ends the program itself when nobody reads what is printed.
         if not isinstance(error.__context__, BrokenPipeError):
             raise
-        _discard_output()
+        streams.discard_stdout()
         return 0
     except Exception as error:  # noqa: BLE001 - nobody is shown a traceback
+        if isinstance(error, OSError) and streams.stdout_error() is not None:
+            return 0  # main reports it
         return _fail(arguments, InternalError.code, str(_mistake(error)), 1)
     return code if isinstance(code, int) else 0
 
@@ -145,7 +141,8 @@ def _mistake(error: Exception) -> InternalError:
 
 def _fail(arguments: Sequence[str], error_code: str, text: str, code: int) -> int:
     if "--json" in arguments:
-        print(json.dumps({"error_code": error_code, "error": text}))
+        with suppress(OSError):  # reported by whoever writes to standard output last
+            print(json.dumps({"error_code": error_code, "error": text}))
     print(f"wsi-denoise: {text}", file=sys.stderr)
     return code
 

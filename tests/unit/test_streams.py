@@ -1,50 +1,104 @@
-"""What streams and stored samples say about their colour model, and how samples are converted."""
+"""Standard streams that are closed, full or read by nobody end no command with a traceback."""
 
-import numpy as np
+import os
+import sqlite3
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from PIL import Image
 
-from wsi_denoise.slide.colours import Space, jpeg_statement, pixel_evidence, statement_of, ycbcr_to_rgb
-from wsi_denoise.slide.streams import JpegHeader, declared_size, jpeg2000_header, jpeg_header
+PROGRAM = Path(sys.executable).with_name("wsi-denoise")
+FULL = Path("/dev/full")
+BAD = ("Traceback", "made a mistake", "report it", "Exception ignored", "Error:")
+CLOSED = ["2>&-", "<&-", "<&- >&- 2>&-"]
+
+COMMANDS = {
+    "help": "--help",
+    "jobs as CSV": "jobs --csv",
+    "config": "config",
+    "config as JSON": "config --json",
+    "unknown job": "job 5",
+    "unknown setting as JSON": "config --set a.b=1 --json",
+}
 
 
 @pytest.fixture(scope="module")
-def tissue(tissue_image) -> np.ndarray:
-    return np.ascontiguousarray(tissue_image[200:456, 200:456])
+def here(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("streams")
+    assert ran(folder, "db upgrade").returncode == 0
+    return folder
 
 
-def as_ycbcr(pixels: np.ndarray) -> np.ndarray:
-    return np.asarray(Image.fromarray(pixels).convert("YCbCr"))
+def ran(folder, command, streams="", **environ):
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("WSI_DENOISE_", "PYTHONUNB"))}
+    given = {"cwd": folder, "env": {**plain, **environ}, "capture_output": True, "text": True, "timeout": 300}
+    return subprocess.run(["bash", "-c", f"{PROGRAM} {command} {streams}"], check=False, **given)
 
 
-def test_pixels_tell_both_models_apart(tissue, tissue_image):
-    for pixels in (tissue, tissue_image, tissue_image[:64, :64], np.full((32, 32, 3), 240, np.uint8)):
-        assert pixel_evidence(pixels) is Space.RGB
-        assert pixel_evidence(as_ycbcr(pixels)) in (Space.YCBCR, None)
-    assert pixel_evidence(as_ycbcr(tissue_image)) is Space.YCBCR
-    assert pixel_evidence(np.full((8, 8, 3), 128, np.uint8)) is None
-    assert pixel_evidence(np.zeros((0, 3), np.uint8)) is None
+@cache
+def usual(folder, command):
+    return ran(folder, command)
 
 
-def test_conversion_is_that_of_jpeg(tissue):
-    expected = np.asarray(Image.fromarray(as_ycbcr(tissue), "YCbCr").convert("RGB")).astype(int)
-    assert np.abs(ycbcr_to_rgb(as_ycbcr(tissue)).astype(int) - expected).max() <= 1
+def clean(done):
+    assert [text for text in BAD if text in done.stdout + done.stderr] == [], done.stderr
 
 
-def test_four_components_with_an_adobe_marker_are_no_rgb():
-    header = JpegHeader(components=((1, 1, 1),) * 4, adobe=2)
-    assert "YCCK" in jpeg_statement(header).conflict
+@pytest.mark.parametrize("streams", CLOSED)
+@pytest.mark.parametrize("command", ["jobs --csv", "config --set a.b=1 --json"])
+def test_closed_streams_are_as_good_as_dev_null(here, command, streams):
+    expected = usual(here, command)
+    done = ran(here, command, streams)
+    clean(done)
+    assert done.returncode == expected.returncode
+    assert done.stdout == ("" if " >&-" in streams else expected.stdout)
+    assert done.stderr == ("" if "2>&-" in streams else expected.stderr)
 
 
-@settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=200))
-def test_headers_of_any_bytes_are_read_without_error(data):
-    for start in (b"", b"\xff\xd8", b"\xff\xd8\xff\xc0", b"\xff\x4f\xff\x51"):
-        jpeg_header(start + data)
-        jpeg2000_header(start + data)
-        for codec in ("jpeg", "jpeg2000"):
-            statement_of(start + data, codec)
-        for codec in ("jpeg", "jpeg2000", "png", "webp", "lerc", "jpeg xl", "jpeg xr"):
-            declared_size(start + data, codec)
+def test_a_closed_stream_is_not_given_to_the_database(here):
+    """What is written to a standard stream would be written into the first file that is opened."""
+    assert ran(here, "pause 'a reason'", "<&- >&- 2>&-").returncode == 0
+    with sqlite3.connect(here / ".wsi-denoise" / "jobs.sqlite") as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert database.execute("SELECT reason FROM pauses").fetchall() == [("a reason",)]
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("unbuffered", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+def test_a_full_standard_output_is_named_once(here, command, unbuffered):
+    expected = usual(here, command)
+    done = ran(here, command, "> /dev/full", **unbuffered)
+    clean(done)
+    said = done.stderr.count("Standard output cannot be written: No space left on device.")
+    if expected.stdout:
+        assert (done.returncode, said) == (expected.returncode or 1, 1)
+    else:
+        assert (done.returncode, said) == (expected.returncode, 0)
+
+
+@pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("command", ["config", "unknown-command"])
+def test_a_full_standard_error_changes_nothing(here, command):
+    expected = usual(here, command)
+    done = ran(here, command, "2> /dev/full")
+    assert (done.returncode, done.stdout) == (expected.returncode, expected.stdout)
+    code = expected.returncode or 1
+    assert ran(here, command, "> /dev/full 2> /dev/full").returncode == code
+
+
+@pytest.mark.parametrize("command", ["config --json", "--help"])
+def test_a_reader_that_went_away_is_no_failure(here, command):
+    for pipe in ("| (exec <&-; sleep 1)", "2>&1 >/dev/null | (exec <&-; sleep 1)"):
+        done = ran(here, command, f"{pipe}; exit ${{PIPESTATUS[0]}}")
+        clean(done)
+        assert done.returncode == 0
+
+
+def test_a_name_that_is_no_text_is_printed(here):
+    name = b"caf\xe9".decode("utf-8", "surrogateescape")
+    done = ran(here, f"config --json --set 'output.folder={name}'", PYTHONUTF8="1")
+    assert done.returncode == 0
+    clean(done)

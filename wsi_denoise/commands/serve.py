@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from wsi_denoise.commands import options
+from wsi_denoise.commands import options, streams
 
 if TYPE_CHECKING:
     from wsi_denoise.jobs.store import JobStore
@@ -178,8 +178,10 @@ def _greet(loaded: Loaded, store: JobStore, page: str | None, *, as_json: bool) 
     inboxes = [str(folder) for folder in loaded.settings.intake.inbox]
     output = str(loaded.settings.output.folder)
     if as_json:
-        show.as_json({"inbox": inboxes, "output": output, "url": page, "database": str(store)})
-        sys.stdout.flush()
+        with suppress(OSError):  # a full disk or a closed pipe ends no daemon
+            show.as_json({"inbox": inboxes, "output": output, "url": page, "database": str(store)})
+            sys.stdout.flush()
+        streams.forgive_stdout()
     say(f"wsi-denoise {__version__} ({NOTICE})")
     for inbox in inboxes:
         say(f"inbox:  {inbox}   drop slides here")
