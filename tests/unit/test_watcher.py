@@ -583,6 +583,7 @@ def test_an_inbox_that_disappears_forgets_nothing(lab: Lab, caplog) -> None:
     lab.write("a.svs")
     lab.look()
     lab.inbox.rename(lab.folder / "away")
+    caplog.clear()
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
             report = lab.look(SETTLE)
