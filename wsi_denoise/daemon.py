@@ -208,7 +208,7 @@ class Daemon:
             watcher.wait(self._settings.intake.scan_seconds)
 
     def _tell(self, report: Report) -> None:
-        for what in ("seen", "queued", "duplicates", "quarantined", "forgotten"):
+        for what in ("seen", "queued", "duplicates", "quarantined", "forgotten", "resumed"):
             jobs = getattr(report, what)
             if jobs:
                 _log.info("intake: %s: %s", what, ", ".join(f"job {number}" for number in jobs))

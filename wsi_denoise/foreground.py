@@ -24,6 +24,7 @@ from wsi_denoise.jobs.not_run import NotRun
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
+from wsi_denoise.places import Places
 from wsi_denoise.processing.cluster import Cluster, connect
 from wsi_denoise.recovery import recover
 from wsi_denoise.runner import Runner
@@ -88,7 +89,7 @@ def run_slides(
 
             def run(path: Path) -> Job:
                 """Run one slide to its end."""
-                job = _in_hand(_submit(path, settings, store, cluster, region), store)
+                job = _in_hand(_submit(path, settings, store, cluster, region), settings, store)
                 report(job)
                 while job.state in {JobState.QUEUED, JobState.RUNNING}:
                     claimed = store.claim(daemon_id, settings.jobs.lease_seconds, only=job.id)
@@ -140,6 +141,7 @@ def _submit(
         preset=preset,
         origin=ORIGIN,
         region=region,
+        place=Places(settings.intake.inbox).of(path),
     )
     try:
         trouble = probe(cluster, path, settings)
@@ -172,7 +174,7 @@ def _ended(job: Job, error: WsiDenoiseError, store: JobStore) -> Job:
         return store.job(job.id)
 
 
-def _in_hand(job: Job, store: JobStore) -> Job:
+def _in_hand(job: Job, settings: Settings, store: JobStore) -> Job:
     """Return the job to go on with: for a duplicate of one that is not over, such as that of an interrupted run, that.
 
     Where the file of that one is gone or was replaced, the duplicate itself is queued in its place.
@@ -181,7 +183,7 @@ def _in_hand(job: Job, store: JobStore) -> Job:
     if first is job or first.state in OVER:
         return job
     try:
-        if first.state is JobState.QUEUED and not _is_in_place(first):
+        if first.state is JobState.QUEUED and not _is_in_place(first, settings, store):
             store.cancel(first.id, ORIGIN)
             return store.retry(job.id, ORIGIN)
         return store.retry(first.id, ORIGIN) if first.next_try is not None else first
@@ -189,10 +191,11 @@ def _in_hand(job: Job, store: JobStore) -> Job:
         return store.job(first.id)  # somebody else was quicker
 
 
-def _is_in_place(job: Job) -> bool:
+def _is_in_place(job: Job, settings: Settings, store: JobStore) -> bool:
     path = Path(job.slide)
     try:
         return is_unchanged(path, job.size_bytes, job.mtime_ns)
     except SourceError:
         # A folder that is not here either may be another machine's.
-        return not (is_gone(path) and path.parent.is_dir())
+        is_away = bool(Places(settings.intake.inbox).doubt(path, store.place(job.id))) or not path.parent.is_dir()
+        return is_away or not is_gone(path)

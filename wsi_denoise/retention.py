@@ -21,6 +21,7 @@ from wsi_denoise.jobs import clocks, pruning
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
+from wsi_denoise.places import Places
 from wsi_denoise.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -146,7 +147,11 @@ def _old_jobs(settings: Settings, store: JobStore, before: datetime) -> Iterator
             not os.path.lexists(output) and _was_taken_from(output, [settings.output.folder])
         )
         slide = Path(job.slide)
-        original_is_gone = superseded or (is_gone(slide) and _was_taken_from(slide, settings.intake.inbox))
+        original_is_gone = superseded or (
+            is_gone(slide)
+            and _was_taken_from(slide, settings.intake.inbox)
+            and not Places(settings.intake.inbox).doubt(slide, store.place(job.id))
+        )
         if output_is_gone and original_is_gone:
             yield job
 

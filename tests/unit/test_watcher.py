@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ from wsi_denoise.errors import (
 from wsi_denoise.intake import hints, scan, watcher
 from wsi_denoise.intake.report import Report
 from wsi_denoise.intake.watcher import Watcher
+from wsi_denoise.jobs import places
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job, JobQuery
@@ -602,15 +604,115 @@ def test_an_inbox_that_is_not_there_yet_is_waited_for(lab: Lab) -> None:
     assert lab.settle().queued
 
 
-def test_an_unmounted_share_leaves_an_empty_folder_and_forgets_nothing(lab: Lab, monkeypatch) -> None:
-    # What an unmount looks like from here: the folder is there, empty, and on another file system.
-    path = lab.write("share/a.svs")
+def unmount(lab: Lab) -> Callable[[], None]:
+    """Leave an empty folder in the place of the inbox; returns what mounts it again."""
+    away = lab.folder / "away"
+    lab.inbox.rename(away)
+    lab.inbox.mkdir()
+
+    def mount() -> None:
+        shutil.rmtree(lab.inbox)
+        away.rename(lab.inbox)
+
+    return mount
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_unmounted_share_leaves_an_empty_folder_and_forgets_nothing(lab: Lab, caplog, restarted: bool) -> None:
+    lab.write("broken.svs", b"other")
+    lab.faults["broken.svs"] = UnsupportedSlide()
+    lab.settle()
+    lab.write("queued.svs")
+    lab.settle()
+    lab.write("settling.svs", b"third")
     lab.look()
-    path.unlink()
-    monkeypatch.setattr(watcher, "device", lambda folder: 12345)
-    assert lab.look(SETTLE).forgotten == []
-    monkeypatch.setattr(watcher, "device", scan.device)
-    assert lab.look(SETTLE).forgotten
+    note = lab.settings.intake.quarantine / "broken.svs.txt"
+    assert note.exists()
+    mount = unmount(lab)
+    if restarted:
+        lab.start()
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            assert lab.look(watcher.FULL_SECONDS).forgotten == []
+    assert ["missing slides are waited for" in record.message for record in caplog.records] == [True]
+    assert note.exists()
+    mount()
+    lab.settle()
+    lab.look(watcher.FULL_SECONDS)
+    assert lab.states() == {"broken.svs": ["quarantined"], "queued.svs": ["queued"], "settling.svs": ["queued"]}
+    assert len(lab.jobs()) == 3
+
+
+def test_a_slide_on_an_unmounted_share_is_not_done_a_second_time_from_its_copy(make_lab, tmp_path: Path) -> None:
+    (tmp_path / "second").mkdir()
+    lab = make_lab(**{"intake.inbox": ["inbox", "second"]})
+    lab.write("a.svs")
+    lab.settle()
+    (tmp_path / "second" / "copy.svs").write_bytes(b"pixels")
+    lab.settle()
+    mount = unmount(lab)
+    for _ in range(3):
+        lab.look(watcher.FULL_SECONDS)
+    mount()
+    lab.settle()
+    assert lab.states() == {"a.svs": ["queued"], "copy.svs": ["duplicate"]}
+
+
+@pytest.mark.parametrize("listable", [False, True])
+def test_a_job_that_failed_while_the_share_was_away_is_done_anew_without_a_restart(
+    end_job, lab: Lab, listable: bool
+) -> None:
+    lab.write("a.svs")
+    (job,) = lab.settle().queued
+    mount = unmount(lab)
+    if not listable:
+        lab.inbox.rmdir()
+    lab.look()
+    end_job(lab.store, job, SlideVanished())  # by a version that did not ask for the place
+    lab.look(SETTLE)
+    lab.inbox.mkdir(exist_ok=True)
+    mount()
+    lab.settle()
+    assert lab.states() == {"a.svs": ["failed", "queued"]}
+    for _ in range(3):
+        lab.look(SETTLE)
+    assert len(lab.jobs()) == 2
+
+
+@pytest.mark.parametrize("error", [SourceUnavailable(), SlideVanished()])
+def test_a_job_that_waits_for_its_file_is_due_as_soon_as_that_is_back(lab: Lab, error: WsiDenoiseError) -> None:
+    lab.write("a.svs")
+    (job,) = lab.settle().queued
+    later = datetime.now(UTC) + timedelta(hours=1)
+
+    def wait() -> None:
+        daemon = lab.store.register_daemon()
+        assert lab.store.claim(daemon, 60)
+        lab.store.retry_later(job, error, later, f"daemon:{daemon}", counts=False)
+
+    mount = unmount(lab)
+    wait()
+    lab.look()
+    assert lab.store.job(job).next_try == later
+    mount()
+    assert lab.look().resumed == [job]
+    assert lab.store.job(job).next_try is None
+    assert lab.store.events(job)[-1].message == "tried now: the file is back"
+    wait()  # for another reason than a missing file, as this one was there all the time
+    assert lab.look().resumed == []
+    lab.start()
+    assert lab.look().resumed == [job], "a daemon that starts has not seen what was before"
+
+
+def test_the_place_of_a_slide_from_an_earlier_version_is_recorded_when_it_is_found(lab: Lab) -> None:
+    lab.write("a.svs")
+    (job,) = lab.settle().queued
+    seen = lab.store.place(job)
+    assert seen
+    places.note_place(lab.store, job, "")
+    lab.look()
+    assert lab.store.place(job) == seen
 
 
 def refuse_listing(monkeypatch, name: str, error: OSError) -> Callable[[], None]:

@@ -37,6 +37,8 @@ class Report:
         Slides below the inboxes, whatever their state.
     seen, queued, duplicates, quarantined, forgotten
         Jobs that became so in this look.
+    resumed : list of int
+        Jobs that waited for their file, which is back: they are due now.
     waiting : list of Waiting
         Files that are not complete yet, or do not open yet.
     others : list of Candidate
@@ -53,6 +55,7 @@ class Report:
     duplicates: list[int] = field(default_factory=list)
     quarantined: list[int] = field(default_factory=list)
     forgotten: list[int] = field(default_factory=list)
+    resumed: list[int] = field(default_factory=list)
     waiting: list[Waiting] = field(default_factory=list)
     others: list[Candidate] = field(default_factory=list)
     unavailable: list[SourceUnavailable] = field(default_factory=list)

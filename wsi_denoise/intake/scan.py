@@ -151,13 +151,3 @@ def unreadable_file(path: Path) -> Path | None:
         As :func:`~wsi_denoise.intake.parts.slide_files`.
     """
     return next((file for file in slide_files(path) if not os.access(file, os.R_OK, effective_ids=True)), None)
-
-
-def device(folder: Path) -> int:
-    """Return the number of the file system that a folder, or what is left of its path, is on."""
-    for place in (folder, *folder.parents):
-        try:
-            return place.stat().st_dev
-        except OSError:
-            continue
-    return 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -38,8 +38,10 @@ from wsi_denoise.intake.orphans import Orphans
 from wsi_denoise.intake.parts import lacks_original, slide_files, snapshot
 from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.intake.report import Report, Waiting
-from wsi_denoise.intake.scan import Scan, Scanner, device, is_as_seen, is_gone, unreadable_file
+from wsi_denoise.intake.returns import Returns
+from wsi_denoise.intake.scan import Scan, Scanner, is_as_seen, is_gone, unreadable_file
 from wsi_denoise.intake.settling import Decision, Rules, Settling, Step
+from wsi_denoise.intake.whereabouts import MATTERS, Whereabouts
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import JobQuery, KnownFile
@@ -67,7 +69,6 @@ class _Watch:
     candidate: Candidate
     job_id: int
     settling: Settling
-    device: int  # the file system its folder is on: another one means that a share was mounted or unmounted
 
 
 class Watcher:
@@ -98,6 +99,8 @@ class Watcher:
         intake = settings.intake
         self._settings, self._store, self._probe, self._origin = settings, store, probe, origin
         self._checksum, self._orphans = checksum, Orphans(store)
+        self._returns = Returns(store, self._orphans, origin)
+        self._whereabouts = Whereabouts(store, intake.inbox)
         self._rules = Rules(intake.settle_seconds, intake.grace_seconds, moves=intake.move)
         self._scanner = Scanner(settings)
         self.quarantine = Quarantine(intake.quarantine, move=intake.move)
@@ -105,11 +108,11 @@ class Watcher:
         self._closed = False
         self._watches: dict[str, _Watch] = {}
         self._before: dict[str, JobState] = {}  # of the slides of the previous look
+        self._found: Collection[str] = ()  # by the previous scan
         self._absent: dict[str, int] = {}  # settling files that are there but no slides: in how many looks
         self._lost: set[str] = set()  # slides that disappeared while their job was queued or running
         self._replaced: dict[str, int] = {}  # running jobs whose slide has changed, by its path
         self._no_permission: set[int] = set()  # quarantined jobs
-        self._elsewhere: set[int] = set()  # settling jobs whose folder is on another file system now
         self._full: float | None = None
 
     def look(self, now: float | None = None) -> Report:
@@ -135,7 +138,10 @@ class Watcher:
         if full:
             query = JobQuery(states=(JobState.QUARANTINED,), error_code=NoPermission.code, limit=None)
             self._no_permission = {job.id for job in self._store.jobs(query).jobs}
+        self._whereabouts.update(scan, everything | known)
         self._miss(scan, everything, report)
+        report.resumed = self._returns.resume({path: file for path, file in known.items() if path not in self._found})
+        self._found = scan.slides
         orphans = self._orphans.among(known, self._lost) if full or self._lost else set()
         for path, candidate in scan.slides.items():
             if self._closed:
@@ -166,15 +172,16 @@ class Watcher:
         self, path: str, candidate: Candidate, known: KnownFile | None, now: float, report: Report, *, again: bool
     ) -> None:
         """Bring one slide that was found into line with its newest job."""
-        came = path not in self._before
         if known is None:
             self._see(path, candidate, now, report)
-        elif known.state is JobState.SETTLING:
+            return
+        self._whereabouts.note(path, known)
+        if known.state is JobState.SETTLING:
             self._before[path] = known.state
             self._settle(path, candidate, known, now)
         elif (known.size_bytes, known.mtime_ns) != (candidate.snapshot.size_bytes, candidate.snapshot.mtime_ns):
             self._changed(path, candidate, known, now, report)
-        elif again or (came and self._was_gone(known)) or self._may_be_read_now(candidate, known):
+        elif again or self._returns.needs_new_job(known) or self._may_be_read_now(candidate, known):
             self._see(path, candidate, now, report)
         else:
             self._watches.pop(path, None)
@@ -190,6 +197,7 @@ class Watcher:
             mtime_ns=candidate.snapshot.mtime_ns,
             preset=self._settings.preset_for(candidate.relative),
             origin=self._origin,
+            place=self._whereabouts.note_new(path),
         )
         self._before[path] = JobState.SETTLING
         self._watch(path, candidate, job.id, now)
@@ -198,7 +206,7 @@ class Watcher:
 
     def _watch(self, path: str, candidate: Candidate, job_id: int, now: float) -> None:
         settling = Settling.first(self._rules_for(candidate), candidate.snapshot, now)
-        self._watches[path] = _Watch(candidate, job_id, settling, device(candidate.path.parent))
+        self._watches[path] = _Watch(candidate, job_id, settling)
 
     def _rules_for(self, candidate: Candidate) -> Rules:
         """Return how long a slide has to stand still: one of which the full resolution is missing, for its grace."""
@@ -207,7 +215,6 @@ class Watcher:
         return self._rules
 
     def _settle(self, path: str, candidate: Candidate, known: KnownFile, now: float) -> None:
-        self._elsewhere.discard(known.job_id)
         watch = self._watches.get(path)
         if watch is None or watch.job_id != known.job_id:
             self._watch(path, candidate, known.job_id, now)
@@ -231,12 +238,6 @@ class Watcher:
             self._watch(path, candidate, known.job_id, now)
             self._store.update_seen(known.job_id, candidate.snapshot.size_bytes, candidate.snapshot.mtime_ns)
 
-    def _was_gone(self, known: KnownFile) -> bool:
-        """Tell whether a job ended only because its file was not there: which it is now."""
-        if known.state is JobState.FAILED:
-            return self._store.job(known.job_id).error_code == SlideVanished.code
-        return known.state is JobState.CANCELLED and not self._orphans.cancelled_by_person(known.job_id)
-
     def _may_be_read_now(self, candidate: Candidate, known: KnownFile) -> bool:
         # Permission changes neither size nor time of change.
         if known.state is not JobState.QUARANTINED or known.job_id not in self._no_permission:
@@ -253,25 +254,21 @@ class Watcher:
                 missing[path] = file.job_id
         self._absent = {path: count for path, count in self._absent.items() if path in missing}
         for path, job_id in missing.items():
-            if scan.covers(Path(path)):
+            if self._whereabouts.is_removed(path):
                 self._miss_one(path, job_id, report)
         before = {**{path: file.state for path, file in everything.items()}, **self._before}
         for path, state in before.items():
-            if path not in scan.slides and scan.covers(Path(path)):
+            if path not in scan.slides and (state not in MATTERS or self._whereabouts.is_removed(path)):
                 self._before.pop(path, None)
+                self._whereabouts.forget(path)
                 if state in {JobState.QUEUED, JobState.RUNNING} and is_gone(Path(path)):
                     self._lost.add(path)
                 elif state is JobState.QUARANTINED and not self._settings.intake.move:
                     self._release(path)
         self._lost -= set(scan.slides)
+        self._whereabouts.log()
 
     def _miss_one(self, path: str, job_id: int, report: Report) -> None:
-        watch = self._watches.get(path)
-        if watch is not None and device(watch.candidate.path.parent) != watch.device:
-            if job_id not in self._elsewhere:
-                _log.warning("job %d: its folder is on another file system now; not forgotten", job_id)
-            self._elsewhere.add(job_id)
-            return
         reason = "the file disappeared before it was complete"
         if not is_gone(Path(path)):
             # A folder that changes while it is listed can miss an entry: twice is not by chance.

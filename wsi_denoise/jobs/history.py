@@ -217,9 +217,9 @@ class History(Figures):
         """
         whole = JobRow.region.is_(None)
         newest = select(func.max(JobRow.id)).join(JobRow.slide).where(whole).group_by(SlideRow.path)
-        columns = select(SlideRow.path, JobRow.id, JobRow.state, SlideRow.size_bytes, SlideRow.mtime_ns).join_from(
-            JobRow, SlideRow
-        )
+        slide = (SlideRow.size_bytes, SlideRow.mtime_ns, SlideRow.place)
+        job = (JobRow.error_code, JobRow.next_try.is_not(None))
+        columns = select(SlideRow.path, JobRow.id, JobRow.state, *slide, *job).join_from(JobRow, SlideRow)
         parts = [newest]
         if paths is not None:
             wanted = [fspath(path) for path in paths]
@@ -230,6 +230,11 @@ class History(Figures):
                 for part in parts
                 for row in session.execute(columns.where(JobRow.id.in_(part)))
             }
+
+    def place(self, job_id: int) -> str | None:
+        """Return the place that a job's slide was seen in; None where it was not recorded."""
+        with self.reading() as session:
+            return session.scalar(select(SlideRow.place).join(JobRow).where(JobRow.id == job_id))
 
     def paused(self) -> str | None:
         """Return why the queue is paused, or None when it is not."""

@@ -23,7 +23,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from wsi_denoise.jobs.states import JobState
 
-HEAD = "0001"
+HEAD = "0002"
 """The revision that these tables are at. A constant, so that looking at the version does not import Alembic."""
 
 _UNDECODABLE = {0xDC00 + byte: 0xEF00 + byte for byte in range(0x80, 0x100)}
@@ -118,6 +118,7 @@ class SlideRow(Base):
     mpp_x: Mapped[float | None]
     mpp_y: Mapped[float | None]
     facts: Mapped[dict[str, Any]] = mapped_column(default=dict)
+    place: Mapped[str | None] = mapped_column(PathText())
 
 
 class JobRow(Base):
@@ -245,4 +246,15 @@ class PauseRow(Base):
 
     origin: Mapped[str] = mapped_column(primary_key=True)
     reason: Mapped[str]
+    since: Mapped[datetime]
+
+
+class FolderRow(Base):
+    """A folder that outputs or quarantine notes go to, once it was marked."""
+
+    __tablename__ = "folders"
+
+    path: Mapped[str] = mapped_column(PathText(), primary_key=True)
+    marker: Mapped[str]
+    place: Mapped[str] = mapped_column(PathText())
     since: Mapped[datetime]

@@ -7,7 +7,7 @@ while work goes on (a file that still grows, blocks done, heartbeats) changes no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -164,8 +164,10 @@ def same_key(row: JobRow) -> tuple[str | None, str, str, str | None]:
     return row.slide.fingerprint, row.settings_hash, row.preset, row.region
 
 
-def same_work(session: Session, row: JobRow, among: Sequence[JobState]) -> JobRow | None:
-    """Return the oldest other job of the same work in one of these states."""
+def same_work(
+    session: Session, row: JobRow, among: Sequence[JobState], *, without: Collection[int] = ()
+) -> JobRow | None:
+    """Return the oldest other job of the same work in one of these states, `without` some."""
     fingerprint, settings_hash, preset, region = same_key(row)
     if fingerprint is None:
         return None
@@ -182,7 +184,7 @@ def same_work(session: Session, row: JobRow, among: Sequence[JobState]) -> JobRo
             JobRow.preset == preset,
             JobRow.region.is_not_distinct_from(region),
             JobRow.state.in_(among),
-            JobRow.id != row.id,
+            JobRow.id.not_in({row.id, *without}),
         )
         .order_by(JobRow.id)
         .limit(1)
@@ -201,7 +203,7 @@ def detach(session: Session, row: JobRow) -> None:
     slide = row.slide
     if session.scalar(select(JobRow.id).where(JobRow.slide_id == slide.id, JobRow.id != row.id).limit(1)) is not None:
         size = {"size_bytes": slide.size_bytes, "mtime_ns": slide.mtime_ns}
-        row.slide = SlideRow(path=slide.path, relative=slide.relative, **size)
+        row.slide = SlideRow(path=slide.path, relative=slide.relative, place=slide.place, **size)
 
 
 def region_text(region: tuple[int, int, int, int] | None) -> str | None:

@@ -12,9 +12,9 @@ from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from wsi_denoise.errors import JobCancelled, TransitionRefused, WsiDenoiseError
-from wsi_denoise.jobs import clocks, states
+from wsi_denoise.jobs import clocks, outputs, states
 from wsi_denoise.jobs.history import value
-from wsi_denoise.jobs.models import JobRow, PauseRow, SlideRow
+from wsi_denoise.jobs.models import JobRow, MetricRow, PauseRow, SlideRow
 from wsi_denoise.jobs.record import detach, lease_of, newer_job, region_text, row_of, row_to_end, same_key, same_work
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.values import Job
@@ -54,10 +54,12 @@ class JobStore(Work):
         origin: str,
         priority: int = 0,
         region: tuple[int, int, int, int] | None = None,
+        place: str | None = None,
     ) -> Job:
         """Return the settling job of a file, or of a trial on a `region` of it; makes one where there is none.
 
-        A path has at most one settling job, however many daemons look at it, and at most one of each trial.
+        A path has at most one settling job, however many daemons look at it, and at most one of each trial. `place` is
+        where the file is (:class:`wsi_denoise.places.Place`).
         """
         with self.writing(lock=f"path {fspath(path)}") as session:
             settling = (
@@ -71,10 +73,11 @@ class JobStore(Work):
             )
             row = session.scalar(settling)
             if row is not None:
-                row.slide.size_bytes, row.slide.mtime_ns = size_bytes, mtime_ns
+                row.slide.size_bytes, row.slide.mtime_ns, row.slide.place = size_bytes, mtime_ns, place
                 return value(session, row)
+            size = {"size_bytes": size_bytes, "mtime_ns": mtime_ns}
             row = JobRow(
-                slide=SlideRow(path=fspath(path), relative=fspath(relative), size_bytes=size_bytes, mtime_ns=mtime_ns),
+                slide=SlideRow(path=fspath(path), relative=fspath(relative), place=place, **size),
                 state=JobState.SETTLING,
                 preset=preset,
                 priority=priority,
@@ -130,14 +133,16 @@ class JobStore(Work):
         """Queue a settled job, or mark it as a duplicate.
 
         It is a duplicate when a job with the same fingerprint, settings' hash, preset and region is queued, running
-        or done, and was not made by other weights of that preset (`model_checksum`, where both are known). A job that
-        another daemon has queued meanwhile, with the same content and settings, is returned as it is.
+        or done, and was not made by other weights of that preset (`model_checksum`, where both are known). A done job
+        whose output was removed does not count. A job that another daemon has queued meanwhile, with the same content
+        and settings, is returned as it is.
 
         Raises
         ------
         TransitionRefused
             When the job is not settling.
         """
+        removed = self._without_output(fingerprint)
         with self.writing(lock=f"content {fingerprint}") as session:
             row = row_of(session, job_id)
             wanted = (fingerprint, settings_hash, preset, region_text(region))
@@ -149,7 +154,7 @@ class JobStore(Work):
             row.slide.fingerprint = fingerprint
             row.settings, row.settings_hash = dict(settings), settings_hash
             row.preset, row.region, row.model_checksum = preset, region_text(region), model_checksum
-            first = same_work(session, row, _SAME_WORK)
+            first = same_work(session, row, _SAME_WORK, without=removed)
             if first is not None:
                 row.duplicate_of = first.id
                 message = f"same content and settings as job {first.id}"
@@ -241,7 +246,7 @@ class JobStore(Work):
         return not clocks.is_ahead(row.lease_until, lease_of(session, row, usual), now)
 
     def retry(self, job_id: int, origin: str, *, inboxes: Collection[Path] | None = None) -> Job:
-        """Queue a job again that is over but not done, or try a waiting one at once.
+        """Queue a job again that is over, or try a waiting one at once; a done job only when its output was removed.
 
         Without a fingerprint (it never settled) it goes back to settling.
 
@@ -256,11 +261,13 @@ class JobStore(Work):
         Raises
         ------
         TransitionRefused
-            When the job is settling, running or done, or another job does the same work at the moment. Also where it
-            would settle for ever, because no daemon looks: a file that a person brought from outside the inboxes, a
-            trial.
+            When the job is settling or running, or done and its output not removed, or another job does the same work
+            at the moment. Also where it would settle for ever, because no daemon looks: a file that a person brought
+            from outside the inboxes, a trial.
         """
         known = self.job(job_id)
+        if known.state is JobState.DONE and not outputs.is_removed(self, known):
+            raise TransitionRefused(f"job {job_id} is done; {outputs.whereabouts(self, known)}")
         lock = f"content {known.fingerprint}" if known.fingerprint else f"path {known.slide}"
         with self.writing(lock=lock) as session:
             row = row_of(session, job_id)
@@ -282,9 +289,15 @@ class JobStore(Work):
             other = same_work(session, row, (JobState.QUEUED, JobState.RUNNING))
             if other is not None:
                 raise TransitionRefused(f"job {other.id} is {other.state} with the same content and settings")
+            removed: dict[str, Any] = {}
+            if row.state is JobState.DONE:
+                removed = {"output": row.output, "output_sha256": row.output_sha256}
+                row.output = row.output_sha256 = row.maps = row.verdict = None
+                row.reasons = []
+                session.execute(delete(MetricRow).where(MetricRow.job_id == job_id))
             row.attempts, row.duplicate_of, row.started = 0, None, None
             row.blocks_done = row.blocks_resumed = row.blocks_total = 0
-            return self._move(session, row, new, origin, "tried again", kind="retry")
+            return self._move(session, row, new, origin, "tried again", kind="retry", **removed)
 
     def rerun(
         self,
@@ -308,6 +321,7 @@ class JobStore(Work):
         fingerprint = self.job(job_id).fingerprint
         if fingerprint is None:
             raise TransitionRefused(f"the slide of job {job_id} has not settled yet")
+        removed = self._without_output(fingerprint)
         with self.writing(lock=f"content {fingerprint}") as session:
             old = row_of(session, job_id)
             row = JobRow(
@@ -323,12 +337,16 @@ class JobStore(Work):
             )
             session.add(row)
             session.flush()
-            first = same_work(session, row, _SAME_WORK)
+            first = same_work(session, row, _SAME_WORK, without=removed)
             if first is not None:
                 raise TransitionRefused(
                     f"job {first.id} is {first.state} with the same content, preset and settings: nothing would differ"
                 )
             return self._move(session, row, JobState.QUEUED, origin, f"again, after job {job_id}", kind="rerun")
+
+    def _without_output(self, fingerprint: str) -> set[int]:
+        """Return the done jobs of a content whose output was removed; asked before a transaction locks the database."""
+        return {job.id for job in outputs.done(self, fingerprint) if outputs.is_removed(self, job)}
 
     def set_priority(self, job_id: int, priority: int, origin: str) -> Job:
         """Change a job's place in the queue; higher is earlier.

@@ -151,12 +151,21 @@ class KnownFile:
     state : JobState
     size_bytes, mtime_ns : int
         As they were when that job last looked.
+    place : str or None
+        Where the file was seen (:class:`wsi_denoise.places.Place`).
+    error_code : str or None
+        What the job met last.
+    waits : bool
+        A queued job that is tried again later.
     """
 
     job_id: int
     state: JobState
     size_bytes: int
     mtime_ns: int
+    place: str | None = None
+    error_code: str | None = None
+    waits: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,184 @@
+"""Whether a missing file was removed, or the share that it is on is away.
+
+A place is the mount that a folder is on and, where inode numbers last, the folder itself. It is recorded when a file is
+seen. A file that is missing later counts as removed only while its place is the recorded one: an unmounted share leaves
+an empty folder behind, which looks like a share whose files were deleted.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_MOUNTS = Path("/proc/self/mountinfo")
+_OCTAL = re.compile(rb"\\([0-7]{3})")
+_UNSTABLE = re.compile(r"fuse.*|vfat|exfat|msdos|cifs|smb.*|9p")
+"""File systems whose inode numbers may differ after every mount. Of these the mount alone says enough."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a folder is.
+
+    Parameters
+    ----------
+    host : str
+        Name of the machine: mounts of another one say nothing about this one.
+    mount : str
+        Path of the mount point.
+    inode : int or None
+        Of the root folder (the inbox); None where inode numbers do not last, or without a root.
+    """
+
+    host: str
+    mount: str
+    inode: int | None
+
+    def __str__(self) -> str:
+        return f"{self.host}:{'' if self.inode is None else self.inode}:{self.mount}"
+
+    @classmethod
+    def parse(cls, text: str | None) -> Place | None:
+        """Return what :meth:`__str__` wrote, or None."""
+        host, _, rest = (text or "").partition(":")
+        inode, _, mount = rest.partition(":")
+        return cls(host, mount, int(inode) if inode else None) if mount else None
+
+
+@dataclass(frozen=True)
+class _Root:
+    """An inbox as it is now."""
+
+    folder: Path
+    real: str
+    inode: int
+    empty: bool
+    fault: str = ""
+
+
+MARKER = ".wsi-denoise-folder"
+"""Name of the file in a folder that outputs or quarantine notes go to: without it, the folder is another one."""
+
+_IDENTIFIER = re.compile(r"^id: ([0-9a-f]{32})$", re.MULTILINE)
+
+
+def read_marker(folder: Path) -> str | None:
+    """Return the identifier in a folder's marker file; None where there is no folder, or no marker in it.
+
+    Raises
+    ------
+    OSError
+        When it cannot be read.
+    """
+    try:
+        text = (folder / MARKER).read_text("utf-8", "replace")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    found = _IDENTIFIER.search(text)
+    return found[1] if found else None
+
+
+class Places:
+    """The mounts and root folders of this machine, as they are when this is made.
+
+    Parameters
+    ----------
+    roots : iterable of Path
+        Inboxes, or other folders that settings name. Each of them is read when a file below it is asked for.
+    """
+
+    def __init__(self, roots: Iterable[Path] = ()) -> None:
+        self._folders: Sequence[Path] = tuple(roots)
+        self._roots: dict[Path, _Root] = {}
+        # Listing a folder is what mounts it, where automount is in use: the mounts are read afterwards.
+        for folder in self._folders:
+            self._roots[folder] = _read_root(folder)
+        self._mounts = _read_mounts()
+        self.host = socket.gethostname()
+
+    def of(self, path: Path) -> str | None:
+        """Return the place of a file that is there, to be recorded; None where it cannot be determined."""
+        root = self._root_of(path)
+        if root is not None and root.fault:
+            return None
+        mount, kind = self._mount_of(path, root)
+        lasting = root is not None and not _UNSTABLE.fullmatch(kind)
+        return str(Place(self.host, mount, root.inode if root is not None and lasting else None))
+
+    def doubt(self, path: Path, recorded: str | None) -> str:
+        """Return why nothing can be said about a missing file; empty where its place is there.
+
+        Parameters
+        ----------
+        path : Path
+        recorded : str or None
+            What :meth:`of` returned when the file was there; None for files of a version that did not record it.
+        """
+        root = self._root_of(path)
+        if root is not None and root.fault:
+            return f"{root.folder} ({root.fault})"
+        known = Place.parse(recorded)
+        if known is None or known.host != self.host:
+            empty = root is not None and root.empty
+            return f"{root.folder} is empty, as the mount point of an unmounted share is" if root and empty else ""
+        mount, _ = self._mount_of(path, root)
+        if mount != known.mount:
+            other = len(mount) > len(known.mount)
+            return f"{mount} was not mounted when the slide was seen" if other else f"{known.mount} is not mounted"
+        if root is not None and known.inode not in {None, root.inode}:
+            return f"{root.folder} is not the folder that the slide was seen in"
+        return ""
+
+    def _root_of(self, path: Path) -> _Root | None:
+        found = [folder for folder in self._folders if path != folder and path.is_relative_to(folder)]
+        return self._roots[max(found, key=lambda folder: len(folder.parts))] if found else None
+
+    def _mount_of(self, path: Path, root: _Root | None) -> tuple[str, str]:
+        """Return mount point and type of the file system of a path, which need not be there."""
+        # Links below an inbox are not followed, and asking for each path is a round trip on a share.
+        inside = None if root is None else os.path.join(root.real, path.parent.relative_to(root.folder))  # noqa: PTH118
+        real = os.path.realpath(path.parent) if inside is None else os.path.normpath(inside)
+        if not self._mounts:
+            return _mount_above(real), ""
+        while real not in self._mounts:
+            real = os.path.dirname(real)  # noqa: PTH120 - a str, compared with others
+        return real, self._mounts[real]
+
+
+def _read_root(folder: Path) -> _Root:
+    try:
+        with os.scandir(folder) as entries:
+            empty = next(entries, None) is None
+        return _Root(folder, os.path.realpath(folder), folder.stat().st_ino, empty)
+    except OSError as error:
+        return _Root(folder, "", 0, empty=True, fault=error.strerror or str(error))
+
+
+def _read_mounts() -> dict[str, str]:
+    """Return mount points and their types; empty where the system has no such list.
+
+    ``ismount`` does not see a folder that is bound to another one of the same file system, and a mount point that
+    automount watches counts as mounted although nothing is.
+    """
+    try:
+        lines = _MOUNTS.read_bytes().splitlines()
+    except OSError:
+        return {}
+    mounts = {}
+    for line in lines:
+        left, _, right = line.partition(b" - ")
+        fields, kind = left.split(), right.split()
+        if len(fields) > 4 and kind and kind[0] != b"autofs":
+            point = _OCTAL.sub(lambda found: bytes([int(found[1], 8)]), fields[4])
+            mounts[os.fsdecode(point)] = kind[0].decode("ascii")
+    return mounts if "/" in mounts else {}
+
+
+def _mount_above(real: str) -> str:
+    while not os.path.ismount(real) and real != "/":
+        real = os.path.dirname(real)  # noqa: PTH120 - a str
+    return real
