@@ -48,8 +48,8 @@ def test_nothing_follows_itself():
     assert all(state not in following for state, following in ALLOWED.items())
 
 
-def test_done_is_for_good():
-    assert not ALLOWED[JobState.DONE]
+def test_what_is_done_is_only_done_again():
+    assert ALLOWED[JobState.DONE] == {JobState.QUEUED}
 
 
 def test_every_state_can_be_reached_and_every_job_can_end():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -51,19 +51,23 @@ def run(
     found = _slides_of(slides, loaded.settings)
     paths = [each.path for each in found if each.error is None]
     results: Sequence[Job | NotRun] = []
+    places: dict[int | None, str] = {}
     if paths:
         try:
             logs.setup(loaded.settings, "run", console=False)
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             with options.opened(loaded, upgrade=True) as store, _reporting() as report:
                 from wsi_denoise.foreground import run_slides
+                from wsi_denoise.jobs import outputs
 
                 results = run_slides(paths, loaded, store, region=part, report=report, say=_say)
+                firsts = {each.duplicate_of for each in results if not isinstance(each, NotRun)}
+                places = {first: outputs.whereabouts(store, store.job(first)) for first in firsts if first}
         except WsiDenoiseError as error:  # no database, say: every slide is listed with the reason
             results = [NotRun(str(path), error) for path in paths]
     remaining = iter(results)
     ended = [next(remaining) if each.error is None else NotRun(str(each.path), each.error) for each in found]
-    return _conclude(ended, as_json=as_json)
+    return _conclude(ended, places, as_json=as_json)
 
 
 def _slides_of(arguments: Sequence[Path], settings: Settings) -> list[Found]:
@@ -79,7 +83,7 @@ def _slides_of(arguments: Sequence[Path], settings: Settings) -> list[Found]:
     ]
 
 
-def _conclude(ended: Sequence[Job | NotRun], *, as_json: bool) -> int:
+def _conclude(ended: Sequence[Job | NotRun], places: Mapping[int | None, str], *, as_json: bool) -> int:
     """Print what became of every slide, and return the exit code."""
     from wsi_denoise.commands import show
     from wsi_denoise.errors import RegionOutside, UsageError
@@ -94,7 +98,7 @@ def _conclude(ended: Sequence[Job | NotRun], *, as_json: bool) -> int:
         if isinstance(each, NotRun):
             show.tell(f"wsi-denoise: {show.plain(each.error)}")
         elif not as_json:
-            _print_job(each)
+            _print_job(each, places.get(each.duplicate_of))
     if nothing_run and all(isinstance(error, UsageError) for error in unstarted):
         return 2
     if any(each.error_code == RegionOutside.code for each in ended):
@@ -122,13 +126,13 @@ def _region(text: str | None) -> tuple[int, int, int, int] | None:
     return x, y, width, height
 
 
-def _print_job(job: Job) -> None:
+def _print_job(job: Job, output_of_first: str | None) -> None:
     from wsi_denoise.commands import show
 
     reasons = f" ({'; '.join(job.reasons)})" if job.reasons else ""
     text = {
         "done": f"{job.verdict or 'done'}{reasons}: {job.output}",
-        "duplicate": f"nothing to do, the same as job {job.duplicate_of}",
+        "duplicate": f"nothing to do, the same as job {job.duplicate_of}; {output_of_first}",
     }.get(job.state, f"{job.state}: {job.error or 'see wsi-denoise job'}")
     print(f"job {job.id}: {show.plain(Path(job.slide).name)}: {show.plain(text)}")
 
@@ -222,18 +226,27 @@ def verify(
 
 
 def job_of(store: JobStore, file: Path) -> Job | None:
-    """Return the newest done job that wrote a file."""
+    """Return the newest done job that wrote a file, wherever the file is now."""
+    from wsi_denoise.jobs import outputs
     from wsi_denoise.jobs.states import JobState
     from wsi_denoise.jobs.values import JobQuery
+    from wsi_denoise.slide.verify import sha256
 
-    place = file.resolve()
+    place, at_place = file.resolve(), None
+    try:
+        digest = sha256(file)
+    except OSError:
+        digest = ""  # the checks say why it cannot be read
     # Outputs are named after their slide; only a renamed one needs a look at all jobs.
     for part in (file.name.split(".denoised")[0].split(".trial")[0], ""):
         page = store.jobs(JobQuery(states=(JobState.DONE,), slide=part, limit=None, sort="-id"))
-        for job in page.jobs:
-            if job.output and Path(job.output).resolve() == place:
-                return job
-    return None
+        at_place = next((job for job in page.jobs if job.output and Path(job.output).resolve() == place), None)
+        if at_place is not None:
+            break
+    if at_place is not None and at_place.output_sha256 == digest:
+        return at_place
+    # An output that was moved, perhaps to the place of another one.
+    return outputs.with_checksum(store, digest) or at_place
 
 
 def sample(

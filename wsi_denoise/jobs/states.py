@@ -64,8 +64,8 @@ ALLOWED: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
                 JobState.CANCELLED,
             }
         ),
-        # The same content with the same settings gives the same output: never again. Other settings are another job.
-        JobState.DONE: frozenset(),
+        # The same content with the same settings gives the same output: again only when that output is gone.
+        JobState.DONE: frozenset({JobState.QUEUED}),
         # A person may insist. Without a fingerprint the file has to settle first.
         JobState.FAILED: _AGAIN,
         JobState.QUARANTINED: _AGAIN,
