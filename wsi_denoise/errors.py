@@ -26,7 +26,7 @@
     │   └── WorkerLost, NoWorkers, SchedulerUnreachable, DeviceOutOfMemory (all tried again)
     ├── StoreError
     │   ├── DatabaseBusy, DatabaseFull (both tried again), DatabaseUnreachable, LeaseLost
-    │   └── DatabaseOutdated, DatabaseNewer
+    │   └── DatabaseOutdated, DatabaseNewer, DatabaseReplaced
     ├── JobCancelled          somebody asked for it
     └── InternalError         our own mistake
 
@@ -303,7 +303,7 @@ class OutputExists(OutputError):
 class OutputUnwritable(OutputError):
     code = "output_unwritable"
     happened = "The output folder cannot be written"
-    advice = "Check that it exists and that permissions allow writing; it is tried again by itself."
+    advice = "Check that its share is mounted and that permissions allow writing; it is tried again automatically."
     retry = True
     outlasts = True
 
@@ -423,6 +423,12 @@ class DatabaseUnreachable(StoreError):
     advice = "Check jobs.database and permissions; it is tried again by itself."
     retry = True
     outlasts = True
+
+
+class DatabaseReplaced(StoreError):
+    code = "database_replaced"
+    happened = "The job database was removed or replaced while the program uses it, and no job is started"
+    advice = "Put it back, or restart the program to continue with what is there now."
 
 
 class LeaseLost(StoreError):

@@ -10,6 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from wsi_denoise.errors import OutputUnwritable, WsiDenoiseError
@@ -98,6 +99,7 @@ class _Rotated(logging.handlers.RotatingFileHandler):
     """
 
     def __init__(self, folder: Path, program: str, settings: LogSettings) -> None:
+        self._folder, self._program = folder, program
         name, self._held = _own_name(folder, program)
         try:
             super().__init__(
@@ -111,12 +113,41 @@ class _Rotated(logging.handlers.RotatingFileHandler):
             os.close(self._held)
             raise
 
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record; to a new file where the open one lost its name, and to none while its folder is gone."""
+        try:
+            if self.stream is not None and not _has_name(self.stream.fileno(), Path(self.baseFilename)):
+                self.stream.close()
+                self.stream = None
+            if self.stream is None:
+                self._reopen()
+        except OSError:
+            return  # the folder of the state folder is away, and is not made anew; standard error has the line
+        super().emit(record)
+
+    def _reopen(self) -> None:
+        with suppress(FileExistsError):
+            self._folder.mkdir()  # without those above it, which others removed
+        if not _has_name(self._held, self._folder / f".{Path(self.baseFilename).stem}.lock"):
+            name, held = _own_name(self._folder, self._program)
+            os.close(self._held)
+            self._held, self.baseFilename = held, str(self._folder / f"{name}.log")
+        self.stream = self._open()
+
     def close(self) -> None:
         """Close the file, and let the next one have it."""
         super().close()
         if self._held >= 0:
             os.close(self._held)
             self._held = -1
+
+
+def _has_name(handle: int, file: Path) -> bool:
+    """Return whether an open file is the one that has a name now."""
+    try:
+        return os.path.samestat(os.fstat(handle), file.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _own_name(folder: Path, program: str) -> tuple[str, int]:

@@ -7,7 +7,7 @@ import json
 import math
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from wsi_denoise.errors import (
     DatabaseFull,
     DatabaseNewer,
     DatabaseOutdated,
+    DatabaseReplaced,
     DatabaseUnreachable,
     SettingsInvalid,
     StoreError,
@@ -76,6 +77,7 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = _parse(url)
         self.file = Path(self.url.database or "").absolute() if self.url.get_backend_name() == "sqlite" else None
+        self._identity: tuple[int, int] | None = None  # device and inode of the open file
         self._writer = self._engine(writing=True)
         self._reader = self._engine(writing=False)
 
@@ -83,6 +85,36 @@ class Database:
         """Close every connection; the next call opens new ones."""
         self._writer.dispose()
         self._reader.dispose()
+        self._identity = None
+
+    def check_place(self) -> None:
+        """Check that the open file still has its name: others may remove it, or restore a backup over it.
+
+        SQLite would continue in the file without a name, which is lost when the program ends.
+
+        Raises
+        ------
+        DatabaseReplaced
+        DatabaseUnreachable
+            When its folder cannot be read.
+        """
+        if self.file is None or self._identity is None:
+            return
+        try:
+            found = _identity(self.file)
+        except FileNotFoundError as error:
+            raise DatabaseReplaced(f"there is no {self.file}") from error
+        except OSError as error:
+            raise DatabaseUnreachable(f"{self.file} ({error.strerror})") from error
+        if found != self._identity:
+            raise DatabaseReplaced(f"{self.file} is another file")
+
+    def _opened(self) -> None:
+        """Remember the file that the first connection opened, and refuse another one."""
+        assert self.file is not None
+        if self._identity is None:
+            self._identity = _identity(self.file)
+        self.check_place()
 
     def open_connections(self, threads: int) -> None:
         """Open what so many threads need at a time, which is kept: none of them lacks a file handle months later.
@@ -105,8 +137,9 @@ class Database:
 
         Raises
         ------
-        DatabaseBusy, DatabaseFull, DatabaseOutdated, DatabaseUnreachable
+        DatabaseBusy, DatabaseFull, DatabaseOutdated, DatabaseUnreachable, DatabaseReplaced
         """
+        self.check_place()
         with self._said(), Session(self._reader) as session:
             yield session
 
@@ -121,8 +154,9 @@ class Database:
 
         Raises
         ------
-        DatabaseBusy, DatabaseFull, DatabaseOutdated, DatabaseUnreachable
+        DatabaseBusy, DatabaseFull, DatabaseOutdated, DatabaseUnreachable, DatabaseReplaced
         """
+        self.check_place()
         with self._said(), Session(self._writer, expire_on_commit=False) as session:
             self._begin(session)
             if lock and self.file is None:  # SQLite's only writer needs no other lock
@@ -204,7 +238,8 @@ class Database:
             options["poolclass"] = NullPool
         if self.file is None:
             return _postgres(self.url, writing=writing, **options)
-        return _sqlite(self.file, writing=writing, migrating=migrating, **options)
+        opened = (lambda: None) if migrating else self._opened
+        return _sqlite(self.file, writing=writing, migrating=migrating, opened=opened, **options)
 
     def _begin(self, session: Session | Connection) -> None:
         """Start the transaction; for SQLite this is where the lock is waited for, and the only place to be busy."""
@@ -246,6 +281,11 @@ class Database:
             raise _meaning(error, str(self)) from error
 
 
+def _identity(file: Path) -> tuple[int, int]:
+    status = file.stat()
+    return status.st_dev, status.st_ino
+
+
 def _parse(url: str) -> URL:
     try:
         parsed = make_url(url)
@@ -261,7 +301,7 @@ def _parse(url: str) -> URL:
     return parsed
 
 
-def _sqlite(file: Path, *, writing: bool, migrating: bool, **options: Any) -> Engine:
+def _sqlite(file: Path, *, writing: bool, migrating: bool, opened: Callable[[], None], **options: Any) -> Engine:
     # Only a migration makes the file: else `jobs` in a wrong folder would leave an empty database behind.
     address = f"file:{quote(str(file))}?mode={'rwc' if migrating else 'rw'}"
 
@@ -281,6 +321,7 @@ def _sqlite(file: Path, *, writing: bool, migrating: bool, **options: Any) -> En
                 connection.execute("PRAGMA journal_mode = WAL").fetchone()
             else:
                 connection.execute("PRAGMA query_only = ON")
+            opened()
         except BaseException:
             connection.close()
             raise

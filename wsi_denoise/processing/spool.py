@@ -140,9 +140,20 @@ class Spool:
     def _file(self, block: BlockIndex) -> Path:
         return self.folder / f"{block}{SUFFIX}"
 
+    def make(self) -> None:
+        """Make the folder, and the folder of all spools; not the state folder, which others removed if it is missing.
+
+        Raises
+        ------
+        OSError
+        """
+        if not self.folder.is_dir():
+            self.folder.parent.mkdir(exist_ok=True)
+            self.folder.mkdir(exist_ok=True)
+
     def write(self, block: BlockIndex, product: BlockProduct) -> int:
         """Write a block's file, whole or not at all, and return its size in bytes."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.make()
         evidence = io.BytesIO()
         np.savez(evidence, **product.arrays)  # type: ignore[arg-type]
         with self._whole(f"{block}{SUFFIX}") as file:
@@ -175,14 +186,14 @@ class Spool:
 
     def receive(self, block: BlockIndex, data: bytes) -> None:
         """Write a block's file that was made elsewhere, whole or not at all."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.make()
         with self._whole(f"{block}{SUFFIX}") as file:
             file.write(data)
 
     def keep_thumbnail(self, data: bytes) -> None:
         """Leave the slide's thumbnail for the page. Nothing depends on it."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.make()
             with self._whole(THUMBNAIL) as file:
                 file.write(data)
         except OSError as error:

@@ -59,7 +59,7 @@ def write(path: Path, size: tuple[int, int], rows: Iterable[Pixels]) -> None:
     ValueError
         When the rows do not make up level 2.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(exist_ok=True)  # not the state folder above it
     part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
     bands = Bands(level_sizes(*size)[FIRST:], ENCODING, path.parent)
     try:
