@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -9,8 +10,15 @@ from wsi_denoise.errors import OutputUnwritable
 from wsi_denoise.settings import OutputSettings
 
 
-def make_folder(folder: Path, output: OutputSettings) -> None:
+def make_folder(folder: Path, output: OutputSettings, *, below: Path | None = None) -> None:
     """Make a folder and those above it that are missing, each with mode and owner as set.
+
+    Parameters
+    ----------
+    folder : Path
+    output : OutputSettings
+    below : Path, optional
+        A folder above it that is not made: without it the share is away.
 
     Raises
     ------
@@ -21,6 +29,8 @@ def make_folder(folder: Path, output: OutputSettings) -> None:
     """
     missing = []
     while not folder.is_dir():
+        if folder == below:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
         missing.append(folder)
         folder = folder.parent
     for each in reversed(missing):

@@ -65,6 +65,7 @@ _COMMANDS: tuple[Callable[..., int | None], ...] = (
     machine.models,
     slides.bench,
     machine.doctor,
+    machine.confirm,
     slides.sample,
     slides.verify,
     machine.config,

@@ -10,9 +10,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from distributed import KilledWorker
@@ -20,6 +20,7 @@ from distributed import KilledWorker
 from wsi_denoise import __version__, memory, notify
 from wsi_denoise.conditions import Conditions
 from wsi_denoise.errors import (
+    DatabaseReplaced,
     NoSuchJob,
     NoWorkers,
     OpeningKillsWorker,
@@ -30,6 +31,7 @@ from wsi_denoise.errors import (
     WorkerLost,
     WsiDenoiseError,
 )
+from wsi_denoise.folders import FolderWatch, output_folder, quarantine_folder
 from wsi_denoise.heartbeat import Heartbeat
 from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.intake.report import Report
@@ -44,7 +46,7 @@ from wsi_denoise.pauses import Pauses
 from wsi_denoise.processing import remote, waiting
 from wsi_denoise.processing.blocks import Interrupted
 from wsi_denoise.processing.cluster import Cluster, connect, forget_keys
-from wsi_denoise.recovery import recover, sweep
+from wsi_denoise.recovery import recover, sweep, write_notes
 from wsi_denoise.retention import Tidying
 from wsi_denoise.runner import Runner
 from wsi_denoise.settings import Loaded, Settings
@@ -79,7 +81,7 @@ class Daemon:
     """
 
     def __init__(self, loaded: Loaded, store: JobStore, *, say: Callable[[str], None]) -> None:
-        self._settings, self._store, self._say = loaded.settings, store, say
+        self._loaded, self._settings, self._store, self._say = loaded, loaded.settings, store, say
         self._said: dict[int, JobState] = {}
         self._conditions = Conditions(_log)
 
@@ -91,8 +93,7 @@ class Daemon:
         SchedulerUnreachable, NoWorkers
             At the start only. A cluster that is lost later is connected to, or started, anew.
         """
-        for inbox in self._settings.intake.inbox:
-            _make_inbox(inbox)
+        self._make_inbox()
         memory.share_one_arena()
         memory.leave_libraries_alone()
         self._served = False
@@ -112,6 +113,13 @@ class Daemon:
             finally:
                 leave.set()
 
+    def _make_inbox(self) -> None:
+        """Make our own default inbox. One that was named and is missing is a typo, or a share that is not mounted."""
+        for inbox in self._settings.intake.inbox:
+            if self._loaded.origins["intake.inbox"] == "default":
+                with suppress(OSError):  # the scan says why it cannot be read
+                    inbox.mkdir(parents=True, exist_ok=True)
+
     def _serve(self, leave: threading.Event) -> None:
         """Work on one cluster until `leave` is set, or the cluster is lost, which sets it.
 
@@ -125,14 +133,29 @@ class Daemon:
             _log.info("daemon %d: %s", daemon_id, cluster.description)
             store.note_daemon(daemon_id, {"cluster": cluster.description})
             store.open_connections(STORE_THREADS)
+            origin = f"daemon:{daemon_id}"
+            output, notes = output_folder(self._loaded, store, origin), quarantine_folder(self._loaded, store, origin)
+            quarantine = Quarantine(settings.intake.quarantine, move=settings.intake.move, check=notes.check)
             watcher = Watcher(
                 settings,
                 store,
                 probe=lambda path: probe(cluster, path, settings),
-                origin=f"daemon:{daemon_id}",
+                origin=origin,
                 checksum=checksum,
+                quarantine=quarantine,
             )
-            intake = threading.Thread(target=self._intake, args=(watcher, leave), name="intake", daemon=True)
+            watches = (
+                FolderWatch(output, store, origin, say=self._say),
+                FolderWatch(
+                    notes,
+                    store,
+                    origin,
+                    say=self._say,
+                    on_return=lambda: write_notes(settings, store, quarantine, leave),
+                    for_jobs=False,
+                ),
+            )
+            intake = threading.Thread(target=self._intake, args=(watcher, leave, watches), name="intake", daemon=True)
             pauses = Pauses(
                 settings,
                 store,
@@ -148,10 +171,11 @@ class Daemon:
                     cluster,
                     heartbeat,
                     leave,
-                    quarantine=Quarantine(settings.intake.quarantine, move=settings.intake.move),
+                    quarantine=quarantine,
                     on_change=self._changed,
                     on_wait=lambda job, text: self._say(f"job {job.id} waits: {text}"),
                     pauses=pauses,
+                    output=output,
                     look_ahead=True,
                 )
                 try:
@@ -185,9 +209,9 @@ class Daemon:
             self._say(f"device: {heartbeat.device}")
             return
 
-    def _intake(self, watcher: Watcher, stop: threading.Event) -> None:
+    def _intake(self, watcher: Watcher, stop: threading.Event, watches: Sequence[FolderWatch] = ()) -> None:
         try:
-            sweep(self._settings, self._store, stop)
+            sweep(self._settings, self._store, stop, quarantine=watcher.quarantine)
         except Exception:  # noqa: BLE001 - logged with its traceback; slides come first
             _log.exception("looking for what was left behind")
         tidying = Tidying(self._settings, self._store, "retention")
@@ -196,6 +220,8 @@ class Daemon:
             try:
                 tidying.look()
                 giving.look()
+                for watch in watches:
+                    watch.tick()
                 report = watcher.look()
                 self._tell(report)
                 self._conditions.works("intake")
@@ -245,7 +271,8 @@ class Daemon:
                 wait = AGAIN_SECONDS
             except (StoreError, TransitionRefused, NoSuchJob) as error:
                 # The record is not as this daemon thought it was, which is no reason to stop watching.
-                self._conditions.failed("queue", error)
+                if self._conditions.failed("queue", error) and isinstance(error, DatabaseReplaced):
+                    self._say(str(error))
                 stop.wait(5 * IDLE_SECONDS)
             except Exception as error:  # noqa: BLE001 - logged with its traceback
                 # Whatever this was, other slides wait; a job that it left running is taken up when its lease ends.
@@ -334,10 +361,3 @@ def _end_in_time(stop: threading.Event) -> None:
     )
     logging.shutdown()
     os._exit(1)
-
-
-def _make_inbox(inbox: Path) -> None:
-    try:
-        inbox.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        _log.warning("inbox %s cannot be made (%s); it is looked for again at every scan", inbox, error.strerror)

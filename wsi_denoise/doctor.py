@@ -228,10 +228,31 @@ def folder_checks(loaded: Loaded) -> Iterator[Check]:
         ("state", settings.jobs.state),
         ("quarantine", settings.intake.quarantine),
     ):
+        fault = "" if name == "state" else _not_as_marked(loaded, name)
+        if fault:
+            yield Check(name, "broken", f"{folder} {fault}; if it is the right folder: wsi-denoise confirm")
+            continue
         place = _existing(folder)
         reason = _unwritable(place)
         later = "" if place == folder else ", made when needed"
         yield Check(name, "broken" if reason else "ok", f"{folder}{f' ({reason})' if reason else later}")
+
+
+def _not_as_marked(loaded: Loaded, name: str) -> str:
+    """Return why a folder is not the one that the job database knows; empty where it is, or is not known yet."""
+    from wsi_denoise.folders import output_folder, quarantine_folder  # noqa: PLC0415
+    from wsi_denoise.jobs.store import JobStore  # noqa: PLC0415
+
+    try:
+        store = JobStore(loaded.settings.database_url)
+        try:
+            if store.file is not None and not store.file.exists():
+                return ""
+            return (output_folder if name == "output" else quarantine_folder)(loaded, store, "doctor").fault()
+        finally:
+            store.close()
+    except WsiDenoiseError:
+        return ""  # the check of the database says why
 
 
 def _existing(folder: Path) -> Path:

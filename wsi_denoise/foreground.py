@@ -5,21 +5,25 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from wsi_denoise.daemon import IDLE_SECONDS, checksum, probe, registered
 from wsi_denoise.errors import (
     InternalError,
     JobCancelled,
+    OutputUnwritable,
     SlideError,
     SourceError,
     TransitionRefused,
     WsiDenoiseError,
 )
+from wsi_denoise.folders import output_folder
 from wsi_denoise.heartbeat import Heartbeat
 from wsi_denoise.intake.fingerprint import fingerprint
 from wsi_denoise.intake.parts import is_unchanged, slide_files, snapshot
 from wsi_denoise.intake.scan import is_gone
+from wsi_denoise.jobs import places
 from wsi_denoise.jobs.not_run import NotRun
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.store import JobStore
@@ -76,6 +80,9 @@ def run_slides(
             connect(settings) as cluster,
             Heartbeat(store, daemon_id, settings) as heartbeat,
         ):
+            output = output_folder(loaded, store, ORIGIN, at_terminal=True)
+            with suppress(OutputUnwritable):  # what needs it waits, and says why
+                output.check()  # before slides are compared with what was written into it
             runner = Runner(
                 settings,
                 store,
@@ -85,6 +92,7 @@ def run_slides(
                 stop,
                 on_change=report,
                 on_wait=lambda job, text: say(f"job {job.id} waits: {text}"),
+                output=output,
             )
 
             def run(path: Path) -> Job:
@@ -197,5 +205,7 @@ def _is_in_place(job: Job, settings: Settings, store: JobStore) -> bool:
         return is_unchanged(path, job.size_bytes, job.mtime_ns)
     except SourceError:
         # A folder that is not here either may be another machine's.
-        is_away = bool(Places(settings.intake.inbox).doubt(path, store.place(job.id))) or not path.parent.is_dir()
+        is_away = (
+            bool(Places(settings.intake.inbox).doubt(path, places.place_of(store, job.id))) or not path.parent.is_dir()
+        )
         return is_away or not is_gone(path)

@@ -66,6 +66,23 @@ MARKER = ".wsi-denoise-folder"
 _IDENTIFIER = re.compile(r"^id: ([0-9a-f]{32})$", re.MULTILINE)
 
 
+def is_on_same_mount(folder: Path, recorded: str, *, any_host: bool = False) -> bool:
+    """Return whether a folder, which need not be there, is on the recorded mount; yes where none is known.
+
+    Parameters
+    ----------
+    folder : Path
+    recorded : str
+        What :meth:`Places.of` returned of a file in it.
+    any_host : bool
+        The record is of this machine, whatever its name was then, as that of a container changes.
+    """
+    known, here = Place.parse(recorded), Place.parse(Places().of(folder / MARKER))
+    if known is None or here is None or (known.host != here.host and not any_host):
+        return True
+    return known.mount == here.mount
+
+
 def read_marker(folder: Path) -> str | None:
     """Return the identifier in a folder's marker file; None where there is no folder, or no marker in it.
 

@@ -72,7 +72,13 @@ def is_dead(daemon: DaemonInfo, now: datetime) -> bool:
     return is_gone(daemon.pid, there)
 
 
-def sweep(settings: Settings, store: JobStore, stop: threading.Event | None = None) -> list[str]:
+def sweep(
+    settings: Settings,
+    store: JobStore,
+    stop: threading.Event | None = None,
+    *,
+    quarantine: Quarantine | None = None,
+) -> list[str]:
     """Remove what nobody wants any more, write notes that are missing, and return what was done, in words.
 
     Raises
@@ -92,15 +98,25 @@ def sweep(settings: Settings, store: JobStore, stop: threading.Event | None = No
         if not _is_wanted(file, slide, store, _WANT_PARTIAL):
             file.unlink(missing_ok=True)
             done.append(f"removed a partial output: {file.name}")
-    quarantine = Quarantine(settings.intake.quarantine, move=settings.intake.move)
-    done.extend(
-        f"wrote the missing quarantine note of job {job.id}"
-        for job in _quarantined(settings, store)
-        if not stop.is_set() and _put_note(quarantine, job, settings.intake.grace_seconds)
-    )
+    quarantine = quarantine or Quarantine(settings.intake.quarantine, move=settings.intake.move)
+    done += write_notes(settings, store, quarantine, stop)
     for line in done:
         _log.warning("found after a crash: %s", line)
     return done
+
+
+def write_notes(settings: Settings, store: JobStore, quarantine: Quarantine, stop: threading.Event) -> list[str]:
+    """Write the notes of quarantined slides that are missing, and return what was done, in words.
+
+    Raises
+    ------
+    StoreError
+    """
+    return [
+        f"wrote the missing quarantine note of job {job.id}"
+        for job in _quarantined(settings, store)
+        if not stop.is_set() and _put_note(quarantine, job, settings.intake.grace_seconds)
+    ]
 
 
 def _is_wanted(path: Path, slide: str, store: JobStore, wanted: frozenset[JobState]) -> bool:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from wsi_denoise.intake.scan import is_gone
-from wsi_denoise.jobs import clocks, pruning
+from wsi_denoise.jobs import clocks, places, pruning
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
@@ -150,7 +150,7 @@ def _old_jobs(settings: Settings, store: JobStore, before: datetime) -> Iterator
         original_is_gone = superseded or (
             is_gone(slide)
             and _was_taken_from(slide, settings.intake.inbox)
-            and not Places(settings.intake.inbox).doubt(slide, store.place(job.id))
+            and not Places(settings.intake.inbox).doubt(slide, places.place_of(store, job.id))
         )
         if output_is_gone and original_is_gone:
             yield job

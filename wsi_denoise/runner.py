@@ -18,6 +18,7 @@ from typing import Any
 from wsi_denoise import notify, space
 from wsi_denoise.conditions import Conditions
 from wsi_denoise.errors import (
+    DatabaseReplaced,
     DiskFull,
     InternalError,
     JobCancelled,
@@ -34,11 +35,13 @@ from wsi_denoise.errors import (
     TransitionRefused,
     WsiDenoiseError,
 )
+from wsi_denoise.folders import MarkedFolder, StateFolder
 from wsi_denoise.heartbeat import Heartbeat
 from wsi_denoise.intake.headers import shown
 from wsi_denoise.intake.parts import Snapshot, slide_files, snapshot
 from wsi_denoise.intake.quarantine import Quarantine, may_be_growing
 from wsi_denoise.intake.scan import is_gone, lies_in
+from wsi_denoise.jobs import places
 from wsi_denoise.jobs.states import DEATHS, JobState, deaths, failures, retry_at
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
@@ -91,6 +94,8 @@ class Runner:
         Where notes are written; None writes none (a person is looking at the terminal).
     pauses : Pauses or None
         Those of a daemon: a full disk and quiet hours. Without, the job is tried again later like any other.
+    output : MarkedFolder or None
+        Checked before a slide starts and before its file is written and published; None checks nothing.
     look_ahead : bool
         Plan the next job of the queue while the last blocks of the current one run.
     """
@@ -108,9 +113,12 @@ class Runner:
         on_wait: Callable[[Job, str], None] = lambda _job, _text: None,
         quarantine: Quarantine | None = None,
         pauses: Pauses | None = None,
+        output: MarkedFolder | None = None,
         look_ahead: bool = False,
     ) -> None:
         self._settings, self._store, self._cluster = settings, store, cluster
+        self._output = output
+        self._state = StateFolder(settings.jobs.state)
         self._daemon_id, self._origin = daemon_id, f"daemon:{daemon_id}"
         self._heartbeat, self._stop = heartbeat, stop
         self._on_change, self._on_wait, self._quarantine = on_change, on_wait, quarantine
@@ -191,7 +199,7 @@ class Runner:
     def _missing(self, job: Job, error: SlideVanished) -> WsiDenoiseError:
         path = Path(job.slide)
         try:
-            recorded = self._store.place(job.id)
+            recorded = places.place_of(self._store, job.id)
         except StoreError:
             recorded = None
         doubt = Places(self._settings.intake.inbox).doubt(path, recorded)
@@ -260,6 +268,9 @@ class Runner:
         card = weights.card(job.preset)
         if card.not_for_slides and not settings.model.allow_unsafe:
             raise PresetNotForSlides(job.preset)
+        self._state.check()
+        if self._output is not None:
+            self._output.check()
         request = self._request(job, settings)
         planned: list[SlidePlan] = []
 
@@ -294,6 +305,7 @@ class Runner:
             return
         try:
             job = self._store.next_queued()
+            self._state.check()
             if job is not None:
                 settings = self._settings.with_values(job.settings)
                 self._ahead.begin(*self._request(job, settings).planning)
@@ -322,6 +334,7 @@ class Runner:
             output=name,
             maps=maps,
             check_source=check,
+            check_output=None if self._output is None else self._output.check,
             overwrite=settings.output.overwrite,
             region=job.region,
             files=self._check_source(job),
@@ -441,6 +454,8 @@ class Runner:
             raise Interrupted("a worker hung on the next slide and was ended")
         try:
             cancelled = self._store.cancel_requested(job.id)
+        except DatabaseReplaced:
+            raise
         except StoreError as error:
             self._conditions.failed("asking for a cancellation", error)
             return

@@ -40,6 +40,7 @@ ALLOWED = {
     "intake": GROUND | {"jobs", "names", "places"},
     "space": GROUND | {"jobs", "conditions"},
     "access": GROUND,
+    "folders": GROUND | {"jobs", "places", "access", "space", "conditions"},
     "hours": GROUND | {"jobs"},
     "retention": GROUND | {"jobs", "intake", "places"},
     "pauses": GROUND | {"jobs", "space", "hours"},
@@ -50,7 +51,7 @@ ALLOWED = {
     "logs": GROUND | {"names"},
     "outputs": GROUND | {"jobs", "slide", "network"},
     "sample": GROUND,
-    "doctor": GROUND | {"jobs", "network", "listening"},
+    "doctor": GROUND | {"jobs", "network", "listening", "folders"},
     # Slides too: crops to train on come from the reader and the tissue mask that the daemon uses.
     "training": GROUND | {"network", "quality", "slide"},
     "migrations": GROUND | {"jobs"},

@@ -92,7 +92,8 @@ def test_a_closed_client_is_a_scheduler_that_is_away(settings, lent, tmp_path):
 def test_an_idle_daemon_connects_anew(settings, store, lent, monkeypatch):
     monkeypatch.setattr(Daemon, "_device", lambda *_: None)  # it would import torch
     monkeypatch.setattr("wsi_denoise.daemon.remote.probe", lambda *_: None)
-    daemon = Daemon(SimpleNamespace(settings=settings), store, say=print)
+    origins = {"output.folder": "default", "intake.quarantine": "default"}
+    daemon = Daemon(SimpleNamespace(settings=settings, origins=origins), store, say=print)
     trouble = []
 
     def serve(leave):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -9,10 +10,11 @@ import pytest
 from wsi_denoise import cli
 from wsi_denoise.commands.slides import job_of
 from wsi_denoise.errors import TransitionRefused
+from wsi_denoise.folders import MarkedFolder, Missing
 from wsi_denoise.jobs import outputs, places
 from wsi_denoise.jobs.places import RecordedFolder
 from wsi_denoise.jobs.states import JobState
-from wsi_denoise.places import MARKER
+from wsi_denoise.places import MARKER, Place
 from wsi_denoise.settings import load
 from wsi_denoise.slide.verify import sha256
 
@@ -109,6 +111,18 @@ def test_an_output_of_a_version_that_marked_no_folders(store, folder):
     assert outputs.is_removed(store, job)
     shutil.rmtree(folder)
     assert not outputs.is_removed(store, job)
+
+
+def test_our_own_default_folder_may_be_removed_as_a_whole(store, folder):
+    MarkedFolder(folder, store, missing=Missing.MAKE).check()
+    job = finish(store, queue(store), folder / "case" / "a.tiff")
+    assert not outputs.is_removed(store, job)
+    shutil.rmtree(folder)
+    assert queue(store, "again.svs").state is JobState.QUEUED
+    known = places.folder(store, folder)
+    away = replace(known, place=str(replace(Place.parse(known.place), mount=str(folder))))
+    places.record(store, away, "test", datetime.now(UTC))
+    assert not outputs.is_removed(store, job), "its share is not mounted"
 
 
 def test_a_link_that_took_the_place_of_an_output_is_an_output(store, folder, done):

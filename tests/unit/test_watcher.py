@@ -708,11 +708,11 @@ def test_a_job_that_waits_for_its_file_is_due_as_soon_as_that_is_back(lab: Lab, 
 def test_the_place_of_a_slide_from_an_earlier_version_is_recorded_when_it_is_found(lab: Lab) -> None:
     lab.write("a.svs")
     (job,) = lab.settle().queued
-    seen = lab.store.place(job)
+    seen = places.place_of(lab.store, job)
     assert seen
     places.note_place(lab.store, job, "")
     lab.look()
-    assert lab.store.place(job) == seen
+    assert places.place_of(lab.store, job) == seen
 
 
 def refuse_listing(monkeypatch, name: str, error: OSError) -> Callable[[], None]:

@@ -18,6 +18,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "models": ("wsi-denoise models", "wsi-denoise models paper"),
     "bench": ("wsi-denoise bench", "wsi-denoise bench a.svs --preset fine"),
     "doctor": ("wsi-denoise doctor", "wsi-denoise doctor --config /etc/wsi-denoise.toml"),
+    "confirm": ("wsi-denoise confirm", "wsi-denoise confirm /mnt/nas/denoised"),
     "sample": ("wsi-denoise sample inbox",),
     "verify": ("wsi-denoise verify denoised/a.svs.denoised.tiff",),
     "config": ("wsi-denoise config --config /etc/wsi-denoise.toml",),

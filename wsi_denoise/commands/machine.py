@@ -133,6 +133,40 @@ def config(
     return None
 
 
+def confirm(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[FOLDER]", help="Output or quarantine folder; output.folder by default.")
+    ] = None,
+    output: options.Output = None,
+    config: options.Config = None,
+    sets: options.Set = None,
+    database: options.Database = None,
+    as_json: options.Json = False,
+) -> None:
+    """Confirm that the output folder is the right one."""
+    from wsi_denoise.commands import show
+    from wsi_denoise.errors import UsageError
+    from wsi_denoise.folders import MarkedFolder, output_folder, quarantine_folder
+    from wsi_denoise.jobs import places
+
+    loaded = options.load(config, sets, database, output=output)
+    settings = loaded.settings
+    with options.opened(loaded, make=False) as store:
+        path = settings.output.folder if folder is None else folder.absolute()
+        others = {each.path for each in places.folders(store)}
+        known = {each: MarkedFolder(each, store, settings.output, origin=options.ORIGIN) for each in others}
+        for of_settings in (output_folder, quarantine_folder):
+            marked = of_settings(loaded, store, options.ORIGIN)
+            known[marked.path] = marked
+        if path not in known:
+            raise UsageError(f"{path} is no folder of this database: {', '.join(map(str, sorted(known)))}")
+        known[path].confirm()
+    if as_json:
+        show.as_json({"folder": str(path)})
+    else:
+        print(f"{show.plain(str(path))} is marked: slides are written to it from now on.")
+
+
 db = typer.Typer(help="Manage the job database.", no_args_is_help=True)
 
 

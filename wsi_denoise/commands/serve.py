@@ -184,7 +184,8 @@ def _greet(loaded: Loaded, store: JobStore, page: str | None, *, as_json: bool) 
         streams.forgive_stdout()
     say(f"wsi-denoise {__version__} ({NOTICE})")
     for inbox in inboxes:
-        say(f"inbox:  {inbox}   drop slides here")
+        missing = "" if Path(inbox).is_dir() else "   does not exist, or its share is not mounted: waiting for it"
+        say(f"inbox:  {inbox}{missing or '   drop slides here'}")
     say(f"output: {output}")
     if page:
         say(f"page:   {page}")

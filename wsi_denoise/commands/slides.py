@@ -216,6 +216,8 @@ def verify(
     from wsi_denoise.slide.verify import verify_file
 
     found = verify_file(file, job, source_fingerprint=fingerprint)
+    if job is not None and job.output is not None and Path(job.output).resolve() != file.resolve():
+        found.add("place", f"the store has it at {job.output}", holds=True)
     if as_json:
         checks = [{"name": name, "ok": ok, "text": text} for name, ok, text in found.checks]
         show.as_json({"file": str(file.absolute()), "ok": found.ok, "job": job.id if job else None, "checks": checks})

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -58,11 +58,13 @@ class Quarantine:
         ``intake.quarantine``; made when first needed.
     move : bool
         ``intake.move``.
+    check : callable
+        Called before something is put into the folder; raises OutputUnwritable where it is not the folder that it was.
     """
 
-    def __init__(self, folder: Path, *, move: bool = False) -> None:
+    def __init__(self, folder: Path, *, move: bool = False, check: Callable[[], None] = lambda: None) -> None:
         self.folder = folder
-        self._move = move
+        self._move, self._check = move, check
 
     def put(
         self,
@@ -96,6 +98,7 @@ class Quarantine:
         OutputUnwritable
             When the note cannot be written. What fails beyond that is said in the note.
         """
+        self._check()
         try:
             note, place = self._places(slide, relative, make=True)
             move = self._move and not stays

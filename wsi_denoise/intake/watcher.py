@@ -85,6 +85,8 @@ class Watcher:
         Who is named in events: ``daemon:3``.
     checksum : callable
         Gives the checksum of a preset's weights, or None: the same slide under new weights is no duplicate.
+    quarantine : Quarantine, optional
+        By default that of the settings.
     """
 
     def __init__(
@@ -95,6 +97,7 @@ class Watcher:
         probe: Probe,
         origin: str,
         checksum: Callable[[str], str | None] = lambda _preset: None,
+        quarantine: Quarantine | None = None,
     ) -> None:
         intake = settings.intake
         self._settings, self._store, self._probe, self._origin = settings, store, probe, origin
@@ -103,7 +106,7 @@ class Watcher:
         self._whereabouts = Whereabouts(store, intake.inbox)
         self._rules = Rules(intake.settle_seconds, intake.grace_seconds, moves=intake.move)
         self._scanner = Scanner(settings)
-        self.quarantine = Quarantine(intake.quarantine, move=intake.move)
+        self.quarantine = quarantine or Quarantine(intake.quarantine, move=intake.move)
         self._hints = Hints(events=intake.events)
         self._closed = False
         self._watches: dict[str, _Watch] = {}

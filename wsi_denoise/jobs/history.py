@@ -231,11 +231,6 @@ class History(Figures):
                 for row in session.execute(columns.where(JobRow.id.in_(part)))
             }
 
-    def place(self, job_id: int) -> str | None:
-        """Return the place that a job's slide was seen in; None where it was not recorded."""
-        with self.reading() as session:
-            return session.scalar(select(SlideRow.place).join(JobRow).where(JobRow.id == job_id))
-
     def paused(self) -> str | None:
         """Return why the queue is paused, or None when it is not."""
         with self.reading() as session:

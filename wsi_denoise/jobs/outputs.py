@@ -15,7 +15,7 @@ from wsi_denoise.jobs.history import value
 from wsi_denoise.jobs.models import JobRow, SlideRow
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.values import Job
-from wsi_denoise.places import read_marker
+from wsi_denoise.places import is_on_same_mount, read_marker
 
 _MISSING = frozenset({errno.ENOENT, errno.ENOTDIR})
 
@@ -73,6 +73,8 @@ def _is_there(database: Database, output: Path) -> bool:
     known = [folder for folder in places.folders(database) if output.is_relative_to(folder.path)]
     if known:
         nearest = max(known, key=lambda folder: len(folder.path.parts))
+        if not nearest.marker:  # our own default, which others remove with all that is in it
+            return is_on_same_mount(nearest.path, nearest.place, any_host=database.file is not None)
         try:
             return read_marker(nearest.path) == nearest.marker
         except OSError:

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from wsi_denoise.jobs.database import Database
 from wsi_denoise.jobs.figures import chunks
-from wsi_denoise.jobs.models import EventRow, FolderRow, JobRow
+from wsi_denoise.jobs.models import EventRow, FolderRow, JobRow, SlideRow
 from wsi_denoise.jobs.states import JobState
 
 
@@ -24,9 +24,10 @@ class RecordedFolder:
     path : Path
         As the settings name it.
     marker : str
-        Identifier in its marker file.
+        Identifier in its marker file; empty for our own default, which has none.
     place : str
-        Of the folder above it (:class:`wsi_denoise.places.Place`); empty where that could not be determined.
+        Of the folder above it, or of the default itself (:class:`wsi_denoise.places.Place`); empty where that could
+        not be determined.
     """
 
     path: Path
@@ -52,8 +53,14 @@ def record(database: Database, recorded: RecordedFolder, origin: str, now: datet
     """Record a marked folder, or its new marker."""
     with database.writing(lock=f"folder {recorded.path}") as session:
         session.merge(FolderRow(path=str(recorded.path), marker=recorded.marker, place=recorded.place, since=now))
-        message = f"{recorded.path} is marked as a folder of this database"
+        message = f"{recorded.path} is a folder of this database from now on"
         session.add(EventRow(job_id=None, time=now, origin=origin, kind="folder", message=message, data={}))
+
+
+def place_of(database: Database, job_id: int) -> str | None:
+    """Return the place that a job's slide was seen in; None where it was not recorded."""
+    with database.reading() as session:
+        return session.scalar(select(SlideRow.place).join(JobRow).where(JobRow.id == job_id))
 
 
 def note_place(database: Database, job_id: int, place: str) -> None:

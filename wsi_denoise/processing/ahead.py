@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 
 from wsi_denoise.processing import remote, waiting
@@ -70,6 +71,8 @@ class Ahead:
                 if self._future is not future:
                     return
                 self._work = planned.work
+                with suppress(OSError):  # the blocks report it
+                    planned.work.spool.parent.mkdir(parents=True, exist_ok=True)  # workers do not make it
                 todo = Backlog(costs(planned), planned.work.lattice.lanes(slots))
                 while todo and len(self._blocks) < BLOCKS_PER_THREAD * slots:
                     group = todo.take(slots)

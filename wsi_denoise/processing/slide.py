@@ -59,6 +59,8 @@ class Request:
     region : (int, int, int, int) or None
     check_source : callable
         Raises SlideChanged or SlideVanished when the source is no longer what was fingerprinted.
+    check_output : callable or None
+        Raises OutputUnwritable when the output folder is not the one that it was; None makes one that is missing.
     overwrite : bool
         Replace an output of the same slide with other settings.
     files : tuple of SourceFile
@@ -74,6 +76,7 @@ class Request:
     output: Callable[[Mapping[str, Any]], Path]
     maps: Path | None
     check_source: Callable[[], None]
+    check_output: Callable[[], None] | None = None
     overwrite: bool = False
     region: tuple[int, int, int, int] | None = None
     overview: Path | None = None
@@ -175,6 +178,9 @@ def denoise_slide(
     begun = time.perf_counter()
     watch = Watch(cluster, request.settings.limits, on_wait)
     planned = plan(request, cluster, keep_going, watch, ahead)
+    with space.told(request.spool):
+        # Here alone, after the state folder was checked; workers make nothing that others removed.
+        request.spool.mkdir(parents=True, exist_ok=True)
     if planned.thumbnail is not None:
         Spool(planned.work.spool).keep_thumbnail(planned.thumbnail)
         planned = replace(planned, thumbnail=None)
@@ -193,13 +199,14 @@ def denoise_slide(
         begun={} if ahead is None else ahead.blocks(planned.work),
     )
     target = _target(request, planned.facts)
-    _make_folder(target.parent, request.settings)
+    _make_folder(target.parent, request)
     part = _partial(target, planned.work.spool.name, request.holder)
     try:
         nearby = watch if cluster.home is None else Watch(cluster.home, request.settings.limits, on_wait)
         metrics, digest = _write(blocks, part, request, cluster.near, keep_going, nearby)
         judgement = judge(metrics)
         request.check_source()
+        _make_folder(target.parent, request)
         access.give(part, request.settings.output)
         target = _published(part, target, planned.facts, request)
     finally:
@@ -215,6 +222,7 @@ def _write(
     """Finish all blocks, assemble and verify; a block that cannot be read back is done again, once."""
     for last in (False, True):
         blocks.run()
+        _make_folder(part.parent, request)  # again: hours later, the share may have been unmounted
         try:
             metrics: dict[str, float | None] = waiting.run(
                 cluster, watch, keep_going, remote.assemble, blocks.plan, part, request.maps, request.overview
@@ -251,9 +259,14 @@ def _partial(target: Path, work: str, holder: str) -> Path:
     return target.with_name(f".{work}.{holder}-{secrets.token_hex(4)}.part")
 
 
-def _make_folder(folder: Path, settings: Settings) -> None:
+def _make_folder(folder: Path, request: Request) -> None:
+    """Make the folder of an output, below the output folder that it was checked to be in."""
+    output, root = request.settings.output, None
+    if request.check_output is not None:
+        request.check_output()
+        root = output.folder
     with space.told(folder):
-        access.make_folder(folder, settings.output)
+        access.make_folder(folder, output, below=root)
 
 
 def _published(part: Path, target: Path, facts: Mapping[str, Any], request: Request) -> Path:

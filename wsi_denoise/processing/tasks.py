@@ -204,7 +204,7 @@ def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> BlockRep
         region = work.lattice.region(index)
         return BlockReport(index, region.size[0] * region.size[1], 0, 0, {})
     with space.told(work.spool):
-        work.spool.mkdir(parents=True, exist_ok=True)
+        spool.make()
         with _first_alone():
             # The mark of whoever dies in the next lines: a lost worker's other blocks are innocent.
             started.write_text(str(os.getpid()), "ascii")
@@ -297,7 +297,6 @@ def assemble(
     sizes = level_sizes(work.width, work.height)
     spool = Spool(work.spool)
     with space.told(target.parent):
-        target.parent.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             levels = [
                 Level(size, assembly.tiles(spool, work.lattice, level, size)) for level, size in enumerate(sizes[:2])
@@ -311,7 +310,7 @@ def assemble(
             write_pyramid(target, levels, work.encoding, Header(plan.description, plan.info.mpp, plan.info.icc_profile))
         found = assembly.evidence(spool, work.lattice, plan.tissue if work.background != "denoise" else None)
         if maps is not None:
-            maps.parent.mkdir(parents=True, exist_ok=True)
+            maps.parent.mkdir(exist_ok=True)
             patchmap.save(maps, found.patch_map(work.lattice.patch_shape))
     if work.overview and overview_file is not None:
         assembly.write_overview(spool, work, overview_file)

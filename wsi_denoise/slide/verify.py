@@ -270,8 +270,6 @@ class Record(Protocol):
     @property
     def fingerprint(self) -> str | None: ...  # noqa: D102
     @property
-    def output(self) -> str | None: ...  # noqa: D102
-    @property
     def output_sha256(self) -> str | None: ...  # noqa: D102
     @property
     def model_checksum(self) -> str | None: ...  # noqa: D102
@@ -302,12 +300,9 @@ def verify_file(path: Path, job: Record | None, *, source_fingerprint: Callable[
         return result
     result.add("readable", f"a TIFF with levels {levels}", holds=True)
     result.add("provenance", "made by wsi-denoise" if facts else "not made by wsi-denoise", holds=facts is not None)
-    text = "the store knows no job of this output"
-    if job is not None:
-        text = f"output of job {job.id}"
-        if job.output is not None and Path(job.output).resolve() != path.resolve():
-            text += f", moved from {job.output}"
-    result.add("job", text, holds=job is not None)
+    result.add(
+        "job", f"output of job {job.id}" if job else "the store knows no job of this output", holds=job is not None
+    )
     if job is None or facts is None:
         return result
     digest = sha256(path)

@@ -27,6 +27,7 @@ from wsi_denoise.intake.fingerprint import fingerprint
 from wsi_denoise.jobs.states import OVER
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job, JobQuery
+from wsi_denoise.places import MARKER
 from wsi_denoise.slide.verify import verify_file
 
 SIDE = (300, 200)
@@ -171,7 +172,8 @@ def count(jobs: list[Job], folder: Path, options: Any, results: Results) -> dict
     name = f"{options.database}: "
     of_slide = collections.Counter(job.slide for job in jobs if job.state == "done")
     outputs = sorted((folder / "shared" / "denoised").rglob("*.tiff"))
-    strange = [file for file in (folder / "shared" / "denoised").rglob("*") if file.is_file() and file not in outputs]
+    files = [file for file in (folder / "shared" / "denoised").rglob("*") if file.is_file() and file.name != MARKER]
+    strange = [file for file in files if file not in outputs]
     by_output = {job.output: job for job in jobs}
     bad = [
         file for file in outputs
