@@ -30,6 +30,13 @@ def shared_folder() -> Path:
     return Path(os.environ.get("WSI_DENOISE_SHARED", ROOT.parent / "shared"))
 
 
+@pytest.fixture(autouse=True)
+def _environment_for_programs() -> Iterator[None]:
+    """Forget what starting workers leaves in this process: a program of a later test finds modules beside itself."""
+    yield
+    os.environ.pop("PYTHONSAFEPATH", None)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of real slides and reference weights."""

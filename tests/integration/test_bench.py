@@ -161,7 +161,9 @@ def test_a_worker_that_takes_long_to_end_does_not_fail_what_is_done(monkeypatch,
     monkeypatch.setattr(
         cluster,
         "_local",
-        lambda *_: Slow(n_workers=1, processes=False, dashboard_address=None, scheduler_kwargs={"dashboard": False}),
+        lambda *_: Slow(
+            n_workers=1, processes=False, dashboard_address=None, scheduler_kwargs={"dashboard_address": "127.0.0.1:0"}
+        ),
     )
     loaded = configuration.load(folder=tmp_path, environ={})
     before = os.getpriority(os.PRIO_PROCESS, 0)
