@@ -28,19 +28,16 @@ from wsi_denoise.errors import (
     SlideChanged,
     SlideError,
     SlideKillsDaemon,
-    SlideVanished,
-    SourceError,
-    SourceUnavailable,
     StoreError,
     TransitionRefused,
     WsiDenoiseError,
 )
 from wsi_denoise.folders import MarkedFolder, StateFolder
 from wsi_denoise.heartbeat import Heartbeat
-from wsi_denoise.intake.headers import shown
+from wsi_denoise.intake.missing import diagnose
 from wsi_denoise.intake.parts import Snapshot, slide_files, snapshot
 from wsi_denoise.intake.quarantine import Quarantine, may_be_growing
-from wsi_denoise.intake.scan import is_gone, lies_in
+from wsi_denoise.intake.scan import lies_in
 from wsi_denoise.jobs import places
 from wsi_denoise.jobs.states import DEATHS, JobState, deaths, failures, retry_at
 from wsi_denoise.jobs.store import JobStore
@@ -48,7 +45,6 @@ from wsi_denoise.jobs.values import Job
 from wsi_denoise.network import weights
 from wsi_denoise.outputs import output_path
 from wsi_denoise.pauses import Pauses
-from wsi_denoise.places import Places
 from wsi_denoise.processing import remote, waiting
 from wsi_denoise.processing.ahead import Ahead
 from wsi_denoise.processing.blocks import Interrupted, Progress
@@ -174,38 +170,21 @@ class Runner:
         except JobCancelled:
             ended = self._written(lambda: self._store.cancelled(job.id, self._daemon_id))
         except WsiDenoiseError as error:
-            ended = self._ended(job, self._explained(job, error))
+            ended = self._ended(job, self._diagnosed(job, error))
         except Exception as error:  # noqa: BLE001 - whatever it is, the daemon goes on and the user is told
             _log.exception("job %d", job.id)
             ended = self._ended(job, InternalError(f"{type(error).__name__}: {error}"))
         return ended
 
-    def _explained(self, job: Job, error: WsiDenoiseError) -> WsiDenoiseError:
-        """Return what an error of reading means, once it is known whether the slide and its place are there."""
-        if not isinstance(error, SlideError | SlideVanished):
-            return error
-        try:
-            self._check_source(job)
-        except SlideVanished as missing:
-            return self._missing(job, missing)
-        except SourceError as other:  # the place cannot be read, or the slide is another one by now
-            return other
-        except SlideError:
-            return error
-        if isinstance(error, SlideVanished):
-            return SourceUnavailable(f"a worker does not find {shown(Path(job.slide).name)}, which is there")
-        return error
+    def _diagnosed(self, job: Job, error: WsiDenoiseError) -> WsiDenoiseError:
+        def recorded() -> str | None:
+            try:
+                return places.place_of(self._store, job.id)
+            except StoreError:
+                return None
 
-    def _missing(self, job: Job, error: SlideVanished) -> WsiDenoiseError:
-        path = Path(job.slide)
-        try:
-            recorded = places.place_of(self._store, job.id)
-        except StoreError:
-            recorded = None
-        doubt = Places(self._settings.intake.inbox).doubt(path, recorded)
-        if not doubt and not is_gone(path):
-            doubt = f"{shown(path.name)} was missing for a moment"  # a share that came back in between
-        return SourceUnavailable(doubt) if doubt else error
+        inboxes = self._settings.intake.inbox
+        return diagnose(error, Path(job.slide), inboxes, check=lambda: self._check_source(job), recorded=recorded)
 
     def _as_others_left_it(self, job: Job) -> Job:
         try:
