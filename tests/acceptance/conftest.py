@@ -145,14 +145,24 @@ class Workplace:
     # -- the record
 
     @property
+    def database(self) -> Path:
+        return self.folder / ".wsi-denoise" / "jobs.sqlite"
+
+    @property
     def store(self) -> JobStore:
         if self._store is None:
-            self._store = JobStore(f"sqlite:///{self.folder / '.wsi-denoise' / 'jobs.sqlite'}")
+            self._store = JobStore(f"sqlite:///{self.database}")
         return self._store
+
+    def is_registered(self) -> bool:
+        """Whether a daemon has registered in the database."""
+        with contextlib.suppress(StoreError):
+            return self.database.exists() and bool(self.store.daemons())
+        return False
 
     def jobs(self) -> list[Job]:
         """Return every job, oldest first; none while there is no database."""
-        if not (self.folder / ".wsi-denoise" / "jobs.sqlite").exists():
+        if not self.database.exists():
             return []
         try:
             return self.store.jobs(JobQuery(limit=None, sort="id")).jobs

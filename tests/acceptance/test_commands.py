@@ -48,6 +48,8 @@ def place(open_workplace, listening):
     """One daemon for the whole module."""
     with open_workplace({"notify": {"url": listening[0]}, "compute": {"workers": 1, "in_flight": 1}}) as opened:
         opened.start()
+        # Commands about the queue need its database, which the daemon makes.
+        opened.wait(opened.is_registered, "the daemon is registered")
         yield opened
         assert opened.running
         assert opened.stop() == 0
