@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +40,26 @@ def test_a_thread_started_inside_passes_the_mask_on_to_processes_it_starts_later
     start.set()
     thread.join()
     assert found == [True]
+
+
+def test_the_first_process_of_multiprocessing_has_sigint_blocked():
+    """Starting its resource tracker unblocks the signal in the thread that does so."""
+    program = """
+import multiprocessing, signal
+from wsi_denoise.processing.interrupts import interrupts_deferred
+
+def blocked():
+    return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+if __name__ == "__main__":
+    with interrupts_deferred(), multiprocessing.get_context("spawn").Pool(1) as pool:
+        print(pool.apply(blocked))
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "program.py"
+        file.write_text(program)
+        done = subprocess.run([sys.executable, file], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -11,6 +11,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from types import FrameType
 
 #: The resource tracker of multiprocessing cleans up what a killed process left, and also warns about it. The warning
@@ -33,6 +34,9 @@ def interrupts_deferred() -> Iterator[None]:
     The signal mask is inherited: threads started inside keep SIGINT blocked, and so do the processes that those threads
     start later, such as a worker that replaces a dead one.
     """
+    # The first process that multiprocessing spawns starts the tracker, and that unblocks SIGINT in the thread it is in:
+    # https://github.com/python/cpython/blob/3.11/Lib/multiprocessing/resource_tracker.py
+    resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     arrived: list[tuple[int, FrameType | None]] = []
     handlers: dict[int, Callable[[int, FrameType | None], object] | int | None] = {}
