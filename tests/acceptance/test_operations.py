@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,16 @@ from wsi_denoise.jobs.states import JobState
 @pytest.fixture(scope="module")
 def place(open_workplace, save_slide, tiled_tissue, tmp_path_factory):
     second = tmp_path_factory.mktemp("second")
+    # From six hours ago to six hours from now: nothing runs before a user resumes the queue.
+    now = datetime.now().astimezone()
+    start, end = (f"{(now + timedelta(hours=hours)).hour:02}:00" for hours in (-6, 6))
     settings = {
         "intake": {"inbox": ["inbox", str(second)]},
         "output": {"mode": "0640"},
-        # The whole day: nothing runs before a person lifts it.
-        "compute": {"quiet_hours": "00:00-00:00", "cores": 1, "workers": 0},
+        "compute": {"quiet_hours": f"{start}-{end}", "cores": 1, "workers": 0},
     }
     with open_workplace(settings) as opened:
-        opened.second = second
+        opened.second, opened.quiet_until = second, end
         save_slide(opened.inbox / "sub" / "slide.tiff", tiled_tissue(300, 200, 1))
         save_slide(second / "sub" / "slide.tiff", tiled_tissue(300, 200, 2))
         opened.start()
@@ -30,7 +33,7 @@ def place(open_workplace, save_slide, tiled_tissue, tmp_path_factory):
 
 def test_in_quiet_hours_slides_are_taken_in_and_wait_until_a_person_lifts_them(place):
     reason = place.wait(lambda: place.jobs() and place.store.paused(), "the pause")
-    assert "quiet hours until 00:00" in reason
+    assert f"quiet hours until {place.quiet_until}" in reason
     place.wait(lambda: [job.state for job in place.jobs()] == [JobState.QUEUED] * 2, "both are queued")
     assert len(place.workers()) == 1
     place.cli("resume")
