@@ -133,8 +133,17 @@ def result(job: Job) -> tuple[str, str, str]:
     return STATES[job.state.value]
 
 
-def can_retry(job: Job) -> bool:
-    """Return whether a person may have a job tried again now."""
+def can_retry(job: Job, *, output_removed: bool = False) -> bool:
+    """Return whether a user may retry a job now.
+
+    Parameters
+    ----------
+    job : Job
+    output_removed : bool
+        The output is gone from a folder that is there. A done job can be retried only then.
+    """
+    if job.state is JobState.DONE:
+        return output_removed
     waits = job.state is JobState.QUEUED and job.next_try is not None
     return waits or (JobState.QUEUED in ALLOWED[job.state] and job.finished is not None)
 

@@ -182,7 +182,8 @@ def _buttons(job: Job) -> None:
         st.switch_page("screens/compare.py", query_params={"job": str(job.id)})
     if done and result:
         row.link_button("Download the TIFF", f"/slides/{job.id}/download")
-    if history_view.can_retry(job):
+    output_removed = bool(job.output) and not result and Path(str(job.output)).parent.is_dir()
+    if history_view.can_retry(job, output_removed=output_removed):
         label = "Try now" if job.finished is None else "Try again"
         row.button(label, key="retry", on_click=do, args=("retry", job))
     if history_view.can_cancel(job):

@@ -148,6 +148,7 @@ def test_what_can_be_done_with_a_job_follows_from_its_state():
     }
     assert can[JobState.FAILED] == can[JobState.QUARANTINED] == can[JobState.CANCELLED] == (True, False)
     assert can[JobState.DONE] == (False, False)
+    assert history_view.can_retry(replace(PLAIN, state=JobState.DONE, finished=NOW), output_removed=True)
     assert can[JobState.QUEUED] == can[JobState.RUNNING] == can[JobState.SETTLING] == (False, True)
     assert history_view.can_retry(replace(PLAIN, next_try=NOW))
 
