@@ -258,8 +258,7 @@ _first_done = threading.Event()
 def _first_alone() -> Iterator[None]:
     """Let the first block of this process run alone.
 
-    It loads, compiles and starts what the others find ready: codecs, network, thread pools. Jobs have stood still
-    for ever at their first blocks in workers of two threads; why is not known, and this leaves less to chance.
+    It loads, compiles and starts what the others find ready: codecs, network, thread pools.
     """
     if not _first_done.is_set():
         with _first:
