@@ -66,7 +66,7 @@ class Sessions:
                 self._key,
                 session_cookie=name,
                 max_age=LASTS_SECONDS,
-                # Not strict: a link in a mail would find nobody signed in.
+                # Not strict: a link in a mail would open without the session.
                 same_site="lax",
                 https_only=https_only,
             )
@@ -84,7 +84,7 @@ class Sessions:
         session.update(who, id=secrets.token_hex(16), since=time.time())
 
     def is_valid(self, session: Session) -> bool:
-        """Return whether somebody has signed in, not too long ago, and has not signed out."""
+        """Return whether a user has signed in within the session's lifetime and has not signed out."""
         number, since = session.get("id"), session.get("since")
         if not isinstance(number, str) or not isinstance(since, float | int):
             return False
@@ -154,7 +154,7 @@ def _unless(ended: asyncio.Event, send: Send) -> Callable[[Message], Awaitable[N
 
 
 def _came_by_https(scope: Scope) -> bool:
-    # Whoever sends this header without a proxy makes a cookie that only https carries, and harms nobody else.
+    # A client that sends this header without a proxy gets a cookie that only https carries.
     forwarded = Headers(scope=scope).get("x-forwarded-proto", "").partition(",")[0].strip().lower()
     return scope.get("scheme") in {"https", "wss"} or forwarded in {"https", "wss"}
 

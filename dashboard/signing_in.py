@@ -67,7 +67,7 @@ class SigningIn:
     clients: Any = None
 
     def allows(self, address: str | None) -> bool:
-        """Return whether somebody of this address may see the page."""
+        """Return whether a user with this address may see the dashboard."""
         if not address:
             return False
         low = address.lower()

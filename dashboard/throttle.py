@@ -48,8 +48,8 @@ class Attempt:
 class Throttle:
     """Compares tokens, one at a time for each client, with a delay after each wrong one.
 
-    A client that repeats one wrong token, such as a program that does not know the new token yet, delays nobody else
-    behind the same address.
+    A client that repeats one wrong token, such as a program that does not know the new token yet, delays no
+    other client behind the same address.
 
     Parameters
     ----------

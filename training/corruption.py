@@ -18,7 +18,7 @@
     noisy images: quality uniform in 30 to 95, chroma 4:4:4, 4:2:2 or 4:2:0 equally often, its grid at any phase of
     16 x 16. Clean images stay clean; the truth is x.
 ``camera``
-    Everything that scanners do, each part drawn anew per crop: see :mod:`training.noise.camera`.
+    Everything that scanners do, each part drawn again per crop: see :mod:`training.noise.camera`.
 
 Torch functions take and give (batch, 3, height, width) float32 in [0, 1]; NumPy functions take and give
 (height, width, 3) uint8. Sigma is in grey levels of 255 everywhere.

@@ -142,7 +142,7 @@ def _mistake(error: Exception) -> InternalError:
 
 def _fail(arguments: Sequence[str], error_code: str, text: str, code: int) -> int:
     if "--json" in arguments:
-        with suppress(OSError):  # reported by whoever writes to standard output last
+        with suppress(OSError):  # reported at the last write to standard output
             print(json.dumps({"error_code": error_code, "error": text}))
     print(f"wsi-denoise: {text}", file=sys.stderr)
     return code

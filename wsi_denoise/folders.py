@@ -249,7 +249,7 @@ class FolderWatch:
             self._say(f"{self._folder.path} is there again")
             self._on_return()
         if not before and self._for_jobs:
-            # At the start of a daemon too: nobody knows how long they would have to wait.
+            # At the start of a daemon too: the time that they would have to wait is unknown.
             reason, waited = f"{self._folder.path} is there", {OutputUnwritable.code}
             places.resume(self._store, self._origin, reason, datetime.now(UTC), codes=waited)
 

@@ -33,7 +33,7 @@ def is_foreign(host):
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return True  # a name: somebody has to be asked for its address
+        return True  # a name: its address has to be looked up
     return not (address.is_loopback or address.is_unspecified)
 
 def host_of(event, arguments):

@@ -170,7 +170,7 @@ def handshake(page, cookies):
 
 
 def opens(page, cookies):
-    """Whether the websocket is opened for somebody with these cookies."""
+    """Whether the websocket is opened for a user with these cookies."""
     return " 101 " in handshake(page, cookies).splitlines()[0]
 
 

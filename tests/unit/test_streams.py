@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full or read by nobody end no command with a traceback."""
+"""Standard streams that are closed, full or not read end no command with a traceback."""
 
 import os
 import sqlite3

@@ -1,4 +1,4 @@
-"""The training corruption ``camera``: what scanners and their compression do to an image, drawn anew for every crop.
+"""The training corruption ``camera``: what scanners and their compression do to an image, drawn again for every crop.
 
 Of each batch a share (15 %) stays exactly clean, to within one crop. Half of these crops are drawn from the finest
 third of the batch (:func:`fineness`), so that texture is not taken for noise. A share of them went through compression,

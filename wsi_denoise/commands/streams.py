@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, or read by nobody: they end no command with a traceback, and no daemon."""
+"""Standard streams that are closed, full, or not read: they end no command with a traceback, and no daemon."""
 
 from __future__ import annotations
 
