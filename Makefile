@@ -38,6 +38,7 @@ lint: env
 	@$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/prose.py
 
 test: env
 	@.ci/system chromium
