@@ -4,7 +4,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint env clean train evaluate
+.PHONY: help run demo test unit integration browser acceptance lint env clean train evaluate soak
+.NOTPARALLEL:
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -15,7 +16,9 @@ EXTRAS ?= cpu,dev
 help:
 	@echo "make run    make the environment, then start daemon and page: inbox/ -> denoised/"
 	@echo "make demo   put a demo slide into inbox/, wait, and say where the result is"
-	@echo "make test   everything that a change has to pass"
+	@echo "make test   everything that a change has to pass: lint, then the tiers unit, integration, browser, acceptance"
+	@echo "make unit   the unit tests alone; so with each other tier"
+	@echo "make soak   kills, several daemons, damaged slides and 500 slides, in their long forms: an hour"
 	@echo "make lint   style and types alone"
 	@echo "make train  train PRESET (paper) again as its card says, into runs/"
 	@echo "make evaluate  measure the presets and fill the tables of the docs"
@@ -40,13 +43,29 @@ lint: env
 	$(BIN)/mypy
 	$(BIN)/python .ci/prose.py
 
-test: env
+# A tier is a folder below tests/. Its report is written at the very end: a test that ended pytest itself, with 0, would
+# otherwise count as passed.
+WORKERS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
+define tier
+@rm -f build/tests-$@.xml
+TIMEFORMAT="$@: %0R s, %0U s of processor time"
+time $(BIN)/python -m pytest tests/$@ --junitxml=build/tests-$@.xml -n $(WORKERS) --dist loadfile
+test -s build/tests-$@.xml || { echo "pytest was ended in the middle of tests/$@"; exit 1; }
+endef
+
+test: lint unit integration browser acceptance
+
+unit integration: env
+	$(tier)
+
+# These mostly wait: for daemons, for pages, for files to settle.
+browser acceptance: WORKERS := $(shell n=$$(nproc); echo $$((n < 3 ? n + 1 : 4)))
+browser: env
 	@.ci/system chromium
-	$(MAKE) --no-print-directory lint
-	@rm -f build/tests.xml
-	$(BIN)/python -m pytest --junitxml=build/tests.xml
-	@# Written at the very end: something that ends pytest itself, with 0, would pass for tests that passed.
-	@test -s build/tests.xml || { echo "pytest was ended in the middle"; exit 1; }
+	$(tier)
+
+acceptance: env
+	$(tier)
 
 PRESET ?= paper
 train: env

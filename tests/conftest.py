@@ -2,26 +2,22 @@
 
 import asyncio
 import hashlib
-import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 
 import httpx
 import numpy as np
 import pytest
-import tifffile
-from PIL import Image
 
+from support.postgres import NotThere, Server
+from support.slides import pyramid, tissue, write_tiff
 from wsi_denoise.errors import SlideError, WsiDenoiseError
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job, JobState
 from wsi_denoise.quality.patchmap import PatchMap, save
 from wsi_denoise.settings import Settings, load
-from wsi_denoise.slide.halving import halve
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,9 +45,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def tissue_image() -> np.ndarray:
     """Real H&E, (height, width, 3) uint8, from tiatoolbox's package data (found without importing it)."""
-    file = Path(str(find_spec("tiatoolbox").origin)).parent / "data" / "target_image.png"
-    with Image.open(file) as image:
-        return np.asarray(image.convert("RGB"))
+    return tissue()
 
 
 @pytest.fixture
@@ -77,44 +71,15 @@ def end_job() -> Callable[..., Job]:
     return end
 
 
-def program(name: str) -> ModuleType:
-    """Return one of the acceptance programs, which are no package."""
-    spec = importlib.util.spec_from_file_location(name, ROOT / "tests" / "acceptance" / "programs" / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="session")
 def postgres():
     """A PostgreSQL server, started by the tests; its ``database()`` gives the URL of a new, empty database."""
-    starting = program("postgres")
     try:
-        server = starting.Server()
-    except starting.NotThere as error:
+        server = Server()
+    except NotThere as error:
         pytest.skip(f"no PostgreSQL: {error}")
     yield server
     server.close()
-
-
-def write_tiff(path: Path, levels: list[np.ndarray], *, icc: bytes | None = None) -> Path:
-    """Write a tiled, lossless TIFF of the given levels, (height, width, 3) uint8."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tifffile.TiffWriter(path) as tiff:
-        for number, pixels in enumerate(levels):
-            tiff.write(
-                pixels, tile=(256, 256), photometric="rgb", compression="adobe_deflate", metadata=None,
-                subfiletype=1 if number else 0, iccprofile=icc,
-            )  # fmt: skip
-    return path
-
-
-def halved(pixels: np.ndarray, times: int) -> list[np.ndarray]:
-    """Return a picture and its smaller levels."""
-    levels = [pixels]
-    for _ in range(times):
-        levels.append(halve(levels[-1]))
-    return levels
 
 
 @dataclass(frozen=True)
@@ -142,8 +107,8 @@ def processed(tmp_path, tissue_image):
         after = np.ascontiguousarray(tissue_image[:900, :700])
         noise = np.random.default_rng(3).normal(0, 20, after.shape)
         before = np.clip(after + noise, 0, 255).astype(np.uint8)
-        source = write_tiff(tmp_path / "inbox" / name, halved(before, levels), icc=icc)
-        output = write_tiff(tmp_path / "denoised" / f"{name}.denoised.tiff", halved(after, 2), icc=icc)
+        source = write_tiff(tmp_path / "inbox" / name, pyramid(before, levels), icc=icc)
+        output = write_tiff(tmp_path / "denoised" / f"{name}.denoised.tiff", pyramid(after, 2), icc=icc)
         strength = np.full((10, 8), 0.5, np.float32)
         strength[2, 3], strength[8, 1], strength[0, 0] = -9.5, 4.0, np.nan
         patch_map = PatchMap(np.linspace(5, 20, 80, dtype=np.float32).reshape(10, 8), strength)

@@ -1,251 +1,20 @@
-"""The whole program as processes in a folder of its own; no test leaves one of them behind."""
+"""Workplaces for daemons; no test leaves a process behind."""
 
 import contextlib
-import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import psutil
 import pytest
-import tifffile
 
-from wsi_denoise.errors import StoreError
-from wsi_denoise.jobs.states import OVER, JobState
-from wsi_denoise.jobs.store import JobStore
-from wsi_denoise.jobs.values import Job, JobQuery
-
-PROGRAM = Path(sys.executable).parent / "wsi-denoise"
-PATIENCE = 300.0
-"""Seconds: a loaded machine is ten times as slow as a quiet one, and a test that waits for nothing is still found."""
-
-QUICK: dict[str, dict[str, Any]] = {
-    "intake": {"settle_seconds": 1.0, "scan_seconds": 0.5, "grace_seconds": 3.0},
-    "compute": {"workers": 1},
-    "jobs": {"heartbeat_seconds": 1.0, "retry_seconds": 1.0},
-    "limits": {"worker_memory": "0"},
-}
-
-
-class Workplace:
-    """A working folder with settings, an inbox, and perhaps a daemon.
-
-    Parameters
-    ----------
-    folder : Path
-        Made here.
-    settings : mapping
-        Section to key to value; merged over :data:`QUICK`.
-    folders : mapping
-        Folder under the inbox to preset.
-    variables : mapping
-        Added to the environment.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        settings: Mapping[str, Mapping[str, Any]] = {},
-        *,
-        folders: Mapping[str, str] = {},
-        variables: Mapping[str, str] = {},
-    ) -> None:
-        # Not the settings of whoever runs the tests.
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("WSI_DENOISE_")}
-        self.environment = {**inherited, **variables}
-        self.folder, self.inbox, self.output = folder, folder / "inbox", folder / "denoised"
-        self.inbox.mkdir(parents=True)
-        merged = {name: {**QUICK.get(name, {}), **settings.get(name, {})} for name in {*QUICK, *settings}}
-        lines = []
-        for name, section in merged.items():
-            lines += [f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items())]
-        for path, preset in folders.items():
-            lines += ["[[folders]]", f"path = {json.dumps(path)}", f"preset = {json.dumps(preset)}"]
-        (folder / "wsi-denoise.toml").write_text("\n".join(lines) + "\n")
-        self._process: subprocess.Popen[bytes] | None = None
-        self._groups: list[int] = []
-        self._store: JobStore | None = None
-
-    # -- the daemon
-
-    def start(self, *arguments: str, before: tuple[str, ...] = (), command: str = "watch") -> None:
-        """Start a daemon, as the leader of a process group of its own."""
-        assert not self.running
-        with (self.folder / "terminal").open("ab") as terminal:
-            self._process = subprocess.Popen(
-                [*before, PROGRAM, command, *arguments],
-                cwd=self.folder,
-                env=self.environment,
-                stdin=subprocess.DEVNULL,
-                stdout=terminal,
-                stderr=terminal,
-                start_new_session=True,
-            )
-        # The number of a group that is gone may belong to somebody else by now, who must not be killed for it: seen
-        # after half an hour of kills on a machine with 32,768 numbers.
-        self._groups = [group for group in self._groups if _has_members(group)]
-        self._groups.append(self._process.pid)
-
-    @property
-    def process(self) -> subprocess.Popen[bytes]:
-        """The daemon's own process."""
-        assert self._process is not None
-        return self._process
-
-    @property
-    def running(self) -> bool:
-        return self._process is not None and self._process.poll() is None
-
-    def stop(self, *, seconds: float = PATIENCE) -> int:
-        """Ask the daemon to finish, and return its exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(seconds)
-
-    def kill(self) -> None:
-        """End the daemon and all its workers at once, as a power cut would."""
-        before = self.processes()
-        for group in self._groups:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group, signal.SIGKILL)
-        if self._process is not None:
-            self._process.wait()
-        psutil.wait_procs(before, timeout=60)  # memory of gigabytes is not given back in an instant
-        self._groups = [group for group in self._groups if _has_members(group)]
-
-    def processes(self) -> list[psutil.Process]:
-        """Return what is left of the daemons of this folder."""
-        found = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error, ProcessLookupError):
-                if process.status() != psutil.STATUS_ZOMBIE and os.getpgid(process.pid) in self._groups:
-                    found.append(process)
-        return found
-
-    def workers(self) -> list[psutil.Process]:
-        """Return the daemon's worker processes, those that run blocks."""
-        found = []
-        for process in self.processes():
-            with contextlib.suppress(psutil.Error):
-                if process.pid != self.process.pid and "spawn_main" in " ".join(process.cmdline()):
-                    found.append(process)
-        return found
-
-    def close(self) -> None:
-        self.kill()
-        if self._store is not None:
-            self._store.close()
-
-    # -- the record
-
-    @property
-    def database(self) -> Path:
-        return self.folder / ".wsi-denoise" / "jobs.sqlite"
-
-    @property
-    def store(self) -> JobStore:
-        if self._store is None:
-            self._store = JobStore(f"sqlite:///{self.database}")
-        return self._store
-
-    def is_registered(self) -> bool:
-        """Whether a daemon has registered in the database."""
-        with contextlib.suppress(StoreError):
-            return self.database.exists() and bool(self.store.daemons())
-        return False
-
-    def jobs(self) -> list[Job]:
-        """Return every job, oldest first; none while there is no database."""
-        if not self.database.exists():
-            return []
-        try:
-            return self.store.jobs(JobQuery(limit=None, sort="id")).jobs
-        except StoreError:
-            return []  # being made at this moment
-
-    def jobs_of(self, relative: str) -> list[Job]:
-        return [job for job in self.jobs() if job.relative == relative]
-
-    def job(self, relative: str) -> Job | None:
-        """Return the newest job of a slide."""
-        return next(reversed(self.jobs_of(relative)), None)
-
-    # -- waiting
-
-    def wait(self, condition: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
-        """Wait until a condition holds and return what it gave; fail with the log when it never does."""
-        end = time.monotonic() + seconds
-        while True:
-            found = condition()
-            if found:
-                return found
-            if self._process is not None and not self.running:
-                pytest.fail(f"the daemon ended with {self._process.returncode} before {what}\n{self.told()}")
-            if time.monotonic() > end:
-                pytest.fail(f"{what}: not within {seconds:g} s\n{self.told()}")
-            time.sleep(0.1)
-
-    def wait_for(self, relative: str, *states: str, seconds: float = PATIENCE) -> Job:
-        """Wait until the newest job of a slide is in one of some states; any end is told at once."""
-
-        def reached() -> Job | None:
-            job = self.job(relative)
-            if job is None or job.state in states:
-                return job
-            if job.state in OVER:
-                pytest.fail(f"{relative} is {job.state} and not {states}: {job.error}\n{self.told()}")
-            return None
-
-        return self.wait(reached, f"{relative} is {' or '.join(states)}", seconds)
-
-    def done(self, relative: str, seconds: float = PATIENCE) -> Job:
-        return self.wait_for(relative, JobState.DONE, seconds=seconds)
-
-    def told(self) -> str:
-        """Return the jobs and the end of the log."""
-        jobs = [f"{job.id} {job.relative!r} {job.state} {job.progress:.2f} {job.error or ''}" for job in self.jobs()]
-        terminal = self.folder / "terminal"
-        log = terminal.read_text("utf-8", "replace").splitlines()[-60:] if terminal.exists() else []
-        return "\n".join([*jobs, *log])
-
-    # -- the command line
-
-    def cli(self, *arguments: str | Path, code: int | None = 0) -> str:
-        """Run a command in this folder, check its exit code, and return its standard output."""
-        ended = subprocess.run(
-            [PROGRAM, *arguments],
-            cwd=self.folder,
-            env=self.environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        assert code is None or ended.returncode == code, (arguments, ended.returncode, ended.stdout, ended.stderr)
-        return ended.stdout
-
-    def json(self, *arguments: str | Path, code: int = 0) -> Any:
-        return json.loads(self.cli(*arguments, "--json", code=code))
-
-
-def _has_members(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+from support import slides
+from support.workplace import Workplace
 
 
 @pytest.fixture(scope="session")
 def open_workplace(tmp_path_factory) -> Callable[..., contextlib.AbstractContextManager[Workplace]]:
-    """What makes workplaces for whole modules."""
+    """Make workplaces for whole modules."""
 
     @contextlib.contextmanager
     def opened(*args: Any, **named: Any) -> Iterator[Workplace]:
@@ -261,69 +30,39 @@ def open_workplace(tmp_path_factory) -> Callable[..., contextlib.AbstractContext
 
 @pytest.fixture
 def workplace(open_workplace) -> Iterator[Callable[..., Workplace]]:
-    """What makes workplaces for one test."""
+    """Make workplaces for one test."""
     with contextlib.ExitStack() as stack:
         yield lambda *args, **named: stack.enter_context(open_workplace(*args, **named))
 
 
-# -- slides
-
-
-def write_slide(file: Path, pixels: np.ndarray, *, mpp: float | None = 0.5, **options: Any) -> Path:
-    """Write (height, width, 3) uint8 as a tiled TIFF without loss, under its final name at once."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.part")
-    tifffile.imwrite(
-        part,
-        pixels,
-        photometric="rgb",
-        tile=(256, 256),
-        metadata=None,
-        **{"compression": "deflate", **options},
-        **({"resolution": (1e4 / mpp, 1e4 / mpp), "resolutionunit": "CENTIMETER"} if mpp else {}),
-    )
-    part.rename(file)
-    return file
-
-
 @pytest.fixture(scope="session")
 def save_slide() -> Callable[..., Path]:
-    return write_slide
+    return slides.write_slide
 
 
 @pytest.fixture(scope="session")
-def tiled_tissue(tissue_image) -> Callable[..., np.ndarray]:
-    """What gives (height, width, 3) uint8 of real tissue and its mirror images, from another corner for each number."""
-
-    def tiled(width: int, height: int, number: int = 0) -> np.ndarray:
-        rows, columns = (
-            _mirrored(np.arange(length) + 97 * number, side)
-            for length, side in zip((height, width), tissue_image.shape[:2], strict=True)
-        )
-        return np.ascontiguousarray(tissue_image[rows[:, None], columns[None, :]])
-
-    return tiled
-
-
-def _mirrored(places: np.ndarray, side: int) -> np.ndarray:
-    folded = places % (2 * side)
-    return np.where(folded < side, folded, 2 * side - 1 - folded)
+def tiled_tissue() -> Callable[..., Any]:
+    return slides.tiled_tissue
 
 
 @pytest.fixture(scope="session")
-def add_noise() -> Callable[..., np.ndarray]:
-    """What adds a fresh draw of white noise, clipped and rounded as a camera would."""
+def add_noise() -> Callable[..., Any]:
+    return slides.add_noise
 
-    def noisy(pixels: np.ndarray, sigma: float, seed: int) -> np.ndarray:
-        noise = np.random.default_rng(seed).standard_normal(pixels.shape, np.float32) * np.float32(sigma)
-        return np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8)
 
-    return noisy
+@pytest.fixture(scope="session")
+def pixels_of() -> Callable[..., Any]:
+    return slides.pixels_of
+
+
+@pytest.fixture(scope="session")
+def tiles_of() -> Callable[..., list[list[bytes]]]:
+    return slides.tiles_of
 
 
 @pytest.fixture(scope="session")
 def copy_in() -> Callable[[Path, Path], Path]:
-    """What copies a file or folder that may be read-only, so that the copy can be removed again."""
+    """Copy a file or folder that may be read-only; the copy can be removed."""
 
     def copy(source: Path, target: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -335,35 +74,3 @@ def copy_in() -> Callable[[Path, Path], Path]:
         return target
 
     return copy
-
-
-# -- outputs
-
-
-@pytest.fixture(scope="session")
-def pixels_of() -> Callable[..., np.ndarray]:
-    """What decodes a level of a TIFF by tifffile: (height, width, 3) uint8."""
-
-    def read(file: str | Path, level: int = 0) -> np.ndarray:
-        with tifffile.TiffFile(file) as tiff:
-            return tiff.pages[level].asarray()
-
-    return read
-
-
-@pytest.fixture(scope="session")
-def tiles_of() -> Callable[[str | Path], list[list[bytes]]]:
-    """What gives the encoded tiles of every level."""
-
-    def read(file: str | Path) -> list[list[bytes]]:
-        levels = []
-        with tifffile.TiffFile(file) as tiff:
-            for page in tiff.pages:
-                tiles = []
-                for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True):
-                    tiff.filehandle.seek(offset)
-                    tiles.append(tiff.filehandle.read(length))
-                levels.append(tiles)
-        return levels
-
-    return read

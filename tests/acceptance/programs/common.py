@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import json
 import os
 import signal
@@ -18,26 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[2]
+ROOT = Path(__file__).parents[3]
+sys.path.insert(0, str(ROOT / "tests"))
 
+from support.slides import tiled_tissue, write_slide  # noqa: E402
+from support.workplace import Workplace  # noqa: E402
 
-def _conftest() -> Any:
-    """Return the tests' own conftest: one workplace for tests and programs."""
-    name = "acceptance_conftest"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, HERE.parent / "conftest.py")
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[name])
-    return sys.modules[name]
-
-
-Workplace: Any = _conftest().Workplace
-write_slide: Any = _conftest().write_slide
+__all__ = ["Deadline", "Results", "Workplace", "conclude", "parser", "slide_pixels", "working_folder", "write_slide"]
 
 
 class Results:
@@ -133,30 +120,12 @@ def working_folder(given: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def tissue() -> np.ndarray:
-    """Real H&E, (height, width, 3) uint8, from tiatoolbox's package data."""
-    spec = importlib.util.find_spec("tiatoolbox")
-    assert spec is not None
-    with Image.open(Path(str(spec.origin)).parent / "data" / "target_image.png") as image:
-        return np.asarray(image.convert("RGB"))
-
-
 def slide_pixels(width: int, height: int, number: int) -> np.ndarray:
     """Return (height, width, 3) uint8 of tissue with noise, another content for each number."""
-    source = tissue()
-    rows, columns = (
-        _mirrored(np.arange(length) + 37 * number, side)
-        for length, side in zip((height, width), source.shape[:2], strict=True)
-    )
-    clean = source[rows[:, None], columns[None, :]]
+    clean = tiled_tissue(width, height, number, step=37)
     noise = np.random.default_rng(number).standard_normal((min(height, 512), min(width, 512), 3), np.float32) * 15
     repeated = np.tile(noise, (-(-height // 512), -(-width // 512), 1))[:height, :width]
     return np.clip(np.rint(clean + repeated), 0, 255).astype(np.uint8)
-
-
-def _mirrored(places: np.ndarray, side: int) -> np.ndarray:
-    folded = places % (2 * side)
-    return np.where(folded < side, folded, 2 * side - 1 - folded)
 
 
 class Deadline:

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from common import Results, Workplace, conclude, parser, slide_pixels, working_folder, write_slide
-from postgres import Server
 
+from support.postgres import Server
 from wsi_denoise.intake.fingerprint import fingerprint
 from wsi_denoise.jobs.states import OVER
 from wsi_denoise.jobs.store import JobStore
@@ -107,7 +107,7 @@ def run(daemons: list[Any], folder: Path, url: str, server: Server | None, optio
         wait(store, daemons, options.slides)
         disturber.join()
         for daemon in daemons:
-            results.add("daemons that did not end in good order", daemon.stop() != 0)
+            results.add("daemons that did not end in good order", daemon.terminate() != 0)
         jobs: list[Job] = store.jobs(JobQuery(limit=None, sort="id")).jobs
         name = f"{options.database}: "
         events = [event for event in store.events() if event.kind == "done"]
@@ -144,7 +144,7 @@ def wait(store: JobStore, daemons: list[Any], slides: int) -> None:
             break
     for daemon in daemons:
         if not daemon.running or last < slides:
-            print("\n".join(daemon.told().splitlines()[-30:]), flush=True)
+            print("\n".join(daemon.report().splitlines()[-30:]), flush=True)
 
 
 def disturb(store: JobStore, server: Server | None, url: str, options: Any, results: Results) -> None:

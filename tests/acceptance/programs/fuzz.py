@@ -44,10 +44,9 @@ UNEXPLAINED = ("internal_error", "error", "timeout", "died", "traceback", "unexp
 
 
 def sibling(name: str) -> Any:
-    """Import another file of this folder, or the one above, which are no packages."""
+    """Import another file of this folder, which is no package."""
     if name not in sys.modules:
-        folder = HERE.parent if name == "conftest" else HERE
-        spec = importlib.util.spec_from_file_location(name, folder / f"{name}.py")
+        spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
         assert spec is not None
         assert spec.loader is not None
         sys.modules[name] = module = importlib.util.module_from_spec(spec)
@@ -213,8 +212,10 @@ def by_daemon(
 
     After `end` (on the monotonic clock) no further ones are put in.
     """
-    conftest, mutations = sibling("conftest"), sibling("mutations")
-    place = conftest.Workplace(
+    from wsi_denoise.jobs.states import OVER
+
+    mutations = sibling("mutations")
+    place = sibling("common").Workplace(
         folder / "lab",
         {
             "intake": {"settle_seconds": 1.0, "scan_seconds": 0.5, "grace_seconds": 4.0},
@@ -234,7 +235,7 @@ def by_daemon(
             begun = time.monotonic()
             ended: dict[str, Any] = {}
             while len(ended) < len(cases) and time.monotonic() - begun < CASE_SECONDS * batch:
-                assert place.running, f"exit code {place.process.returncode}\n{place.told()}"
+                assert place.running, f"exit code {place.process.returncode}\n{place.report()}"
                 time.sleep(0.5)
                 newest = {job.relative: job for job in place.jobs()}
                 log = _log_of(place)
@@ -242,12 +243,12 @@ def by_daemon(
                     job = newest.get(case.path.name) or next(
                         (job for name, job in newest.items() if name.startswith(f"{case.path.name}/")), None
                     )
-                    if job is not None and job.state in conftest.OVER:
+                    if job is not None and job.state in OVER:
                         ended[case.path.name] = _ended(place, job, start)
                     elif job is None and f"not a slide: {case.path.name}" in log:
                         ended[case.path.name] = {"outcome": "other", "detail": "said in the log", "seconds": 0}
             for case in cases:
-                answer = ended.get(case.path.name, {"outcome": "unexplained", "detail": place.told(), "seconds": 0})
+                answer = ended.get(case.path.name, {"outcome": "unexplained", "detail": place.report(), "seconds": 0})
                 record(case.number, {"specimen": case.specimen, "mutation": case.mutation, **answer})
                 shutil.rmtree(case.path) if case.path.is_dir() else case.path.unlink()
             memory.append({"after": start + len(cases), **_memory(place)})
@@ -255,7 +256,7 @@ def by_daemon(
         left = [str(file) for file in (place.folder / ".wsi-denoise/spool").glob("*")]
         log = _log_of(place)
         alive = place.running
-        code = place.stop()
+        code = place.terminate()
         return {"alive": alive, "exit": code, "memory": memory, "spool": left, "tracebacks": log.count("Traceback")}
     finally:
         place.close()

@@ -141,7 +141,7 @@ class Run:
     def fallen(self) -> None:
         """Start a daemon again that ended by itself; none may."""
         self.results.add("daemons that ended by themselves")
-        print(self.place.told(), flush=True)
+        print(self.place.report(), flush=True)
         if self.results["daemons that ended by themselves"] > 5:
             raise RuntimeError("daemons end by themselves")
         self.start()
@@ -236,7 +236,7 @@ class Run:
         done = [job for job in jobs if job.state == "done"]
         results.add("lost", not done)
         if not done:
-            print(self.place.told(), flush=True)
+            print(self.place.report(), flush=True)
         ends = sum(event.kind == "done" for job in jobs for event in self.place.store.events(job.id))
         outputs = list(self.place.output.rglob("*"))
         results.add("done twice", max(0, len(done) - 1, ends - 1, len(outputs) - 1))

@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
                 print(json.dumps(samples[-1]), flush=True)
             stop.set()
             poll.join()
-            results.add("daemons that did not end in good order", place.stop() != 0)
+            results.add("daemons that did not end in good order", place.terminate() != 0)
         finally:
             stop.set()
             place.close()
@@ -99,7 +99,7 @@ def batch(place: Any, results: Results, count: int) -> None:
             break
     if last < wanted:
         results.add("lost", wanted - last)
-        print(place.told(), flush=True)
+        print(place.report(), flush=True)
         raise SystemExit("not all slides were done")
 
 

@@ -1,0 +1,1 @@
+"""Helpers of all tiers; ``tests`` is on pytest's path, so tests import ``support``."""
