@@ -1,11 +1,11 @@
-# Daemon and page in one container; see docs/docker.md for what was run of this and what was not.
+# Daemon and page in one container; see docs/evidence/index.md for what was run of this and what was not.
 FROM python:3.11-slim-bookworm
 
 # OpenCV, which tiatoolbox imports, wants these two.
 RUN apt-get update && apt-get install -y --no-install-recommends libgl1 libglib2.0-0 && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /src
-COPY pyproject.toml hatch_build.py README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE NOTICE ./
 COPY wsi_denoise wsi_denoise
 COPY dashboard dashboard
 COPY training training

@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .ONESHELL:
 .DEFAULT_GOAL := help
-.PHONY: help run demo test unit integration browser acceptance lint env clean train evaluate soak
+.PHONY: help run demo test unit integration browser acceptance lint env clean train evaluate soak docs screenshots
 .NOTPARALLEL:
 
 VENV := .venv
@@ -22,6 +22,8 @@ help:
 	@echo "make lint   style and types alone"
 	@echo "make train  train PRESET (paper) again as its card says, into runs/"
 	@echo "make evaluate  measure the presets and fill the tables of the docs"
+	@echo "make docs   build the documentation into site/, links checked"
+	@echo "make screenshots  make the pictures of the documentation from demo slides"
 	@echo "make env    the environment alone; it is made again when pyproject.toml changes"
 
 env: $(STAMP)
@@ -74,5 +76,14 @@ train: env
 evaluate: env
 	@$(BIN)/python -m training.evidence
 
+docs: env
+	@$(BIN)/python -c "import material" 2>/dev/null || .ci/env $(VENV) "$(EXTRAS),docs"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	echo "documentation: site/index.html"
+
+screenshots: env
+	@.ci/system chromium
+	$(BIN)/python .ci/screenshots.py
+
 clean:
-	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -44,7 +44,7 @@ RULES = {
     r"(none|nothing) is invented": "is omitted, is not written",
     r"hand(s|ed|ing)? out": "resubmits, submits",
     r"what lies": "files in ...",
-    r"(?<!there )(is|are) no (?!longer|more|later|less|greater|larger|smaller)": "what is true: 'is rejected'",
+    r"(?<!there )(is|are) no (?!longer|more|later|less|greater|worse)": "'is rejected', say",
     r"the record": "the job database",
 }
 # "The page" means the dashboard here, and a page elsewhere.
@@ -86,12 +86,14 @@ def python_prose(text: str) -> Iterator[tuple[int, str]]:
 
 
 def markdown_prose(text: str) -> Iterator[tuple[int, str]]:
-    """Yield (line, text) without fenced code, inline code, and addresses of links."""
-    inside = False
+    """Yield (line, text) without code, addresses of links, and generated tables."""
+    code = generated = False
     for number, line in enumerate(text.splitlines(), 1):
         if line.lstrip().startswith("```"):
-            inside = not inside
-        elif not inside:
+            code = not code
+        elif line.startswith("<!-- "):
+            generated = line.startswith("<!-- made")
+        elif not code and not generated:
             yield number, re.sub(r"`[^`]*`|\]\([^)]*\)", " ", line)
 
 

@@ -1,4 +1,4 @@
-"""Writes the tables of settings and errors into the docs, from the code. A test sees when they are out of date."""
+"""Write the tables of settings and errors into the documentation. A test fails when they are out of date."""
 
 import sys
 from pathlib import Path
@@ -36,7 +36,7 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|")
 
 
-TABLES = {"settings.md": settings_table, "errors.md": errors_table}
+TABLES = {"it/settings.md": settings_table, "lab/errors.md": errors_table}
 
 
 def filled(text: str, table: str) -> str:

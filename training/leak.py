@@ -3,7 +3,7 @@
 The paper's script draws one 96 x 96 pattern and corrupts every training and every test image with it, scaled. This
 program denoises the same images with that pattern, with the pattern rolled by one pixel, and with fresh noise of the
 same strength, by: the preset ``reproduce-paper``, which was trained here as in the paper; the authors' own weights
-where the shared folder has them; and ``paper``. It writes a JSON table, a picture and ``docs/leak.md``.
+where the shared folder has them; and ``paper``. It writes a JSON table, a picture and ``docs/evidence/leak.md``.
 """
 
 from __future__ import annotations
@@ -89,14 +89,14 @@ def picture(methods: Mapping[str, baselines.Method], clean: Batch) -> Batch:
 
 
 def page(found: Mapping[str, Any]) -> str:
-    """Return ``docs/leak.md`` from the table."""
+    """Return ``docs/evidence/leak.md`` from the table."""
     rows: Sequence[Mapping[str, Any]] = found["rows"]
     names = list(dict.fromkeys(row["method"] for row in rows))
     cell = {(row["method"], row["noise"], row["sigma"]): row["psnr"] for row in rows}
     lines = [
         "# The leak: one noise pattern for everything",
         "",
-        "The paper's script seeds the random generator anew for each strength, so that one pattern of 96 x 96 pixels,",
+        "The paper's script seeds the random generator again for each strength, so that one pattern of 96 x 96 pixels,",
         "scaled, corrupts every training image and every test image. A network that is trained so has the noise among",
         "its weights: it subtracts a pattern that it knows. On that pattern the authors' weights have the figures of",
         "the paper; on the same images with other noise of the same strength they gain little, and a roll by one pixel",

@@ -14,7 +14,7 @@ import PIL.Image
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLES = ROOT / "training" / "tables"
-DOCS = ROOT / "docs"
+DOCS = ROOT / "docs" / "evidence"
 IMAGES = DOCS / "images"
 
 

@@ -1,4 +1,4 @@
-"""The acceptance programs in their short form; docs/reliability.md has what was run in full."""
+"""The acceptance programs in their short form; docs/evidence/reliability.md has what was run in full."""
 
 import json
 import os

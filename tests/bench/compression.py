@@ -1,6 +1,6 @@
 """Measure what the output's compression costs: PSNR and bytes per pixel on real slides after denoising.
 
-    python tests/bench/compression.py                # the Markdown tables of docs/compression.md
+    python tests/bench/compression.py                # the Markdown tables of docs/evidence/compression.md
 
 Each slide is denoised with the preset that ships, as ``wsi-denoise run`` would, and its tiles are encoded in every way
 that the settings allow. The first table has the PSNR against the denoised pixels, beside what denoising itself changed.

@@ -3,7 +3,7 @@
     python tests/bench/stitching.py [--preset paper] [--size 4000 3000] [--image FILE]
 
 Prints, for each halo and window, the greatest difference in grey levels, the share of values that differ at all and by
-more than 1, and the seam score of the output relative to the input. The table is in docs/stitching.md.
+more than 1, and the seam score of the output relative to the input. The table is in docs/evidence/stitching.md.
 """
 
 from __future__ import annotations

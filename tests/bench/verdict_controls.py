@@ -383,7 +383,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--denoiser", default="paper", help="a preset, or stand-in")
     parser.add_argument("--seed", type=int, help="by default 1 for choosing, 3 for reported")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/verdict.md")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/evidence/verdict.md")
     parser.add_argument("--save", type=Path, help="metrics of every control, JSON lines")
     options = parser.parse_args(arguments)
     cv2.setNumThreads(1)
@@ -408,7 +408,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     print(text)
     if options.write:
-        write_table(Path(__file__).parents[2] / "docs" / "verdict.md", options.denoiser, text)
+        write_table(Path(__file__).parents[2] / "docs" / "evidence" / "verdict.md", options.denoiser, text)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""docs/json.md says what the code prints."""
+"""docs/programs/json.md says what the code prints."""
 
 import json
 from dataclasses import fields
@@ -9,7 +9,7 @@ from wsi_denoise.jobs.states import ALLOWED
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Attempt, Event, Job
 
-DOCS = (Path(__file__).parents[2] / "docs" / "json.md").read_text("utf-8")
+DOCS = (Path(__file__).parents[2] / "docs" / "programs" / "json.md").read_text("utf-8")
 
 
 def table(heading):

@@ -17,8 +17,8 @@ from wsi_denoise.jobs.store import JobStore
 
 
 def documented_section(heading):
-    """First column of the table in docs/json.md whose first heading is this."""
-    text = (Path(__file__).parents[2] / "docs" / "json.md").read_text("utf-8")
+    """First column of the table in docs/programs/json.md whose first heading is this."""
+    text = (Path(__file__).parents[2] / "docs" / "programs" / "json.md").read_text("utf-8")
     rows = text.partition(f"| {heading} |")[2].partition("\n\n")[0].splitlines()[2:]
     return "\n".join(row.split("|")[1] for row in rows)
 

@@ -149,13 +149,13 @@ def test_wilson_interval_of_no_error_in_two_hundred(bench):
 
 
 def test_every_threshold_is_documented_with_its_value():
-    text = (ROOT / "docs/verdict.md").read_text("utf-8")
+    text = (ROOT / "docs/lab/verdict.md").read_text("utf-8")
     rows = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", text, re.MULTILINE))
     assert rows == {field.name: f"{getattr(verdict.DEFAULT, field.name):g}" for field in fields(verdict.Thresholds)}
 
 
 def test_every_metric_is_documented():
-    text = (ROOT / "docs/metrics.md").read_text("utf-8")
+    text = (ROOT / "docs/programs/metrics.md").read_text("utf-8")
     assert set(re.findall(r"`([a-z0-9_]+)`", text)) >= set(evidence.Evidence().summary())
 
 
@@ -163,5 +163,5 @@ def test_every_reason_is_documented():
     source = (ROOT / "wsi_denoise/quality/verdict.py").read_text("utf-8")
     given = set(re.findall(r'f?"([a-z_]+): ', source)) - {"structure_"} | {"structure_removed", "structure_added"}
     assert len(given) >= 12
-    text = (ROOT / "docs/verdict.md").read_text("utf-8")
+    text = (ROOT / "docs/lab/verdict.md").read_text("utf-8")
     assert {code for code in given if f"`{code}`" not in text} == set()
