@@ -1,4 +1,4 @@
-"""Part of building: the viewer's library is put into the package. Without network the build goes on without it."""
+"""Put the viewer's library into the package during the build. Without network the build continues without it."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse
 
 
 class Json(JSONResponse):
-    """JSON in ASCII: the name of a file may hold bytes that are no text, which only an escape can carry."""
+    """JSON in ASCII: the name of a file may hold bytes that are not text, which only an escape can carry."""
 
     def render(self, content: Any) -> bytes:
         """Return the body."""

@@ -1,4 +1,4 @@
-"""The record as JSON, for programs: the same questions and the same answers as ``wsi-denoise jobs --json``."""
+"""The job database as JSON, with the queries and answers of ``wsi-denoise jobs --json``."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def job(request: Request) -> Response:
 
 
 def healthz(_request: Request) -> Response:
-    """Answer whether the page can read the record; open to everybody, so it says no more than that."""
+    """Answer whether the job database can be read, and nothing else, because the route needs no token."""
     try:
         context.store().check()
     except WsiDenoiseError as error:

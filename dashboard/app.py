@@ -1,4 +1,4 @@
-"""The page's server: Streamlit, the routes beside it, and who may ask.
+"""The dashboard's server: Streamlit, the routes beside it, and access control.
 
 ``wsi-denoise dashboard`` and ``wsi-denoise up`` start it; ``python -m dashboard.app`` is the latter's child, which
 reads its settings from standard input and ends when that does.
@@ -57,7 +57,7 @@ def application(settings: Settings, origins: Mapping[str, str] = MappingProxyTyp
     Raises
     ------
     SettingsInvalid
-        For an address that others can reach, without a token or people who sign in; for people whom no provider knows.
+        For an address that others can reach, without a token or sign-in; for sign-in without a provider.
     """
     refuse_unguarded(settings.dashboard)
     context.use(settings, origins)
@@ -118,7 +118,7 @@ def serve(settings: Settings, origins: Mapping[str, str] = MappingProxyType({}))
         port=page.port,
         log_config=None,
         access_log=False,
-        # An open browser keeps its connection for ever; the daemon does not wait for it.
+        # An open browser keeps its connection indefinitely; the daemon does not wait for it.
         timeout_graceful_shutdown=3,
     )
     uvicorn.Server(config).run()

@@ -28,7 +28,7 @@ def blocks(state: Path, job: Job) -> dict[str, Any]:
     dict
         ``rows`` and ``columns`` of blocks, their side ``block`` in pixels, ``done`` of ``total``, ``state``, and
         ``finished``: [row, column] of each finished block that this machine can see. When the spool is elsewhere,
-        ``finished`` is empty and ``done`` is right all the same.
+        ``finished`` is empty, and ``done`` is correct anyway.
 
     Raises
     ------

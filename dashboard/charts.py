@@ -1,4 +1,4 @@
-"""The charts of the Quality page, as Vega-Lite specifications; colours have a shape beside them for those who see none.
+"""The charts of the Quality page, as Vega-Lite specifications; each colour also has a shape, for colour-blind users.
 
 Plain values and no chart library: Altair checks every value of every chart against its schema, which took seconds.
 """

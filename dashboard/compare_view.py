@@ -50,7 +50,7 @@ def metrics(job: Job) -> str:
             )
             for shown in group
         ]
-        head = ["Measured", "Value", "What it is", "Looked at when"]
+        head = ["Measured", "Value", "What it is", "For review"]
         parts.append(f"<h3>{heading}</h3>{table(head, rows, numbers={1})}")
     return f'<div class="wd wd-metrics">{"".join(parts)}</div>'
 

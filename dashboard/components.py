@@ -1,6 +1,6 @@
-"""The page's own components: a little JavaScript each, with no library, served from this package and from nowhere else.
+"""The dashboard's own components: a little JavaScript each, without a library, served from this package only.
 
-Data goes in as plain values and is shown as text; what a person does comes back as one small event.
+Data goes in as plain values and is shown as text; an action of the user comes back as one small event.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def mount(
     key : str
         The same key is the same component on the next run.
     act : callable, optional
-        Told what a person did, before the page is drawn again.
+        Called with the user's action, before the page is drawn again.
     """
 
     def changed() -> None:

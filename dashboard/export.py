@@ -67,7 +67,7 @@ def row(job: Job) -> dict[str, Any]:
 
 
 def _text(value: Any) -> Any:
-    """Return a value without bytes that are no text: files of any kind take UTF-8 only."""
+    """Return a value without bytes that are not text: files of any kind take UTF-8 only."""
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 

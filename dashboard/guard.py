@@ -1,4 +1,4 @@
-"""Who may see the page. Pure ASGI: Streamlit sends everything over websockets, which are guarded like pages."""
+"""Access to the dashboard. Pure ASGI: Streamlit sends everything over websockets, which are guarded like pages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOGIN = "/login"
 LOGOUT = "/logout"
 OPEN = frozenset({"/healthz"})
 USER_HEADER = "x-wsi-denoise-user"
-"""Set for the page's scripts: the address of who has signed in, or ``token``. What a client sends is removed."""
+"""Set for the page's scripts: the address of the signed-in user, or ``token``. What a client sends is removed."""
 
 _LOGOUTS = {LOGOUT, "/auth/logout"}
 _LONGEST_FORM = 16384
@@ -82,7 +82,7 @@ class Guard:
     token : str
         Empty for none.
     signing_in : SigningIn, optional
-        Who else may come in. Without it and without a token the server must listen on loopback only.
+        Users who may sign in. Without it and without a token the server must listen on loopback only.
     sessions : Sessions, optional
         Default: sessions that end with the process.
     throttle : Throttle, optional
@@ -252,7 +252,7 @@ class Guard:
     def _refusal(self, scope: Scope) -> Response:
         session, target = scope["session"], target_of(scope)
         if self._sessions.is_valid(session) and session.get("email") and is_own_origin(Headers(scope=scope)):
-            text = f"{session['email']} is not among those who may see this page (dashboard.people)."
+            text = f"{session['email']} may not open this dashboard (dashboard.people)."
             return self._ask(scope, 403, text, target)
         ways = ["a token" if self._token else "", "signing in" if self._signing_in else ""]
         return self._ask(scope, 401, f"This page asks for {' or '.join(filter(None, ways))}.", target)
@@ -341,7 +341,7 @@ def _is_from_here(scope: Scope) -> bool:
 def _is_here(scope: Scope) -> bool:
     """Whether a connection came in at an address that only this machine can reach.
 
-    Who starts the server chooses where it listens, and can leave the settings behind; the socket tells the truth.
+    The server may be started at another address than the settings name; the socket has the actual one.
     """
     server = scope.get("server")
     # A Unix socket has a path and no port.

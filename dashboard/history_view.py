@@ -129,7 +129,7 @@ def result(job: Job) -> tuple[str, str, str]:
     if job.state is JobState.DONE and job.verdict in VERDICTS:
         return VERDICTS[job.verdict]
     if job.state is JobState.QUEUED and job.next_try is not None:
-        return "waits to retry", "orange", "It went wrong and is tried again by itself."
+        return "waits to retry", "orange", "It failed and is retried automatically."
     return STATES[job.state.value]
 
 

@@ -14,7 +14,7 @@ from dashboard.heading import PROGRAM
 from dashboard.words import escaped
 from wsi_denoise import NOTICE, __version__
 
-# Not a folder "pages": Streamlit would serve what is in one by itself, past this file.
+# Not a folder "pages": Streamlit would serve its files automatically, past this file.
 SCREENS = Path(__file__).with_name("screens")
 
 st.set_page_config(page_title=PROGRAM, layout="wide")

@@ -1,4 +1,4 @@
-"""Per-patch maps for the viewer: as small pictures, and the places that are most worth a look."""
+"""Per-patch maps for the viewer: as small pictures, and the places with the highest values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each metric in one sentence for somebody who never saw the program, and its limit; the words of docs/metrics.md."""
+"""Each metric in one sentence for a new user, and its limit; the words of docs/programs/metrics.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Shown:
     ----------
     name : str
     keys : tuple of str
-        Of the metrics that it is made from, as in docs/metrics.md.
+        Of the metrics that it is made from, as in docs/programs/metrics.md.
     sentence : str
     text : callable
         Metrics to what is shown; only called when the first key has a value.
@@ -111,7 +111,7 @@ GROUPS: tuple[tuple[str, tuple[Shown, ...]], ...] = (
             Shown(
                 "PSNR between before and after",
                 ("psnr",),
-                "The higher, the less was changed; 100 dB is no change at all. It is no measure of quality.",
+                "The higher, the less was changed; 100 dB: unchanged. It does not measure quality.",
                 _one("psnr", 1, " dB"),
             ),
             Shown(
@@ -228,8 +228,8 @@ GROUPS: tuple[tuple[str, tuple[Shown, ...]], ...] = (
             Shown(
                 "Seams between patches",
                 ("seam_patch", "seam_patch_error"),
-                "Steps across the lines of the lattice, output relative to input, with its standard error: 1 is"
-                " no seam.",
+                "Steps across the lines of the lattice, output relative to input, with its standard error: 1"
+                " means that no seam shows.",
                 _error("seam_patch"),
                 f"more than {DEFAULT.seam_patch:g} by {DEFAULT.seam_errors:g} errors",
             ),

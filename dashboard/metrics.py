@@ -1,4 +1,4 @@
-"""Figures for Prometheus. Each scrape asks the record and the disk; nothing is counted in between."""
+"""Figures for Prometheus. Each scrape reads the job database and the disk; nothing is counted in between."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def routes(settings: Settings) -> list[BaseRoute]:
 
 
 class _Once(Collector):
-    """Hands out what was collected: a registry asks twice."""
+    """Return collected metrics: a registry collects twice."""
 
     def __init__(self, found: list[GaugeMetricFamily]) -> None:
         self._found = found

@@ -145,7 +145,7 @@ def _machine() -> Schema:
         "/upload/{name}": {"put": upload | {"requestBody": body}},
         "/api/openapi.json": {"get": _operation("This description.", _json({"type": "object"}), [], failures=())},
         "/healthz": {
-            "get": _operation("Whether the record can be read.", _json(_reference("Health")), [], failures=())
+            "get": _operation("Whether the job database can be read.", _json(_reference("Health")), [], failures=())
             | {"security": [{}]}
         },
         "/metrics": {"get": _operation("Figures for Prometheus.", {"text/plain": {}}, [], failures=())},

@@ -14,7 +14,7 @@ from wsi_denoise.jobs.values import SlideFigures, TrendPoint
 from wsi_denoise.quality.verdict import DEFAULT
 
 SHOWN = 2_000
-"""Most slides drawn as points: more are no clearer, and slower."""
+"""Most slides drawn as points: more are slower and not clearer."""
 
 OUTLYING = 5.0
 """Robust deviations from the median by which a slide stands out."""
@@ -23,7 +23,7 @@ LEAST = 8
 """Slides below which none stands out: there is no usual yet."""
 
 SCANNERS = 8
-"""Most scanners drawn as lines: more colours cannot be told apart."""
+"""Most scanners drawn as lines: more colours cannot be distinguished."""
 
 ESTIMATES = {"wavelet": "fine part", "flat": "smooth areas"}
 KEYS = (

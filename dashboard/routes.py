@@ -1,6 +1,6 @@
 """The routes beside the pages: tiles, maps, downloads, uploads, figures. Plain Starlette, also without Streamlit.
 
-``uvicorn --factory dashboard.routes:alone`` serves them by themselves, with the settings of the working directory.
+``uvicorn --factory dashboard.routes:alone`` serves them alone, with the settings of the working directory.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Slides:
         """Answer a picture's size and tiling."""
         which, suffix = _which(request), "jpeg"
         job = await self._job(request)
-        # Now and not with the first tile: a viewer is told once what is missing.
+        # Now and not with the first tile: a viewer learns once what is missing.
         if which != "before":
             await self._call(self.tiles.after, job)
         if which != "after":

@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class SignInFailed(Exception):
-    """The provider did not say who it is; the text is for the user."""
+    """The provider did not identify the user; the text is for the user."""
 
     def __init__(self, text: str, status: int = 401) -> None:
         super().__init__(text)
@@ -45,7 +45,7 @@ class SignInFailed(Exception):
 
 @dataclass(frozen=True)
 class SigningIn:
-    """Who may sign in, and where.
+    """Users who may sign in, and providers.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ class OpenSlides:
         self._opening: dict[tuple[str, int, int], threading.Lock] = {}
 
     def get(self, path: Path) -> Slide:
-        """Return an open slide; it is closed when nobody holds it any more.
+        """Return an open slide; it is closed when no caller holds it any more.
 
         Raises
         ------
@@ -54,7 +54,7 @@ class OpenSlides:
                 return self._open(path, key)
         finally:
             with self._lock:
-                # Also where it cannot be opened. Another one's turn may have begun meanwhile.
+                # Also where it cannot be opened. Another one's turn may have begun.
                 if self._opening.get(key) is turn:
                     del self._opening[key]
 

@@ -202,7 +202,7 @@ class Doctor:
 
     @property
     def busy(self) -> bool:
-        """Whether he looks at the moment."""
+        """Whether a check is running."""
         return self._thread is not None and self._thread.is_alive()
 
     def look(self) -> None:
@@ -221,7 +221,7 @@ class Doctor:
 
 
 def size_of(path: Path | None) -> str:
-    """Return a file's size, or nothing when there is none."""
+    """Return a file's size, or an empty text without one."""
     try:
         return size(path.stat().st_size) if path is not None else ""
     except OSError:

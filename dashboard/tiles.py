@@ -34,7 +34,7 @@ CACHE_BYTES = 64 << 20
 """Encoded tiles that are kept: about 1,500 of tissue."""
 
 JOB_SECONDS = 2.0
-"""So long a job is not asked for again: every tile of a screen asks."""
+"""Seconds for which a job is kept: every tile of a screen needs it."""
 
 LEAST_STEP = 4.0
 """Only levels at least this many times smaller than level 0 stand in for the original's."""
@@ -136,7 +136,7 @@ class Tiles:
         Raises
         ------
         NotFound
-            For a slide that nobody has opened yet.
+            For a slide that was not opened yet.
         """
         _, _, width, height = extent(job)
         return DeepZoom(width, height)
@@ -213,7 +213,7 @@ class Tiles:
         Raises
         ------
         NotFound
-            When there is none yet, or its file is gone.
+            When it is not written yet, or its file is gone.
         """
         if job.output is None or job.state is not JobState.DONE:
             raise NotFound(f"Job {job.id} has no denoised slide: it is {job.state.value}.")

@@ -58,7 +58,7 @@ def checked_name(name: str, ignore: list[str]) -> str:
     name : str
         As the browser sent it.
     ignore : list of str
-        Patterns of names that intake does not look at.
+        Patterns of names that intake ignores.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def checked_name(name: str, ignore: list[str]) -> str:
 
 
 def partial_name(name: str, ignore: list[str]) -> str:
-    """Return a new name that intake does not look at.
+    """Return a new name that intake ignores.
 
     Raises
     ------

@@ -12,9 +12,9 @@ STATES = {
     "queued": ("waiting", "blue", "Complete and checked; waits for a daemon."),
     "running": ("running", "blue", "A daemon works on it."),
     "done": ("done", "green", "The denoised slide is written and verified."),
-    "failed": ("failed", "red", "It went wrong and is not tried again by itself."),
-    "quarantined": ("quarantined", "red", "The file is at fault."),
-    "cancelled": ("cancelled", "grey", "Somebody cancelled it, or the file went away."),
+    "failed": ("failed", "red", "An error that is not the file's. It is not retried automatically."),
+    "quarantined": ("quarantined", "red", "The file cannot be used."),
+    "cancelled": ("cancelled", "grey", "A user cancelled it, or the file was removed."),
     "duplicate": ("duplicate", "grey", "The same content with the same settings has a job already."),
 }
 """State to (word on the page, colour, what it means)."""
@@ -25,8 +25,8 @@ VERDICTS = {
         "green",
         "Noise was found and removed, and no check found anything else removed, added or changed.",
     ),
-    "review": ("review", "orange", "Look at it before using it; the reasons say at what."),
-    "not_needed": ("not needed", "grey", "The slide has no noise worth removing. A TIFF is written all the same."),
+    "review": ("review", "orange", "Check it before use; the reasons say what to check."),
+    "not_needed": ("not needed", "grey", "The slide has no noise worth removing. A TIFF is written anyway."),
 }
 """Verdict to (word on the page, colour, what it means)."""
 
@@ -34,7 +34,7 @@ VERDICTS = {
 def visible(text: object) -> str:
     """Return text in which every character can be seen.
 
-    What a name can hide (line ends, characters that turn the direction of writing round, bytes that are no text) is
+    What a name can hide (line ends, characters that turn the direction of writing round, bytes that are not text) is
     written out as an escape, as the command line does.
     """
     shown = os.fsencode(str(text)).decode("utf-8", "backslashreplace")
@@ -44,7 +44,7 @@ def visible(text: object) -> str:
 def escaped(text: object) -> str:
     """Return text for use inside HTML: it stays text whatever is in it, and cannot turn its neighbours round.
 
-    None is no text.
+    None gives an empty text.
     """
     return "" if text is None else f"<bdi>{html.escape(visible(text))}</bdi>"
 

@@ -97,7 +97,7 @@ const mounted = (build) => {
       parentElement.append(root);
       place = { root };
       // Through the place: the function to call may be another one after a rerun. The time makes each event a new one.
-      Object.assign(place, build(root, (told) => place.tell("act", { ...told, nonce: Date.now() })));
+      Object.assign(place, build(root, (event) => place.tell("act", { ...event, nonce: Date.now() })));
       places.set(parentElement, place);
     }
     place.tell = setTriggerValue;

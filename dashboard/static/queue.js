@@ -1,5 +1,5 @@
 const cancelButton = (what, act) => {
-  // Asked twice, so that a slip of the hand stops nothing; the question goes away by itself.
+  // Asked twice, so that a slip of the hand stops nothing; the question disappears automatically.
   const button = element("button", { type: "button" });
   let sure = 0;
   let named = "";
@@ -216,7 +216,7 @@ const build = (root, tell) => {
   const act = (what, job, value) => tell({ what, job, value });
   const go = (page, job) => tell({ what: "open", page, job });
   const daemons = element("div", { class: "daemons" });
-  const nobody = element(
+  const silent = element(
     "div",
     { class: "daemon none" },
     element("span", { class: "dot" }),
@@ -263,7 +263,7 @@ const build = (root, tell) => {
   const all = element("a", { href: "/history" }, "All jobs in the history");
   all.addEventListener("click", (event) => follow(event, () => tell({ what: "open", page: "history" })));
   root.append(
-    element("div", { class: "strip" }, daemons, nobody, element("span", { class: "grow" }), counts, form),
+    element("div", { class: "strip" }, daemons, silent, element("span", { class: "grow" }), counts, form),
     message,
     paused,
     element("section", { class: "panel now", "aria-label": "Running" }, runs, runTail, idle),
@@ -287,7 +287,7 @@ const build = (root, tell) => {
       };
       return row;
     });
-    show(nobody, !data.alive);
+    show(silent, !data.alive);
     keyed(counts, data.counts.map((one) => ({ ...one, id: one.state })), () => {
       const row = element("span", { class: "chip" });
       row.update = (one) => {
@@ -314,7 +314,7 @@ const build = (root, tell) => {
     const moreRun = data.running_total - data.running.length;
     show(runTail, moreRun > 0);
     say(runTail, `and ${moreRun.toLocaleString("en")} more`);
-    // While somebody points at the list it holds still: what is about to be clicked does not move away.
+    // While the pointer is over the list it holds still, so that a target does not move away.
     const order = data.waiting;
     if (!held(waits) || order.length === 0) keyed(waits, order, waitRow(act));
     else for (const one of order) waits.byId?.get(one.id)?.update(one);

@@ -1,4 +1,4 @@
-// Uploads live beside the page's components: another page of the dashboard may be looked at meanwhile.
+// Uploads live beside the page's components: another page of the dashboard may be open.
 const uploads = (globalThis[Symbol.for("wsi-denoise uploads")] ??= { files: [], number: 0, listeners: new Set(), busy: false });
 
 const changed = () => uploads.listeners.forEach((listener) => listener());

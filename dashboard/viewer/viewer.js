@@ -45,7 +45,7 @@ function go(x, y, scale, immediately = false) {
   save();
 }
 
-// The parameters of what is seen now, for the address and for whoever embeds this page.
+// The parameters of what is seen now, for the address and for an embedding page.
 function link() {
   const { x, y } = camera.centre;
   Object.assign(state, { x, y, zoom: camera.target });
@@ -106,8 +106,8 @@ function differenceText() {
   const least = info.difference.least_zoom;
   if (!measured) return `The difference is computed from level 0: zoom in to ${zoomText(least)} or more to see it.`;
   const gain = `× ${state.gain}`;
-  return state.of === "rms" ? `Before − after, root mean square, ${gain}; black is no change`
-    : `Before − after, mean, ${gain}; grey is no change`;
+  return state.of === "rms" ? `Before − after, root mean square, ${gain}; black: unchanged`
+    : `Before − after, mean, ${gain}; grey: unchanged`;
 }
 
 function chips() {
@@ -301,7 +301,7 @@ function pressed(event) {
   action(event.shiftKey);
 }
 
-// Arrow keys within the radio group, as people who use a keyboard expect.
+// Arrow keys within the radio group, as keyboard users expect.
 function chosen(event) {
   const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
   if (!step) return;

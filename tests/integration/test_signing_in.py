@@ -221,7 +221,7 @@ def test_who_is_named_comes_in_by_signing_in_and_nobody_else(page, provider):
     ):
         with closing(signed_in(page, provider, **person)) as browser:
             assert browser.back.status_code == 403
-            assert "is not among those" in browser.back.text
+            assert "may not open this dashboard" in browser.back.text
             assert "<b>" not in browser.back.text
             assert browser.get("/api/jobs").status_code == 403
             assert not opens(page, cookies(browser))

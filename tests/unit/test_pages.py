@@ -159,7 +159,7 @@ _OVER = {JobState.DONE, JobState.FAILED, JobState.QUARANTINED, JobState.CANCELLE
 def test_every_metric_has_its_sentence_and_is_documented():
     shown = {key for _, group in GROUPS for one in group for key in one.keys}
     assert shown == set(Evidence().summary())
-    documented = set(re.findall(r"`([a-z0-9_]+)`", (DOCS / "metrics.md").read_text("utf-8")))
+    documented = set(re.findall(r"`([a-z0-9_]+)`", (DOCS / "programs" / "metrics.md").read_text("utf-8")))
     assert shown <= documented
 
 

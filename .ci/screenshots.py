@@ -1,0 +1,251 @@
+"""Make the pictures of the documentation: `make screenshots`, or `.venv/bin/python .ci/screenshots.py [NAME ...]`.
+
+Starts the program in a temporary folder with demo slides, takes pictures of the dashboard in Chromium, and writes them
+to docs/images. History and Quality show made-up jobs, because their pages need hundreds of slides.
+"""
+
+import importlib.util
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
+
+from wsi_denoise.jobs.store import JobStore
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGES = ROOT / "docs" / "images"
+PROGRAM = str(Path(sys.executable).with_name("wsi-denoise"))
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+LONGEST_SECONDS = 1800
+WIDTH = 1280
+MADE_UP_JOBS = 900
+OF_SLIDES = {"queue", "compare", "metrics", "difference", "job", "system"}
+OF_JOBS = {"history", "quality", "spread", "trend"}
+
+
+def main(names: list[str]) -> int:
+    wanted = set(names) or OF_SLIDES | OF_JOBS
+    program = os.environ.get("WSI_DENOISE_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        sys.exit("Chromium is missing; on Debian: apt-get install chromium")
+    with sync_playwright() as playwright, tempfile.TemporaryDirectory(prefix="wsi-denoise-") as folder:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        if wanted & OF_SLIDES:
+            pictures_of_slides(browser, Path(folder) / "lab", wanted)
+        if wanted & OF_JOBS:
+            pictures_of_jobs(browser, Path(folder) / "history", wanted)
+        browser.close()
+    return 0
+
+
+# Slides
+
+
+def pictures_of_slides(browser: Browser, folder: Path, wanted: set[str]) -> None:
+    inbox = folder / "inbox"
+    inbox.mkdir(parents=True)
+    demo = Path(json.loads(run("sample", str(folder), "--json", folder=folder))["path"])
+    slide = tifffile.imread(demo)[:3000, :3000]
+    shutil.copy(demo, inbox / demo.name)
+    for number, corner in enumerate((0, 500, 900), 50):
+        write(inbox / f"lung-2026-0{number}.tiff", slide[corner : corner + 1500, corner : corner + 1500])
+    (inbox / "S26-0398 A.svs").write_bytes(b"a copy that went wrong " * 1000)
+    settings = ("--set", "intake.settle_seconds=1", "--set", "intake.grace_seconds=1")
+    with served(folder, "up", *settings) as url:
+        over = wait(url, lambda jobs: jobs if len(jobs) == 5 and all(job["finished"] for job in jobs) else None)
+        number = next(job["id"] for job in over if job["relative"] == demo.name)
+        with opened(browser, 1100) as page:
+            if wanted & {"compare", "metrics"}:
+                page.goto(f"{url}compare?job={number}&zoom=1&x=1500&y=1500")
+                page.frame_locator("iframe").locator("html[data-ready=true]").wait_for(state="attached")
+                page.wait_for_timeout(3000)
+                save("compare", wanted, page.screenshot(clip={"x": 0, "y": 0, "width": WIDTH, "height": 1000}))
+                save("metrics", wanted, lambda: shot(page.locator(".wd-metrics")))
+            if "difference" in wanted:
+                page.set_viewport_size({"width": 1000, "height": 640})
+                page.goto(f"{url}viewer/{number}?mode=difference&k=4&zoom=1&x=1500&y=1500&theme=light")
+                page.locator("html[data-ready=true]").wait_for(state="attached")
+                page.wait_for_timeout(3000)
+                save("difference", wanted, page.screenshot())
+            if "job" in wanted:
+                broken = next(job for job in over if job["state"] == "quarantined")
+                page.set_viewport_size({"width": WIDTH, "height": 1000})
+                page.goto(f"{url}history?job={broken['id']}")
+                page.get_by_text(broken["error_code"]).first.wait_for()
+                page.wait_for_timeout(3000)
+                save("job", wanted, page.screenshot())
+            if "queue" in wanted:
+                write(inbox / "S26-0417 B2.tiff", np.pad(slide, ((0, 6000), (0, 6000), (0, 0)), mode="symmetric"))
+                running(url)
+                for name, corner in (("S26-0417 B3.tiff", 200), ("S26-0418 A1.tiff", 700)):
+                    write(inbox / name, slide[corner : corner + 1800, corner : corner + 1800])
+                wait(url, lambda jobs: jobs if len(jobs) == 8 and max(job["blocks_done"] for job in jobs) > 7 else None)
+                page.set_viewport_size({"width": WIDTH, "height": 900})
+                page.goto(url)
+                page.get_by_text("S26-0417 B2.tiff").first.wait_for()
+                page.wait_for_timeout(4000)
+                save("queue", wanted, page.screenshot())
+            if "system" in wanted:
+                page.set_viewport_size({"width": WIDTH, "height": 1000})
+                page.goto(f"{url}system")
+                page.get_by_role("tab").first.wait_for()
+                page.wait_for_timeout(15000)  # the checks of `wsi-denoise doctor`
+                save("system", wanted, page.screenshot())
+
+
+def write(file: Path, pixels: np.ndarray) -> None:
+    """Write a slide with 0.25 um per pixel; it gets its name when it is whole."""
+    part = file.with_name(f".{file.name}.part")
+    resolution = (40_000, 40_000)
+    tifffile.imwrite(
+        part, pixels, photometric="rgb", tile=(256, 256), compression="deflate",
+        resolution=resolution, resolutionunit="CENTIMETER",
+    )  # fmt: skip
+    part.rename(file)
+
+
+# Jobs
+
+
+def pictures_of_jobs(browser: Browser, folder: Path, wanted: set[str]) -> None:
+    specification = importlib.util.spec_from_file_location("bench", ROOT / "tests" / "bench" / "dashboard.py")
+    assert specification is not None
+    assert specification.loader is not None
+    bench = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(bench)
+    folder.mkdir()
+    store = JobStore(f"sqlite:///{folder / '.wsi-denoise' / 'jobs.sqlite'}")
+    store.upgrade()
+    bench.fill(store, MADE_UP_JOBS, days=28, waiting=3)
+    store.close()
+    with served(folder, "dashboard") as url, opened(browser, 760) as page:
+        if "history" in wanted:
+            page.goto(f"{url}history")
+            page.get_by_text(f"of {MADE_UP_JOBS} jobs").wait_for()
+            page.wait_for_timeout(2000)
+            save("history", wanted, page.screenshot())
+        if wanted & {"quality", "spread", "trend"}:
+            page.set_viewport_size({"width": WIDTH, "height": 3200})
+            page.goto(f"{url}quality")
+            headings = page.locator("h2")
+            headings.nth(3).wait_for()
+            page.wait_for_timeout(6000)
+            tops = [headings.nth(index).bounding_box() for index in range(headings.count())]
+            edges = [box["y"] - 16 for box in tops if box]
+            save("quality", wanted, lambda: clipped(page, 0, edges[2]))
+            save("spread", wanted, lambda: clipped(page, edges[2], edges[3]))
+            save("trend", wanted, lambda: clipped(page, edges[3], edges[3] + 490))
+
+
+# The program and the browser
+
+
+def run(*arguments: str, folder: Path) -> str:
+    folder.mkdir(parents=True, exist_ok=True)
+    return subprocess.run([PROGRAM, *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
+
+
+@contextmanager
+def served(folder: Path, *arguments: str) -> Iterator[str]:
+    """Start the program on a free port; the address of its dashboard."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    command, *flags = arguments
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("WSI_DENOISE_")}
+    with (folder / "terminal").open("wb") as terminal:
+        process = subprocess.Popen(
+            [PROGRAM, command, "--port", str(port), *flags],
+            cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal,
+        )  # fmt: skip
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        wait_for(lambda: answers(url) if process.poll() is None else sys.exit((folder / "terminal").read_text()))
+        yield url
+    finally:
+        process.terminate()
+        process.wait(120)
+
+
+def answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(f"{url}healthz", timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def wait_for(done: Callable[[], object]) -> None:
+    end = time.monotonic() + LONGEST_SECONDS
+    while not done():
+        if time.monotonic() > end:
+            sys.exit("the program did not get there in time")
+        time.sleep(0.5)
+
+
+def wait(url: str, chosen: Callable[[list[dict]], object]) -> list[dict]:
+    """Poll the jobs until they are as they should be, and return them."""
+    found: list[dict] = []
+
+    def done() -> object:
+        with urllib.request.urlopen(f"{url}api/jobs?limit=0", timeout=30) as answer:
+            found[:] = json.load(answer)["jobs"]
+        return chosen(found)
+
+    wait_for(done)
+    return found
+
+
+def running(url: str) -> None:
+    wait(url, lambda jobs: [job for job in jobs if job["state"] == "running"])
+
+
+@contextmanager
+def opened(browser: Browser, height: int) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": WIDTH, "height": height}, color_scheme="light")
+    page = context.new_page()
+    page.set_default_timeout(300_000)
+    yield page
+    context.close()
+
+
+def shot(element: Locator) -> bytes:
+    element.scroll_into_view_if_needed()
+    return element.screenshot()
+
+
+def clipped(page: Page, top: float, bottom: float) -> bytes:
+    return page.screenshot(clip={"x": 0, "y": top, "width": WIDTH, "height": bottom - top})
+
+
+def save(name: str, wanted: set[str], picture: bytes | Callable[[], bytes]) -> None:
+    """Write a picture: WebP of quality 90 for the difference, which is all grain; else PNG with 256 colours."""
+    if name not in wanted:
+        return
+    image = Image.open(io.BytesIO(picture if isinstance(picture, bytes) else picture())).convert("RGB")
+    if name == "difference":
+        file = IMAGES / f"{name}.webp"
+        image.save(file, quality=90)
+    else:
+        file = IMAGES / f"{name}.png"
+        colours = 256 if name != "compare" else None
+        (image.quantize(colours) if colours else image).save(file, optimize=True)
+    print(f"{file.relative_to(ROOT)}: {image.width} x {image.height}, {file.stat().st_size / 1000:.0f} kB", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
