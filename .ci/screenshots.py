@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from wsi_denoise.jobs.store import JobStore
 
@@ -34,6 +34,7 @@ LONGEST_SECONDS = 1800
 WIDTH = 1280
 MADE_UP_JOBS = 900
 OF_SLIDES = {"queue", "compare", "metrics", "difference", "job", "system"}
+QUALITY = {"compare": 85, "difference": 60, "queue": 90}  # of WebP
 OF_JOBS = {"history", "quality", "spread", "trend"}
 
 
@@ -74,7 +75,9 @@ def pictures_of_slides(browser: Browser, folder: Path, wanted: set[str]) -> None
                 page.frame_locator("iframe").locator("html[data-ready=true]").wait_for(state="attached")
                 page.wait_for_timeout(3000)
                 save("compare", wanted, page.screenshot(clip={"x": 0, "y": 0, "width": WIDTH, "height": 1000}))
-                save("metrics", wanted, lambda: shot(page.locator(".wd-metrics")))
+                page.set_viewport_size({"width": WIDTH, "height": 3600})
+                page.wait_for_timeout(3000)
+                save("metrics", wanted, lambda: page.locator(".wd-metrics").screenshot())
             if "difference" in wanted:
                 page.set_viewport_size({"width": 1000, "height": 640})
                 page.goto(f"{url}viewer/{number}?mode=difference&k=4&zoom=1&x=1500&y=1500&theme=light")
@@ -94,7 +97,7 @@ def pictures_of_slides(browser: Browser, folder: Path, wanted: set[str]) -> None
                 for name, corner in (("S26-0417 B3.tiff", 200), ("S26-0418 A1.tiff", 700)):
                     write(inbox / name, slide[corner : corner + 1800, corner : corner + 1800])
                 wait(url, lambda jobs: jobs if len(jobs) == 8 and max(job["blocks_done"] for job in jobs) > 7 else None)
-                page.set_viewport_size({"width": WIDTH, "height": 900})
+                page.set_viewport_size({"width": WIDTH, "height": 940})
                 page.goto(url)
                 page.get_by_text("S26-0417 B2.tiff").first.wait_for()
                 page.wait_for_timeout(4000)
@@ -223,27 +226,20 @@ def opened(browser: Browser, height: int) -> Iterator[Page]:
     context.close()
 
 
-def shot(element: Locator) -> bytes:
-    element.scroll_into_view_if_needed()
-    return element.screenshot()
-
-
 def clipped(page: Page, top: float, bottom: float) -> bytes:
     return page.screenshot(clip={"x": 0, "y": top, "width": WIDTH, "height": bottom - top})
 
 
 def save(name: str, wanted: set[str], picture: bytes | Callable[[], bytes]) -> None:
-    """Write a picture: WebP of quality 90 for the difference, which is all grain; else PNG with 256 colours."""
+    """Write a picture: WebP where most of it is tissue or grain, else PNG."""
     if name not in wanted:
         return
     image = Image.open(io.BytesIO(picture if isinstance(picture, bytes) else picture())).convert("RGB")
-    if name == "difference":
-        file = IMAGES / f"{name}.webp"
-        image.save(file, quality=90)
+    file = IMAGES / f"{name}.{'webp' if name in QUALITY else 'png'}"
+    if name in QUALITY:
+        image.save(file, quality=QUALITY[name], method=6)
     else:
-        file = IMAGES / f"{name}.png"
-        colours = 256 if name != "compare" else None
-        (image.quantize(colours) if colours else image).save(file, optimize=True)
+        image.save(file, optimize=True)
     print(f"{file.relative_to(ROOT)}: {image.width} x {image.height}, {file.stat().st_size / 1000:.0f} kB", flush=True)
 
 

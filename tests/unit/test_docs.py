@@ -173,6 +173,12 @@ def test_settings_that_a_page_names_exist(page):
             assert name in names, f"{of_page(page)} names {name}"
 
 
+def test_the_settings_that_change_pixels_are_listed():
+    text = (DOCS / "it" / "settings.md").read_text("utf-8")
+    listed = re.search(r"## Settings that change pixels\n\n(.*?) change the pixels", text, re.DOTALL)[1]
+    assert set(re.findall(r"`([^`]+)`", listed)) == set(settings.Settings().pixel_settings())
+
+
 @pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
 def test_files_that_a_guide_names_exist(name):
     if not (ROOT / "wsi_denoise" / "daemon").is_dir():
