@@ -14,8 +14,8 @@ from dashboard.answers import Json
 from dashboard.errors import NotFound, answer
 from dashboard.openapi import description
 from wsi_denoise.errors import UsageError, WsiDenoiseError
+from wsi_denoise.jobs.query import job_query
 from wsi_denoise.jobs.values import LARGEST
-from wsi_denoise.query import job_query
 
 _ASKED = ("since", "until", "slide", "verdict", "preset", "error_code", "sort")
 

@@ -25,10 +25,10 @@ from dashboard import context, export, look, signing_in
 from dashboard import routes as own
 from dashboard.addresses import Addresses
 from dashboard.guard import guarded
-from wsi_denoise import logs
 from wsi_denoise.errors import WsiDenoiseError
-from wsi_denoise.listening import refuse_unguarded
 from wsi_denoise.settings import Settings
+from wsi_denoise.system import logs
+from wsi_denoise.system.bind_address import refuse_unguarded
 
 PAGE = Path(__file__).with_name("main.py")
 

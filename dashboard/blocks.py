@@ -9,7 +9,7 @@ from typing import Any
 from dashboard.tiles import extent, spool_folders
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.values import Job
-from wsi_denoise.slide.lattice import BLOCK, Lattice
+from wsi_denoise.slide.geometry import BLOCK, Lattice
 
 _NAME = re.compile(r"(\d{5})-(\d{5})\.block")
 

@@ -19,8 +19,8 @@ from starlette.routing import Route
 from dashboard import context
 from dashboard.answers import Json
 from wsi_denoise.errors import UsageError, WsiDenoiseError
+from wsi_denoise.jobs.query import job_query
 from wsi_denoise.jobs.values import Job, iso
-from wsi_denoise.query import job_query
 
 TEXTS = ("id", "slide", "state", "verdict", "reasons", "preset", "priority", "created", "started", "finished", "output",
          "attempts", "error_code", "error", "size_bytes", "width", "height", "mpp_x", "mpp_y", "fingerprint",

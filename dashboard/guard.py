@@ -19,7 +19,7 @@ from dashboard.protection import Protection, deny, is_cross_site, is_from_elsewh
 from dashboard.session import Session, Sessions
 from dashboard.signing_in import CALLBACK, START, SignInFailed, SigningIn
 from dashboard.throttle import MOST_WAITING, Throttle
-from wsi_denoise.listening import is_loopback
+from wsi_denoise.system.bind_address import is_loopback
 
 LOGIN = "/login"
 LOGOUT = "/logout"

@@ -24,9 +24,9 @@ from dashboard.words import (
     visible,
     when,
 )
+from wsi_denoise.jobs.query import job_query
 from wsi_denoise.jobs.states import ALLOWED, JobState
 from wsi_denoise.jobs.values import Attempt, Event, Job, JobPage, JobQuery
-from wsi_denoise.query import job_query
 
 PAGE = 50
 PERIODS = {"any time": None, "today": 0, "7 days": 7, "30 days": 30, "1 year": 365}

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from dashboard.colour import map_colours, painted
 from dashboard.errors import NotFound
 from wsi_denoise.jobs.values import Job
-from wsi_denoise.quality import patchmap, verdict
-from wsi_denoise.slide.lattice import PATCH
+from wsi_denoise.quality import patch_map, verdict
+from wsi_denoise.slide.geometry import PATCH
 
 NAMES = {
     "noise": ("Noise removed", "grey levels"),
@@ -104,7 +104,7 @@ def load(job: Job) -> Maps:
     if job.maps is None:
         raise NotFound(f"Job {job.id} has no maps.")
     try:
-        stored = patchmap.load(Path(job.maps))
+        stored = patch_map.load(Path(job.maps))
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, EOFError) as error:
         raise NotFound(f"The maps of job {job.id} cannot be read.") from error
     if stored.sigma_removed.ndim != 2 or stored.sigma_removed.shape != stored.structure.shape:

@@ -19,11 +19,11 @@ from dashboard import context
 from dashboard.errors import answer
 from wsi_denoise import __version__
 from wsi_denoise.errors import WsiDenoiseError
-from wsi_denoise.jobs import clocks
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import JobQuery
 from wsi_denoise.settings import Settings
+from wsi_denoise.system import clocks
 
 _SMI = ("--query-gpu=index,memory.used,memory.total", "--format=csv,noheader,nounits")
 

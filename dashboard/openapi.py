@@ -12,9 +12,9 @@ from dashboard.tiles import FORMATS, MOST_GAIN, WHICH
 from wsi_denoise import NOTICE, __version__
 from wsi_denoise.errors import every_error
 from wsi_denoise.jobs.history import SORTS
+from wsi_denoise.jobs.query import VERDICTS
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.values import Attempt, Event, Job
-from wsi_denoise.query import VERDICTS
 
 LEAST_SIDE, MOST_SIDE = 16, 2048
 """Pixels of a thumbnail's longer side."""

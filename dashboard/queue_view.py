@@ -7,10 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from dashboard.words import STATES, VERDICTS, duration, for_page, of, parts_of, size, visible, when
-from wsi_denoise.jobs import clocks
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.values import PRIORITIES, DaemonInfo, Job, JobPage
 from wsi_denoise.settings import Settings
+from wsi_denoise.system import clocks
 
 RUNNING_SHOWN = 8
 WAITING_SHOWN = 50

@@ -11,7 +11,7 @@ from dashboard.tiles import MOST_GAIN, Tiles, extent
 from wsi_denoise.errors import WsiDenoiseError
 from wsi_denoise.jobs.values import Job, iso
 from wsi_denoise.quality import verdict
-from wsi_denoise.slide.lattice import PATCH, Lattice
+from wsi_denoise.slide.geometry import PATCH, Lattice
 
 _PROVENANCE = ("preset", "model_sha256", "numerics", "plan", "background", "settings")
 LOW_ZOOM = {

@@ -14,12 +14,12 @@ from pathlib import Path
 from dashboard.history_view import table
 from dashboard.words import duration, escaped, for_page, size, when
 from wsi_denoise.doctor import Check
-from wsi_denoise.jobs import clocks
 from wsi_denoise.jobs.values import DaemonInfo
 from wsi_denoise.network.weights import ModelCard
-from wsi_denoise.secrecy import public
 from wsi_denoise.settings import Settings
 from wsi_denoise.settings import table as every_setting
+from wsi_denoise.system import clocks
+from wsi_denoise.system.redact import public
 
 LIBRARIES = (
     "wsi-denoise", "tiatoolbox", "openslide-python", "openslide-bin", "tifffile", "imagecodecs", "torch", "openvino",

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from wsi_denoise.daemon.disk_space import GB, Need, Promises, shared_folder
 from wsi_denoise.errors import DiskFull, WsiDenoiseError
 from wsi_denoise.settings import Settings
-from wsi_denoise.space import GB, Need, Promises, shared_folder
 
 SPARE_BYTES = 256 << 20
 """Kept free whatever is uploaded, also where ``limits.free_gigabytes`` is less."""

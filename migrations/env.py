@@ -1,10 +1,10 @@
-"""Runs migrations inside the transaction that ``wsi_denoise.jobs.database`` has opened."""
+"""Runs migrations inside the transaction that ``wsi_denoise.jobs.database.engine`` has opened."""
 
 from __future__ import annotations
 
 from alembic import context
 
-from wsi_denoise.jobs.models import Base
+from wsi_denoise.jobs.database.models import Base
 
 connection = context.config.attributes.get("connection")
 if connection is not None:

@@ -16,7 +16,7 @@ from support.slides import pyramid, tissue, write_tiff
 from wsi_denoise.errors import SlideError, WsiDenoiseError
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job, JobState
-from wsi_denoise.quality.patchmap import PatchMap, save
+from wsi_denoise.quality.patch_map import PatchMap, save
 from wsi_denoise.settings import Settings, load
 
 ROOT = Path(__file__).parents[1]

@@ -21,7 +21,7 @@ from training.measures import Image
 from wsi_denoise.errors import WsiDenoiseError
 from wsi_denoise.slide import reader, tissue
 from wsi_denoise.slide.base import Slide
-from wsi_denoise.slide.lattice import PATCH, Lattice
+from wsi_denoise.slide.geometry import PATCH, Lattice
 
 
 def crops(

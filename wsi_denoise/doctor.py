@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 
 from wsi_denoise import __version__
 from wsi_denoise.errors import WsiDenoiseError
-from wsi_denoise.listening import refuse_unguarded, url
 from wsi_denoise.settings import Loaded, Settings
+from wsi_denoise.system.bind_address import refuse_unguarded, url
 
 State = Literal["ok", "warning", "broken"]
 
@@ -240,7 +240,7 @@ def folder_checks(loaded: Loaded) -> Iterator[Check]:
 
 def _not_as_marked(loaded: Loaded, name: str) -> str:
     """Return why a folder is not the one that the job database knows; empty where it is, or is not known yet."""
-    from wsi_denoise.folders import output_folder, quarantine_folder  # noqa: PLC0415
+    from wsi_denoise.daemon.folders import output_folder, quarantine_folder  # noqa: PLC0415
     from wsi_denoise.jobs.store import JobStore  # noqa: PLC0415
 
     try:

@@ -6,7 +6,7 @@ import numpy as np
 import openslide
 import pytest
 
-from wsi_denoise.quality import patchmap
+from wsi_denoise.quality import patch_map
 
 SIGMA = 25.0
 GAIN = 5.0
@@ -73,7 +73,7 @@ def test_noise_on_the_tissue_of_the_cmu_slide_is_removed(cmu, workplace, save_sl
     save_slide(place.inbox / "cmu.tiff", noisy, mpp=0.499)
     job = denoised(place, "cmu.tiff", output__compression="deflate", tissue__background="keep")
     output = pixels_of(job.output)
-    patches = ~np.isnan(patchmap.load(Path(job.maps)).sigma_removed)
+    patches = ~np.isnan(patch_map.load(Path(job.maps)).sigma_removed)
     tissue = np.kron(patches, np.ones((96, 96), np.bool_))[: cmu.shape[0], : cmu.shape[1]]
     assert 0.6 < tissue.mean() < 0.9
     assert gain(cmu[tissue], noisy[tissue], output[tissue]) >= GAIN

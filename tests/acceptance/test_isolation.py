@@ -152,7 +152,7 @@ def test_no_file_of_the_working_folder_is_executed(day):
 
 def test_no_folder_that_others_may_write_is_searched_for_modules(tmp_path):
     code = (
-        "import json, sys; from pathlib import Path; from wsi_denoise.processing.cluster import connect;"
+        "import json, sys; from pathlib import Path; from wsi_denoise.processing.dask.cluster import connect;"
         "from wsi_denoise.settings import load;"
         "settings = load(folder=Path.cwd(), environ={}, overrides={'compute.workers': '1'}).settings\n"
         "with connect(settings): print(json.dumps(sys.path))"

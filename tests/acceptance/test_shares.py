@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from wsi_denoise.jobs.states import JobState
-from wsi_denoise.places import MARKER
+from wsi_denoise.system.mounts import MARKER
 
 SETTINGS = {
     "intake": {"inbox": ["nas/scans"]},

@@ -23,16 +23,16 @@ import memory
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_denoise import sample
 from wsi_denoise import settings as configuration
 from wsi_denoise.network import denoiser as network
-from wsi_denoise.processing import block, tasks
+from wsi_denoise.processing import block
+from wsi_denoise.processing.dask import tasks
 from wsi_denoise.processing.values import SlidePlan
 from wsi_denoise.quality import fidelity
-from wsi_denoise.slide import reader
-from wsi_denoise.slide.cover import cover
+from wsi_denoise.slide import demo, reader
 from wsi_denoise.slide.encoding import Encoding, cut
-from wsi_denoise.slide.lattice import TILE, tile_shape
+from wsi_denoise.slide.geometry import TILE, tile_shape
+from wsi_denoise.slide.windows import cover
 
 Pixels = NDArray[np.uint8]
 
@@ -137,7 +137,7 @@ class Losses:
 
 def losses(plan: SlidePlan, clean: Pixels, sigma: float) -> Losses:
     """Add noise, denoise, encode in all ways, and compare."""
-    noisy = sample.noisy(clean, sigma, seed=11)
+    noisy = demo.noisy(clean, sigma, seed=11)
     after, _ = denoised(plan, lambda x, y, width, height: noisy[y : y + height, x : x + width])
     reached = psnr_of(clean, after)
     lost = {name_of(each): reached - psnr_of(clean, coded(after, each)) for each in encodings() if not each.lossless}

@@ -26,9 +26,9 @@ import psutil
 from playwright.sync_api import Browser, sync_playwright
 from sqlalchemy import text
 
-from wsi_denoise import sample
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
+from wsi_denoise.slide import demo
 
 PROGRAM = Path(sys.executable).with_name("wsi-denoise")
 METRICS = ("sigma_before_wavelet", "sigma_after_wavelet", "sigma_before_flat", "sigma_after_flat", "structure_removed",
@@ -316,7 +316,7 @@ class _Slides:
         self._next += self._every
         self._count += 1
         # Another side each time: the same content twice would be refused as a duplicate.
-        made = sample.write(self._folder / "made", side=2500 + 8 * self._count)
+        made = demo.write(self._folder / "made", side=2500 + 8 * self._count)
         made.rename(self._folder / "inbox" / f"slide-{self._count:03}.tiff")
 
     def close(self) -> None:

@@ -30,12 +30,12 @@ import numpy as np
 from memory import IDLE_SIDE, STAGES, denoise, machine
 from numpy.typing import NDArray
 
-from wsi_denoise import sample
 from wsi_denoise.errors import DeviceOutOfMemory, SettingsInvalid
 from wsi_denoise.network.denoiser import Denoiser, choose, describe_device
 from wsi_denoise.network.plan import Plan
 from wsi_denoise.settings import ComputeSettings
-from wsi_denoise.slide.lattice import PATCH
+from wsi_denoise.slide import demo
+from wsi_denoise.slide.geometry import PATCH
 
 ROWS = 14
 """Of the profile."""
@@ -61,7 +61,7 @@ class Rate:
 
 def windows_of(window: int, batch: int, halo: int) -> NDArray[np.uint8]:
     """Return a batch of real tissue, (batch, side, side, 3), each window another part of it."""
-    tissue, side = sample.tissue(), window * PATCH + 2 * halo
+    tissue, side = demo.tissue(), window * PATCH + 2 * halo
     repeats = -(-(side + batch) // min(tissue.shape[:2]))
     large = np.tile(tissue, (repeats, repeats, 1))
     return np.stack([large[at : at + side, at : at + side] for at in range(batch)])

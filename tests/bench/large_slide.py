@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_denoise import sample
+from wsi_denoise.slide import demo
 from wsi_denoise.slide.encoding import Encoding, cut
+from wsi_denoise.slide.geometry import TILE, count, level_sizes, tile_shape
 from wsi_denoise.slide.halving import halve
-from wsi_denoise.slide.lattice import TILE, count, level_sizes, tile_shape
 from wsi_denoise.slide.pyramid import Bands, Header, Level, write_pyramid
 
 Pixels = NDArray[np.uint8]
@@ -64,7 +64,7 @@ class Large:
     def bands(self) -> Iterator[Pixels]:
         """Yield (up to 256, side, 3) uint8 from top to bottom."""
         chance = np.random.default_rng(self.seed)
-        picture = sample.tissue()
+        picture = demo.tissue()
         crops = [np.rot90(turned, times) for turned in (picture, picture[:, ::-1]) for times in range(4)]
         noise = np.rint(chance.normal(0, SIGMA, (_NOISE, _NOISE, 3))).astype(np.int16)
         columns = count(self.side, CELL)

@@ -18,12 +18,12 @@ from collections.abc import Iterator
 import numpy as np
 from memory import machine
 
-from wsi_denoise import sample
 from wsi_denoise.errors import SettingsInvalid
 from wsi_denoise.network.denoiser import Denoiser, choose, cpu_has_bf16
 from wsi_denoise.network.plan import Plan
 from wsi_denoise.settings import ComputeSettings
-from wsi_denoise.slide.lattice import PATCH
+from wsi_denoise.slide import demo
+from wsi_denoise.slide.geometry import PATCH
 
 PAPER = 0.03
 """Seconds an image that the paper gives, for a GPU."""
@@ -46,7 +46,7 @@ def plans() -> Iterator[Plan]:
 def seconds(plan: Plan, preset: str, images: int) -> list[float]:
     """Return the time of each image."""
     denoiser = Denoiser(preset, plan)
-    tissue = sample.tissue()
+    tissue = demo.tissue()
     places = np.random.default_rng(1).integers(0, min(tissue.shape[:2]) - PATCH, (images + 20, 2))
     found = []
     for y, x in places:

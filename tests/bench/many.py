@@ -29,8 +29,8 @@ from typing import Any
 import large_slide
 from memory import STAGES, machine
 
+from wsi_denoise.jobs.query import job_query
 from wsi_denoise.jobs.store import JobStore
-from wsi_denoise.query import job_query
 
 STILL_SECONDS = 300.0
 

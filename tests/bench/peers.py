@@ -61,14 +61,14 @@ def network(slide: Path, _folder: Path) -> None:
 
     import tifffile
 
-    from wsi_denoise import sample
     from wsi_denoise.network.denoiser import Denoiser, choose
     from wsi_denoise.settings import ComputeSettings
-    from wsi_denoise.slide.lattice import Lattice
+    from wsi_denoise.slide import demo
+    from wsi_denoise.slide.geometry import Lattice
 
     with tifffile.TiffFile(slide) as tiff:
         height, width = tiff.pages.first.shape[:2]
-    plan, tissue = choose(ComputeSettings(device="cpu")), sample.tissue()
+    plan, tissue = choose(ComputeSettings(device="cpu")), demo.tissue()
     denoiser = Denoiser(PRESET, plan, callers=THREADS)
 
     def denoise(window: tuple[int, int, bool]) -> None:
@@ -82,7 +82,7 @@ def network(slide: Path, _folder: Path) -> None:
 
 def computed(lattice: Any, plan: Any) -> Iterator[tuple[int, int, bool]]:
     """Yield (width, height, fitted) of each window of a slide that is all tissue, in pixels with the halo."""
-    from wsi_denoise.slide.cover import cover
+    from wsi_denoise.slide.windows import cover
 
     for block in lattice.blocks():
         rows, columns = lattice.patches(block)
@@ -291,7 +291,7 @@ def use_of_peak(pairs: list[Pair], side: int) -> str:
     """Say what the network alone reaches of what the core could."""
     from wsi_denoise.network.denoiser import choose
     from wsi_denoise.settings import ComputeSettings
-    from wsi_denoise.slide.lattice import Lattice
+    from wsi_denoise.slide.geometry import Lattice
 
     plan = choose(ComputeSettings(device="cpu"))
     small, large = (

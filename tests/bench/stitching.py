@@ -19,8 +19,8 @@ from wsi_denoise.network.denoiser import Denoiser
 from wsi_denoise.network.plan import FITTED_PIXELS, Plan
 from wsi_denoise.processing.block import denoise_region
 from wsi_denoise.quality import evidence
-from wsi_denoise.slide.cover import cover
-from wsi_denoise.slide.lattice import PATCH, Lattice, Region, Span, count, mirror, round_up
+from wsi_denoise.slide.geometry import PATCH, Lattice, Region, Span, count, mirror, round_up
+from wsi_denoise.slide.windows import cover
 
 WHOLE_HALO = 112
 """Crops the whole-image result exactly; DESIGN's own measurement on the architecture."""

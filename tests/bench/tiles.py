@@ -33,9 +33,9 @@ import large_slide
 
 from dashboard.deepzoom import DeepZoom
 from wsi_denoise.jobs.store import JobStore
-from wsi_denoise.quality.patchmap import PatchMap, save
+from wsi_denoise.quality.patch_map import PatchMap, save
 from wsi_denoise.slide import overview
-from wsi_denoise.slide.lattice import Lattice
+from wsi_denoise.slide.geometry import Lattice
 from wsi_denoise.slide.reader import open_slide
 
 ROWS = 512

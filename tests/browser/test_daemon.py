@@ -6,10 +6,10 @@ import urllib.request
 
 import pytest
 
-from wsi_denoise import sample
 from wsi_denoise.errors import OutputUnwritable
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
+from wsi_denoise.slide import demo
 
 QUICK = """
 [intake]
@@ -62,8 +62,8 @@ def places(page):
 
 @pytest.mark.timeout(900)
 def test_a_slide_goes_through_the_queue_while_somebody_watches(lab, serve, open_page):
-    slide = sample.write(lab / "elsewhere", side=3000)
-    small = sample.write(lab / "small", side=700)
+    slide = demo.write(lab / "elsewhere", side=3000)
+    small = demo.write(lab / "small", side=700)
     with serve(lab, command="up") as url, open_page(viewport={"width": 1440, "height": 900}) as page:
         page.goto(url)
         running = page.get_by_role("region", name="Running")
@@ -113,7 +113,7 @@ def test_a_failed_job_is_tried_again_from_the_history_and_runs(lab, serve, open_
     store = JobStore(f"sqlite:///{lab / '.wsi-denoise' / 'jobs.sqlite'}")
     store.upgrade()
     store.pause("person:cli", "until the test is ready")
-    slide = sample.write(lab / "again", side=800)
+    slide = demo.write(lab / "again", side=800)
     with serve(lab, command="up") as url, open_page() as page:
         slide.rename(lab / "inbox" / "again.tiff")
         page.goto(url)

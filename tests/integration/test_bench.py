@@ -18,7 +18,8 @@ import torch
 from distributed import LocalCluster
 
 from wsi_denoise import settings as configuration
-from wsi_denoise.processing import bench, cluster
+from wsi_denoise.processing import bench
+from wsi_denoise.processing.dask import cluster
 
 BENCH = Path(__file__).parents[1] / "bench"
 SMALL, LARGE = 2_000, 8_000

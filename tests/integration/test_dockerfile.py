@@ -49,7 +49,7 @@ def test_the_install_steps_make_a_working_program(tmp_path):
     for command in (["--version"], ["models"], ["db", "upgrade"], ["sample", "inbox"]):
         done = subprocess.run([home / "bin" / "wsi-denoise", *command], check=False, capture_output=True, cwd=folder)
         assert done.returncode == 0, done.stderr
-    imports = "import wsi_denoise.cli, torch, openvino, psycopg, streamlit, openslide"
+    imports = "import wsi_denoise.cli.app, torch, openvino, psycopg, streamlit, openslide"
     assert subprocess.run([home / "bin" / "python", "-c", imports], check=False, cwd=folder).returncode == 0
 
 

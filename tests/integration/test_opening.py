@@ -7,12 +7,12 @@ from functools import partial
 
 import pytest
 
-from wsi_denoise import daemon
+from wsi_denoise.daemon import service
 from wsi_denoise.errors import OpeningKillsWorker, OpeningTooSlow
-from wsi_denoise.intake.parts import Snapshot
 from wsi_denoise.intake.settling import Rules, Settling, Step
-from wsi_denoise.processing import remote, worker
-from wsi_denoise.processing.cluster import Cluster, connect
+from wsi_denoise.intake.slide_files import Snapshot
+from wsi_denoise.processing.dask import remote, worker
+from wsi_denoise.processing.dask.cluster import Cluster, connect
 from wsi_denoise.settings import load
 
 
@@ -81,7 +81,7 @@ def test_a_file_that_hangs_the_reader_is_named_and_its_worker_ended(connected, t
     cluster, settings = connected
     before = cluster.client.submit(os.getpid, pure=False).result(timeout=120)
     begun = time.monotonic()
-    error = daemon.probe(with_call(cluster, hang), tmp_path / "slide.svs", settings)
+    error = service.probe(with_call(cluster, hang), tmp_path / "slide.svs", settings)
     assert isinstance(error, OpeningTooSlow)
     assert "3 s" in str(error)
     assert time.monotonic() - begun < 300
@@ -92,7 +92,7 @@ def test_a_file_that_hangs_the_reader_is_named_and_its_worker_ended(connected, t
 def test_a_file_that_kills_the_reader_is_named(connected, tmp_path):
     cluster, settings = connected
     settings = settings.with_values({"limits.open_seconds": 120.0})
-    error = daemon.probe(with_call(cluster, die), tmp_path / "slide.svs", settings)
+    error = service.probe(with_call(cluster, die), tmp_path / "slide.svs", settings)
     assert isinstance(error, OpeningKillsWorker)
     cluster.client.submit(os.getpid, pure=False).result(timeout=120)
 

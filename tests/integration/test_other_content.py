@@ -11,7 +11,7 @@ import tifffile
 from wsi_denoise.errors import SlideChanged, WorkerDiffers
 from wsi_denoise.network import denoiser as network
 from wsi_denoise.network import weights
-from wsi_denoise.processing import tasks
+from wsi_denoise.processing.dask import tasks
 from wsi_denoise.processing.spool import Spool
 from wsi_denoise.settings import load
 from wsi_denoise.slide.base import as_found

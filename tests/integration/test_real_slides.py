@@ -20,8 +20,8 @@ from wsi_denoise.errors import (
     UnreadableTile,
     UnsupportedSlide,
 )
-from wsi_denoise.slide import openslide_reader
 from wsi_denoise.slide.reader import open_slide, probe
+from wsi_denoise.slide.readers import openslide_reader
 from wsi_denoise.slide.tissue import thumbnail_side, tissue_patches
 
 pytestmark = pytest.mark.shared

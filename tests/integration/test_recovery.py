@@ -18,11 +18,11 @@ from distributed import Future
 from distributed.scheduler import TaskGroup
 
 from wsi_denoise.errors import NoWorkers, WorkerLost
-from wsi_denoise.processing import tasks, waiting
-from wsi_denoise.processing.cluster import Cluster, connect
+from wsi_denoise.processing.dask import stall, tasks
+from wsi_denoise.processing.dask.cluster import Cluster, connect
+from wsi_denoise.processing.dask.stall import Watch
 from wsi_denoise.processing.spool import Spool
 from wsi_denoise.processing.values import BlockLost
-from wsi_denoise.processing.waiting import Watch
 from wsi_denoise.settings import LimitSettings, Settings, load
 
 PATIENCE = 120.0
@@ -42,7 +42,7 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    monkeypatch.setattr(waiting, "LOOK_SECONDS", 1.0)
+    monkeypatch.setattr(stall, "LOOK_SECONDS", 1.0)
 
 
 class LimitedPatience:
@@ -76,11 +76,11 @@ def nap_first(mark: str, seconds: float) -> str:
 
 def test_a_task_is_done_and_its_error_is_passed_on(cluster):
     watch = Watch(cluster, LimitSettings())
-    assert waiting.run(cluster, watch, lambda: None, operator.add, 1, 2) == 3
+    assert stall.run(cluster, watch, lambda: None, operator.add, 1, 2) == 3
     with pytest.raises(ZeroDivisionError):
-        waiting.run(cluster, watch, lambda: None, operator.truediv, 1, 0)
+        stall.run(cluster, watch, lambda: None, operator.truediv, 1, 0)
     with pytest.raises(TimeoutError):  # the task's own, not ours
-        waiting.run(cluster, watch, lambda: None, _raise_timeout)
+        stall.run(cluster, watch, lambda: None, _raise_timeout)
 
 
 def _raise_timeout() -> None:
@@ -100,7 +100,7 @@ def test_a_task_that_got_lost_is_handed_out_again(cluster):
             return super().call(function, *args, priority=priority)
 
     losing = Losing(cluster.client, cluster.description)
-    assert waiting.run(losing, watch, LimitedPatience(), operator.add, 1, 2) == 3
+    assert stall.run(losing, watch, LimitedPatience(), operator.add, 1, 2) == 3
     assert len(given) == 2
     assert "idle" in said[0]
 
@@ -108,9 +108,9 @@ def test_a_task_that_got_lost_is_handed_out_again(cluster):
 def test_a_worker_that_hangs_is_ended(cluster, tmp_path):
     watch = Watch(cluster, LimitSettings(task_seconds=2))
     with pytest.raises(WorkerLost):
-        waiting.run(cluster, watch, LimitedPatience(), nap, 10 * PATIENCE)
+        stall.run(cluster, watch, LimitedPatience(), nap, 10 * PATIENCE)
     # And there is a new one.
-    assert waiting.run(cluster, watch, LimitedPatience(), operator.add, 1, 2) == 3
+    assert stall.run(cluster, watch, LimitedPatience(), operator.add, 1, 2) == 3
 
 
 def test_a_worker_that_is_stopped_is_ended(cluster):
@@ -121,28 +121,28 @@ def test_a_worker_that_is_stopped_is_ended(cluster):
     timer.start()
     try:
         with pytest.raises(WorkerLost):
-            waiting.run(cluster, watch, LimitedPatience(), nap, 10 * PATIENCE)
+            stall.run(cluster, watch, LimitedPatience(), nap, 10 * PATIENCE)
     finally:
         timer.join()
     psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=PATIENCE)
     assert not psutil.pid_exists(pid)
-    assert waiting.run(cluster, watch, LimitedPatience(), operator.add, 1, 2) == 3
+    assert stall.run(cluster, watch, LimitedPatience(), operator.add, 1, 2) == 3
 
 
 def test_a_slow_task_is_waited_for_and_done_once(cluster, tmp_path):
     said = []
     watch = Watch(cluster, LimitSettings(), said.append)
     mark = str(tmp_path / "mark")
-    assert waiting.run(cluster, watch, LimitedPatience(), nap_first, mark, 5.0) == "first"
+    assert stall.run(cluster, watch, LimitedPatience(), nap_first, mark, 5.0) == "first"
     assert said == []
 
 
 def test_tasks_that_are_over_are_not_kept_in_memory(cluster, monkeypatch):
     """Dask keeps the last hundred computations, and without our doing the groups of all tasks there ever were."""
-    monkeypatch.setattr(waiting, "_STEP_SECONDS", 0.005)
+    monkeypatch.setattr(stall, "_STEP_SECONDS", 0.005)
     watch = Watch(cluster, LimitSettings())
     for number in range(80):
-        assert waiting.run(cluster, watch, LimitedPatience(), operator.add, number, 1) == number + 1
+        assert stall.run(cluster, watch, LimitedPatience(), operator.add, number, 1) == number + 1
     gc.collect()
     # Not isinstance(), which asks every object for its class: some of torch warn when asked anything.
     assert sum(type(each) is TaskGroup for each in gc.get_objects()) < 20
@@ -158,7 +158,7 @@ def test_a_cluster_without_workers_is_said_and_given_up(tmp_path):
             time.sleep(0.1)
         watch = Watch(cluster, LimitSettings(no_worker_seconds=3), said.append)
         with pytest.raises(NoWorkers, match="no worker"):
-            waiting.run(cluster, watch, patience, operator.add, 1, 2)
+            stall.run(cluster, watch, patience, operator.add, 1, 2)
         assert len(said) == 1
         assert cluster.slots() == 1
 

@@ -31,18 +31,18 @@ from wsi_denoise.errors import (
     SlideError,
     UnreadableTile,
 )
-from wsi_denoise.processing import remote
-from wsi_denoise.processing.ahead import Ahead
-from wsi_denoise.processing.blocks import Interrupted, Progress
-from wsi_denoise.processing.cluster import Cluster, connect
+from wsi_denoise.processing.dask import remote
+from wsi_denoise.processing.dask.cluster import Cluster, connect
+from wsi_denoise.processing.dask.scheduler import Interrupted, Progress
+from wsi_denoise.processing.prefetch import Ahead
 from wsi_denoise.processing.slide import Request, Result, denoise_slide
 from wsi_denoise.processing.spool import THUMBNAIL
 from wsi_denoise.processing.values import SlidePlan
-from wsi_denoise.quality import patchmap
+from wsi_denoise.quality import patch_map
 from wsi_denoise.settings import Settings, load
 from wsi_denoise.slide import provenance
 from wsi_denoise.slide.base import as_found
-from wsi_denoise.slide.lattice import BlockIndex, level_sizes
+from wsi_denoise.slide.geometry import BlockIndex, level_sizes
 from wsi_denoise.slide.verify import sha256
 
 ICC = bytes(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
@@ -246,7 +246,7 @@ def test_evidence_is_measured(finished):
     assert metrics["sigma_after_wavelet"] < 10
     assert metrics["tissue_patches"] == int(case.plans[0].tissue.sum())
     assert result.judgement.verdict in {"pass", "review"}
-    patches = patchmap.load(case.maps)
+    patches = patch_map.load(case.maps)
     assert patches.sigma_removed.shape == case.plans[0].work.lattice.patch_shape == (17, 18)
     assert np.nanmedian(patches.sigma_removed) == pytest.approx(25, rel=0.25)
     assert set(result.seconds) == {"read", "network", "measure", "encode", "total"}

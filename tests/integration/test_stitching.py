@@ -12,7 +12,7 @@ from wsi_denoise.network.plan import Plan
 from wsi_denoise.quality import evidence
 from wsi_denoise.quality.structure import edges, seam_lines
 from wsi_denoise.settings import ComputeSettings
-from wsi_denoise.slide.lattice import BLOCK, PATCH, count
+from wsi_denoise.slide.geometry import BLOCK, PATCH, count
 
 HALO = ComputeSettings().halo
 

@@ -38,7 +38,7 @@ def program(wheel, tmp_path_factory):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
     start = place / "bin" / "wsi-denoise"
-    start.write_text(f"#!{place}/bin/python\nfrom wsi_denoise.cli import main\nmain()\n")
+    start.write_text(f"#!{place}/bin/python\nfrom wsi_denoise.cli.app import main\nmain()\n")
     start.chmod(0o755)
     return start
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from wsi_denoise import foreground
-from wsi_denoise.cli import run as command
+from wsi_denoise.cli.app import run as command
+from wsi_denoise.daemon import foreground
 from wsi_denoise.errors import NoSlideInFolder, NoSuchPath, UnsupportedSlide
 from wsi_denoise.intake.arguments import slides_of
 from wsi_denoise.intake.fingerprint import fingerprint
-from wsi_denoise.intake.parts import slide_files, strange_part
+from wsi_denoise.intake.slide_files import slide_files, strange_part
 
 TIFF = b"II*\0\x08\0\0\0\0\0\0\0\0\0"
 

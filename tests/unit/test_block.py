@@ -16,10 +16,8 @@ from wsi_denoise.processing.block import denoise_region, encode, read_mirrored, 
 from wsi_denoise.processing.spool import Spool
 from wsi_denoise.processing.values import SlideWork
 from wsi_denoise.quality.evidence import Evidence
-from wsi_denoise.slide.cover import cover
 from wsi_denoise.slide.encoding import Encoding, Pixels
-from wsi_denoise.slide.halving import halve
-from wsi_denoise.slide.lattice import (
+from wsi_denoise.slide.geometry import (
     BLOCK,
     PATCH,
     STRIDE,
@@ -33,6 +31,8 @@ from wsi_denoise.slide.lattice import (
     mirror,
     round_up,
 )
+from wsi_denoise.slide.halving import halve
+from wsi_denoise.slide.windows import cover
 
 HALO = 48
 GLASS = (241, 240, 239)

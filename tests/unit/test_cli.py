@@ -18,13 +18,14 @@ import pytest
 import tifffile
 from sqlalchemy import text
 
-from wsi_denoise import cli, sample, settings
-from wsi_denoise.commands import page, serve
-from wsi_denoise.commands.show import _cell
+from wsi_denoise import settings
+from wsi_denoise.cli import app, dashboard, serve
+from wsi_denoise.cli.printing import _cell
 from wsi_denoise.errors import TruncatedSlide
-from wsi_denoise.jobs.database import Database
+from wsi_denoise.jobs.database.engine import Database
+from wsi_denoise.jobs.query import moment
 from wsi_denoise.jobs.store import JobStore
-from wsi_denoise.query import moment
+from wsi_denoise.slide import demo
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 HEAVY = {"torch", "tiatoolbox", "dask", "distributed", "openslide", "tifffile", "numpy", "streamlit", "cv2"}
@@ -58,7 +59,7 @@ def seen(store, name, *, queued=True, content="f" * 64):
 
 
 def call(capsys, *arguments):
-    code = cli.run(arguments)
+    code = app.run(arguments)
     said = capsys.readouterr()
     return code, said.out, said.err
 
@@ -154,7 +155,7 @@ def test_names_reach_the_terminal_as_text_only(capsys, store):
 def test_a_name_that_is_no_text_is_printed(store):
     seen(store, "caf\udce9.svs")
     done = subprocess.run(
-        [sys.executable, "-m", "wsi_denoise.cli", "jobs"],
+        [sys.executable, "-m", "wsi_denoise.cli.app", "jobs"],
         check=False,
         capture_output=True,
         env={**os.environ, "LC_ALL": "C"},
@@ -167,7 +168,7 @@ def test_a_reader_that_goes_away_is_no_failure(store, jobs):
     # One job is written at the end; many do not fit into the buffer and are written while the command runs.
     for number in range(jobs):
         seen(store, f"{number}.svs", queued=False)
-    command = f"{sys.executable} -m wsi_denoise.cli jobs --json | true; exit ${{PIPESTATUS[0]}}"
+    command = f"{sys.executable} -m wsi_denoise.cli.app jobs --json | true; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", command], check=False, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -389,14 +390,14 @@ def test_an_unforeseen_failure_is_no_traceback(capsys, monkeypatch, here):
 
 
 def test_sample_is_a_readable_pyramid_with_noise_and_mpp(capsys, here, tissue_image):
-    file = sample.write(here / "inbox", side=700)
-    assert [path.name for path in file.parent.iterdir()] == [sample.NAME]
+    file = demo.write(here / "inbox", side=700)
+    assert [path.name for path in file.parent.iterdir()] == [demo.NAME]
     with openslide.OpenSlide(file) as slide:
         assert slide.dimensions == (700, 700)
         assert slide.level_count == 2
         assert float(slide.properties[openslide.PROPERTY_NAME_MPP_X]) == pytest.approx(0.25)
     noisy = tifffile.imread(file)
-    clean = sample.mirrored(tissue_image, 700)
+    clean = demo.mirrored(tissue_image, 700)
     middle = (clean > 80) & (clean < 175)  # not clipped
     assert np.std(noisy[middle].astype(float) - clean[middle]) == pytest.approx(25, rel=0.03)
     before = file.read_bytes()
@@ -431,7 +432,7 @@ def test_the_first_signal_asks_to_stop(number):
 
 def test_the_second_signal_ends_the_process():
     code = (
-        "import os, signal, time\nfrom wsi_denoise.commands.serve import stopping\n"
+        "import os, signal, time\nfrom wsi_denoise.cli.serve import stopping\n"
         "with stopping():\n    print('ready', flush=True)\n    time.sleep(30)\n    time.sleep(30)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -465,9 +466,9 @@ def test_a_page_that_dies_is_started_again_and_ends_with_the_daemon(tmp_path, mo
         "if sum(1 for _ in open('starts')) == 1:\n    sys.exit(3)\nsys.stdin.read()\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(package.parent))
-    monkeypatch.setattr(page, "RESTART_SECONDS", (0.05,))
+    monkeypatch.setattr(dashboard, "RESTART_SECONDS", (0.05,))
     said = []
-    runs = page.Page(settings.load(environ={}), said.append)
+    runs = dashboard.Page(settings.load(environ={}), said.append)
     runs.start()
     starts = tmp_path / "starts"
     for _ in range(200):

@@ -12,8 +12,8 @@ import pytest
 import typer
 
 from dashboard import openseadragon
-from wsi_denoise import cli, doctor, settings
-from wsi_denoise.commands import examples
+from wsi_denoise import doctor, settings
+from wsi_denoise.cli import app, examples
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def here(tmp_path, monkeypatch):
 
 def call(capsys, *arguments):
     """Exit code, standard output and standard error of a command."""
-    code = cli.run(arguments)
+    code = app.run(arguments)
     captured = capsys.readouterr()
     return code, captured.out, captured.err
 
@@ -83,7 +83,7 @@ def test_no_summary_in_the_help_is_cut_off(capsys, path):
 
 
 def _every_command():
-    group = typer.main.get_command(cli.app)
+    group = typer.main.get_command(app.app)
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from ((f"{name} {inner}", made) for inner, made in command.commands.items())

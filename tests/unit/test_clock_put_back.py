@@ -7,16 +7,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from wsi_denoise import pauses, recovery, retention, space
+from wsi_denoise.daemon import disk_space, pauses, recovery, retention
 from wsi_denoise.errors import WorkerLost
 from wsi_denoise.intake.quarantine import may_be_growing
-from wsi_denoise.jobs import upgrading
-from wsi_denoise.jobs.process import identity
+from wsi_denoise.jobs.database import upgrades
 from wsi_denoise.jobs.record import LEASE
 from wsi_denoise.jobs.states import JobState, retry_at
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import JobQuery
 from wsi_denoise.settings import load
+from wsi_denoise.system.process import identity
 
 LEASE_SECONDS = 60.0
 AHEAD = [timedelta(minutes=2), timedelta(hours=3), timedelta(days=4000)]
@@ -163,17 +163,17 @@ def test_the_pause_of_a_dead_daemon_is_lifted(store, clock, ahead):
 
 
 def test_an_upgrade_does_not_wait_for_a_dead_daemon(store, clock, monkeypatch):
-    monkeypatch.setattr(upgrading, "HEAD", "9999")
+    monkeypatch.setattr(upgrades, "HEAD", "9999")
     clock.now += timedelta(hours=3)
     store.register_daemon()
-    assert len(upgrading.running(store, clock.now)) == 1
-    assert upgrading.running(store, clock.now - timedelta(hours=3)) == []
+    assert len(upgrades.running(store, clock.now)) == 1
+    assert upgrades.running(store, clock.now - timedelta(hours=3)) == []
 
 
 def test_reserved_space_of_another_machine_is_released(tmp_path):
     file = tmp_path / "elsewhere-1.json"
     file.write_text('{"1": 5}', "ascii")
-    promises = space.Promises(tmp_path, 0)
+    promises = disk_space.Promises(tmp_path, 0)
     assert promises._promised() == {1: 5}
     ahead = time.time() + 1000 * 24 * 3600
     os.utime(file, (ahead, ahead))

@@ -7,9 +7,9 @@ import tifffile
 from PIL import Image
 
 from wsi_denoise.errors import NotRGB, UnreadableTile, UnsupportedSlide
-from wsi_denoise.slide import streams
 from wsi_denoise.slide.reader import open_slide, probe
-from wsi_denoise.slide.tile_decoder import coded_fault, jpeg_pixels
+from wsi_denoise.slide.readers import streams
+from wsi_denoise.slide.readers.tile_decoder import coded_fault, jpeg_pixels
 
 TILE = 64
 

@@ -10,15 +10,10 @@ import tifffile
 from PIL import Image
 
 from wsi_denoise.errors import ContradictoryColours, DecodersDisagree, SlideChanged, UnreadableTile
-from wsi_denoise.slide import tiff_colours, tiff_opening, tiff_reader
-from wsi_denoise.slide.colours import (
-    Sample,
-    Space,
-    settle,
-    statement_of,
-)
 from wsi_denoise.slide.reader import open_slide
-from wsi_denoise.slide.streams import jpeg_header
+from wsi_denoise.slide.readers import tiff_colours, tiff_opening, tiff_reader
+from wsi_denoise.slide.readers.colours import Sample, Space, settle, statement_of
+from wsi_denoise.slide.readers.streams import jpeg_header
 
 TILE = 128
 SIDE = 2 * TILE

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from wsi_denoise.cli import app
+from wsi_denoise.cli.app import app
 from wsi_denoise.settings import load
 
 ROOT = Path(__file__).parents[2]

@@ -9,14 +9,14 @@ from contextlib import closing, contextmanager
 
 import pytest
 
-from wsi_denoise.conditions import Conditions
-from wsi_denoise.daemon import Daemon
+from wsi_denoise.daemon.heartbeat import Heartbeat
+from wsi_denoise.daemon.service import Daemon
 from wsi_denoise.errors import DatabaseBusy, DatabaseUnreachable
-from wsi_denoise.heartbeat import Heartbeat
 from wsi_denoise.intake.scan import Scanner
 from wsi_denoise.intake.watcher import Watcher
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.settings import load
+from wsi_denoise.system.conditions import Conditions
 
 PATIENCE = 30.0
 

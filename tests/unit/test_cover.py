@@ -7,18 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsi_denoise.slide.cover import PREPARED, cover
-from wsi_denoise.slide.lattice import (
-    BLOCK,
-    BLOCK_PATCHES,
-    PATCH,
-    STRIDE,
-    BlockIndex,
-    Lattice,
-    Region,
-    Span,
-    round_up,
-)
+from wsi_denoise.slide.geometry import BLOCK, BLOCK_PATCHES, PATCH, STRIDE, BlockIndex, Lattice, Region, Span, round_up
+from wsi_denoise.slide.windows import PREPARED, cover
 
 MOST = 1_000_000
 sides = st.integers(1, 5000)

@@ -17,8 +17,8 @@ import pytest
 import uvicorn
 
 from dashboard import routes, upload, upload_space
+from wsi_denoise.daemon.disk_space import Need, Promises, shared_folder
 from wsi_denoise.settings import IntakeSettings, load
-from wsi_denoise.space import Need, Promises, shared_folder
 
 IGNORE = load(environ={}).settings.intake.ignore
 

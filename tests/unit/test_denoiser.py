@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from wsi_denoise.errors import DeviceOutOfMemory, SettingsInvalid
+from wsi_denoise.network.backends.torch_backend import place
 from wsi_denoise.network.denoiser import Denoiser, choose, default_window, describe_device
 from wsi_denoise.network.irunet import IRUNet
 from wsi_denoise.network.plan import Plan
-from wsi_denoise.network.torch_backend import place
 from wsi_denoise.settings import ComputeSettings
 
 openvino = pytest.importorskip("openvino", reason="OpenVINO is an extra (cpu)")
@@ -116,7 +116,7 @@ def test_large_windows_are_for_those_who_have_the_memory(device, backend, filter
 
 def test_a_wide_network_is_planned_for_what_it_needs(monkeypatch) -> None:
     # The machine's memory is all that is made up.
-    monkeypatch.setattr("wsi_denoise.memory.limit", lambda: 4 * 2**30 * (os.cpu_count() or 1))
+    monkeypatch.setattr("wsi_denoise.system.memory.limit", lambda: 4 * 2**30 * (os.cpu_count() or 1))
     compute = ComputeSettings(device="cpu", backend="openvino")
     assert [choose(compute, filters).window for filters in (16, 44)] == [16, 8]
     assert choose(compute.model_copy(update={"window": 16}), 44).window == 16

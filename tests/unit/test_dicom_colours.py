@@ -12,8 +12,8 @@ from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.uid import UID, generate_uid
 
 from wsi_denoise.errors import ContradictoryColours, UnreadableTile
-from wsi_denoise.slide.dicom_frames import read_instance
 from wsi_denoise.slide.reader import open_slide, probe
+from wsi_denoise.slide.readers.dicom_frames import read_instance
 
 SIDE, COLUMNS, ROWS = 64, 4, 3
 WIDTH, HEIGHT = SIDE * COLUMNS - 5, SIDE * ROWS - 7

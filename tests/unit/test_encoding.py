@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wsi_denoise.slide.encoding import Encoding, cut
-from wsi_denoise.slide.lattice import TILE, count
+from wsi_denoise.slide.geometry import TILE, count
 
 LOSSLESS = ["deflate", "zstd"]
 SUBSAMPLINGS = ["4:4:4", "4:2:2", "4:2:0"]

@@ -10,7 +10,7 @@ from wsi_denoise import errors
 from wsi_denoise.errors import InternalError, UnreadableTile, WsiDenoiseError, every_error
 from wsi_denoise.jobs import states  # noqa: F401 - its errors, if it has any, belong to the tree too
 from wsi_denoise.processing.values import BlockLost
-from wsi_denoise.slide.lattice import BlockIndex
+from wsi_denoise.slide.geometry import BlockIndex
 
 EVERY = [*every_error(), BlockLost]
 PLAIN = [kind for kind in EVERY if kind is not BlockLost]

@@ -3,7 +3,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from wsi_denoise.quality import evidence, patchmap, structure
+from wsi_denoise.quality import evidence, patch_map, structure
 from wsi_denoise.quality.evidence import Evidence
 from wsi_denoise.quality.verdict import judge
 
@@ -143,8 +143,8 @@ def test_the_map_of_patches_is_put_together_and_kept(tmp_path, pair):
     assert np.isnan(found.sigma_removed[0, 0])
     assert np.nanmedian(found.sigma_removed) == pytest.approx(10, rel=0.1)
     assert np.unravel_index(np.nanargmax(found.structure), (7, 6)) == (4, 3)
-    patchmap.save(tmp_path / "map.npz", found)
-    again = patchmap.load(tmp_path / "map.npz")
+    patch_map.save(tmp_path / "map.npz", found)
+    again = patch_map.load(tmp_path / "map.npz")
     assert np.array_equal(again.structure, found.structure, equal_nan=True)
     assert again.sigma_removed.dtype == np.float32
     assert list(tmp_path.iterdir()) == [tmp_path / "map.npz"]
@@ -153,18 +153,18 @@ def test_the_map_of_patches_is_put_together_and_kept(tmp_path, pair):
 def test_two_that_write_one_map_do_not_meet(tmp_path, monkeypatch):
     """A daemon that lost its lease may still be at it."""
     file = tmp_path / "map.npz"
-    ours, theirs = (patchmap.PatchMap(*(np.full((7, 6), value, np.float32),) * 2) for value in (1, 2))
+    ours, theirs = (patch_map.PatchMap(*(np.full((7, 6), value, np.float32),) * 2) for value in (1, 2))
     write = np.savez_compressed
 
     def slowly(opened, **arrays):
         monkeypatch.setattr(np, "savez_compressed", write)
-        patchmap.save(file, theirs)
-        assert patchmap.load(file).structure.max() == 2
+        patch_map.save(file, theirs)
+        assert patch_map.load(file).structure.max() == 2
         write(opened, **arrays)
 
     monkeypatch.setattr(np, "savez_compressed", slowly)
-    patchmap.save(file, ours)
-    assert patchmap.load(file).structure.max() == 1
+    patch_map.save(file, ours)
+    assert patch_map.load(file).structure.max() == 1
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -175,7 +175,7 @@ def test_a_map_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(np, "savez_compressed", refuse)
     nothing = np.zeros((1, 1), np.float32)
     with pytest.raises(OSError, match="No space"):
-        patchmap.save(tmp_path / "map.npz", patchmap.PatchMap(nothing, nothing))
+        patch_map.save(tmp_path / "map.npz", patch_map.PatchMap(nothing, nothing))
     assert list(tmp_path.iterdir()) == []
 
 

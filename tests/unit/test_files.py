@@ -23,9 +23,9 @@ from wsi_denoise.errors import NotARegularFile, NotASlide, SlideVanished, Source
 from wsi_denoise.intake import files
 from wsi_denoise.intake.files import SUFFIXES, Candidate, Kind, slides_under
 from wsi_denoise.intake.fingerprint import fingerprint
-from wsi_denoise.intake.headers import DicomHeader, dicom_header, dicom_series, image_format, is_own_output, shown
 from wsi_denoise.intake.ignored import SYSTEM_NAMES
-from wsi_denoise.intake.parts import Snapshot, companions, has_parts, lacks_original, slide_files, snapshot
+from wsi_denoise.intake.slide_files import Snapshot, companions, has_parts, lacks_original, slide_files, snapshot
+from wsi_denoise.intake.sniff import DicomHeader, dicom_header, dicom_series, image_format, is_own_output, shown
 
 TIFF = b"II*\0\x08\0\0\0\0\0\0\0\0\0"
 

@@ -10,7 +10,7 @@ import pytest
 from wsi_denoise.errors import NotARegularFile, SlideChanged, SlideVanished
 from wsi_denoise.intake import fingerprint as module
 from wsi_denoise.intake.fingerprint import Stopped, fingerprint
-from wsi_denoise.intake.parts import Snapshot, slide_files, snapshot
+from wsi_denoise.intake.slide_files import Snapshot, slide_files, snapshot
 
 
 def write(path: Path, content: bytes) -> Path:

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from wsi_denoise.processing import tasks
+from wsi_denoise.processing.dask import tasks
 
 
 @pytest.fixture(autouse=True)

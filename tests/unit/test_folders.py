@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from wsi_denoise.daemon.folders import FolderWatch, MarkedFolder, Missing, StateFolder, output_folder, quarantine_folder
 from wsi_denoise.errors import OutputUnwritable
-from wsi_denoise.folders import FolderWatch, MarkedFolder, Missing, StateFolder, output_folder, quarantine_folder
 from wsi_denoise.jobs import places
 from wsi_denoise.jobs.store import JobStore
-from wsi_denoise.places import MARKER, Place, read_marker
 from wsi_denoise.settings import load
+from wsi_denoise.system.mounts import MARKER, Place, read_marker
 
 KNOWN = {"preset": "paper", "origin": "test"}
 

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from wsi_denoise import foreground
+from wsi_denoise.daemon import foreground
+from wsi_denoise.daemon.runner import Runner
 from wsi_denoise.errors import SourceUnavailable, TransitionRefused, UnsupportedSlide, WorkerLost
 from wsi_denoise.intake.watcher import FULL_SECONDS, Watcher
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import JobQuery
-from wsi_denoise.runner import Runner
 from wsi_denoise.settings import load
 
 SETTLE = 10

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_denoise import hours
+from wsi_denoise.daemon import quiet_hours
+from wsi_denoise.daemon.quiet_hours import Quiet, until
 from wsi_denoise.errors import SettingsInvalid
-from wsi_denoise.hours import Quiet, until
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.settings import Settings
 
@@ -57,7 +57,7 @@ def test_the_end_is_never_in_the_past_and_at_most_a_day_ahead(now):
 @pytest.fixture
 def quiet(tmp_path, monkeypatch):
     clock = {"wall": MONDAY + timedelta(hours=7), "seconds": 0.0}
-    monkeypatch.setattr(hours.time, "monotonic", lambda: clock["seconds"])
+    monkeypatch.setattr(quiet_hours.time, "monotonic", lambda: clock["seconds"])
     store = JobStore(f"sqlite:///{tmp_path / 'jobs.sqlite'}")
     store.upgrade()
     made = Quiet(store, store.register_daemon(), "08:00-18:00", wall=lambda: clock["wall"])

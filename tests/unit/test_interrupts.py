@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from wsi_denoise.processing.interrupts import interrupts_deferred, silence_resource_tracker
+from wsi_denoise.processing.dask.interrupts import interrupts_deferred, silence_resource_tracker
 
 BLOCKED = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, []))"
 
@@ -46,7 +46,7 @@ def test_the_first_process_of_multiprocessing_has_sigint_blocked():
     """Starting its resource tracker unblocks the signal in the thread that does so."""
     program = """
 import multiprocessing, signal
-from wsi_denoise.processing.interrupts import interrupts_deferred
+from wsi_denoise.processing.dask.interrupts import interrupts_deferred
 
 def blocked():
     return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
@@ -106,7 +106,7 @@ def test_a_killed_program_leaves_no_warning_about_semaphores(monkeypatch):
     monkeypatch.delenv("PYTHONWARNINGS", raising=False)
     program = """
 import multiprocessing, os
-from wsi_denoise.processing.interrupts import silence_resource_tracker
+from wsi_denoise.processing.dask.interrupts import silence_resource_tracker
 silence_resource_tracker()
 lock = multiprocessing.get_context("spawn").Lock()
 os._exit(0)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wsi_denoise.errors import NotRGB, SlideError, TooLarge, TruncatedSlide, UnsupportedSlide
-from wsi_denoise.slide import jpeg2000_reader
 from wsi_denoise.slide.reader import open_slide, probe
+from wsi_denoise.slide.readers import jpeg2000_reader
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (75, 90, 3), np.uint8)
 

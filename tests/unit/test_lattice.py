@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsi_denoise.slide.halving import halve
-from wsi_denoise.slide.lattice import (
+from wsi_denoise.slide.geometry import (
     BLOCK,
     BLOCK_PATCHES,
     PATCH,
@@ -25,6 +24,7 @@ from wsi_denoise.slide.lattice import (
     round_up,
     tile_shape,
 )
+from wsi_denoise.slide.halving import halve
 
 ODD_SIZES = [(1, 1), (16, 16), (97, 95), (95, 97), (96, 96), (1536, 1536), (1537, 1535), (1, 4000), (4609, 1)]
 sides = st.integers(1, 5000)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from wsi_denoise import logs
 from wsi_denoise.errors import OutputUnwritable, SlideChanged
-from wsi_denoise.intake.headers import shown
+from wsi_denoise.intake.sniff import shown
 from wsi_denoise.settings import load
+from wsi_denoise.system import logs
 
 NAME = "S26-4711 Doe, Jane.svs"
 

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 import pytest
 from distributed import LocalCluster
 
-from wsi_denoise.daemon import Daemon, probe
+from wsi_denoise.daemon.service import Daemon, probe
 from wsi_denoise.errors import SchedulerUnreachable
 from wsi_denoise.jobs.states import JobState
-from wsi_denoise.processing import cluster as cluster_module
-from wsi_denoise.processing import waiting
-from wsi_denoise.processing.cluster import connect
+from wsi_denoise.processing.dask import cluster as cluster_module
+from wsi_denoise.processing.dask import stall
+from wsi_denoise.processing.dask.cluster import connect
 from wsi_denoise.settings import load
 
 WAIT = 60.0
@@ -77,11 +77,11 @@ def test_a_closed_client_is_a_scheduler_that_is_away(settings, lent, tmp_path):
         until(cluster.is_closed)
         assert not cluster.is_there()
         assert cluster.slots() == 1
-        assert not waiting.ask(cluster).answered
-        assert not waiting.end_task(cluster, future)
-        waiting.restart(cluster, [lent.address])
+        assert not stall.ask(cluster).answered
+        assert not stall.end_task(cluster, future)
+        stall.restart(cluster, [lent.address])
         with pytest.raises(SchedulerUnreachable):
-            waiting.result(future)
+            stall.result(future)
         with pytest.raises(SchedulerUnreachable):
             cluster.call(time.sleep, 0)
         with pytest.raises(SchedulerUnreachable):
@@ -91,7 +91,7 @@ def test_a_closed_client_is_a_scheduler_that_is_away(settings, lent, tmp_path):
 
 def test_an_idle_daemon_connects_anew(settings, store, lent, monkeypatch):
     monkeypatch.setattr(Daemon, "_device", lambda *_: None)  # it would import torch
-    monkeypatch.setattr("wsi_denoise.daemon.remote.probe", lambda *_: None)
+    monkeypatch.setattr("wsi_denoise.daemon.service.remote.probe", lambda *_: None)
     origins = {"output.folder": "default", "intake.quarantine": "default"}
     daemon = Daemon(SimpleNamespace(settings=settings, origins=origins), store, say=print)
     trouble = []

@@ -9,8 +9,8 @@ import psutil
 import pytest
 from sqlalchemy import Engine, event, text
 
-from wsi_denoise import memory
 from wsi_denoise.jobs.store import JobStore
+from wsi_denoise.system import memory
 
 WHOLE = memory.limit()
 

@@ -15,8 +15,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, inspect, text
 
 from wsi_denoise.errors import DatabaseNewer, DatabaseOutdated, DatabaseUnreachable
-from wsi_denoise.jobs import migration
-from wsi_denoise.jobs.models import HEAD, Base
+from wsi_denoise.jobs.database import migration
+from wsi_denoise.jobs.database.models import HEAD, Base
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 

@@ -24,7 +24,7 @@ from wsi_denoise.errors import (
     TooLarge,
     UnsupportedSlide,
 )
-from wsi_denoise.slide.lattice import Lattice
+from wsi_denoise.slide.geometry import Lattice
 from wsi_denoise.slide.reader import open_cached, open_slide, probe
 from wsi_denoise.slide.tissue import thumbnail_side, tissue_patches
 

@@ -5,7 +5,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from wsi_denoise.slide.lattice import Lattice
+from wsi_denoise.slide.geometry import Lattice
 from wsi_denoise.slide.reader import open_slide
 from wsi_denoise.slide.tissue import thumbnail_side, tissue_patches
 

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from wsi_denoise import notify
+from wsi_denoise.daemon import notifications
 from wsi_denoise.errors import TruncatedSlide
 from wsi_denoise.jobs.store import JobStore
 
@@ -62,7 +62,7 @@ def job(tmp_path):
 
 
 def test_what_is_posted(server, job):
-    assert notify.post(url(server), 5, "quarantined", job)
+    assert notifications.post(url(server), 5, "quarantined", job)
     ((path, kind, body),) = server.posts
     assert (path, kind) == ("/hook", "application/json")
     time = datetime.fromisoformat(body.pop("time"))
@@ -78,37 +78,37 @@ def test_what_is_posted(server, job):
 
 
 def test_no_name_of_a_slide_leaves_the_house(server, job):
-    notify.post(url(server), 5, "quarantined", job)
+    notifications.post(url(server), 5, "quarantined", job)
     assert "004711" not in json.dumps(server.posts)
 
 
 def test_an_event_of_the_queue_has_no_job(server):
-    assert notify.post(url(server), 5, "paused", None)
+    assert notifications.post(url(server), 5, "paused", None)
     assert server.posts[0][2]["job_id"] is None
 
 
 @pytest.mark.parametrize("status", [404, 500, 302])
 def test_a_refusal_is_logged_and_not_raised(server, caplog, status):
     server.status = status
-    assert not notify.post(url(server), 5, "paused", None)
+    assert not notifications.post(url(server), 5, "paused", None)
     assert len(server.posts) == 1  # a redirect is not followed
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 
 
 def test_a_slow_taker_is_given_up(server, caplog):
     server.hold = threading.Event()
-    assert not notify.post(url(server), 0.2, "paused", None)
+    assert not notifications.post(url(server), 0.2, "paused", None)
     assert "paused" in caplog.text
 
 
 @pytest.mark.parametrize("wrong", ["http://127.0.0.1:1/", "http://[", "file:///etc/passwd", "http://no such host/"])
 def test_a_wrong_address_is_logged_and_not_raised(caplog, wrong):
-    assert not notify.post(wrong, 2, "paused", None)
+    assert not notifications.post(wrong, 2, "paused", None)
     assert len(caplog.records) == 1
 
 
 def test_the_address_is_not_logged(caplog):
-    notify.post("http://127.0.0.1:1/hooks/SECRET", 2, "paused", None)
+    notifications.post("http://127.0.0.1:1/hooks/SECRET", 2, "paused", None)
     assert "SECRET" not in caplog.text
 
 
@@ -123,7 +123,7 @@ def test_the_address_is_not_logged(caplog):
     ],
 )
 def test_no_part_of_an_address_that_cannot_be_used_is_logged(caplog, wrong):
-    assert not notify.post(wrong, 2, "paused", None)
+    assert not notifications.post(wrong, 2, "paused", None)
     assert len(caplog.records) == 1
     assert "s3cret" not in caplog.text
 
@@ -142,12 +142,12 @@ def test_why_a_post_failed_is_said_without_the_address(caplog, monkeypatch, erro
     def fail(*_args, **_named):
         raise urllib.error.URLError(error)
 
-    monkeypatch.setattr(notify._opener, "open", fail)
-    assert not notify.post("https://host/s3cret", 2, "paused", None)
+    monkeypatch.setattr(notifications._opener, "open", fail)
+    assert not notifications.post("https://host/s3cret", 2, "paused", None)
     assert said in caplog.text
     assert "s3cret" not in caplog.text
 
 
 def test_without_an_address_nothing_happens(caplog):
-    assert not notify.post("", 2, "paused", None)
+    assert not notifications.post("", 2, "paused", None)
     assert not caplog.records

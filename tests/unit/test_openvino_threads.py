@@ -11,7 +11,7 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, re
 PROGRAM = """
 import os, sys, threading
 sys.setswitchinterval(1e-6)
-import wsi_denoise.network.openvino_backend
+import wsi_denoise.network.backends.openvino_backend
 import openvino
 
 together = threading.Barrier(8)

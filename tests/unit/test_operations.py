@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from wsi_denoise import access, retention
+from wsi_denoise.daemon import retention
 from wsi_denoise.errors import NotASlide, OutputUnwritable, SettingsInvalid, UsageError, WorkerLost
-from wsi_denoise.jobs import backup, upgrading
-from wsi_denoise.jobs.database import Database
-from wsi_denoise.jobs.models import HEAD, JobRow
+from wsi_denoise.jobs.database import backup, upgrades
+from wsi_denoise.jobs.database.engine import Database
+from wsi_denoise.jobs.database.models import HEAD, JobRow
 from wsi_denoise.jobs.store import JobStore
-from wsi_denoise.processing import cluster
+from wsi_denoise.processing.dask import cluster
 from wsi_denoise.settings import ComputeSettings, OutputSettings, Settings, load
+from wsi_denoise.system import permissions
 
 NOW = datetime(2026, 11, 22, 12, tzinfo=UTC)
 
@@ -270,10 +271,10 @@ def test_outputs_and_new_folders_get_the_mode_and_others_keep_theirs(tmp_path):
     output = OutputSettings(mode="0640")
     old = tmp_path / "old"
     old.mkdir(mode=0o700)
-    access.make_folder(old / "a" / "b", output)
+    permissions.make_folder(old / "a" / "b", output)
     file = old / "a" / "b" / "slide.tiff"
     file.write_bytes(b"")
-    access.give(file, output)
+    permissions.give(file, output)
     assert [each.stat().st_mode & 0o777 for each in (old, old / "a", old / "a" / "b", file)] == [
         0o700,
         0o750,
@@ -285,9 +286,9 @@ def test_outputs_and_new_folders_get_the_mode_and_others_keep_theirs(tmp_path):
 def test_without_settings_the_umask_decides(tmp_path):
     old = os.umask(0o027)
     try:
-        access.make_folder(tmp_path / "a", OutputSettings())
+        permissions.make_folder(tmp_path / "a", OutputSettings())
         (tmp_path / "a" / "file").write_bytes(b"")
-        access.give(tmp_path / "a" / "file", OutputSettings())
+        permissions.give(tmp_path / "a" / "file", OutputSettings())
     finally:
         os.umask(old)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o750
@@ -297,12 +298,12 @@ def test_without_settings_the_umask_decides(tmp_path):
 def test_an_owner_by_name_or_number_and_one_that_is_not_there(tmp_path):
     file = tmp_path / "file"
     file.write_bytes(b"")
-    access.give(file, OutputSettings(owner=f"{os.getuid()}:{os.getgid()}"))
+    permissions.give(file, OutputSettings(owner=f"{os.getuid()}:{os.getgid()}"))
     if os.getuid() == 0:
-        access.give(file, OutputSettings(owner=":1234"))
+        permissions.give(file, OutputSettings(owner=":1234"))
         assert (file.stat().st_uid, file.stat().st_gid) == (0, 1234)
     with pytest.raises(OutputUnwritable, match="nobody-of-that-name"):
-        access.give(file, OutputSettings(owner="nobody-of-that-name"))
+        permissions.give(file, OutputSettings(owner="nobody-of-that-name"))
     with pytest.raises(SettingsInvalid, match=r"output\.mode"):
         Settings().with_values({"output.mode": "rw-r--r--"})
 
@@ -336,9 +337,9 @@ def test_an_old_daemon_finishes_before_the_database_is_migrated(lab, monkeypatch
             lab.store.stop_daemon(old)
             at_revision(lab.store, "0000")
 
-    monkeypatch.setattr(upgrading.time, "sleep", sleep)
+    monkeypatch.setattr(upgrades.time, "sleep", sleep)
     monkeypatch.setattr(lab.store, "upgrade", lambda: upgraded.append(1))
-    upgrading.upgrade(lab.store, told.append)
+    upgrades.upgrade(lab.store, told.append)
     assert upgraded == [1]
     assert told == ["the database is upgraded once these have stopped: daemon 2 of version 0.0.9 (lab, process 7)"]
 
@@ -347,10 +348,10 @@ def test_nobody_is_waited_for_without_need(lab):
     now = datetime.now(UTC)
     lab.now = now
     lab.store.register_daemon()
-    assert upgrading.running(lab.store, now) == []  # of the same revision: several may work
+    assert upgrades.running(lab.store, now) == []  # of the same revision: several may work
     at_revision(lab.store, "0000")
-    assert len(upgrading.running(lab.store, now)) == 1
-    assert upgrading.running(lab.store, now + timedelta(minutes=2)) == []  # it died without a word
+    assert len(upgrades.running(lab.store, now)) == 1
+    assert upgrades.running(lab.store, now + timedelta(minutes=2)) == []  # it died without a word
     nowhere = JobStore(f"sqlite:///{lab.folder / 'nowhere.sqlite'}")
-    assert upgrading.running(nowhere, now) == []
+    assert upgrades.running(nowhere, now) == []
     nowhere.close()

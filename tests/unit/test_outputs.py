@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from wsi_denoise.outputs import DEFAULT_PRESET, LONGEST, output_path
+from wsi_denoise.processing.output_names import DEFAULT_PRESET, LONGEST, output_path
 
 FOLDER = Path("denoised")
 FACTS = {

@@ -8,14 +8,14 @@ import pytest
 import tifffile
 
 from wsi_denoise.network.plan import Plan
-from wsi_denoise.processing import tasks
 from wsi_denoise.processing.block import run_block
+from wsi_denoise.processing.dask import tasks
 from wsi_denoise.processing.spool import Spool
 from wsi_denoise.processing.values import SlidePlan, SlideWork
 from wsi_denoise.slide import overview
 from wsi_denoise.slide.encoding import Encoding
+from wsi_denoise.slide.geometry import level_sizes
 from wsi_denoise.slide.halving import halve
-from wsi_denoise.slide.lattice import level_sizes
 from wsi_denoise.slide.reader import open_slide
 
 

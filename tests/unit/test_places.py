@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from wsi_denoise import places
-from wsi_denoise.places import Place, Places
+from wsi_denoise.system import mounts
+from wsi_denoise.system.mounts import Place, Places
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_a_share_that_was_mounted_over_the_folder_hides_what_was_in_it(inbox):
 
 
 def test_without_a_list_of_mounts_the_folders_above_are_asked(inbox, monkeypatch, tmp_path):
-    monkeypatch.setattr(places, "_MOUNTS", tmp_path / "nothing")
+    monkeypatch.setattr(mounts, "_MOUNTS", tmp_path / "nothing")
     place = Place.parse(Places([inbox]).of(inbox / "case" / "a.svs"))
     assert os.path.ismount(place.mount)
     assert inbox.is_relative_to(place.mount)

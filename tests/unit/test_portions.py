@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from wsi_denoise.processing.portions import LEAST, SHARES, TASK_SECONDS, Backlog, costs
-from wsi_denoise.slide.lattice import BLOCK, Lattice
+from wsi_denoise.processing.dask.batching import LEAST, SHARES, TASK_SECONDS, Backlog, costs
+from wsi_denoise.slide.geometry import BLOCK, Lattice
 
 
 def plan_of(lattice: Lattice, tissue: np.ndarray, background: str = "keep") -> SimpleNamespace:

@@ -8,12 +8,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from wsi_denoise import recovery
+from wsi_denoise.daemon import recovery
+from wsi_denoise.daemon.runner import Runner
 from wsi_denoise.errors import OutputExists, OutputUnwritable
-from wsi_denoise.outputs import LONGEST
 from wsi_denoise.processing import slide
+from wsi_denoise.processing.output_names import LONGEST
 from wsi_denoise.processing.spool import folder_name
-from wsi_denoise.runner import Runner
 from wsi_denoise.settings import load
 from wsi_denoise.slide import provenance
 

@@ -12,8 +12,8 @@ from PIL import ImageCms
 
 from wsi_denoise.slide import provenance
 from wsi_denoise.slide.encoding import Encoding, Pixels, cut
+from wsi_denoise.slide.geometry import count, level_sizes, tile_shape
 from wsi_denoise.slide.halving import halve
-from wsi_denoise.slide.lattice import count, level_sizes, tile_shape
 from wsi_denoise.slide.pyramid import Bands, Header, Level, write_pyramid
 
 DEFLATE = Encoding("deflate")

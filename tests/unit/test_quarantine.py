@@ -11,8 +11,8 @@ import pytest
 
 from wsi_denoise.errors import OutputUnwritable, TruncatedSlide, UnreadableTile
 from wsi_denoise.intake import quarantine as module
-from wsi_denoise.intake.parts import slide_files, snapshot
 from wsi_denoise.intake.quarantine import Placed, Quarantine
+from wsi_denoise.intake.slide_files import slide_files, snapshot
 
 NOON = datetime(2024, 5, 6, 12, 0, tzinfo=UTC)
 

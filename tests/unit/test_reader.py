@@ -34,10 +34,11 @@ from wsi_denoise.errors import (
     UnreadableTile,
     UnsupportedSlide,
 )
-from wsi_denoise.slide import base, metadata, reader, tiff_check, tiff_directory
+from wsi_denoise.slide import base, metadata, reader
 from wsi_denoise.slide.base import composite
 from wsi_denoise.slide.reader import open_cached, open_slide, probe
-from wsi_denoise.slide.streams import declared_size
+from wsi_denoise.slide.readers import tiff_check, tiff_directory
+from wsi_denoise.slide.readers.streams import declared_size
 
 
 def image(width: int, height: int, seed: int = 0) -> np.ndarray:

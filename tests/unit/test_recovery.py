@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from wsi_denoise import recovery
+from wsi_denoise.daemon import recovery
 from wsi_denoise.errors import UnreadableTile, VerificationFailed
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.settings import load

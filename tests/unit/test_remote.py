@@ -7,7 +7,7 @@ import pytest
 from distributed.protocol import deserialize, serialize
 
 from wsi_denoise.errors import InternalError, UnreadableTile
-from wsi_denoise.processing import remote, tasks
+from wsi_denoise.processing.dask import remote, tasks
 
 
 def damaged() -> UnreadableTile:

@@ -7,16 +7,16 @@ from datetime import UTC, datetime
 
 import pytest
 
-from wsi_denoise import cli
-from wsi_denoise.commands.slides import job_of
+from wsi_denoise.cli import app
+from wsi_denoise.cli.slides import job_of
+from wsi_denoise.daemon.folders import MarkedFolder, Missing
 from wsi_denoise.errors import TransitionRefused
-from wsi_denoise.folders import MarkedFolder, Missing
 from wsi_denoise.jobs import outputs, places
 from wsi_denoise.jobs.places import RecordedFolder
 from wsi_denoise.jobs.states import JobState
-from wsi_denoise.places import MARKER, Place
 from wsi_denoise.settings import load
 from wsi_denoise.slide.verify import sha256
+from wsi_denoise.system.mounts import MARKER, Place
 
 KNOWN = {"preset": "paper", "origin": "test"}
 
@@ -163,10 +163,10 @@ def test_a_slide_whose_output_was_removed_can_be_run_again_with_the_same_setting
 
 def test_retry_of_a_done_job_on_the_command_line(store, folder, done, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert cli.run(["retry", str(done.id)]) == 2
+    assert app.run(["retry", str(done.id)]) == 2
     assert "its output is" in capsys.readouterr().err
     (folder / "case" / "a.tiff").unlink()
-    assert cli.run(["retry", str(done.id), "--json"]) == 0
+    assert app.run(["retry", str(done.id), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["state"] == "queued"
 
 

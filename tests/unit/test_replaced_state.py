@@ -8,13 +8,14 @@ import threading
 
 import pytest
 
-from wsi_denoise import cli, logs
-from wsi_denoise.daemon import Daemon
+from wsi_denoise.cli import app
+from wsi_denoise.daemon.folders import MarkedFolder
+from wsi_denoise.daemon.service import Daemon
 from wsi_denoise.errors import DatabaseReplaced, OutputUnwritable
-from wsi_denoise.folders import MarkedFolder
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.processing.spool import Spool
 from wsi_denoise.settings import load
+from wsi_denoise.system import logs
 
 KNOWN = {"preset": "paper", "origin": "test"}
 
@@ -200,11 +201,11 @@ def test_an_output_folder_is_confirmed_on_the_command_line(settings, store, tmp_
     shutil.rmtree(tmp_path / "out")
     with pytest.raises(OutputUnwritable):
         folder.check()
-    assert cli.run(["confirm", "elsewhere"]) == 2
+    assert app.run(["confirm", "elsewhere"]) == 2
     assert str(tmp_path / "out") in capsys.readouterr().err
     assert not (tmp_path / "elsewhere").exists()
-    assert cli.run(["confirm", "out"]) == 0
+    assert app.run(["confirm", "out"]) == 0
     folder.check()
     shutil.rmtree(tmp_path / "out")
-    assert cli.run(["confirm", "--output", "out", "--json"]) == 0
+    assert app.run(["confirm", "--output", "out", "--json"]) == 0
     folder.check()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from wsi_denoise import foreground
+from wsi_denoise.daemon import foreground
 from wsi_denoise.errors import NoWorkers, SchedulerUnreachable, TooLarge, WeightsDamaged, WorkerLost
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore

@@ -10,7 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from wsi_denoise.daemon import Daemon
+from wsi_denoise.daemon.heartbeat import Heartbeat
+from wsi_denoise.daemon.pauses import Pauses
+from wsi_denoise.daemon.runner import Runner
+from wsi_denoise.daemon.service import Daemon
 from wsi_denoise.errors import (
     DatabaseFull,
     DatabaseUnreachable,
@@ -23,14 +26,11 @@ from wsi_denoise.errors import (
     UnreadableTile,
     WorkerLost,
 )
-from wsi_denoise.heartbeat import Heartbeat
 from wsi_denoise.intake.quarantine import Quarantine
-from wsi_denoise.jobs import database, pruning
+from wsi_denoise.jobs.database import engine, pruning
 from wsi_denoise.jobs.states import DEATHS, JobState
 from wsi_denoise.jobs.store import JobStore
-from wsi_denoise.pauses import Pauses
-from wsi_denoise.processing.blocks import Interrupted
-from wsi_denoise.runner import Runner
+from wsi_denoise.processing.dask.scheduler import Interrupted
 from wsi_denoise.settings import load
 
 
@@ -266,7 +266,9 @@ def sleeps(settings, store, job, clock, monkeypatch):
     Returns how it ended, and what was posted about it.
     """
     posts = []
-    monkeypatch.setattr("wsi_denoise.runner.notify.post", lambda _url, _timeout, event, _job: posts.append(event))
+    monkeypatch.setattr(
+        "wsi_denoise.daemon.runner.notify.post", lambda _url, _timeout, event, _job: posts.append(event)
+    )
     daemon = store.register_daemon()
 
     def run(meanwhile, wakes_with):
@@ -397,8 +399,8 @@ def test_a_changed_slide_does_not_take_the_spool_of_the_job_before(settings, sto
         on_plan(plan)
         raise Interrupted("quiet hours have begun")
 
-    monkeypatch.setattr("wsi_denoise.runner.denoise_slide", interrupted)
-    monkeypatch.setattr("wsi_denoise.runner.facts_of", lambda _info: {})
+    monkeypatch.setattr("wsi_denoise.daemon.runner.denoise_slide", interrupted)
+    monkeypatch.setattr("wsi_denoise.daemon.runner.facts_of", lambda _info: {})
     slide = Path(job.slide).with_name("b.tiff")
     slide.write_bytes(b"slide")
     known = {"preset": "paper", "origin": "test"}
@@ -414,7 +416,7 @@ def test_a_changed_slide_does_not_take_the_spool_of_the_job_before(settings, sto
 
 
 def test_the_end_is_written_down_once_the_database_takes_it(settings, store, job, attempt, monkeypatch, caplog):
-    monkeypatch.setattr(database, "BUSY_WAITS", ())
+    monkeypatch.setattr(engine, "BUSY_WAITS", ())
     other = sqlite3.connect(store.file, isolation_level=None, check_same_thread=False)
     other.execute("PRAGMA busy_timeout = 10000")
 
@@ -453,7 +455,7 @@ def test_a_heart_beats_on_whatever_the_database_says(settings, job):
 
 
 def test_a_full_disk_pauses_the_queue_once_however_often_the_end_is_written(settings, store, job, monkeypatch):
-    monkeypatch.setattr("wsi_denoise.runner.WRITE_SECONDS", 0.01)
+    monkeypatch.setattr("wsi_denoise.daemon.runner.WRITE_SECONDS", 0.01)
     refused = []
     later = store.retry_later
 

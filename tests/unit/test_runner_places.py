@@ -5,14 +5,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from wsi_denoise.daemon.heartbeat import Heartbeat
+from wsi_denoise.daemon.runner import Runner
 from wsi_denoise.errors import IncompleteSlide, SlideKillsDaemon, SlideVanished, UnreadableTile
-from wsi_denoise.heartbeat import Heartbeat
 from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
-from wsi_denoise.places import Places
-from wsi_denoise.runner import Runner
 from wsi_denoise.settings import load
+from wsi_denoise.system.mounts import Places
 
 
 class Clock:

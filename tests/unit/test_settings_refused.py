@@ -6,7 +6,7 @@ import re
 import pytest
 from dask.utils import parse_bytes
 
-from wsi_denoise.commands import options
+from wsi_denoise.cli import options
 from wsi_denoise.errors import SettingsInvalid
 from wsi_denoise.settings import FILE_NAME, Settings, allowed_values, load, table
 

@@ -20,8 +20,8 @@ from wsi_denoise.errors import (
     WorkerLost,
     WsiDenoiseError,
 )
-from wsi_denoise.intake.parts import Snapshot
 from wsi_denoise.intake.settling import LONGEST_PAUSE, Rules, Settling, Step
+from wsi_denoise.intake.slide_files import Snapshot
 
 RULES = Rules(settle_seconds=10, grace_seconds=100)
 STILL = Snapshot(size_bytes=1000, mtime_ns=5)

@@ -10,17 +10,18 @@ import openslide
 import pytest
 import tifffile
 
+from wsi_denoise.daemon.disk_space import Need, Promises
+from wsi_denoise.daemon.runner import Runner
 from wsi_denoise.errors import DiskFull, OutputExists, OutputUnwritable, VerificationFailed
-from wsi_denoise.processing import slide, tasks
-from wsi_denoise.processing.blocks import Blocks
-from wsi_denoise.runner import Runner
+from wsi_denoise.processing import slide
+from wsi_denoise.processing.dask import tasks
+from wsi_denoise.processing.dask.scheduler import Blocks
 from wsi_denoise.settings import load
 from wsi_denoise.slide import provenance
 from wsi_denoise.slide.encoding import Encoding, cut
-from wsi_denoise.slide.lattice import BlockIndex, Lattice
+from wsi_denoise.slide.geometry import BlockIndex, Lattice
 from wsi_denoise.slide.pyramid import Header, Level, write_pyramid
 from wsi_denoise.slide.verify import Expected, check_written
-from wsi_denoise.space import Need, Promises
 
 GONE = (errno.EHOSTDOWN, errno.ESTALE, errno.EIO)
 """What Python's Path.exists() does not take for an answer."""

@@ -14,32 +14,33 @@ from types import SimpleNamespace
 
 import pytest
 
-from wsi_denoise import pauses, space
+from wsi_denoise.daemon import disk_space, pauses
+from wsi_denoise.daemon.disk_space import Hold, Need, Promises
+from wsi_denoise.daemon.pauses import Pauses, lift_stale
 from wsi_denoise.errors import DatabaseFull, DiskFull, OutputUnwritable
-from wsi_denoise.jobs import process, pruning
+from wsi_denoise.jobs.database import pruning
 from wsi_denoise.jobs.store import JobStore
-from wsi_denoise.pauses import Pauses, lift_stale
 from wsi_denoise.processing import slide
 from wsi_denoise.settings import OutputSettings, Settings, load
-from wsi_denoise.space import Hold, Need, Promises
+from wsi_denoise.system import disk, process
 
 
 @pytest.fixture
-def disk(monkeypatch):
+def room(monkeypatch):
     """What the system says is free, in bytes."""
     free = SimpleNamespace(bytes=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda _folder: SimpleNamespace(free=free.bytes))
     return free
 
 
-def test_what_does_not_fit_is_refused_with_figures(disk, tmp_path):
+def test_what_does_not_fit_is_refused_with_figures(room, tmp_path):
     promises = Promises(tmp_path / "space", kept=100)
     promises.reserve([Need(tmp_path, 600), Need(tmp_path / "not" / "there", 300)])
     with pytest.raises(DiskFull, match=r"needed in .*, .* are free"):
         promises.reserve([Need(tmp_path, 600), Need(tmp_path, 301)])
 
 
-def test_what_others_were_promised_is_not_free(disk, tmp_path):
+def test_what_others_were_promised_is_not_free(room, tmp_path):
     promises = Promises(tmp_path / "space", kept=0)
     device = tmp_path.stat().st_dev
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
@@ -65,7 +66,7 @@ OTHER_PROCESS = [
 
 
 @pytest.mark.parametrize(("whose", "believed"), OTHER_PROCESS)
-def test_a_promise_to_a_process_whose_number_is_another_ones_now_is_over(disk, tmp_path, whose, believed):
+def test_a_promise_to_a_process_whose_number_is_another_ones_now_is_over(room, tmp_path, whose, believed):
     """Files of an earlier version do not say whose they are, and are believed while anybody has the number."""
     promises = Promises(tmp_path / "space", kept=0)
     alive = os.getppid()
@@ -78,7 +79,7 @@ def test_a_promise_to_a_process_whose_number_is_another_ones_now_is_over(disk, t
     assert theirs.exists() is believed
 
 
-def test_a_promise_of_a_container_is_over_when_it_is_silent_for_long(disk, tmp_path):
+def test_a_promise_of_a_container_is_over_when_it_is_silent_for_long(room, tmp_path):
     theirs = tmp_path / "space" / f"{socket.gethostname()}-{os.getppid()}.json"
     theirs.parent.mkdir()
     theirs.write_text(json.dumps({"process": {**process.identity(), "namespace": "a container's"}}))
@@ -110,25 +111,25 @@ def test_what_daemons_of_other_working_folders_were_promised_is_not_free(tmp_pat
     ) as other:
         assert other.stdout.readline() == "reserved\n"
         with pytest.raises(DiskFull, match="promised to other slides"):
-            space.promises(settings).reserve(need)
+            disk_space.promises(settings).reserve(need)
         other.kill()
-    space.promises(settings).reserve(need)
-    space.promises(settings).release()
+    disk_space.promises(settings).reserve(need)
+    disk_space.promises(settings).release()
 
 
 def test_a_folder_of_promises_that_somebody_else_may_write_is_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     shared = tmp_path / f"wsi-denoise-{os.getuid()}"
-    assert space.shared_folder() == shared / "space"
+    assert disk_space.shared_folder() == shared / "space"
     shared.chmod(0o777)
-    assert space.shared_folder() is None
+    assert disk_space.shared_folder() is None
     shared.rmdir()
     (tmp_path / "elsewhere").mkdir()
     shared.symlink_to(tmp_path / "elsewhere")
-    assert space.shared_folder() is None
+    assert disk_space.shared_folder() is None
 
 
-def test_what_is_written_by_now_is_not_promised_twice(disk, tmp_path):
+def test_what_is_written_by_now_is_not_promised_twice(room, tmp_path):
     promises = Promises(tmp_path / "space", kept=0)
     promises.reserve([Need(tmp_path, 400, by_block=True), Need(tmp_path, 200)])
     (file,) = (tmp_path / "space").glob("*.json")
@@ -147,17 +148,17 @@ def test_what_is_written_by_now_is_not_promised_twice(disk, tmp_path):
 
 
 def test_estimates_grow_with_quality_and_are_not_below_what_was_measured():
-    sizes = [space.estimate(1000, 1000, OutputSettings(quality=quality)) for quality in (50, 75, 80, 95, 100)]
+    sizes = [disk_space.estimate(1000, 1000, OutputSettings(quality=quality)) for quality in (50, 75, 80, 95, 100)]
     assert sizes == sorted(sizes)
     assert sizes[3][1] >= 0.61 * 1.34 * 1e6  # the largest of the slides in docs/compression.md
-    assert space.estimate(1000, 1000, OutputSettings(compression="deflate"))[1] >= 2.5e6
+    assert disk_space.estimate(1000, 1000, OutputSettings(compression="deflate"))[1] >= 2.5e6
 
 
 @pytest.mark.parametrize(
     ("number", "kind"), [(errno.ENOSPC, DiskFull), (errno.EDQUOT, DiskFull), (errno.EACCES, OutputUnwritable)]
 )
 def test_errors_of_the_system(number, kind):
-    assert type(space.of_writing(OSError(number, os.strerror(number)), Path("/out"))) is kind
+    assert type(disk.write_error(OSError(number, os.strerror(number)), Path("/out"))) is kind
 
 
 class Waiting:
@@ -165,7 +166,7 @@ class Waiting:
 
     def __init__(self, folder: Path, monkeypatch) -> None:
         self.now = 0.0
-        monkeypatch.setattr(space.time, "monotonic", lambda: self.now)
+        monkeypatch.setattr(disk_space.time, "monotonic", lambda: self.now)
         self.store = JobStore(f"sqlite:///{folder / 'jobs.sqlite'}")
         self.store.upgrade()
         self.daemon = self.store.register_daemon()
@@ -182,20 +183,20 @@ class Waiting:
 
 
 @pytest.fixture
-def waiting(tmp_path, monkeypatch, disk):
+def waiting(tmp_path, monkeypatch, room):
     made = Waiting(tmp_path, monkeypatch)
     yield made
     made.store.close()
 
 
-def test_the_queue_is_paused_until_there_is_room(waiting, disk):
+def test_the_queue_is_paused_until_there_is_room(waiting, room):
     assert not waiting.hold.look()
     waiting.hold.begin(waiting.job.id, DiskFull("2 kB needed"), waiting.needs)
     assert "2 kB needed" in waiting.store.paused()
     assert waiting.store.claim(waiting.daemon, 60) is None
     waiting.now = 100.0
     assert waiting.hold.look()
-    disk.bytes = 2000
+    room.bytes = 2000
     waiting.now = 200.0
     assert not waiting.hold.look()
     assert waiting.store.paused() is None
@@ -203,8 +204,8 @@ def test_the_queue_is_paused_until_there_is_room(waiting, disk):
     assert waiting.told == 1
 
 
-def test_room_that_was_not_enough_after_all_is_waited_for_longer_each_time(waiting, disk):
-    disk.bytes = 10_000  # a quota: free for others
+def test_room_that_was_not_enough_after_all_is_waited_for_longer_each_time(waiting, room):
+    room.bytes = 10_000  # a quota: free for others
     waits = []
     for _ in range(9):
         begun = waiting.now
@@ -238,12 +239,12 @@ def test_a_person_may_lift_the_pause(waiting):
 OTHERS = ("daemon:1:quiet", "daemon:77", "daemon:77:quiet", "person:page")
 
 
-def test_only_its_own_pause_is_lifted(waiting, disk):
+def test_only_its_own_pause_is_lifted(waiting, room):
     waiting.hold.begin(waiting.job.id, DiskFull("x"), waiting.needs)
     assert waiting.hold._origin == "daemon:1"
     for origin in OTHERS:
         waiting.store.pause(origin, "why")
-    disk.bytes = 2000
+    room.bytes = 2000
     waiting.now = 100.0
     assert not waiting.hold.look()
     assert set(waiting.store.pauses()) == set(OTHERS)
@@ -335,10 +336,10 @@ def test_a_pause_of_a_daemon_that_died_is_lifted_by_any_that_lives(tmp_path, mon
 
 def test_settings_say_where_and_how_much():
     settings = Settings()
-    spool, output = space.needs(settings, 1000, 1000, share=0.5)
+    spool, output = disk_space.needs(settings, 1000, 1000, share=0.5)
     assert (spool.folder, output.folder) == (settings.jobs.state, settings.output.folder)
-    assert spool.size == space.estimate(1000, 1000, settings.output)[0] // 2
-    assert output.size == space.estimate(1000, 1000, settings.output)[1]
+    assert spool.size == disk_space.estimate(1000, 1000, settings.output)[0] // 2
+    assert output.size == disk_space.estimate(1000, 1000, settings.output)[1]
 
 
 def test_publishing_without_room_says_so_and_leaves_no_final_name(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wsi_denoise.processing.spool import DAMAGE, SUFFIX, BlockProduct, Spool, folder_name
-from wsi_denoise.slide.lattice import BlockIndex
+from wsi_denoise.slide.geometry import BlockIndex
 
 BLOCK = BlockIndex(3, 14)
 KEY = {

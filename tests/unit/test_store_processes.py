@@ -23,8 +23,8 @@ from wsi_denoise.errors import (
     SettingsInvalid,
     StoreError,
 )
-from wsi_denoise.jobs import database
-from wsi_denoise.jobs.models import JobRow, SlideRow
+from wsi_denoise.jobs.database import engine
+from wsi_denoise.jobs.database.models import JobRow, SlideRow
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import JobQuery
@@ -184,8 +184,8 @@ def test_a_short_lock_only_delays(store, file):
 
 
 def test_a_long_lock_is_said(file, monkeypatch):
-    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)
-    monkeypatch.setattr(database, "BUSY_WAITS", (0.01, 0.01))
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(engine, "BUSY_WAITS", (0.01, 0.01))
     store = JobStore(f"sqlite:///{file}")
     store.upgrade()
     queued(store, 1)
@@ -279,11 +279,11 @@ def test_a_server_that_may_only_be_read_is_waited_for(postgres):
         store.upgrade()
         daemon = store.register_daemon()
         store.close()
-        engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-        with engine.begin() as connection:
+        server = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+        with server.begin() as connection:
             name = connection.scalar(text("SELECT current_database()"))
             connection.execute(text(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on'))
-        engine.dispose()
+        server.dispose()
         with pytest.raises(DatabaseUnreachable, match="read-only") as caught:
             store.heartbeat(daemon, None, 60)
         store.close()
@@ -336,8 +336,8 @@ def test_options_of_the_url_hold_beside_ours(postgres):
         given = make_url(url).update_query_dict({"options": "-c search_path=lab -c timezone=Asia/Tokyo"})
         store = JobStore(given.render_as_string(hide_password=False))
         try:
-            for engine in (store._reader, store._writer):
-                with engine.connect() as connection:
+            for opened in (store._reader, store._writer):
+                with opened.connect() as connection:
                     said = [connection.scalar(text(f"SHOW {name}")) for name in ("search_path", "timezone")]
                     assert said == ["lab", "UTC"]
                     assert connection.scalar(text("SHOW lock_timeout")) != "0"
@@ -369,7 +369,7 @@ def test_a_server_that_was_restarted_costs_nothing(postgres):
 
 
 def test_a_long_transaction_of_another_program_only_delays(postgres, monkeypatch):
-    monkeypatch.setattr(database, "BUSY_SECONDS", 0.05)  # four times that is the longest wait for a lock
+    monkeypatch.setattr(engine, "BUSY_SECONDS", 0.05)  # four times that is the longest wait for a lock
     import psycopg  # noqa: PLC0415
 
     with postgres.database() as url:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from wsi_denoise.commands import serve, slides
+from wsi_denoise.cli import serve, slides
 
 
 @pytest.fixture(params=["a full disk", "a closed pipe"])

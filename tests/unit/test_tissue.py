@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from wsi_denoise.errors import NotBrightfield
-from wsi_denoise.slide.glass import find_glass
+from wsi_denoise.slide.background import find_glass
 from wsi_denoise.slide.tissue import _on_lattice, is_dark, thumbnail_side, tissue_patches, tissue_pixels
 
 GLASS = (243, 241, 244)
@@ -83,7 +83,7 @@ def test_pale_tissue_is_not_lost(piece, share, sigma):
 
 def test_otsu_alone_would_lose_it(piece):
     """Why the masker's threshold is not all there is: stroma beside dark epithelium counts as glass to Otsu."""
-    from wsi_denoise.slide.toolbox_reader import otsu_masker  # noqa: PLC0415
+    from wsi_denoise.slide.readers.toolbox_reader import otsu_masker  # noqa: PLC0415
 
     slide, truth = piece
     mixed = slide.copy()
@@ -230,7 +230,7 @@ assert warnings.showwarning is shown
 def test_warnings_that_went_to_the_log_still_do():
     logging.captureWarnings(capture=True)
     try:
-        from wsi_denoise.slide.toolbox_reader import quiet_import  # noqa: PLC0415
+        from wsi_denoise.slide.readers.toolbox_reader import quiet_import  # noqa: PLC0415
 
         with quiet_import():
             logging.captureWarnings(capture=True)

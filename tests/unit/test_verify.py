@@ -14,8 +14,8 @@ from PIL import ImageCms
 from wsi_denoise.errors import SlideVanished, VerificationFailed
 from wsi_denoise.slide import provenance
 from wsi_denoise.slide.encoding import Encoding, Pixels, cut
+from wsi_denoise.slide.geometry import TILE, level_sizes, tile_shape
 from wsi_denoise.slide.halving import halve
-from wsi_denoise.slide.lattice import TILE, level_sizes, tile_shape
 from wsi_denoise.slide.pyramid import Header, Level, write_pyramid
 from wsi_denoise.slide.verify import Expected, check_written, sha256, verify_file
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from wsi_denoise.errors import NoWorkers, SchedulerUnreachable, WorkerLost
-from wsi_denoise.processing.waiting import AGAIN, IDLE_LOOKS, LOOK_SECONDS, SILENT_LOOKS, Seen, Watch, judge
+from wsi_denoise.processing.dask.stall import AGAIN, IDLE_LOOKS, LOOK_SECONDS, SILENT_LOOKS, Seen, Watch, judge
 from wsi_denoise.settings import LimitSettings
 
 RUNNING = {"tcp://a": "running", "tcp://b": "running"}

@@ -29,7 +29,7 @@ from wsi_denoise.errors import (
     WorkerLost,
     WsiDenoiseError,
 )
-from wsi_denoise.intake import hints, scan, watcher
+from wsi_denoise.intake import fs_events, scan, watcher
 from wsi_denoise.intake.report import Report
 from wsi_denoise.intake.watcher import Watcher
 from wsi_denoise.jobs import places
@@ -1208,7 +1208,7 @@ def test_closing_ends_a_wait_and_leaves_no_thread(make_lab) -> None:
 
 
 def test_a_storm_of_events_is_one_scan_a_second(make_lab, monkeypatch) -> None:
-    monkeypatch.setattr(hints, "CALM_SECONDS", 0.3)
+    monkeypatch.setattr(fs_events, "CALM_SECONDS", 0.3)
     lab = make_lab(**{"intake.events": True})
     lab.look()
     path = lab.write("a.svs")

@@ -10,8 +10,8 @@ from pathlib import Path
 from wsi_denoise.errors import NoSlideInFolder, NoSuchPath, SourceUnavailable, WsiDenoiseError
 from wsi_denoise.intake.dicom_files import is_dicom
 from wsi_denoise.intake.files import Candidate, Kind, slides_under
-from wsi_denoise.intake.headers import shown
-from wsi_denoise.intake.parts import is_zarr
+from wsi_denoise.intake.slide_files import is_zarr
+from wsi_denoise.intake.sniff import shown
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import stat
 from functools import lru_cache
 from pathlib import Path
 
-from wsi_denoise.intake.headers import DicomHeader, cached_format, dicom_header, image_format
+from wsi_denoise.intake.sniff import DicomHeader, cached_format, dicom_header, image_format
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 

@@ -25,9 +25,8 @@ from wsi_denoise.errors import (
     WsiDenoiseError,
 )
 from wsi_denoise.intake.dicom_files import is_dicom, series_of
-from wsi_denoise.intake.headers import cached_format, is_own_output, is_zarr_array, shown
 from wsi_denoise.intake.ignored import is_system_name
-from wsi_denoise.intake.parts import (
+from wsi_denoise.intake.slide_files import (
     NOTHING,
     ZARR_METADATA,
     Snapshot,
@@ -36,6 +35,7 @@ from wsi_denoise.intake.parts import (
     snapshot,
     strange_part,
 )
+from wsi_denoise.intake.sniff import cached_format, is_own_output, is_zarr_array, shown
 
 SUFFIXES = (
     *(".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm", ".qptiff"),

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wsi_denoise.errors import NoPermission, NotARegularFile, SlideChanged, SlideVanished, SourceUnavailable
-from wsi_denoise.intake.headers import open_regular, shown
-from wsi_denoise.intake.parts import Snapshot, slide_files, snapshot, strange_part
+from wsi_denoise.intake.slide_files import Snapshot, slide_files, snapshot, strange_part
+from wsi_denoise.intake.sniff import open_regular, shown
 
 CHUNK = 8 << 20
 """Bytes read at a time."""

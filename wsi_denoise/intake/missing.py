@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from wsi_denoise.errors import SlideError, SlideVanished, SourceError, SourceUnavailable, WsiDenoiseError
-from wsi_denoise.intake.headers import shown
 from wsi_denoise.intake.scan import is_gone
-from wsi_denoise.places import Places
+from wsi_denoise.intake.sniff import shown
+from wsi_denoise.system.mounts import Places
 
 
 def diagnose(

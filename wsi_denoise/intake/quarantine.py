@@ -18,9 +18,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from wsi_denoise.errors import OutputExists, OutputUnwritable, SlideChanged, SourceError, WsiDenoiseError
-from wsi_denoise.intake.headers import open_regular, shown
-from wsi_denoise.intake.parts import Snapshot, companion_folders, has_parts, slide_files, snapshot, strange_part
-from wsi_denoise.jobs import clocks
+from wsi_denoise.intake.slide_files import Snapshot, companion_folders, has_parts, slide_files, snapshot, strange_part
+from wsi_denoise.intake.sniff import open_regular, shown
+from wsi_denoise.system import clocks
 
 NOTICE = "wsi-denoise is for research use only; derived images are not for diagnosis."
 

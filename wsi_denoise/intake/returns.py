@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from wsi_denoise.errors import SlideVanished, SourceUnavailable
-from wsi_denoise.intake.orphans import Orphans
+from wsi_denoise.intake.stale_duplicates import Orphans
 from wsi_denoise.jobs import places
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore

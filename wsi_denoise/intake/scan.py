@@ -10,8 +10,8 @@ from pathlib import Path
 
 from wsi_denoise.errors import SlideVanished, SourceError, SourceUnavailable
 from wsi_denoise.intake.files import Candidate, Kind, slides_under
-from wsi_denoise.intake.headers import shown
-from wsi_denoise.intake.parts import slide_files, snapshot
+from wsi_denoise.intake.slide_files import slide_files, snapshot
+from wsi_denoise.intake.sniff import shown
 from wsi_denoise.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -148,6 +148,6 @@ def unreadable_file(path: Path) -> Path | None:
     Raises
     ------
     SlideVanished, SourceUnavailable
-        As :func:`~wsi_denoise.intake.parts.slide_files`.
+        As :func:`~wsi_denoise.intake.slide_files.slide_files`.
     """
     return next((file for file in slide_files(path) if not os.access(file, os.R_OK, effective_ids=True)), None)

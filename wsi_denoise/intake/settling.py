@@ -28,7 +28,7 @@ from wsi_denoise.errors import (
     UnreadableTile,
     WsiDenoiseError,
 )
-from wsi_denoise.intake.parts import Snapshot
+from wsi_denoise.intake.slide_files import Snapshot
 
 PERHAPS_BEING_COPIED = (
     *(EmptyFile, IncompleteSlide, NoPermission, NotASlide, OpeningTooSlow, TruncatedSlide, UnreadableTile),

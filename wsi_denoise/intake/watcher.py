@@ -32,15 +32,15 @@ from wsi_denoise.errors import (
 )
 from wsi_denoise.intake.files import Candidate
 from wsi_denoise.intake.fingerprint import Stopped, fingerprint
-from wsi_denoise.intake.headers import shown
-from wsi_denoise.intake.hints import Hints
-from wsi_denoise.intake.orphans import Orphans
-from wsi_denoise.intake.parts import lacks_original, slide_files, snapshot
+from wsi_denoise.intake.fs_events import Hints
 from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.intake.report import Report, Waiting
 from wsi_denoise.intake.returns import Returns
 from wsi_denoise.intake.scan import Scan, Scanner, is_as_seen, is_gone, unreadable_file
 from wsi_denoise.intake.settling import Decision, Rules, Settling, Step
+from wsi_denoise.intake.slide_files import lacks_original, slide_files, snapshot
+from wsi_denoise.intake.sniff import shown
+from wsi_denoise.intake.stale_duplicates import Orphans
 from wsi_denoise.intake.whereabouts import MATTERS, Whereabouts
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore

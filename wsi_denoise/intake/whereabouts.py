@@ -11,7 +11,7 @@ from wsi_denoise.jobs import places
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import KnownFile
-from wsi_denoise.places import Place, Places
+from wsi_denoise.system.mounts import Place, Places
 
 MATTERS = frozenset({JobState.SETTLING, JobState.QUEUED, JobState.RUNNING, JobState.QUARANTINED})
 """States in which a missing file has consequences."""

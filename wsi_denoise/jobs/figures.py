@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, and_, func, select
 
-from wsi_denoise.jobs.database import Database
-from wsi_denoise.jobs.models import JobRow, MetricRow, SlideRow
+from wsi_denoise.jobs.database.engine import Database
+from wsi_denoise.jobs.database.models import JobRow, MetricRow, SlideRow
 from wsi_denoise.jobs.values import JobQuery, Scanner, SlideFigures, TrendPoint
 
 _CHUNK = 500  # values in one IN (...): well below every database's limit on parameters

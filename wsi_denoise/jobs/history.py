@@ -10,8 +10,8 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from wsi_denoise.errors import NoSuchJob, UsageError
+from wsi_denoise.jobs.database.models import AttemptRow, DaemonRow, EventRow, JobRow, MetricRow, PauseRow, SlideRow
 from wsi_denoise.jobs.figures import Figures, chunks, where
-from wsi_denoise.jobs.models import AttemptRow, DaemonRow, EventRow, JobRow, MetricRow, PauseRow, SlideRow
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.values import Attempt, DaemonInfo, Event, Job, JobPage, JobQuery, KnownFile
 

@@ -10,12 +10,12 @@ from typing import Protocol
 from sqlalchemy import select
 
 from wsi_denoise.jobs import places
-from wsi_denoise.jobs.database import Database
+from wsi_denoise.jobs.database.engine import Database
+from wsi_denoise.jobs.database.models import JobRow, SlideRow
 from wsi_denoise.jobs.history import value
-from wsi_denoise.jobs.models import JobRow, SlideRow
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.values import Job
-from wsi_denoise.places import is_on_same_mount, read_marker
+from wsi_denoise.system.mounts import is_on_same_mount, read_marker
 
 _MISSING = frozenset({errno.ENOENT, errno.ENOTDIR})
 

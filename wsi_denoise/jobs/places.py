@@ -9,9 +9,9 @@ from pathlib import Path
 
 from sqlalchemy import select
 
-from wsi_denoise.jobs.database import Database
+from wsi_denoise.jobs.database.engine import Database
+from wsi_denoise.jobs.database.models import EventRow, FolderRow, JobRow, SlideRow
 from wsi_denoise.jobs.figures import chunks
-from wsi_denoise.jobs.models import EventRow, FolderRow, JobRow, SlideRow
 from wsi_denoise.jobs.states import JobState
 
 
@@ -26,8 +26,8 @@ class RecordedFolder:
     marker : str
         Identifier in its marker file; empty for our own default, which has none.
     place : str
-        Of the folder above it, or of the default itself (:class:`wsi_denoise.places.Place`); empty where that could
-        not be determined.
+        A :class:`wsi_denoise.system.mounts.Place`: of the folder above it, or of the default itself. Empty where that
+        could not be determined.
     """
 
     path: Path

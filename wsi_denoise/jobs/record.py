@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 
 from wsi_denoise.errors import JobCancelled, LeaseLost, NoSuchJob, WsiDenoiseError
 from wsi_denoise.jobs import states
+from wsi_denoise.jobs.database.models import AttemptRow, DaemonRow, EventRow, JobRow, SlideRow
 from wsi_denoise.jobs.history import History, value
-from wsi_denoise.jobs.models import AttemptRow, DaemonRow, EventRow, JobRow, SlideRow
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.values import Job, iso
 

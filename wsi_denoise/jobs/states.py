@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from wsi_denoise.errors import TransitionRefused
 
 if TYPE_CHECKING:
-    from wsi_denoise.jobs.models import AttemptRow
+    from wsi_denoise.jobs.database.models import AttemptRow
     from wsi_denoise.jobs.values import Attempt
 
 RETRY_FACTOR = 2.0

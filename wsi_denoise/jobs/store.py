@@ -12,14 +12,15 @@ from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from wsi_denoise.errors import JobCancelled, TransitionRefused, WsiDenoiseError
-from wsi_denoise.jobs import clocks, outputs, states
+from wsi_denoise.jobs import outputs, states
+from wsi_denoise.jobs.database.models import JobRow, MetricRow, PauseRow, SlideRow
 from wsi_denoise.jobs.history import value
-from wsi_denoise.jobs.models import JobRow, MetricRow, PauseRow, SlideRow
 from wsi_denoise.jobs.record import detach, lease_of, newer_job, region_text, row_of, row_to_end, same_key, same_work
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.values import Job
 from wsi_denoise.jobs.work import Work
 from wsi_denoise.settings import JobsSettings
+from wsi_denoise.system import clocks
 
 _SAME_WORK = (JobState.QUEUED, JobState.RUNNING, JobState.DONE)
 
@@ -59,7 +60,7 @@ class JobStore(Work):
         """Return the settling job of a file, or of a trial on a `region` of it; makes one where there is none.
 
         A path has at most one settling job, however many daemons look at it, and at most one of each trial. `place` is
-        where the file is (:class:`wsi_denoise.places.Place`).
+        where the file is (:class:`wsi_denoise.system.mounts.Place`).
         """
         with self.writing(lock=f"path {fspath(path)}") as session:
             settling = (

@@ -152,7 +152,7 @@ class KnownFile:
     size_bytes, mtime_ns : int
         As they were when that job last looked.
     place : str or None
-        Where the file was seen (:class:`wsi_denoise.places.Place`).
+        Where the file was seen (:class:`wsi_denoise.system.mounts.Place`).
     error_code : str or None
         What the job met last.
     waits : bool

@@ -14,12 +14,12 @@ from sqlalchemy.orm import Session
 
 from wsi_denoise import __version__
 from wsi_denoise.errors import JobCancelled, TransitionRefused, WsiDenoiseError
-from wsi_denoise.jobs import clocks
+from wsi_denoise.jobs.database.models import AttemptRow, DaemonRow, JobRow, MetricRow, PauseRow, Utc
 from wsi_denoise.jobs.history import value
-from wsi_denoise.jobs.models import AttemptRow, DaemonRow, JobRow, MetricRow, PauseRow, Utc
 from wsi_denoise.jobs.record import Record, finite, guard, held, lease_of, open_attempt, row_for, row_of
 from wsi_denoise.jobs.states import RETRY_LONGEST, JobState
 from wsi_denoise.jobs.values import Job
+from wsi_denoise.system import clocks
 
 
 class Work(Record):
@@ -134,7 +134,7 @@ class Work(Record):
 
     @staticmethod
     def _expire_leases_ahead(session: Session, length: timedelta, now: datetime) -> None:
-        """End the leases that a clock ahead of this one has written; see :mod:`wsi_denoise.jobs.clocks`."""
+        """End the leases that a clock ahead of this one has written; see :mod:`wsi_denoise.system.clocks`."""
         found = select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.lease_until > now + length)
         for row in session.scalars(found.with_for_update(of=JobRow, skip_locked=True)):
             if row.lease_until is not None and clocks.is_ahead(row.lease_until, lease_of(session, row, length), now):

@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_denoise import memory
 from wsi_denoise.errors import DeviceOutOfMemory, NoSuchPreset, SettingsInvalid, WeightsDamaged, WorkerDiffers
 from wsi_denoise.network import processor
 from wsi_denoise.network import weights as presets
 from wsi_denoise.network.plan import Backend, Plan, Precision
 from wsi_denoise.settings import ComputeSettings
+from wsi_denoise.system import memory
 
 if TYPE_CHECKING:
     from wsi_denoise.network.irunet import IRUNet
@@ -99,7 +99,7 @@ def _has_cuda() -> bool:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
         return False
-    from wsi_denoise.network import torch_backend  # noqa: PLC0415
+    from wsi_denoise.network.backends import torch_backend  # noqa: PLC0415
 
     return torch_backend.has_cuda()
 
@@ -119,10 +119,10 @@ def _precision(compute: ComputeSettings, device: str, backend: Backend) -> Preci
 def cpu_has_bf16(backend: Backend) -> bool:
     """Whether this CPU multiplies bfloat16 in hardware; emulated it is slower than fp32."""
     if backend == "openvino":
-        from wsi_denoise.network import openvino_backend  # noqa: PLC0415 - optional
+        from wsi_denoise.network.backends import openvino_backend  # noqa: PLC0415 - optional
 
         return openvino_backend.cpu_has_bf16()
-    from wsi_denoise.network import torch_backend  # noqa: PLC0415
+    from wsi_denoise.network.backends import torch_backend  # noqa: PLC0415
 
     return torch_backend.cpu_has_bf16()
 
@@ -136,7 +136,7 @@ def describe_device(compute: ComputeSettings, preset: str, room: float | None = 
     plan = choose(compute, filters, room)
     if plan.device != "cuda":
         return f"{plan} ({len(os.sched_getaffinity(0))} cores)"
-    from wsi_denoise.network import torch_backend  # noqa: PLC0415
+    from wsi_denoise.network.backends import torch_backend  # noqa: PLC0415
 
     return f"{plan} ({torch_backend.device_name()})"
 
@@ -241,17 +241,17 @@ class Denoiser:
 
 def _backend(preset: str | IRUNet, plan: Plan, callers: int, number: int) -> _Backend:
     if plan.backend == "openvino":
-        from wsi_denoise.network.openvino_backend import OpenVinoBackend  # noqa: PLC0415 - optional
+        from wsi_denoise.network.backends.openvino_backend import OpenVinoBackend  # noqa: PLC0415 - optional
 
         if isinstance(preset, str):
             card, arrays = presets.card(preset), presets.arrays(preset)
             residual, full_skip = card.residual, card.full_skip
         else:
-            from wsi_denoise.network.torch_backend import arrays_of  # noqa: PLC0415
+            from wsi_denoise.network.backends.torch_backend import arrays_of  # noqa: PLC0415
 
             arrays, residual, full_skip = arrays_of(preset), preset.residual, preset.full_skip
         return OpenVinoBackend(arrays, plan, callers, residual=residual, full_skip=full_skip)
-    from wsi_denoise.network.torch_backend import TorchBackend  # noqa: PLC0415
+    from wsi_denoise.network.backends.torch_backend import TorchBackend  # noqa: PLC0415
 
     return TorchBackend(presets.load(preset) if isinstance(preset, str) else preset, plan, number)
 

@@ -49,7 +49,7 @@ class Plan:
 
     @property
     def fitted(self) -> int:
-        """Most pixels of a window of any shape, for :func:`wsi_denoise.slide.cover.cover`; 0 where there are none."""
+        """Most pixels of a window of any shape, for :func:`wsi_denoise.slide.windows.cover`; 0 where there are none."""
         return FITTED_PIXELS if self.device == "cpu" else 0
 
     @property

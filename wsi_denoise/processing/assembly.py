@@ -20,7 +20,7 @@ from wsi_denoise.quality.evidence import Evidence
 from wsi_denoise.quality.structure import Edges
 from wsi_denoise.slide import overview
 from wsi_denoise.slide.encoding import Pixels
-from wsi_denoise.slide.lattice import BLOCK, TILE, BlockIndex, Lattice, level_sizes, tile_shape
+from wsi_denoise.slide.geometry import BLOCK, TILE, BlockIndex, Lattice, level_sizes, tile_shape
 
 _log = logging.getLogger(__name__)
 

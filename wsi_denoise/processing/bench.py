@@ -20,17 +20,17 @@ from typing import Any
 import numpy as np
 import psutil
 
-from wsi_denoise import sample
 from wsi_denoise.network import denoiser as network
-from wsi_denoise.processing import block, tasks, worker
-from wsi_denoise.processing.cluster import Cluster, connect
+from wsi_denoise.processing import block
+from wsi_denoise.processing.dask import tasks, worker
+from wsi_denoise.processing.dask.cluster import Cluster, connect
 from wsi_denoise.processing.slide import Request, denoise_slide
 from wsi_denoise.processing.values import Mask, SlideWork
 from wsi_denoise.quality import evidence, structure
 from wsi_denoise.settings import Loaded, Settings
-from wsi_denoise.slide import reader
-from wsi_denoise.slide.cover import PREPARED, Cover, cover
-from wsi_denoise.slide.lattice import BLOCK_PATCHES, PATCH, BlockIndex
+from wsi_denoise.slide import demo, reader
+from wsi_denoise.slide.geometry import BLOCK_PATCHES, PATCH, BlockIndex
+from wsi_denoise.slide.windows import PREPARED, Cover, cover
 
 Measurement = tuple[str, float, str]
 """Stage, value and unit."""
@@ -68,7 +68,7 @@ def run(loaded: Loaded, slide: Path | None = None) -> Iterator[Measurement]:
     with tempfile.TemporaryDirectory(prefix="wsi-denoise-bench-") as name:
         folder = Path(name)
         settings = _elsewhere(loaded.settings, folder)
-        path = slide or sample.write(folder)
+        path = slide or demo.write(folder)
         region = busiest_region(path, settings, folder)
         work = _plan(path, settings, folder, region).work
         yield from _alone(Blocks(work))

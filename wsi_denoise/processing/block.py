@@ -16,18 +16,10 @@ from wsi_denoise.network.denoiser import Denoiser
 from wsi_denoise.processing.spool import BlockProduct, Spool
 from wsi_denoise.processing.values import BlockReport, Mask, SlideWork
 from wsi_denoise.quality import evidence, fidelity, structure
-from wsi_denoise.slide.cover import Cover, cover
 from wsi_denoise.slide.encoding import Encoding, Pixels, cut
+from wsi_denoise.slide.geometry import PATCH, STRIDE, TILE, BlockIndex, Region, count, mirror
 from wsi_denoise.slide.halving import halve
-from wsi_denoise.slide.lattice import (
-    PATCH,
-    STRIDE,
-    TILE,
-    BlockIndex,
-    Region,
-    count,
-    mirror,
-)
+from wsi_denoise.slide.windows import Cover, cover
 
 CODEC_STEP = 4
 

@@ -17,22 +17,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from wsi_denoise import access, space
 from wsi_denoise.errors import (
     OutputExists,
     VerificationFailed,
 )
-from wsi_denoise.processing import remote, waiting
-from wsi_denoise.processing.ahead import Ahead
-from wsi_denoise.processing.blocks import Blocks, Progress
-from wsi_denoise.processing.cluster import Cluster
+from wsi_denoise.processing.dask import remote, stall
+from wsi_denoise.processing.dask.cluster import Cluster
+from wsi_denoise.processing.dask.scheduler import Blocks, Progress
+from wsi_denoise.processing.dask.stall import Watch
+from wsi_denoise.processing.prefetch import Ahead
 from wsi_denoise.processing.spool import Spool
 from wsi_denoise.processing.values import BlockLost, SlidePlan
-from wsi_denoise.processing.waiting import Watch
 from wsi_denoise.quality.verdict import Judgement, judge
 from wsi_denoise.settings import Settings
 from wsi_denoise.slide import provenance
 from wsi_denoise.slide.base import SourceFile
+from wsi_denoise.system import disk, permissions
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Request:
 
     @property
     def planning(self) -> tuple[Any, ...]:
-        """Arguments of :func:`wsi_denoise.processing.tasks.plan_slide`."""
+        """Arguments of :func:`wsi_denoise.processing.dask.tasks.plan_slide`."""
         return self.path, self.fingerprint, self.settings, self.preset, self.spool, self.region, self.files
 
 
@@ -129,7 +129,7 @@ def plan(
     ------
     SlideError, SourceError, ModelError, WorkerLost, JobCancelled, Interrupted
     """
-    planned: SlidePlan = waiting.run(
+    planned: SlidePlan = stall.run(
         cluster,
         watch,
         keep_going,
@@ -178,7 +178,7 @@ def denoise_slide(
     begun = time.perf_counter()
     watch = Watch(cluster, request.settings.limits, on_wait)
     planned = plan(request, cluster, keep_going, watch, ahead)
-    with space.told(request.spool):
+    with disk.translate_write_errors(request.spool):
         # Here alone, after the state folder was checked; workers make nothing that others removed.
         request.spool.mkdir(parents=True, exist_ok=True)
     if planned.thumbnail is not None:
@@ -207,7 +207,7 @@ def denoise_slide(
         judgement = judge(metrics)
         request.check_source()
         _make_folder(target.parent, request)
-        access.give(part, request.settings.output)
+        permissions.give(part, request.settings.output)
         target = _published(part, target, planned.facts, request)
     finally:
         with suppress(OSError):  # the folder may be what is wrong, and that is being told
@@ -224,10 +224,10 @@ def _write(
         blocks.run()
         _make_folder(part.parent, request)  # again: hours later, the share may have been unmounted
         try:
-            metrics: dict[str, float | None] = waiting.run(
+            metrics: dict[str, float | None] = stall.run(
                 cluster, watch, keep_going, remote.assemble, blocks.plan, part, request.maps, request.overview
             )
-            digest: str = waiting.run(
+            digest: str = stall.run(
                 cluster, watch, keep_going, remote.verify, blocks.plan, part, request.settings.output.verify_tiles
             )
         except BlockLost as lost:
@@ -243,7 +243,7 @@ def _write(
 
 
 def _target(request: Request, facts: Mapping[str, Any]) -> Path:
-    with space.told(request.settings.output.folder):
+    with disk.translate_write_errors(request.settings.output.folder):
         return request.output(facts)
 
 
@@ -265,8 +265,8 @@ def _make_folder(folder: Path, request: Request) -> None:
     if request.check_output is not None:
         request.check_output()
         root = output.folder
-    with space.told(folder):
-        access.make_folder(folder, output, below=root)
+    with disk.translate_write_errors(folder):
+        permissions.make_folder(folder, output, below=root)
 
 
 def _published(part: Path, target: Path, facts: Mapping[str, Any], request: Request) -> Path:
@@ -296,7 +296,7 @@ def publish(part: Path, target: Path, facts: Mapping[str, Any], *, overwrite: bo
         When something else has the name.
     DiskFull, OutputUnwritable
     """
-    with space.told(target.parent):
+    with disk.translate_write_errors(target.parent):
         try:
             os.link(part, target)
         except FileExistsError:

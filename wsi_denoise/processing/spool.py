@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_denoise.slide.encoding import Pixels
-from wsi_denoise.slide.lattice import BlockIndex
+from wsi_denoise.slide.geometry import BlockIndex
 
 _log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from wsi_denoise.errors import WsiDenoiseError
 from wsi_denoise.network.plan import Plan
 from wsi_denoise.slide.base import SlideInfo, SourceFile
 from wsi_denoise.slide.encoding import Encoding
-from wsi_denoise.slide.lattice import BlockIndex, Lattice
+from wsi_denoise.slide.geometry import BlockIndex, Lattice
 
 Mask = NDArray[np.bool_]
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_denoise.quality import fidelity, noise, structure
-from wsi_denoise.quality.patchmap import PatchMap
+from wsi_denoise.quality.patch_map import PatchMap
 from wsi_denoise.quality.structure import PATCH, Seam
 
 LAYERS = ("removed_sigma", "lighter", "darker", "low_sigma", "mismatch", "shift")

@@ -13,7 +13,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_denoise.slide.lattice import TILE
+from wsi_denoise.slide.geometry import TILE
 
 Pixels = NDArray[np.uint8]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from wsi_denoise.slide.base import Slide
 from wsi_denoise.slide.encoding import Encoding, Pixels
-from wsi_denoise.slide.lattice import level_sizes
+from wsi_denoise.slide.geometry import level_sizes
 from wsi_denoise.slide.pyramid import Bands, Header, write_pyramid
 
 FIRST = 2

@@ -20,8 +20,8 @@ import tifffile
 
 from wsi_denoise import __version__
 from wsi_denoise.slide.encoding import Encoding, Pixels, cut
+from wsi_denoise.slide.geometry import TILE, tile_shape
 from wsi_denoise.slide.halving import halve
-from wsi_denoise.slide.lattice import TILE, tile_shape
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,17 @@ from wsi_denoise.errors import (
     UnsupportedSlide,
     WsiDenoiseError,
 )
-from wsi_denoise.slide import (
+from wsi_denoise.slide.background import find_glass
+from wsi_denoise.slide.base import (
+    DecodeFailure,
+    Slide,
+    SlideInfo,
+    check_size,
+    check_unchanged,
+    from_os_error,
+    stat_source,
+)
+from wsi_denoise.slide.readers import (
     czi_check,
     dicom_check,
     dicom_colours,
@@ -40,16 +50,6 @@ from wsi_denoise.slide import (
     tiff_opening,
     tiff_reader,
 )
-from wsi_denoise.slide.base import (
-    DecodeFailure,
-    Slide,
-    SlideInfo,
-    check_size,
-    check_unchanged,
-    from_os_error,
-    stat_source,
-)
-from wsi_denoise.slide.glass import find_glass
 
 __all__ = ["Slide", "SlideInfo", "open_cached", "open_slide", "probe"]
 

@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from wsi_denoise.errors import NotBrightfield
+from wsi_denoise.slide.background import find_glass
 from wsi_denoise.slide.base import Pixels
-from wsi_denoise.slide.glass import find_glass
-from wsi_denoise.slide.lattice import PATCH
+from wsi_denoise.slide.geometry import PATCH
 
 #: Below this many patches a mask saves nothing and everything is tissue.
 LEAST_PATCHES = 64
@@ -119,7 +119,7 @@ def tissue_pixels(thumbnail: Pixels) -> Bools | None:
     margin = min(max(5 * glass.sigma, LEAST_MARGIN), MOST_MARGIN)
     darker = np.array(glass.colour, np.int16) - thumbnail
     mask: Bools = darker.max(axis=2) > margin
-    from wsi_denoise.slide.toolbox_reader import otsu_masker  # noqa: PLC0415
+    from wsi_denoise.slide.readers.toolbox_reader import otsu_masker  # noqa: PLC0415
 
     found: Bools = otsu_masker().fit_transform(thumbnail[None])[0]
     brightness = thumbnail.mean(axis=2)

@@ -20,8 +20,8 @@ import numpy as np
 
 from wsi_denoise.errors import VerificationFailed, WsiDenoiseError
 from wsi_denoise.slide import provenance
+from wsi_denoise.slide.geometry import TILE, level_sizes, tile_shape
 from wsi_denoise.slide.halving import halve
-from wsi_denoise.slide.lattice import TILE, level_sizes, tile_shape
 
 if TYPE_CHECKING:
     from wsi_denoise.slide.encoding import Pixels

@@ -27,8 +27,8 @@ from wsi_denoise.intake.fingerprint import fingerprint
 from wsi_denoise.jobs.states import OVER
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job, JobQuery
-from wsi_denoise.places import MARKER
 from wsi_denoise.slide.verify import verify_file
+from wsi_denoise.system.mounts import MARKER
 
 SIDE = (300, 200)
 STILL_SECONDS = 900.0

@@ -69,7 +69,8 @@ def path_of(file: Path, state: Path) -> tuple[str, str]:
     from wsi_denoise.errors import WsiDenoiseError
     from wsi_denoise.intake import files, watcher
     from wsi_denoise.intake.fingerprint import fingerprint
-    from wsi_denoise.processing import block, remote, tasks
+    from wsi_denoise.processing import block
+    from wsi_denoise.processing.dask import remote, tasks
     from wsi_denoise.settings import Settings
 
     found = [each for each in files.slides_under(file.parent, [".*"]) if each.path == file or file in each.path.parents]

@@ -1,0 +1,1 @@
+"""The daemon: watches the inboxes, claims jobs and runs them."""

@@ -1,0 +1,444 @@
+"""One claimed job: run it, and write down how it ended.
+
+What goes wrong is decided here and nowhere else: the file is at fault (quarantined), it may work later (queued again,
+with a time), or not (failed).
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from wsi_denoise.daemon import disk_space, notifications
+from wsi_denoise.daemon.folders import MarkedFolder, StateFolder
+from wsi_denoise.daemon.heartbeat import Heartbeat
+from wsi_denoise.daemon.pauses import Pauses
+from wsi_denoise.errors import (
+    DatabaseReplaced,
+    DiskFull,
+    InternalError,
+    JobCancelled,
+    LeaseLost,
+    NoSuchJob,
+    PresetNotForSlides,
+    SlideChanged,
+    SlideError,
+    SlideKillsDaemon,
+    StoreError,
+    TransitionRefused,
+    WsiDenoiseError,
+)
+from wsi_denoise.intake.missing import diagnose
+from wsi_denoise.intake.quarantine import Quarantine, may_be_growing
+from wsi_denoise.intake.scan import lies_in
+from wsi_denoise.intake.slide_files import Snapshot, slide_files, snapshot
+from wsi_denoise.jobs import places
+from wsi_denoise.jobs.states import DEATHS, JobState, deaths, failures, retry_at
+from wsi_denoise.jobs.store import JobStore
+from wsi_denoise.jobs.values import Job
+from wsi_denoise.network import weights
+from wsi_denoise.processing.dask import remote, stall
+from wsi_denoise.processing.dask.cluster import Cluster
+from wsi_denoise.processing.dask.scheduler import Interrupted, Progress
+from wsi_denoise.processing.output_names import output_path
+from wsi_denoise.processing.prefetch import Ahead
+from wsi_denoise.processing.slide import Request, Result, denoise_slide, replaceable
+from wsi_denoise.processing.spool import Spool
+from wsi_denoise.processing.values import SlidePlan, facts_of
+from wsi_denoise.settings import Settings
+from wsi_denoise.slide.base import SourceFile, as_found
+from wsi_denoise.system import disk
+from wsi_denoise.system.conditions import Conditions
+
+_log = logging.getLogger(__name__)
+
+FILES_WATCHED = 64
+"""Files of a slide that workers look at with each block; an NGFF image has thousands. All are looked at in the end."""
+PROGRESS_SECONDS = 1.0
+WRITE_SECONDS = 15.0
+"""Longest pause between two tries to write down how a job ended."""
+
+_DATABASE_BYTES = 8_000_000
+_SPOOL_IN_VAIN = frozenset({JobState.QUARANTINED, JobState.SETTLING})
+"""Nobody goes on from the finished blocks of a job that ended so."""
+_DECIDED_ELSEWHERE = (LeaseLost, TransitionRefused, NoSuchJob)
+"""What the store says of a job that another daemon or a person took up or ended, while this machine slept."""
+
+
+class Runner:
+    """Runs claimed jobs, one after the other.
+
+    Parameters
+    ----------
+    settings : Settings
+    store : JobStore
+    daemon_id : int
+    cluster : Cluster
+    heartbeat : Heartbeat
+    stop : threading.Event
+        Set to give the running job back after the blocks in flight.
+    on_change : callable
+        Told the job whenever it moved on.
+    on_wait : callable
+        Told the job, and in a sentence why it does not.
+    quarantine : Quarantine or None
+        Where notes are written; None writes none (a person is looking at the terminal).
+    pauses : Pauses or None
+        Those of a daemon: a full disk and quiet hours. Without, the job is tried again later like any other.
+    output : MarkedFolder or None
+        Checked before a slide starts and before its file is written and published; None checks nothing.
+    look_ahead : bool
+        Plan the next job of the queue while the last blocks of the current one run.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: JobStore,
+        daemon_id: int,
+        cluster: Cluster,
+        heartbeat: Heartbeat,
+        stop: threading.Event,
+        *,
+        on_change: Callable[[Job], None] = lambda _job: None,
+        on_wait: Callable[[Job, str], None] = lambda _job, _text: None,
+        quarantine: Quarantine | None = None,
+        pauses: Pauses | None = None,
+        output: MarkedFolder | None = None,
+        look_ahead: bool = False,
+    ) -> None:
+        self._settings, self._store, self._cluster = settings, store, cluster
+        self._output = output
+        self._state = StateFolder(settings.jobs.state)
+        self._daemon_id, self._origin = daemon_id, f"daemon:{daemon_id}"
+        self._heartbeat, self._stop = heartbeat, stop
+        self._on_change, self._on_wait, self._quarantine = on_change, on_wait, quarantine
+        self._pauses, self._promises = pauses, disk_space.promises(settings)
+        self._holder = secrets.token_hex(4)  # not the daemon's number, which another database may have given too
+        self._asked = 0.0
+        self._told = 0.0
+        self._spool: Spool | None = None
+        self._waits: set[str] = set()
+        self._conditions = Conditions(_log)
+        self._ahead = Ahead(cluster) if look_ahead else None
+
+    def run(self, job: Job) -> Job:
+        """Run a claimed job to whatever end, and return it as the store has it then.
+
+        Raises
+        ------
+        StoreError
+            When even that cannot be written down; the lease will expire, and the job be taken up again.
+        """
+        _log.info("job %d: attempt %d", job.id, job.attempts)
+        self._spool, ours = None, True
+        try:
+            ended = self._to_its_end(job)
+        except _DECIDED_ELSEWHERE as error:
+            _log.warning("job %d: %s", job.id, error)
+            ended, ours = self._as_others_left_it(job), False
+        finally:
+            self._promises.release()
+        if self._spool is not None and ended.state in _SPOOL_IN_VAIN:
+            self._spool.remove()
+        _log.info("job %d: %s%s", ended.id, ended.state, f", {ended.error_code}" if ended.error_code else "")
+        self._on_change(ended)
+        if ours and ended.state in {JobState.DONE, JobState.QUARANTINED, JobState.FAILED}:
+            notifications.post(self._settings.notify.url, self._settings.notify.timeout, ended.state.value, ended)
+        return ended
+
+    def _to_its_end(self, job: Job) -> Job:
+        try:
+            with self._heartbeat.on(job):
+                result, spool = self._denoise(job)
+                ended = self._written(lambda: self._finish(job, result))
+            self._waits.clear()
+            spool.remove()  # not before the record says done: else a crash here would cost the whole slide
+            if self._pauses is not None:
+                self._pauses.hold.finished()
+            if self._quarantine is not None:
+                self._quarantine.release(Path(job.slide), Path(job.relative))
+        except _DECIDED_ELSEWHERE:
+            raise
+        except Interrupted as why:
+            ended = self._store.release(job.id, self._daemon_id, str(why) or "the daemon is stopping")
+        except JobCancelled:
+            ended = self._written(lambda: self._store.cancelled(job.id, self._daemon_id))
+        except WsiDenoiseError as error:
+            ended = self._ended(job, self._diagnosed(job, error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, the daemon goes on and the user is told
+            _log.exception("job %d", job.id)
+            ended = self._ended(job, InternalError(f"{type(error).__name__}: {error}"))
+        return ended
+
+    def _diagnosed(self, job: Job, error: WsiDenoiseError) -> WsiDenoiseError:
+        def recorded() -> str | None:
+            try:
+                return places.place_of(self._store, job.id)
+            except StoreError:
+                return None
+
+        inboxes = self._settings.intake.inbox
+        return diagnose(error, Path(job.slide), inboxes, check=lambda: self._check_source(job), recorded=recorded)
+
+    def _as_others_left_it(self, job: Job) -> Job:
+        try:
+            return self._store.job(job.id)
+        except NoSuchJob:
+            return job  # over for so long that retention took it out of the record
+
+    def _ended(self, job: Job, error: WsiDenoiseError) -> Job:
+        paused = False
+        with self._heartbeat.on(job):
+            if isinstance(error, DiskFull) and self._pauses is not None:
+                # Once, however often the end has to be written down: on a full disk the database may not take it.
+                self._pauses.hold.begin(job.id, error, self._promises.left())
+                paused = True
+            ended = self._written(lambda: self._end(job, error))
+        if error.outlasts and not paused and error.code not in self._waits:
+            # Nobody would look for hours, or for ever. Once, and not for each slide that meets the same.
+            self._waits.add(error.code)
+            notifications.post(self._settings.notify.url, self._settings.notify.timeout, "waiting", ended)
+        return ended
+
+    def _written(self, write: Callable[[], Job]) -> Job:
+        """Write down how a job ended, however long the database is locked or away; not while the daemon stops.
+
+        Hours of work hang on one line in the database. Its lease is kept meanwhile, where the database lets us.
+
+        Raises
+        ------
+        StoreError
+        """
+        waited = 0.0
+        while True:
+            try:
+                ended = write()
+            except StoreError as error:
+                if not error.outlasts or self._stop.is_set():
+                    raise
+                self._conditions.failed("storing the end of a job", error)
+                waited = min(2 * waited + 1, WRITE_SECONDS)
+                self._stop.wait(waited)
+            else:
+                self._conditions.works("storing the end of a job")
+                return ended
+
+    def _remark(self, job: Job, text: str) -> None:
+        try:
+            self._store.remark(job.id, self._daemon_id, text)
+        except LeaseLost:
+            raise
+        except StoreError as error:
+            _log.warning("job %d: %s", job.id, error)
+        self._on_wait(job, text)
+
+    def _denoise(self, job: Job) -> tuple[Result, Spool]:
+        settings = self._settings.with_values(job.settings)
+        # What counts began when it was last queued by intake or a person.
+        died = min(deaths(self._store.attempts(job.id)), job.attempts - 1)
+        if died >= DEATHS:
+            raise SlideKillsDaemon(f"{died} times in a row")
+        card = weights.card(job.preset)
+        if card.not_for_slides and not settings.model.allow_unsafe:
+            raise PresetNotForSlides(job.preset)
+        self._state.check()
+        if self._output is not None:
+            self._output.check()
+        request = self._request(job, settings)
+        planned: list[SlidePlan] = []
+
+        def on_plan(plan: SlidePlan) -> None:
+            planned.append(plan)
+            self._spool = Spool(plan.work.spool)
+            info, holder = plan.info, self._daemon_id
+            self._store.set_slide_facts(job.id, info.width, info.height, info.mpp, facts_of(info), holder=holder)
+            _log.info("job %d: %s; %s", job.id, plan.work.plan, plan.tissue_note or "tissue found")
+            self._promises.reserve(self._needs(settings, plan))
+
+        result = denoise_slide(
+            request,
+            self._cluster,
+            on_plan=on_plan,
+            on_progress=lambda progress: self._progress(job, progress),
+            keep_going=lambda: self._keep_going(job),
+            on_wait=lambda text: self._remark(job, text),
+            ahead=self._ahead,
+            on_tail=self._look_ahead,
+        )
+        if job.region:
+            picture = result.output.with_suffix(".png")
+            near = self._cluster.near
+            watch = stall.Watch(near, settings.limits, lambda text: self._remark(job, text))
+            stall.run(near, watch, lambda: self._keep_going(job), remote.preview, planned[0], result.output, picture)
+        return result, Spool(planned[0].work.spool)
+
+    def _look_ahead(self) -> None:
+        """Have the next job's slide planned: the workers that have nothing left to do of this one are free for it."""
+        if self._ahead is None:
+            return
+        try:
+            job = self._store.next_queued()
+            self._state.check()
+            if job is not None:
+                settings = self._settings.with_values(job.settings)
+                self._ahead.begin(*self._request(job, settings).planning)
+        except (WsiDenoiseError, OSError, RuntimeError) as error:
+            # Whatever is wrong, with the job, the record or the cluster, is told when the job's turn comes.
+            _log.info("planning ahead: %s", error)
+
+    def _request(self, job: Job, settings: Settings) -> Request:
+        def name(facts: Mapping[str, Any]) -> Path:
+            return output_path(
+                settings.output.folder,
+                Path(job.relative),
+                facts,
+                taken=lambda file: file.exists() and not replaceable(file, facts, overwrite=settings.output.overwrite),
+            )
+
+        def check() -> None:
+            self._check_source(job)
+
+        maps = None if job.region else settings.jobs.state / "maps" / f"{job.id}.npz"
+        return Request(
+            path=Path(job.slide),
+            fingerprint=job.fingerprint or "",
+            settings=settings,
+            preset=job.preset,
+            output=name,
+            maps=maps,
+            check_source=check,
+            check_output=None if self._output is None else self._output.check,
+            overwrite=settings.output.overwrite,
+            region=job.region,
+            files=self._check_source(job),
+            holder=self._holder,
+            overview=settings.jobs.state / "overviews" / f"{job.id}.tiff",
+        )
+
+    def _finish(self, job: Job, result: Result) -> Job:
+        maps = None if job.region else self._settings.jobs.state / "maps" / f"{job.id}.npz"
+        return self._store.finish(
+            job.id,
+            self._daemon_id,
+            verdict=result.judgement.verdict.value,
+            reasons=list(result.judgement.reasons),
+            metrics=result.metrics,
+            output=result.output,
+            output_sha256=result.sha256,
+            maps=maps,
+            provenance={**result.facts, "seconds": {key: round(value, 3) for key, value in result.seconds.items()}},
+            model_checksum=result.model_sha256,
+        )
+
+    def _needs(self, settings: Settings, plan: SlidePlan) -> list[disk_space.Need]:
+        """Return what a slide will write, the blocks in its spool apart."""
+        blocks = plan.work.lattice.block_shape[0] * plan.work.lattice.block_shape[1]
+        with disk.translate_write_errors(plan.work.spool):
+            spooled = sum(1 for _ in plan.work.spool.glob("*.block")) if plan.work.spool.is_dir() else 0
+        needs = disk_space.needs(settings, plan.work.width, plan.work.height, max(0.0, 1 - spooled / blocks))
+        database = [] if self._store.file is None else [disk_space.Need(self._store.file.parent, _DATABASE_BYTES)]
+        return needs + database
+
+    def _end(self, job: Job, error: WsiDenoiseError) -> Job:
+        """Write down an error: quarantine, another try, or the end."""
+        if isinstance(error, SlideError):
+            ended = self._store.quarantine(job.id, error, self._origin, holder=self._daemon_id)
+            if self._quarantine is not None:
+                self._note(ended, error)
+            return ended
+        if isinstance(error, SlideChanged):
+            return self._store.settle_again(job.id, error, self._origin, holder=self._daemon_id)
+        if isinstance(error, DiskFull) and self._pauses is not None:
+            return self._store.retry_later(job.id, error, datetime.now(UTC), self._origin, counts=False)
+        failed = failures(self._store.attempts(job.id)) + 1
+        # What counts began when it was last queued by intake or a person.
+        if error.outlasts or (error.retry and min(failed, job.attempts) < self._settings.jobs.attempts):
+            at = retry_at(failed, self._settings.jobs.retry_seconds, datetime.now(UTC))
+            return self._store.retry_later(job.id, error, at, self._origin, counts=not error.outlasts)
+        return self._store.fail(job.id, error, self._origin, holder=self._daemon_id)
+
+    def _note(self, job: Job, error: WsiDenoiseError) -> None:
+        assert self._quarantine is not None
+        slide, relative = Path(job.slide), Path(job.relative)
+        # What a person had done by `run` may be an archive's: only what was put into an inbox is ours to move.
+        stays = not lies_in(slide, self._settings.intake.inbox)
+        stays = stays or may_be_growing(slide, job.started, self._settings.intake.grace_seconds)
+        seen = Snapshot(job.size_bytes, job.mtime_ns)
+        try:
+            self._quarantine.put(
+                slide, relative, error, job_id=job.id, time=datetime.now(UTC), stays=stays, expected=seen
+            )
+        except WsiDenoiseError as failure:
+            _log.warning("job %d: %s", job.id, failure)
+
+    def _check_source(self, job: Job) -> tuple[SourceFile, ...]:
+        """Compare size and time with those that were fingerprinted, and return what workers compare with.
+
+        Raises
+        ------
+        SlideVanished, SourceUnavailable
+            From reading them.
+        SlideChanged
+        """
+        files = slide_files(Path(job.slide))
+        # Before the comparison: what replaces the slide in between must not be taken for it.
+        watched = tuple(as_found(path) for path in files[:FILES_WATCHED])
+        if snapshot(files) != Snapshot(job.size_bytes, job.mtime_ns):
+            raise SlideChanged(f"job {job.id}")
+        return watched
+
+    def _progress(self, job: Job, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._told < PROGRESS_SECONDS and progress.done != progress.total:
+            return
+        self._told = now
+        self._promises.keep(1 - progress.done / max(1, progress.total))
+        try:
+            self._store.progress(
+                job.id,
+                self._daemon_id,
+                progress.done,
+                progress.total,
+                progress.resumed,
+                progress.rate,
+                progress.seconds_left,
+            )
+            self._on_change(self._store.job(job.id))
+        except LeaseLost:
+            raise
+        except StoreError as error:
+            self._conditions.failed("storing progress", error)
+        else:
+            self._conditions.works("storing progress")
+
+    def _keep_going(self, job: Job) -> None:
+        """Raise what ends the work: shutdown, a lost lease, or a person's wish."""
+        if self._stop.is_set():
+            raise Interrupted
+        if self._pauses is not None and self._pauses.quiet.now():
+            raise Interrupted("quiet hours have begun")
+        self._heartbeat.check()
+        now = time.monotonic()
+        if now - self._asked < PROGRESS_SECONDS:
+            return
+        self._asked = now
+        if self._ahead is not None and self._ahead.check(self._settings.limits.task_seconds):
+            # What the worker was to do for this slide went with it, which must not count against it.
+            raise Interrupted("a worker hung on the next slide and was ended")
+        try:
+            cancelled = self._store.cancel_requested(job.id)
+        except DatabaseReplaced:
+            raise
+        except StoreError as error:
+            self._conditions.failed("asking for a cancellation", error)
+            return
+        self._conditions.works("asking for a cancellation")
+        if cancelled:
+            raise JobCancelled

@@ -1,0 +1,365 @@
+"""The daemon: watches, claims, runs.
+
+Three threads: intake brings what lies in the inboxes into the store, the heartbeat keeps leases, and the main thread
+works off the queue. They share nothing but the store and the cluster.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from distributed import KilledWorker
+
+from wsi_denoise import __version__
+from wsi_denoise.daemon import notifications
+from wsi_denoise.daemon.folders import FolderWatch, output_folder, quarantine_folder
+from wsi_denoise.daemon.heartbeat import Heartbeat
+from wsi_denoise.daemon.pauses import Pauses
+from wsi_denoise.daemon.recovery import recover, sweep, write_notes
+from wsi_denoise.daemon.retention import Tidying
+from wsi_denoise.daemon.runner import Runner
+from wsi_denoise.errors import (
+    DatabaseReplaced,
+    NoSuchJob,
+    NoWorkers,
+    OpeningKillsWorker,
+    OpeningTooSlow,
+    SchedulerUnreachable,
+    StoreError,
+    TransitionRefused,
+    WorkerLost,
+    WsiDenoiseError,
+)
+from wsi_denoise.intake.quarantine import Quarantine
+from wsi_denoise.intake.report import Report
+from wsi_denoise.intake.watcher import Watcher
+from wsi_denoise.jobs.record import LEASE
+from wsi_denoise.jobs.states import OVER, JobState
+from wsi_denoise.jobs.store import JobStore
+from wsi_denoise.jobs.values import Job
+from wsi_denoise.network import weights
+from wsi_denoise.processing.dask import remote, stall
+from wsi_denoise.processing.dask.cluster import Cluster, connect, forget_keys
+from wsi_denoise.processing.dask.scheduler import Interrupted
+from wsi_denoise.settings import Loaded, Settings
+from wsi_denoise.system import memory
+from wsi_denoise.system.conditions import Conditions
+from wsi_denoise.system.process import identity
+
+_log = logging.getLogger(__name__)
+
+STORE_THREADS = 3
+"""Intake, heartbeat, and the one that works on the queue."""
+
+IDLE_SECONDS = 1.0
+AGAIN_SECONDS = 5.0
+LONGEST_SECONDS = 300.0
+"""Until the queue is taken up again after an error that nobody thought of; doubles each time, up to this."""
+
+END_SECONDS = 18.0
+"""A shutdown that takes longer, because the database is locked, say, is cut short: supervisors wait for 20 or more."""
+
+PROBES = 2
+_CLUSTER_LOST = {SchedulerUnreachable.code, NoWorkers.code}
+
+
+class Daemon:
+    """Watches the inboxes and works off the queue until it is told to stop.
+
+    Parameters
+    ----------
+    loaded : Loaded
+    store : JobStore
+        Up to date.
+    say : callable
+        Shows a line to a person at the terminal.
+    """
+
+    def __init__(self, loaded: Loaded, store: JobStore, *, say: Callable[[str], None]) -> None:
+        self._loaded, self._settings, self._store, self._say = loaded, loaded.settings, store, say
+        self._said: dict[int, JobState] = {}
+        self._conditions = Conditions(_log)
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set; then finish the blocks in flight and give the job back.
+
+        Raises
+        ------
+        SchedulerUnreachable, NoWorkers
+            At the start only. A cluster that is lost later is connected to, or started, anew.
+        """
+        self._make_inbox()
+        memory.share_one_arena()
+        memory.leave_libraries_alone()
+        self._served = False
+        threading.Thread(target=_end_in_time, args=(stop,), name="end", daemon=True).start()
+        while not stop.is_set():
+            leave = threading.Event()
+            follow = threading.Thread(target=_follow_stop, args=(stop, leave), name="stop", daemon=True)
+            follow.start()
+            try:
+                self._serve(leave)
+            except (SchedulerUnreachable, NoWorkers, StoreError) as error:
+                if not self._served or not error.outlasts:
+                    raise
+                if self._conditions.failed("cluster", error):
+                    self._say(str(error))
+                stop.wait(AGAIN_SECONDS)
+            finally:
+                leave.set()
+
+    def _make_inbox(self) -> None:
+        """Make our own default inbox. One that was named and is missing is a typo, or a share that is not mounted."""
+        for inbox in self._settings.intake.inbox:
+            if self._loaded.origins["intake.inbox"] == "default":
+                with suppress(OSError):  # the scan says why it cannot be read
+                    inbox.mkdir(parents=True, exist_ok=True)
+
+    def _serve(self, leave: threading.Event) -> None:
+        """Work on one cluster until `leave` is set, or the cluster is lost, which sets it.
+
+        Raises
+        ------
+        SchedulerUnreachable, NoWorkers
+        """
+        settings, store = self._settings, self._store
+        recover(store)
+        with registered(store, settings) as daemon_id, connect(settings) as cluster:
+            _log.info("daemon %d: %s", daemon_id, cluster.description)
+            store.note_daemon(daemon_id, {"cluster": cluster.description})
+            store.open_connections(STORE_THREADS)
+            origin = f"daemon:{daemon_id}"
+            output, notes = output_folder(self._loaded, store, origin), quarantine_folder(self._loaded, store, origin)
+            quarantine = Quarantine(settings.intake.quarantine, move=settings.intake.move, check=notes.check)
+            watcher = Watcher(
+                settings,
+                store,
+                probe=lambda path: probe(cluster, path, settings),
+                origin=origin,
+                checksum=checksum,
+                quarantine=quarantine,
+            )
+            watches = (
+                FolderWatch(output, store, origin, say=self._say),
+                FolderWatch(
+                    notes,
+                    store,
+                    origin,
+                    say=self._say,
+                    on_return=lambda: write_notes(settings, store, quarantine, leave),
+                    for_jobs=False,
+                ),
+            )
+            intake = threading.Thread(target=self._intake, args=(watcher, leave, watches), name="intake", daemon=True)
+            pauses = Pauses(
+                settings,
+                store,
+                daemon_id,
+                on_pause=lambda: notifications.post(settings.notify.url, settings.notify.timeout, "paused", None),
+            )
+            with pauses.lifted(), Heartbeat(store, daemon_id, settings) as heartbeat:
+                intake.start()
+                runner = Runner(
+                    settings,
+                    store,
+                    daemon_id,
+                    cluster,
+                    heartbeat,
+                    leave,
+                    quarantine=quarantine,
+                    on_change=self._changed,
+                    on_wait=lambda job, text: self._say(f"job {job.id} waits: {text}"),
+                    pauses=pauses,
+                    output=output,
+                    look_ahead=True,
+                )
+                try:
+                    self._device(cluster, heartbeat, leave)
+                    self._served = True
+                    self._conditions.works("cluster")
+                    self._work(runner, cluster, daemon_id, leave, pauses)
+                except Interrupted:
+                    pass
+                finally:
+                    leave.set()
+                    watcher.close()
+                    intake.join(timeout=5)
+
+    def _device(self, cluster: Cluster, heartbeat: Heartbeat, leave: threading.Event) -> None:
+        """Say what the network runs on, once a worker knows."""
+
+        def keep_going() -> None:
+            if leave.is_set():
+                raise Interrupted
+
+        watch = stall.Watch(cluster, self._settings.limits, self._say)
+        compute, preset = self._settings.compute, self._settings.model.preset
+        while True:
+            try:
+                heartbeat.device = str(stall.run(cluster, watch, keep_going, remote.describe_device, compute, preset))
+            except WorkerLost as error:
+                _log.warning("%s", error)
+                continue
+            _log.info("device: %s", heartbeat.device)
+            self._say(f"device: {heartbeat.device}")
+            return
+
+    def _intake(self, watcher: Watcher, stop: threading.Event, watches: Sequence[FolderWatch] = ()) -> None:
+        try:
+            sweep(self._settings, self._store, stop, quarantine=watcher.quarantine)
+        except Exception:  # noqa: BLE001 - logged with its traceback; slides come first
+            _log.exception("looking for what was left behind")
+        tidying = Tidying(self._settings, self._store, "retention")
+        giving = memory.GivingBack(forget_keys)
+        while not stop.is_set():
+            try:
+                tidying.look()
+                giving.look()
+                for watch in watches:
+                    watch.tick()
+                report = watcher.look()
+                self._tell(report)
+                self._conditions.works("intake")
+                if report.unfinished:
+                    continue
+            except Exception as error:  # noqa: BLE001 - logged, with its traceback where it is unforeseen
+                # The scan never gives up: whatever this was, the next look starts from what is there.
+                if not stop.is_set():
+                    self._conditions.failed("intake", error)
+            watcher.wait(self._settings.intake.scan_seconds)
+
+    def _tell(self, report: Report) -> None:
+        for what in ("seen", "queued", "duplicates", "quarantined", "forgotten", "resumed"):
+            jobs = getattr(report, what)
+            if jobs:
+                _log.info("intake: %s: %s", what, ", ".join(f"job {number}" for number in jobs))
+        for number in report.quarantined:
+            job = self._store.job(number)
+            self._changed(job)
+            notifications.post(self._settings.notify.url, self._settings.notify.timeout, job.state.value, job)
+
+    def _work(self, runner: Runner, cluster: Cluster, daemon_id: int, stop: threading.Event, pauses: Pauses) -> None:
+        """Work off the queue.
+
+        Raises
+        ------
+        SchedulerUnreachable
+            When the cluster is lost, with or without a job.
+        """
+        wait, lost = AGAIN_SECONDS, False
+        while not stop.is_set():
+            if lost or cluster.is_closed():
+                raise SchedulerUnreachable("the daemon lost its cluster")
+            try:
+                if pauses.look():
+                    stop.wait(IDLE_SECONDS)
+                    continue
+                job = self._store.claim(daemon_id, self._settings.jobs.lease_seconds)
+                self._conditions.works("queue")
+                if job is None:
+                    wait = AGAIN_SECONDS
+                    stop.wait(IDLE_SECONDS)
+                    continue
+                self._changed(job)
+                ended = runner.run(job)
+                lost = ended.error_code in _CLUSTER_LOST and not cluster.is_there()
+                wait = AGAIN_SECONDS
+            except (StoreError, TransitionRefused, NoSuchJob) as error:
+                # The record is not as this daemon thought it was, which is no reason to stop watching.
+                if self._conditions.failed("queue", error) and isinstance(error, DatabaseReplaced):
+                    self._say(str(error))
+                stop.wait(5 * IDLE_SECONDS)
+            except Exception as error:  # noqa: BLE001 - logged with its traceback
+                # Whatever this was, other slides wait; a job that it left running is taken up when its lease ends.
+                self._conditions.failed("queue", error)
+                stop.wait(wait)
+                wait = min(2 * wait, LONGEST_SECONDS)
+
+    def _changed(self, job: Job) -> None:
+        if self._said.get(job.id) is job.state:
+            return
+        if job.state in OVER:
+            self._said.pop(job.id, None)
+        else:
+            self._said[job.id] = job.state
+        done, why = f": {job.verdict}, {job.output}", f": {job.error}"
+        if not self._settings.log.names:
+            done, why = f": {job.verdict}", f": {job.error_code}"
+        rest = done if job.state is JobState.DONE else why if job.error else ""
+        self._say(f"job {job.id} {job.state}{rest}")
+
+
+def checksum(preset: str) -> str | None:
+    """Return the checksum of a preset's weights, or None where that cannot be told; the job itself will say why."""
+    try:
+        return weights.card(preset).sha256
+    except WsiDenoiseError:
+        return None
+
+
+def probe(cluster: Cluster, path: Path, settings: Settings) -> WsiDenoiseError | None:
+    """Open a slide in a worker and read its last tile; see :data:`wsi_denoise.intake.watcher.Probe`."""
+    for _ in range(PROBES):
+        # Before the blocks that wait: an answer here is short, and a scan waits for it.
+        future = cluster.call(remote.probe, path, settings.limits.megapixels, priority=10)
+        try:
+            trouble: WsiDenoiseError | None = future.result(timeout=settings.limits.open_seconds)
+        except KilledWorker:
+            continue
+        except TimeoutError:
+            # The worker that hangs on it would be missing for ever, and with it the place for a block.
+            if stall.end_task(cluster, future):
+                return OpeningTooSlow(f"{settings.limits.open_seconds:g} s")
+            return NoWorkers(f"none was free to open it within {settings.limits.open_seconds:g} s")
+        except (CancelledError, OSError, AttributeError) as error:
+            # A scheduler that went away: the slide is not to blame, and is probed again.
+            _log.debug("probe: %r", error)
+            return SchedulerUnreachable("it dropped the probe")
+        finally:
+            cluster.drop([future])
+        return trouble
+    return OpeningKillsWorker(f"{PROBES} times")
+
+
+@contextmanager
+def registered(store: JobStore, settings: Settings) -> Iterator[int]:
+    """Give this process a number in the store, and sign it off at the end."""
+    facts = {
+        **identity(),
+        "inbox": [str(inbox) for inbox in settings.intake.inbox],
+        "output": str(settings.output.folder),
+        LEASE: settings.jobs.lease_seconds,
+    }
+    daemon_id = store.register_daemon(version=__version__, facts=facts)
+    try:
+        yield daemon_id
+    finally:
+        try:
+            store.stop_daemon(daemon_id)
+        except StoreError as error:
+            _log.warning("signing off: %s", error)
+
+
+def _follow_stop(stop: threading.Event, leave: threading.Event) -> None:
+    """Set `leave` when `stop` is set; end when `leave` is."""
+    while not leave.is_set():
+        if stop.wait(0.2):
+            leave.set()
+
+
+def _end_in_time(stop: threading.Event) -> None:
+    """End this process if it is still there so long after it was told to stop: all that is finished is on disk."""
+    stop.wait()
+    time.sleep(END_SECONDS)
+    _log.warning(
+        "not ended within %g s of being told to, and ended hard; whatever it held is taken up again", END_SECONDS
+    )
+    logging.shutdown()
+    os._exit(1)

@@ -1,0 +1,1 @@
+"""The database of jobs: engine, models, migrations, backup, pruning."""

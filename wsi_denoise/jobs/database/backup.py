@@ -1,0 +1,58 @@
+"""A copy of the job database while programs use it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
+
+from wsi_denoise.errors import DatabaseUnreachable, NoDatabase, OutputUnwritable, UsageError
+from wsi_denoise.jobs.database.engine import Database
+
+
+def backup(database: Database, target: Path) -> int:
+    """Copy an SQLite database as it is at one moment, check the copy, and return its size in bytes.
+
+    Writers go on meanwhile: a copy of the file alone would miss what is in its journal.
+
+    Parameters
+    ----------
+    database : Database
+    target : Path
+        Not there yet; its folder is made. It gets this name only when it is whole.
+
+    Raises
+    ------
+    UsageError
+        For PostgreSQL, which has a tool of its own, and for a file that exists.
+    NoDatabase, OutputUnwritable, DatabaseUnreachable
+    """
+    if database.file is None:
+        raise UsageError("PostgreSQL makes its own backups: pg_dump --format=custom")
+    if not database.file.exists():
+        raise NoDatabase(f"{database.file} does not exist")
+    if target.exists():
+        raise UsageError(f"{target} exists already, and a backup replaces nothing")
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        address = f"{database.file.as_uri()}?mode=ro"
+        with closing(sqlite3.connect(address, uri=True)) as source, closing(sqlite3.connect(part)) as copy:
+            source.backup(copy, pages=1000, sleep=0.01)
+            # The journal's mode comes along; a copy that nobody writes to is one file.
+            copy.execute("PRAGMA journal_mode = DELETE").fetchone()
+            found = copy.execute("PRAGMA integrity_check").fetchone()[0]
+        if found != "ok":
+            raise DatabaseUnreachable(f"{database.file} is damaged: {found}")
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.rename(target)
+    except sqlite3.Error as error:
+        raise DatabaseUnreachable(f"{database.file} ({error})") from error
+    except OSError as error:
+        raise OutputUnwritable(f"{target.parent} ({error.strerror})") from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+    return target.stat().st_size

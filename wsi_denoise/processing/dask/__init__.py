@@ -1,0 +1,1 @@
+"""Distribution of blocks over workers by Dask."""

@@ -1,0 +1,113 @@
+"""The tasks by name, for the daemon: what it submits is imported where it runs, not where it is submitted."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from wsi_denoise.errors import InternalError, WsiDenoiseError
+from wsi_denoise.system import memory
+
+_log = logging.getLogger(__name__)
+
+_Task = TypeVar("_Task", bound=Callable[..., Any])
+
+
+def bare(error: BaseException) -> WsiDenoiseError:
+    """Return an error of ours that can travel: without its causes, which are classes of any library.
+
+    Dask sends the whole chain, and one error that cannot be unpickled (imagecodecs has some) takes down the connection
+    that everything else goes through.
+    """
+    if not isinstance(error, WsiDenoiseError):
+        # Where it was, as a worker's log goes nowhere.
+        places = [f" ({Path(each.filename).name}, line {each.lineno})" for each in _frames(error)]
+        error = InternalError(f"{type(error).__name__}: {error}{places[-1] if places else ''}")
+    error.__cause__ = error.__context__ = error.__traceback__ = None
+    return error
+
+
+def _frames(error: BaseException) -> list[traceback.FrameSummary]:
+    return list(traceback.extract_tb(error.__traceback__))
+
+
+def _travels(task: _Task) -> _Task:
+    """Let only errors of ours out of a task; the whole story is in the worker's log."""
+
+    @functools.wraps(task)
+    def run(*args: Any, **named: Any) -> Any:
+        try:
+            given = task(*args, **named)
+        except WsiDenoiseError as error:
+            _log.debug("%s", error, exc_info=True)
+            failure = error
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must be able to travel
+            _log.exception("%s", task.__name__)
+            failure = bare(error)
+        else:
+            return bare(given) if isinstance(given, BaseException) else given
+        # Not within the handler: there Python would make what was caught the context again.
+        raise bare(failure)
+
+    return run  # type: ignore[return-value]
+
+
+def _tasks() -> Any:
+    from wsi_denoise.processing.dask import tasks  # noqa: PLC0415 - torch and tiatoolbox are for workers only
+
+    return tasks
+
+
+@_travels
+def probe(path: Path, max_megapixels: float) -> Any:
+    """See :func:`wsi_denoise.processing.dask.tasks.probe`."""
+    return _tasks().probe(path, max_megapixels)
+
+
+@_travels
+def plan_slide(*args: Any) -> Any:
+    """See :func:`wsi_denoise.processing.dask.tasks.plan_slide`."""
+    return _tasks().plan_slide(*args)
+
+
+@_travels
+def blocks(work: Any, parts: Any) -> Any:
+    """Do blocks one after the other; see :func:`wsi_denoise.processing.dask.tasks.block`."""
+    return [_tasks().block(work, *part) for part in parts]
+
+
+@_travels
+def sent_blocks(work: Any, parts: Any) -> Any:
+    """Do blocks one after the other; see :func:`wsi_denoise.processing.dask.tasks.sent_block`."""
+    return [_tasks().sent_block(work, *part) for part in parts]
+
+
+@_travels
+def assemble(*args: Any) -> Any:
+    """See :func:`wsi_denoise.processing.dask.tasks.assemble`."""
+    return _tasks().assemble(*args)
+
+
+@_travels
+def verify(*args: Any) -> Any:
+    """See :func:`wsi_denoise.processing.dask.tasks.verify`."""
+    try:
+        return _tasks().verify(*args)
+    finally:
+        memory.give_back()  # once a slide, at its end
+
+
+@_travels
+def preview(*args: Any) -> Any:
+    """See :func:`wsi_denoise.processing.dask.tasks.preview`."""
+    return _tasks().preview(*args)
+
+
+@_travels
+def describe_device(compute: Any, preset: str) -> str:
+    """See :func:`wsi_denoise.processing.dask.tasks.describe_device`."""
+    return str(_tasks().describe_device(compute, preset))

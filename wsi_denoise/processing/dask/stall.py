@@ -1,0 +1,395 @@
+"""Waiting for tasks without ever hanging on them: what nobody works on is noticed, said, and handed out again.
+
+Finished or not is asked of the futures themselves, which needs nobody's answer. When nothing has finished for a while,
+scheduler and workers are asked what they do, each with a bound on the time, and the answer decides (:func:`judge`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import CancelledError
+from dataclasses import dataclass, field
+from typing import Any
+
+from distributed import KilledWorker
+
+from wsi_denoise.errors import NoWorkers, SchedulerUnreachable, WorkerLost
+from wsi_denoise.processing.dask.cluster import ANSWER_SECONDS, NO_ANSWER, Cluster
+from wsi_denoise.settings import LimitSettings
+
+_log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 20.0
+"""Nothing finished for so long: then the cluster is asked what it does, and again after as long."""
+
+SILENT_LOOKS = 3
+"""A scheduler that gives no answer so often in a row counts as gone."""
+
+IDLE_LOOKS = 2
+"""A task that no worker is at, while workers are free, so often in a row was lost: it is handed out again."""
+
+AGAIN = 3
+"""Times that lost tasks are handed out again without anything finishing in between."""
+
+_POLL_SECONDS = 0.5
+_FIRST_STEP, _STEP_SECONDS = 0.002, 0.05
+"""Steps in which futures are asked, the first and the longest: a small slide is four tasks of a tenth of a second."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What scheduler and workers said at one moment.
+
+    Parameters
+    ----------
+    answered : bool
+        Whether the scheduler did.
+    workers : mapping of str to str
+        Address to status: ``running``, ``paused`` and so on.
+    placed : mapping of str to str
+        Task to the worker that the scheduler has given it to.
+    executing : mapping of str to str
+        Task to the place in the code where its thread is.
+    silent : collection of str
+        Workers that gave no answer.
+    """
+
+    answered: bool
+    workers: Mapping[str, str] = field(default_factory=dict)
+    placed: Mapping[str, str] = field(default_factory=dict)
+    executing: Mapping[str, str] = field(default_factory=dict)
+    silent: Collection[str] = ()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a look means.
+
+    Parameters
+    ----------
+    kind : str
+        ``busy``: somebody works. ``silent``: the scheduler does not answer. ``no_workers``. ``paused``: no worker takes
+        anything. ``idle``: workers are there and none is at any of the tasks.
+    text : str
+        For the log.
+    """
+
+    kind: str
+    text: str
+
+
+def judge(seen: Seen, tasks: Collection[str]) -> Finding:
+    """Say what a look at the cluster means for these tasks, none of which has finished."""
+    if not seen.answered:
+        return Finding("silent", "the scheduler does not answer")
+    if not seen.workers:
+        return Finding("no_workers", "the cluster has no worker")
+    working = _working(seen, tasks)
+    if working:
+        return Finding("busy", working)
+    statuses = sorted(set(seen.workers.values()))
+    if "running" not in statuses:
+        return Finding("paused", f"no worker takes tasks: all are {', '.join(statuses)}")
+    placed = sum(task in seen.placed for task in tasks)
+    there = f"{len(seen.workers)} workers ({', '.join(statuses)})"
+    return Finding("idle", f"{there} are idle; {placed} of {len(tasks)} tasks are placed")
+
+
+def _working(seen: Seen, tasks: Collection[str]) -> str:
+    """Say at what the workers are; empty when none is at anything."""
+    places = sorted({place for task, place in seen.executing.items() if task in tasks})
+    if places:
+        return "at " + "; at ".join(places)
+    if seen.silent:
+        return f"{len(seen.silent)} of {len(seen.workers)} workers do not answer"
+    return "the workers are at other tasks" if seen.executing else ""
+
+
+def ask(cluster: Cluster) -> Seen:
+    """Ask scheduler and workers what they do; never longer than a minute, whatever is stuck."""
+    client = cluster.client
+    try:
+        known: dict[str, Any] = client.sync(client.scheduler.identity, n_workers=-1, callback_timeout=ANSWER_SECONDS)[
+            "workers"
+        ]
+        processing: dict[str, list[str]] = client.sync(
+            client.scheduler.processing, workers=None, callback_timeout=ANSWER_SECONDS
+        )
+    except NO_ANSWER as error:
+        _log.debug("no answer from the scheduler: %s", error)
+        return Seen(answered=False)
+    placed = {str(task): address for address, tasks in processing.items() for task in tasks}
+    executing: dict[str, str] = {}
+    silent = []
+    try:
+        stacks = client.sync(_stacks, client, sorted(known), callback_timeout=2 * ANSWER_SECONDS)
+    except NO_ANSWER:
+        stacks = dict.fromkeys(known)
+    for address, stack in stacks.items():
+        if stack is None:
+            silent.append(address)
+        else:
+            executing |= {str(task): _place(frames) for task, frames in stack.items()}
+    statuses = {address: str(facts.get("status", "unknown")) for address, facts in known.items()}
+    return Seen(answered=True, workers=statuses, placed=placed, executing=executing, silent=silent)
+
+
+async def _stacks(client: Any, addresses: list[str]) -> dict[str, Any]:
+    """Ask each worker for the stacks of its tasks; None for one that does not answer."""
+
+    async def one(address: str) -> Any:
+        request = client.scheduler.broadcast(
+            msg={"op": "call_stack", "keys": None}, workers=[address], on_error="ignore"
+        )
+        try:
+            return (await asyncio.wait_for(request, ANSWER_SECONDS)).get(address)
+        except (TimeoutError, OSError):
+            return None
+
+    answers = await asyncio.gather(*(one(address) for address in addresses))
+    return dict(zip(addresses, answers, strict=True))
+
+
+def _place(frames: Any) -> str:
+    """Return the innermost place of a stack as Dask gives it, in one line."""
+    lines = [line.strip() for frame in frames or () for line in str(frame).splitlines() if "File " in line]
+    return lines[-1] if lines else "an unknown place"
+
+
+def own_threads() -> str:
+    """Return where each thread of this process is, in one line: for the log, when the scheduler in it is stuck."""
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    places = []
+    for number, frame in sys._current_frames().items():  # noqa: SLF001 - there is no other way to ask
+        code = frame.f_code
+        places.append(f"{names.get(number, number)} at {code.co_filename}:{frame.f_lineno} {code.co_name}")
+    return "; ".join(places)
+
+
+class Watch:
+    """Waits for the tasks of one slide, and never silently.
+
+    Parameters
+    ----------
+    cluster : Cluster
+    limits : LimitSettings
+    say : callable
+        Told in a sentence why the slide waits; in the log it is anyway.
+    clock : callable
+        Seconds on a monotonic clock.
+    look : callable
+        Asks the cluster; :func:`ask`.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        limits: LimitSettings,
+        say: Callable[[str], None] = lambda _text: None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        look: Callable[[Cluster], Seen] = ask,
+    ) -> None:
+        self._cluster, self._limits, self._say = cluster, limits, say
+        self._clock, self._ask = clock, look
+        self._moved = self._looked = self._served = clock()
+        self._silent = self._idle = self._again = 0
+        self._started: dict[str, float] = {}
+        self._said = ""
+
+    def moved(self) -> None:
+        """Note that something finished, or that tasks were handed out where there were none."""
+        self._moved = self._looked = self._served = self._clock()
+        self._silent = self._idle = self._again = 0
+        self._said = ""
+
+    def wait(self, futures: Collection[Any], seconds: float = _POLL_SECONDS) -> list[Any]:
+        """Return the futures that are done, after at most so many seconds without any."""
+        end = time.monotonic() + seconds
+        step = _FIRST_STEP
+        while True:
+            done = [future for future in futures if future.done()]
+            if done or time.monotonic() >= end:
+                return done
+            time.sleep(step)
+            step = min(1.5 * step, _STEP_SECONDS)
+
+    def look(self, futures: Collection[Any]) -> list[Any]:
+        """Look after tasks of which none has finished, when it is time to; return those that were lost.
+
+        The caller hands the lost ones out again.
+
+        Raises
+        ------
+        SchedulerUnreachable, NoWorkers, WorkerLost
+            When waiting longer is in vain; they are tried again later.
+        """
+        now = self._clock()
+        if not futures or now - self._looked < LOOK_SECONDS:
+            return []
+        tasks = {str(future.key): future for future in futures}
+        seen = self._ask(self._cluster)
+        # Only after the answer: a look may take long, and the next one is to see something new.
+        self._looked = self._clock()
+        finding = judge(seen, tasks)
+        self._silent = self._silent + 1 if finding.kind == "silent" else 0
+        self._idle = self._idle + 1 if finding.kind == "idle" else 0
+        self._tell(finding, now)
+        if self._silent:
+            _log.warning("threads: %s", own_threads())
+            if self._silent >= SILENT_LOOKS:
+                raise SchedulerUnreachable("it does not answer")
+        self._check_workers(finding, now)
+        self._check_time(seen, tasks, now)
+        if self._idle < IDLE_LOOKS:
+            return []
+        self._idle = 0
+        self._again += 1
+        if self._again > AGAIN:
+            raise WorkerLost(f"tasks were handed out {AGAIN} times and no worker did them")
+        _log.warning("%d tasks that no worker is at are handed out again", len(tasks))
+        return list(tasks.values())
+
+    def _tell(self, finding: Finding, now: float) -> None:
+        text = f"nothing finished for {now - self._moved:.0f} s: {finding.text}"
+        if finding.kind == "busy" or 0 < self._idle < IDLE_LOOKS:
+            # Slow is no trouble, and one idle look may fall between two tasks: a person is told only where it is.
+            _log.info("%s", text)
+            return
+        if finding.text != self._said:
+            _log.warning("%s", text)
+            self._said = finding.text
+            self._say(text)
+
+    def _check_workers(self, finding: Finding, now: float) -> None:
+        if finding.kind not in {"no_workers", "paused"}:
+            self._served = now
+            return
+        if now - self._served >= self._limits.no_worker_seconds:
+            raise NoWorkers(f"for {now - self._served:.0f} s {finding.text}")
+
+    def _check_time(self, seen: Seen, tasks: Mapping[str, Any], now: float) -> None:
+        """End the workers that are at one task for too long; whoever waits for it gets a KilledWorker."""
+        at_work = {task for task in tasks if task in seen.executing or seen.placed.get(task) in seen.silent}
+        self._started = {task: self._started.get(task, now) for task in at_work}
+        late = {task for task, start in self._started.items() if now - start >= self._limits.task_seconds}
+        addresses = sorted({seen.placed[task] for task in late if task in seen.placed})
+        if not addresses:
+            return
+        for task in late:
+            _log.warning("a task has run for %.0f s, at %s", now - self._started[task], seen.executing.get(task, "?"))
+        self._started = {}
+        _log.warning("%d workers are ended: limits.task_seconds is %g", len(addresses), self._limits.task_seconds)
+        self._say("a worker was at one task for too long and is ended")
+        restart(self._cluster, addresses)
+
+
+def restart(cluster: Cluster, addresses: list[str]) -> None:
+    """End workers, whatever they are at; a nanny, or whoever runs the cluster, starts new ones."""
+    client = cluster.client
+    try:
+        client.sync(
+            client.scheduler.restart_workers,
+            workers=addresses,
+            timeout=ANSWER_SECONDS,
+            wait_for_workers=False,
+            on_error="return",
+            stimulus_id=f"wsi-denoise-{time.time()}",
+            callback_timeout=3 * ANSWER_SECONDS,
+        )
+    except NO_ANSWER as error:
+        _log.warning("ending workers: %s", error)
+
+
+def at_work(cluster: Cluster, futures: Collection[Any]) -> dict[str, str]:
+    """Return which of these tasks a worker is at, by name, and the worker's address."""
+    seen = ask(cluster)
+    placed = {str(future.key): seen.placed.get(str(future.key)) for future in futures}
+    return {
+        task: address
+        for task, address in placed.items()
+        if address is not None and (task in seen.executing or address in seen.silent)
+    }
+
+
+def end_task(cluster: Cluster, future: Any) -> bool:
+    """End the worker that is at a task, and tell whether there was one; a task that nobody began is let be."""
+    working = at_work(cluster, [future])
+    if working:
+        _log.warning("a worker is ended: it was too long at %s", ", ".join(working))
+        restart(cluster, sorted(working.values()))
+    return bool(working)
+
+
+def result(future: Any, seconds: float = ANSWER_SECONDS) -> Any:
+    """Return what a task that is done gave, or raise what it raised.
+
+    Raises
+    ------
+    StillOut
+        When the result does not come: its worker is gone, and the task may be done a second time.
+    SchedulerUnreachable
+        When the task was dropped: a scheduler that went away cancels what it held. Or when it went away just now,
+        while the value was on its way.
+    KilledWorker
+    """
+    try:
+        # An error is here already; only a value has to be fetched from its worker.
+        return future.result(timeout=None if future.status == "error" else seconds)
+    except TimeoutError:
+        if future.status == "error":
+            raise
+        raise StillOut from None
+    except (OSError, AttributeError) as error:  # the latter of a client that Dask has closed
+        if future.status == "error":
+            raise
+        raise SchedulerUnreachable(str(error)) from error
+    except CancelledError as error:
+        raise SchedulerUnreachable("it dropped what it was given") from error
+
+
+class StillOut(Exception):
+    """A result that was there is not to be had at the moment."""
+
+
+def run(
+    cluster: Cluster,
+    watch: Watch,
+    keep_going: Callable[[], None],
+    function: Callable[..., Any],
+    *args: Any,
+    begun: Any = None,
+) -> Any:
+    """Have one task done, and return its result or raise what it raised.
+
+    `begun` is the same task, handed out earlier.
+
+    Raises
+    ------
+    WorkerLost
+        When its worker died.
+    SchedulerUnreachable
+    """
+    future = cluster.call(function, *args) if begun is None else begun
+    watch.moved()
+    try:
+        while True:
+            keep_going()
+            if watch.wait([future]):
+                try:
+                    return result(future)
+                except StillOut:
+                    pass
+                except KilledWorker as error:
+                    raise WorkerLost(str(error).partition("\n")[0]) from error
+            if watch.look([future]):
+                cluster.drop([future])
+                future = cluster.call(function, *args)
+    finally:
+        watch.moved()
+        cluster.drop([future])

@@ -1,0 +1,109 @@
+"""Whether chunks that are not stored were left out by the writer or lost.
+
+Zarr reads a chunk that is not stored as the array's fill value. Writers use that for empty areas; a copy that is still
+running, or that lost files, looks the same. What decides is the rest of the image, from the smallest level up:
+
+* Each level is made from the one before it. A chunk counts as left out where the next smaller level shows the fill
+  value, and as lost where that shows anything else.
+* The smallest level has no such witness. There a chunk counts as left out only if every stored neighbour shows the
+  fill value along the shared edge, and is not itself filled throughout: a writer that stores such chunks leaves none
+  out.
+* A chunk inside a stored shard was left out: a shard is written and copied as one file.
+
+Where this cannot decide, the chunk counts as lost: the slide waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from wsi_denoise.errors import IncompleteSlide
+from wsi_denoise.slide.base import DecodeFailure, Pixels
+from wsi_denoise.slide.readers.ngff_level import ChunkGone, Level
+
+#: Grey levels by which a resampled fill value may differ from it.
+TOLERANCE = 2
+#: Pixels of the smaller level along the border of a chunk that hold some of its neighbours: resampling filters.
+MARGIN = 3
+
+
+def check_gaps(levels: Sequence[Level]) -> None:
+    """Check that every chunk which is not stored was left out by the writer.
+
+    Parameters
+    ----------
+    levels : sequence of Level
+        Largest first.
+
+    Raises
+    ------
+    IncompleteSlide
+        A chunk was lost, or has not arrived.
+    """
+    smaller: Level | None = None
+    for level in reversed(levels):
+        missing = [(int(which), int(row), int(column)) for which, row, column in np.argwhere(level.missing)]
+        if missing:
+            _check_level(level, smaller, missing)
+        smaller = level
+
+
+def _check_level(level: Level, smaller: Level | None, missing: Sequence[tuple[int, int, int]]) -> None:
+    count = f"{len(missing):,} of {level.stored.size:,} chunks of level {level.name} are not stored"
+    if not level.stored.any(axis=(1, 2)).all():
+        raise IncompleteSlide(f"{count}, which is a whole image")
+    if level.array.fill is None:
+        raise IncompleteSlide(f"{count}, and the file states no fill value for them")
+    for place in missing:
+        try:
+            reason = _beside(level, place) if smaller is None else _on_smaller(level, smaller, place)
+        except (DecodeFailure, ChunkGone) as error:
+            reason = f"the chunks that could explain it are damaged ({error})"
+        if reason:
+            raise IncompleteSlide(f"{count}, such as {level.name}/{level.array.name(level.numbers(place))}: {reason}")
+
+
+def _on_smaller(level: Level, smaller: Level, place: tuple[int, int, int]) -> str:
+    """Return why the next smaller level says that a chunk was lost; empty if it shows the fill value there."""
+    x, y, width, height = level.box(place)
+    left, right = _scaled(x, x + width, level.size[0], smaller.size[0])
+    top, bottom = _scaled(y, y + height, level.size[1], smaller.size[1])
+    if smaller.is_gap(left, top, right - left, bottom - top) and smaller.array.fill == level.array.fill:
+        return ""
+    pixels = smaller.read(left, top, right - left, bottom - top)[..., level.channels(place)]
+    return "" if _is_fill(pixels, level) else f"level {smaller.name} shows an image there"
+
+
+def _scaled(start: int, stop: int, full: int, small: int) -> tuple[int, int]:
+    """Return the pixels of the smaller level inside a span, without those that hold some of its neighbours."""
+    first, last = start * small // full, max(start * small // full + 1, -(-stop * small // full))
+    last = min(last, small)
+    first = min(first, last - 1)
+    margin = min(MARGIN, (last - first - 1) // 2)
+    # Beyond the edge of the image there is no neighbour.
+    return first + (margin if start else 0), last - (margin if stop < full else 0)
+
+
+def _beside(level: Level, place: tuple[int, int, int]) -> str:
+    """Return why the stored neighbours say that a chunk was lost; empty if they show the fill value."""
+    which, row, column = place
+    for down, right in ((-1, 0), (1, 0), (0, -1), (0, 1)):
+        beside = (which, row + down, column + right)
+        if not (0 <= beside[1] < level.stored.shape[1] and 0 <= beside[2] < level.stored.shape[2]):
+            continue
+        if not level.stored[beside]:
+            continue
+        pixels = level.read(*level.box(beside))[..., level.channels(place)]
+        edge = {(-1, 0): pixels[-1], (1, 0): pixels[0], (0, -1): pixels[:, -1], (0, 1): pixels[:, 0]}[down, right]
+        if not _is_fill(edge, level):
+            return "the image continues there, and no smaller level shows it"
+        if bool((pixels == level.array.fill).all()):
+            return f"other chunks of nothing but the fill value {level.array.fill} are stored"
+    return ""
+
+
+def _is_fill(pixels: Pixels, level: Level) -> bool:
+    difference = np.abs(pixels.astype(np.int16) - (level.array.fill or 0))
+    return bool(difference.max(initial=0) <= TOLERANCE)

@@ -1,0 +1,1 @@
+"""What the operating system provides: files, processes, permissions, memory, logs."""
