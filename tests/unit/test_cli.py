@@ -412,7 +412,7 @@ def test_sample_is_a_readable_pyramid_with_noise_and_mpp(capsys, here, tissue_im
 def test_answers_without_the_heavy_libraries(store, arguments):
     """They take seconds to import; tests/bench/commands.py measures what an answer costs."""
     seen(store, "a.svs")
-    names = "import sys; from wsi_denoise import cli; cli.run(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
+    names = "import sys; from wsi_denoise.cli import app; app.run(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", names, *arguments], check=True, capture_output=True, text=True)
     assert not {name.partition(".")[0] for name in done.stderr.split()} & HEAVY
 

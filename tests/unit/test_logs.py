@@ -63,7 +63,7 @@ def test_without_names_job_numbers_and_reasons_remain(written):
 HOLDER = """
 import logging, sys
 from pathlib import Path
-from wsi_denoise import logs, settings
+from wsi_denoise import settings; from wsi_denoise.system import logs
 loaded = settings.load(folder=Path(sys.argv[1]), environ={})
 print(logs.setup(loaded.settings, "daemon", console=False).name, flush=True)
 input()

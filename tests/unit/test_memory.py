@@ -44,7 +44,7 @@ def test_the_limit_is_the_least_of_machine_and_control_groups(tmp_path, groups, 
 PROGRAM = """
 import sys, threading
 from pathlib import Path
-from wsi_denoise import memory
+from wsi_denoise.system import memory
 
 def megabytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6

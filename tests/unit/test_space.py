@@ -95,10 +95,11 @@ def test_what_daemons_of_other_working_folders_were_promised_is_not_free(tmp_pat
     need = [Need(tmp_path, room // 2)]
     code = """if True:
         import pathlib, sys
-        from wsi_denoise import settings, space
+            from wsi_denoise import settings
+            from wsi_denoise.daemon import disk_space
         folder = pathlib.Path(sys.argv[1])
-        promises = space.promises(settings.load(folder=folder, environ={}).settings)
-        promises.reserve([space.Need(folder, int(sys.argv[2]))])
+        promises = disk_space.promises(settings.load(folder=folder, environ={}).settings)
+        promises.reserve([disk_space.Need(folder, int(sys.argv[2]))])
         print("reserved", flush=True)
         input()
     """
