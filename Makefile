@@ -43,6 +43,7 @@ lint: env
 	@$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python .ci/prose.py
 
 # A tier is a folder below tests/. Its report is written at the very end: a test that ended pytest itself, with 0, would

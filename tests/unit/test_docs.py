@@ -9,7 +9,8 @@ import pytest
 import typer
 import yaml
 
-from wsi_denoise import __version__, cli, errors, settings
+from wsi_denoise import __version__, errors, settings
+from wsi_denoise.cli import app
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -29,7 +30,7 @@ def script(name):
 
 def commands():
     """(name as typed, command) of every command."""
-    group = typer.main.get_command(cli.app)
+    group = typer.main.get_command(app.app)
     for name, command in group.commands.items():
         if isinstance(command, click.Group):
             yield from ((f"{name} {inner}", made) for inner, made in command.commands.items())

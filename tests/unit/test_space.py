@@ -95,8 +95,8 @@ def test_what_daemons_of_other_working_folders_were_promised_is_not_free(tmp_pat
     need = [Need(tmp_path, room // 2)]
     code = """if True:
         import pathlib, sys
-            from wsi_denoise import settings
-            from wsi_denoise.daemon import disk_space
+        from wsi_denoise import settings
+        from wsi_denoise.daemon import disk_space
         folder = pathlib.Path(sys.argv[1])
         promises = disk_space.promises(settings.load(folder=folder, environ={}).settings)
         promises.reserve([disk_space.Need(folder, int(sys.argv[2]))])

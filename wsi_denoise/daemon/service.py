@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
@@ -355,11 +357,19 @@ def _follow_stop(stop: threading.Event, leave: threading.Event) -> None:
 
 
 def _end_in_time(stop: threading.Event) -> None:
-    """End this process if it is still there so long after it was told to stop: all that is finished is on disk."""
+    """End this process if it still runs `END_SECONDS` after the request to stop. All finished work is on disk."""
     stop.wait()
     time.sleep(END_SECONDS)
+    # Of every thread: what a shutdown waits for is not seen otherwise.
+    names = {thread.ident: thread.name for thread in threading.enumerate()}
+    stacks = (
+        f"thread {names.get(number, number)}:\n{''.join(traceback.format_stack(frame))}"
+        for number, frame in sys._current_frames().items()  # noqa: SLF001 - documented, despite its name
+    )
     _log.warning(
-        "not ended within %g s of being told to, and ended hard; whatever it held is taken up again", END_SECONDS
+        "ended hard %g s after the request to stop; unfinished jobs are resumed at the next start\n%s",
+        END_SECONDS,
+        "".join(stacks),
     )
     logging.shutdown()
     os._exit(1)
