@@ -33,7 +33,7 @@ def summary(tiles: Tiles, job: Job) -> dict[str, Any]:
     Returns
     -------
     dict
-        The keys are in docs/api.md.
+        The keys are in docs/programs/routes.md.
 
     Raises
     ------

@@ -46,7 +46,7 @@ COLOURS = (
     *((243, 243, 243), (220, 150, 190), (90, 60, 140), (120, 80, 50), (236, 226, 232), (205, 175, 205)),
 )
 EDGE = 112
-"""Pixels from a border within which context matters (docs/stitching.md)."""
+"""Pixels from a border within which context matters (docs/evidence/stitching.md)."""
 
 
 def fidelity(method: baselines.Method, patches: Path, *, count: int) -> Iterator[Found]:

@@ -2,7 +2,7 @@
 
 Denoising residuals is badly conditioned: the network has to carry the noise through to one part in a hundred before it
 can take it away. So the gradient is turned into the eigenvectors of its own covariance, and scaled there as Adam does;
-what that brought is in docs/training.md#the-run. Packages have it too: for
+what that brought is in docs/evidence/training.md#the-run. Packages have it too: for
 them a kernel's rows and columns are dimensions of their own, which here must not be.
 """
 

@@ -31,7 +31,7 @@
     └── InternalError         our own mistake
 
 Each class has a stable ``code``, says what happened and what to do. The command line, the database, the dashboard and
-``docs/errors.md`` show the same text.
+``docs/lab/errors.md`` show the same text.
 
 Examples
 --------
@@ -95,7 +95,7 @@ class UsageError(WsiDenoiseError):
 class SettingsInvalid(UsageError):
     code = "settings_invalid"
     happened = "A setting is not valid"
-    advice = "See docs/settings.md; wsi-denoise config shows where each value came from."
+    advice = "See docs/it/settings.md; wsi-denoise config shows where each value came from."
 
 
 class NoSuchJob(UsageError):
@@ -125,7 +125,7 @@ class NoSuchPath(UsageError):
 class NoSlideInFolder(UsageError):
     code = "no_slide_in_folder"
     happened = "The folder holds no slide"
-    advice = "Check the path; docs/formats.md lists the formats that are read."
+    advice = "Check the path; docs/lab/formats.md lists the formats that are read."
 
 
 class RegionOutside(UsageError):

@@ -11,9 +11,9 @@
   for reading and writing.
 
 All have the same halo and two threads; the windows of ``plain`` and ``tiatoolbox`` are of 8 patches, which torch does
-as quickly as larger ones, and ours as the program chooses them. What each does beside that is told in
-docs/performance.md: ours measures, verifies and keeps what is needed to resume. Each runs as a program of its own,
-first on a small slide, which is start-up and is subtracted; processor time is the kernel's account of all its
+as quickly as larger ones, and ours as the program chooses them. What each does beside that is in
+docs/evidence/performance.md: ours measures, verifies and keeps what is needed to resume. Each runs as a program of
+its own, first on a small slide, which is start-up and is subtracted; processor time is the kernel's account of all its
 processes. Rounds are interleaved, and the median of each contender's ratio to ``ours`` in the same round is given with
 its range. At the end stands how much of the core's peak in bfloat16 matrices (one thread of torch, the best of several
 sizes) the network alone uses.

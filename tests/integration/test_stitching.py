@@ -18,7 +18,7 @@ HALO = ComputeSettings().halo
 
 
 def bench() -> ModuleType:
-    """The program that measured the table of docs/stitching.md: the test and the table are of the same code."""
+    """The program of the table in docs/evidence/stitching.md: the test and the table use the same code."""
     file = Path(__file__).parents[1] / "bench" / "stitching.py"
     spec = importlib.util.spec_from_file_location("stitching", file)
     assert spec is not None

@@ -182,8 +182,6 @@ def test_the_settings_that_change_pixels_are_listed():
 
 @pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
 def test_files_that_a_guide_names_exist(name):
-    if not (ROOT / "wsi_denoise" / "daemon").is_dir():
-        pytest.skip("the modules are still to be moved")
     text = (ROOT / name).read_text("utf-8")
     named = set(re.findall(r"`([\w.-]+(?:/[\w.-]*)+|[\w.-]+\.(?:md|toml|yml|yaml|json))`", text))
     assert len(named) > 15
@@ -199,3 +197,14 @@ def test_the_citation_has_the_version_and_the_paper():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf-8"))
     assert citation["version"] == __version__
     assert citation["references"][0]["identifiers"][0]["value"] == "arXiv:2105.00273"
+
+
+def test_pages_that_the_code_names_exist():
+    sources = [
+        file
+        for folder in ("wsi_denoise", "dashboard", "training", "migrations")
+        for file in (ROOT / folder).rglob("*.py")
+    ]
+    for file in sources:
+        for page in re.findall(r"docs/[\w/]+\.md", file.read_text("utf-8")):
+            assert (ROOT / page).is_file(), f"{of_page(file)} names {page}"

@@ -151,7 +151,7 @@ def test_what_is_written_by_now_is_not_promised_twice(room, tmp_path):
 def test_estimates_grow_with_quality_and_are_not_below_what_was_measured():
     sizes = [disk_space.estimate(1000, 1000, OutputSettings(quality=quality)) for quality in (50, 75, 80, 95, 100)]
     assert sizes == sorted(sizes)
-    assert sizes[3][1] >= 0.61 * 1.34 * 1e6  # the largest of the slides in docs/compression.md
+    assert sizes[3][1] >= 0.61 * 1.34 * 1e6  # the largest of the slides in docs/evidence/compression.md
     assert disk_space.estimate(1000, 1000, OutputSettings(compression="deflate"))[1] >= 2.5e6
 
 

@@ -35,7 +35,7 @@ _JPEG = ((75, 0.4), (90, 0.7), (95, 1.0), (100, 2.2))
 _LOSSLESS = 2.6
 _LEVELS = 1.34
 _EVIDENCE = 0.25
-"""Bytes per pixel of level 0, from above: see docs/operations.md for what was measured."""
+"""Bytes per pixel of level 0, from above: see docs/evidence/compression.md for what was measured."""
 
 _FIRST_LOOK, _LAST_LOOK = 5.0, 300.0
 """Seconds until a full disk is looked at again; doubles each time that the room was not enough after all."""

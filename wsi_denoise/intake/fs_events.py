@@ -88,7 +88,7 @@ class Hints:
         except (OSError, RuntimeError) as error:
             # OSError: the limit on inotify watches; RuntimeError: no thread can be started.
             self._refused.add(folder)
-            _log.warning("no file events (%s): slides are found by polling alone; see docs/intake.md", error)
+            _log.warning("no file events (%s): slides are found by polling alone; see docs/it/inbox.md", error)
             if observer.is_alive():
                 self._stop(observer)
             return

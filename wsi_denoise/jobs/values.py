@@ -33,7 +33,7 @@ class _Value:
     """Gives a frozen dataclass its JSON form: times as ISO 8601 in UTC, tuples as lists."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values that :func:`json.dumps` takes. The keys are in docs/json.md."""
+        """Return plain values that :func:`json.dumps` takes. The keys are in docs/programs/json.md."""
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
 
 
@@ -70,7 +70,7 @@ class Job(_Value):
     error_code, error : str or None
         What went wrong last and what to do.
     metrics : dict of str to (float or None)
-        Key names are in docs/json.md.
+        Key names are in docs/programs/json.md.
     fingerprint : str or None
         SHA-256 of the slide's content; None until it has settled.
     size_bytes, mtime_ns : int
@@ -182,7 +182,7 @@ class Event(_Value):
     origin : str
         Who did it, such as ``daemon:3`` or ``person:cli``.
     kind : str
-        Stable name for programs; listed in docs/json.md.
+        Stable name for programs; listed in docs/programs/json.md.
     message : str
     data : dict
         ``from`` and ``to`` for a change of state, and what else belongs to the kind.

@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]
 
 LARGE_WINDOW, SMALL_WINDOW = 16, 8
-"""Default window sides in patches, as measured in docs/stitching.md: large ones waste less on the halo, small ones need
+"""Default window sides in patches (docs/evidence/stitching.md): large ones waste less on the halo, small ones need
 less memory. A large one, which is a whole block, is for a GPU, and for OpenVINO where there is memory for it."""
 
 MEMORY, MEMORY_OF_16_FILTERS = 2 * 2**30, 2**30

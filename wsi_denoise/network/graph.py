@@ -67,7 +67,7 @@ def _in_grey_levels(weights: Weights, *, residual: bool) -> Weights:
 class _Graph:
     """The network's parts; see :mod:`wsi_denoise.network.irunet` for what they are.
 
-    The same sums in another order, which takes a sixth less time (docs/performance.md): convolutions that read the same
+    The same sums in another order, a sixth faster (docs/evidence/performance.md): convolutions that read the same
     pixels are one, and the 1x1 that joins the branches is a sum of one for each branch, so that they are never copied
     side by side.
     """

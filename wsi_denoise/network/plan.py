@@ -12,7 +12,7 @@ SMALLEST = {"cpu": 2, "cuda": 8}
 """Smallest windows that are chosen, in patches: a small one does not fill a GPU."""
 
 FITTED_PIXELS = 500_000
-"""Most pixels of a window of any shape, with its halo: what memory it takes goes by this (docs/stitching.md)."""
+"""Most pixels of a window of any shape, with its halo; it limits the memory (docs/evidence/stitching.md)."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What is measured for one block, how blocks add up to a slide, and the numbers that come out.
 
 ``measure`` looks at one block before and after. ``Evidence`` adds up in any order: sums, histograms of integers, and
-small maps per patch. ``Evidence.summary`` gives the metrics that are stored with the job (``docs/metrics.md``) and
+small maps per patch. ``Evidence.summary`` gives the job's metrics (``docs/programs/metrics.md``), which are
 judged by :func:`wsi_denoise.quality.verdict.judge`.
 """
 

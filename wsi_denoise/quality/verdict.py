@@ -23,7 +23,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Limits, chosen on other tissue than the error rates in ``docs/verdict.md`` are reported on.
+    """Limits, chosen on other tissue than the error rates in ``docs/evidence/verdict.md`` are reported on.
 
     Parameters
     ----------

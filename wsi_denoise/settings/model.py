@@ -72,7 +72,7 @@ class IntakeSettings(Section):
     )
     ignore_system: bool = Field(
         True,  # noqa: FBT003
-        description="Ignore the names of NAS systems, operating systems and transfer tools too; see docs/intake.md.",
+        description="Ignore the names of NAS systems, operating systems and transfer tools too; see docs/it/inbox.md.",
     )
     quarantine: GivenPath = Field(
         Path("quarantine"), description="Where the note and the link for a quarantined slide are put."
@@ -91,7 +91,7 @@ class OutputSettings(Section):
         "jpeg", description="Codec of the output's tiles. deflate is the portable lossless choice."
     )
     quality: Whole = Field(
-        95, ge=50, le=100, description="JPEG quality. See docs/compression.md for the measured table."
+        95, ge=50, le=100, description="JPEG quality. See docs/evidence/compression.md for the measured table."
     )
     subsampling: Literal["4:4:4", "4:2:2", "4:2:0"] = Field(
         "4:4:4", description="JPEG chroma subsampling. 4:2:0 costs up to 8 dB on stained tissue."
@@ -148,7 +148,11 @@ class ComputeSettings(Section):
     )
     batch: Whole = Field(0, ge=0, le=1024, description="Windows per batch; 0 takes the measured default of the device.")
     halo: Whole = Field(
-        48, ge=0, le=256, multiple_of=16, description="Context around a window in pixels; see docs/stitching.md."
+        48,
+        ge=0,
+        le=256,
+        multiple_of=16,
+        description="Context around a window in pixels; see docs/evidence/stitching.md.",
     )
     cores: Whole = Field(
         0, ge=0, le=65_536, description="Cores that are used at most; 0 is all that this program may use."

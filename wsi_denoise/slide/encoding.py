@@ -1,7 +1,7 @@
 """Codecs of the output's tiles: what a worker does to pixels, and the TIFF tags that say so.
 
 JPEG tiles are YCbCr, with photometric and subsampling tags to match. Written as RGB JPEG with photometric RGB they read
-right in tifffile and grossly wrong in OpenSlide. See docs/tiff.md.
+right in tifffile and grossly wrong in OpenSlide. See docs/programs/tiff.md.
 """
 
 from __future__ import annotations

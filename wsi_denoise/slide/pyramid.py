@@ -3,7 +3,7 @@
 Memory stays flat whatever the slide's size: level 0 and 1 are byte copies of what the workers encoded, and the levels
 above are made from level 2 by bands of rows (:class:`Bands`). The layout is a generic tiled BigTIFF with the levels as
 top-level pages that are flagged as reduced, and the resolution on each of them: OpenSlide, QuPath, ASAP and tiatoolbox
-read all of it. OpenSlide sees only level 0 of an OME-TIFF with SubIFDs. See docs/tiff.md.
+read all of it. OpenSlide sees only level 0 of an OME-TIFF with SubIFDs. See docs/programs/tiff.md.
 """
 
 from __future__ import annotations

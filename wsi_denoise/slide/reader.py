@@ -2,7 +2,7 @@
 
 A file is stat'ed, then its own tables are checked, and only then a library sees it. The order of the libraries is
 tifffile for plain TIFFs, OpenSlide for scanners' formats and DICOM, zarr for NGFF, and imagecodecs for JPEG 2000;
-``docs/formats.md`` has the table.
+``docs/evidence/formats.md`` has the table.
 """
 
 from __future__ import annotations

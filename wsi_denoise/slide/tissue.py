@@ -1,7 +1,7 @@
 """Which patches hold tissue, and whether the slide is brightfield at all.
 
 A patch that is taken for tissue by mistake costs time; tissue that is taken for glass is left noisy. So every doubt
-counts as tissue. How the thresholds were chosen is in ``docs/formats.md``.
+counts as tissue. How the thresholds were chosen is in ``docs/evidence/formats.md``.
 """
 
 from __future__ import annotations

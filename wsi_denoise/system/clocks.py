@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 SKEW = timedelta(seconds=30)
-"""Machines that share a database may differ by this much; docs/reliability.md asks for less than a lease."""
+"""Machines that share a database may differ by this much; docs/it/service.md asks for less than a lease."""
 
 
 def silence(heard: datetime, now: datetime) -> timedelta:

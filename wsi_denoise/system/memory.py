@@ -1,6 +1,6 @@
 """How much memory there is, and how what a process of months has done with goes back to the system.
 
-A daemon that leaked nothing grew by 30 kB a slide (docs/reliability.md). What Python frees, the C library keeps: each
+A leakless daemon grew by 30 kB a slide (docs/evidence/reliability.md). The C library keeps what Python frees: each
 thread gets an arena of its own, which one small piece in use holds open. And what refers to itself in a circle is freed
 when Python looks for such circles among old objects: that is when there are a quarter more of them, and libraries bring
 hundreds of thousands.

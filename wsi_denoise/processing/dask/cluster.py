@@ -47,7 +47,7 @@ BEAT_SECONDS = 5.0
 
 QUIET = {
     # Dask watches itself ten to a hundred times a second: 12 % of a core for two workers that do nothing, 2 % like
-    # this (docs/performance.md). Nobody looks at what it would see.
+    # this (docs/evidence/performance.md). Nobody looks at what it would see.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.low-level-log-length": 0,
@@ -67,7 +67,7 @@ KEEPING = {
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
 }
 """What workers keep of what they free. Dask has them give back all but 64 kB at once, and a block's arrays then cost as
-much in page faults as in arithmetic (docs/performance.md). Everything goes back at the end of a slide."""
+much in page faults as in arithmetic (docs/evidence/performance.md). Everything goes back at the end of a slide."""
 
 
 @dataclass(frozen=True)

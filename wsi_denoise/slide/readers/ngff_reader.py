@@ -1,7 +1,7 @@
 """Slides in NGFF (OME-Zarr), read with the ``zarr`` package.
 
-Which images are read and which are refused is in ``docs/formats.md``. A folder is opened in four steps: its metadata
-is checked, then the files of every array, then what is missing of them, and only then are pixels read.
+``docs/evidence/formats.md`` lists the images that are read and refused. A folder is opened in four steps: its
+metadata is checked, then the files of every array, then what is missing of them, and only then are pixels read.
 """
 
 from __future__ import annotations
