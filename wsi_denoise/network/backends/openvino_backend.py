@@ -17,7 +17,7 @@ from wsi_denoise.network.plan import Plan
 # The first call fills a table that is a static variable of OpenVINO's binding. Two threads that fill it at the same
 # time wait for each other forever: one holds the variable's guard and waits for the GIL, the other holds the GIL and
 # waits for the guard. Jobs stopped at their first blocks because of it. Obsolete when
-# tests/unit/test_openvino_threads.py passes without this line.
+# tests/unit/network/backends/test_openvino_backend.py passes without this line.
 openvino.Type.f32.to_dtype()
 
 _SHAPES = 4

@@ -137,7 +137,7 @@ def test_the_system_names_can_be_switched_off(inbox):
 
 
 def test_the_documentation_lists_the_system_names():
-    text = (Path(__file__).parents[2] / "docs" / "it" / "inbox.md").read_text("utf-8")
+    text = (Path(__file__).parents[3] / "docs" / "it" / "inbox.md").read_text("utf-8")
     for origin, names in SYSTEM_NAMES.items():
         assert f"| {origin} | {' '.join(f'`{name}`' for name in names)} |" in text
 

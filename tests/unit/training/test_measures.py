@@ -12,7 +12,7 @@ from skimage.metrics import structural_similarity
 from training import baselines, behaviour, conditions, evaluate, measures, sources, table
 from wsi_denoise.network import weights
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 WANG = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 
 

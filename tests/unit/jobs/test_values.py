@@ -9,7 +9,7 @@ from wsi_denoise.jobs.states import ALLOWED
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Attempt, Event, Job
 
-DOCS = (Path(__file__).parents[2] / "docs" / "programs" / "json.md").read_text("utf-8")
+DOCS = (Path(__file__).parents[3] / "docs" / "programs" / "json.md").read_text("utf-8")
 
 
 def table(heading):

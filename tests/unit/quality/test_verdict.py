@@ -10,7 +10,7 @@ import pytest
 from wsi_denoise.quality import evidence, verdict
 from wsi_denoise.quality.verdict import Verdict, judge
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 GOOD = {
     "tissue_patches": 100.0,
     "psnr": 28.0,

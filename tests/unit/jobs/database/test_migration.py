@@ -20,7 +20,7 @@ from wsi_denoise.jobs.database.models import HEAD, Base
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
