@@ -101,8 +101,8 @@ def test_four_processes_claim_each_of_200_jobs_exactly_once(either, monkeypatch)
     store, url = either
     queued(store, 200)
     # A spawned process finds this file by its module's name, which pytest has not put on the path.
-    monkeypatch.setitem(sys.modules, "test_store_processes", sys.modules[__name__])
-    monkeypatch.setattr(claim_all, "__module__", "test_store_processes")
+    monkeypatch.setitem(sys.modules, "test_engine", sys.modules[__name__])
+    monkeypatch.setattr(claim_all, "__module__", "test_engine")
     monkeypatch.syspath_prepend(str(Path(__file__).parent))
     spawn = multiprocessing.get_context("spawn")
     start, results = spawn.Barrier(4), spawn.Queue()
