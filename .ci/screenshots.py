@@ -86,7 +86,7 @@ def pictures_of_slides(browser: Browser, folder: Path, wanted: set[str]) -> None
                 save("difference", wanted, page.screenshot())
             if "job" in wanted:
                 broken = next(job for job in over if job["state"] == "quarantined")
-                page.set_viewport_size({"width": WIDTH, "height": 1000})
+                page.set_viewport_size({"width": WIDTH, "height": 720})
                 page.goto(f"{url}history?job={broken['id']}")
                 page.get_by_text(broken["error_code"]).first.wait_for()
                 page.wait_for_timeout(3000)
@@ -103,7 +103,7 @@ def pictures_of_slides(browser: Browser, folder: Path, wanted: set[str]) -> None
                 page.wait_for_timeout(4000)
                 save("queue", wanted, page.screenshot())
             if "system" in wanted:
-                page.set_viewport_size({"width": WIDTH, "height": 1000})
+                page.set_viewport_size({"width": WIDTH, "height": 1040})
                 page.goto(f"{url}system")
                 page.get_by_role("tab").first.wait_for()
                 page.wait_for_timeout(15000)  # the checks of `wsi-denoise doctor`

@@ -173,7 +173,7 @@ def checks(found: Sequence[Check]) -> str:
     for check in sorted(found, key=lambda one: order.index(one.state)):
         word, colour = CHECKED[check.state]
         rows.append((f'<span class="chip {colour}">{word}</span>', escaped(check.name), escaped(for_page(check.text))))
-    return table(["", "Looked at", "Found"], rows, short={0, 1})
+    return table(["", "Check", "Result"], rows, short={0, 1})
 
 
 @dataclass(frozen=True)

@@ -55,9 +55,9 @@ def findings() -> None:
     found = looks.findings
     head, button = st.columns([4, 1], vertical_alignment="center")
     with head:
-        at = f"Looked at {when(found.at)}." if found else ""
-        html(f"<h2>Is everything there?</h2><p>{'Looking; this takes up to half a minute.' if looks.busy else at}</p>")
-    button.button("Look again", key="look", disabled=looks.busy, on_click=looks.look, width="stretch")
+        at = f"Checked at {when(found.at)}." if found else ""
+        html(f"<h2>Checks</h2><p>{'Checking; this takes up to half a minute.' if looks.busy else at}</p>")
+    button.button("Check again", key="look", disabled=looks.busy, on_click=looks.look, width="stretch")
     if found is not None and found.error:
         html(f"<p>{escaped(found.error)}</p>")
     elif found is not None:
