@@ -12,7 +12,8 @@ from wsi_denoise.errors import WorkerLost
 from wsi_denoise.intake.quarantine import may_be_growing
 from wsi_denoise.jobs.database import upgrades
 from wsi_denoise.jobs.record import LEASE
-from wsi_denoise.jobs.states import JobState, retry_at
+from wsi_denoise.jobs.retry import retry_at
+from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import JobQuery
 from wsi_denoise.settings import load

@@ -17,8 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from wsi_denoise.intake.scan import is_gone
-from wsi_denoise.jobs import places
-from wsi_denoise.jobs.database import pruning
+from wsi_denoise.jobs import places, pruning
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job

@@ -39,7 +39,8 @@ from wsi_denoise.intake.quarantine import Quarantine, may_be_growing
 from wsi_denoise.intake.scan import lies_in
 from wsi_denoise.intake.slide_files import Snapshot, slide_files, snapshot
 from wsi_denoise.jobs import places
-from wsi_denoise.jobs.states import DEATHS, JobState, deaths, failures, retry_at
+from wsi_denoise.jobs.retry import DEATHS, deaths, failures, retry_at
+from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
 from wsi_denoise.network import weights

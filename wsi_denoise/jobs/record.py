@@ -15,7 +15,7 @@ from sqlalchemy import func, or_, select, true
 from sqlalchemy.orm import Session
 
 from wsi_denoise.errors import JobCancelled, LeaseLost, NoSuchJob, WsiDenoiseError
-from wsi_denoise.jobs import states
+from wsi_denoise.jobs import retry, states
 from wsi_denoise.jobs.database.models import AttemptRow, DaemonRow, EventRow, JobRow, SlideRow
 from wsi_denoise.jobs.history import History, value
 from wsi_denoise.jobs.states import OVER, JobState
@@ -55,9 +55,9 @@ class Record(History):
     def _after_death(self, session: Session, row: JobRow) -> tuple[str, datetime | None]:
         """Return what to say of the daemon that died at a job, and when that is taken up again (None: at once)."""
         attempts = select(AttemptRow).where(AttemptRow.job_id == row.id).order_by(AttemptRow.number)
-        count = states.deaths(session.scalars(attempts).all(), again=True)
+        count = retry.deaths(session.scalars(attempts).all(), again=True)
         said = f"; {count} in a row before a block was finished" if count > 1 else ""
-        return said, states.after_deaths(count, self._clock())
+        return said, retry.after_deaths(count, self._clock())
 
     def _move(
         self,

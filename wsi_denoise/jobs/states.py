@@ -1,32 +1,12 @@
-"""What a job can be, what may follow what, and when it is tried again. Pure: no clock, no database."""
+"""The states of a job, and the transitions between them. Pure: no clock, no database."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 from wsi_denoise.errors import TransitionRefused
-
-if TYPE_CHECKING:
-    from wsi_denoise.jobs.database.models import AttemptRow
-    from wsi_denoise.jobs.values import Attempt
-
-RETRY_FACTOR = 2.0
-RETRY_LONGEST = timedelta(hours=1)
-
-DEATHS = 20
-"""Daemons that die in a row at one slide before a block of it is finished: then the slide is blamed.
-
-With the waits below these take half a day, in which other slides go first: whoever only restarts a machine often, or
-has a daemon ended from outside, does not get there.
-"""
-
-_DEATHS_AT_ONCE = 2
-_DEATH_SECONDS = 10.0
-_DIED = frozenset({"daemon_died", "lease_expired"})
 
 
 class JobState(StrEnum):
@@ -89,59 +69,3 @@ def check(old: JobState, new: JobState) -> None:
     """
     if new not in ALLOWED[old]:
         raise TransitionRefused(f"a job that is {old} cannot become {new}")
-
-
-def failures(attempts: Sequence[Attempt]) -> int:
-    """Return how often in a row a job failed without getting on, from its attempts, oldest first.
-
-    An attempt that finished a block begins a new count. One that was given back, or whose daemon died, says nothing
-    about the job: a machine may be restarted as often as it likes.
-    """
-    count = 0
-    for attempt in attempts:
-        if attempt.blocks_done > attempt.blocks_resumed:
-            count = 0
-        if attempt.outcome == "retry_later":
-            count += 1
-    return count
-
-
-def deaths(attempts: Sequence[Attempt | AttemptRow], *, again: bool = False) -> int:
-    """Return how many daemons died in a row at a job, none having finished a block, from its attempts, oldest first.
-
-    An attempt that is under way says nothing yet, unless its daemon has died `again`.
-    """
-    count = 0
-    for attempt in attempts:
-        died = again if attempt.outcome is None else attempt.outcome in _DIED
-        if died and attempt.blocks_done <= attempt.blocks_resumed:
-            count += 1
-        elif died or attempt.outcome is not None:
-            count = 0
-    return count
-
-
-def after_deaths(count: int, now: datetime) -> datetime | None:
-    """Return when a job is taken up again after so many deaths in a row; None is at once, as after a power cut."""
-    return retry_at(count - _DEATHS_AT_ONCE, _DEATH_SECONDS, now) if count > _DEATHS_AT_ONCE else None
-
-
-def retry_at(attempt: int, base_seconds: float, now: datetime) -> datetime:
-    """Return when a job is tried again after its `attempt`-th attempt failed.
-
-    The wait is ``min(base_seconds * RETRY_FACTOR ** (attempt - 1), RETRY_LONGEST)``: with the default of 30 seconds
-    30, 60, 120, 240 seconds and so on, never more than an hour.
-
-    Parameters
-    ----------
-    attempt : int
-        How many attempts there have been, from 1.
-    base_seconds : float
-        Wait after the first one, in seconds.
-    now : datetime
-        Time of the failure, with a time zone.
-    """
-    longest = RETRY_LONGEST.total_seconds()
-    # 2 ** 64 seconds is past any limit; without this bound a large number of attempts overflows a float.
-    wait = base_seconds * RETRY_FACTOR ** min(max(attempt, 1) - 1, 64)
-    return now + timedelta(seconds=min(wait, longest))

@@ -17,7 +17,8 @@ from wsi_denoise.errors import JobCancelled, TransitionRefused, WsiDenoiseError
 from wsi_denoise.jobs.database.models import AttemptRow, DaemonRow, JobRow, MetricRow, PauseRow, Utc
 from wsi_denoise.jobs.history import value
 from wsi_denoise.jobs.record import Record, finite, guard, held, lease_of, open_attempt, row_for, row_of
-from wsi_denoise.jobs.states import RETRY_LONGEST, JobState
+from wsi_denoise.jobs.retry import RETRY_LONGEST
+from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.values import Job
 from wsi_denoise.system import clocks
 
@@ -64,7 +65,7 @@ class Work(Record):
         """Note that a daemon is gone, and give back what it still held.
 
         A daemon says so itself, or its successor on the same machine that sees its process gone: then nobody has to
-        wait for the leases. That one has `died`, which its jobs remember (:func:`wsi_denoise.jobs.states.deaths`).
+        wait for the leases. That one has `died`, which its jobs remember (:func:`wsi_denoise.jobs.retry.deaths`).
 
         Returns
         -------
@@ -275,7 +276,7 @@ class Work(Record):
     def retry_later(
         self, job_id: int, error: WsiDenoiseError, next_try: datetime, origin: str, *, counts: bool = True
     ) -> Job:
-        """Queue a running job again, not before a time (:func:`wsi_denoise.jobs.states.retry_at`).
+        """Queue a running job again, not before a time (:func:`wsi_denoise.jobs.retry.retry_at`).
 
         Without `counts` the attempt is none: the job waits for something, such as room on a disk, however long.
 

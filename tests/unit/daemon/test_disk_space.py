@@ -18,7 +18,7 @@ from wsi_denoise.daemon import disk_space, pauses
 from wsi_denoise.daemon.disk_space import Hold, Need, Promises
 from wsi_denoise.daemon.pauses import Pauses, lift_stale
 from wsi_denoise.errors import DatabaseFull, DiskFull, OutputUnwritable
-from wsi_denoise.jobs.database import pruning
+from wsi_denoise.jobs import pruning
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.processing import slide
 from wsi_denoise.settings import OutputSettings, Settings, load

@@ -27,8 +27,10 @@ from wsi_denoise.errors import (
     WorkerLost,
 )
 from wsi_denoise.intake.quarantine import Quarantine
-from wsi_denoise.jobs.database import engine, pruning
-from wsi_denoise.jobs.states import DEATHS, JobState
+from wsi_denoise.jobs import pruning
+from wsi_denoise.jobs.database import engine
+from wsi_denoise.jobs.retry import DEATHS
+from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.processing.dask.scheduler import Interrupted
 from wsi_denoise.settings import load

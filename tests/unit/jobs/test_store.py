@@ -18,7 +18,8 @@ from wsi_denoise.errors import (
     UsageError,
     WorkerLost,
 )
-from wsi_denoise.jobs.states import JobState, retry_at
+from wsi_denoise.jobs.retry import retry_at
+from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import JobQuery
 

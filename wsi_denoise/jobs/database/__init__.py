@@ -1,1 +1,1 @@
-"""The database of jobs: engine, models, migrations, backup, pruning."""
+"""The database of jobs: engine, models, migrations, backup."""
