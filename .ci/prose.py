@@ -59,7 +59,7 @@ SKIPPED = (
     "CHANGELOG.md",
     "LICENSE",
     ".ci/prose.py",
-    "tests/unit/test_prose.py",
+    "tests/integration/test_prose.py",
 )
 PROSE = {".md", ".toml", ".yaml", ".yml", ".js", ".css", ".html", ".cff", ""}
 
