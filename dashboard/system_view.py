@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 from dashboard.history_view import table
 from dashboard.words import duration, escaped, for_page, size, when
@@ -218,11 +217,3 @@ class Doctor:
         except Exception as failure:  # noqa: BLE001 - said on the page
             found, error = (), f"{type(failure).__name__}: {failure}"
         self.findings = Findings(found, datetime.now(UTC), error)
-
-
-def size_of(path: Path | None) -> str:
-    """Return a file's size, or an empty text without one."""
-    try:
-        return size(path.stat().st_size) if path is not None else ""
-    except OSError:
-        return ""

@@ -69,13 +69,3 @@ MANY = 60
 
 FIELDS: dict[str, Callable[[Path], Batch]] = {"monuseg/test": _monuseg_fields, "scikit-image ihc": _ihc_field}
 """The test sources with larger images, (images, 512, 512, 3) uint8."""
-
-LICENCES = {
-    VALIDATION: "CC0-1.0",
-    "pcam-kaggle/test": "CC0-1.0",
-    "irunet-author-pairs": "none stated",
-    "kather-crc-20x, odd positions": "CC-BY-4.0",
-    "monuseg/test": "CC-BY-NC-SA-4.0",
-    "scikit-image ihc": "CC0-1.0",
-}
-"""Pictures are made of the first and third kinds of licence only: see :mod:`training.pictures`."""

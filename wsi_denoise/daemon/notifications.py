@@ -13,8 +13,6 @@ from typing import Any
 from wsi_denoise import NOTICE, __version__
 from wsi_denoise.jobs.values import Job, iso
 
-EVENTS = ("done", "quarantined", "failed", "waiting", "paused")
-
 _log = logging.getLogger(__name__)
 
 
@@ -34,7 +32,7 @@ def message(event: str, job: Job | None, now: datetime | None = None) -> dict[st
     Parameters
     ----------
     event : str
-        One of :data:`EVENTS`.
+        ``done``, ``quarantined``, ``failed``, ``waiting`` or ``paused``.
     job : Job or None
         None for what concerns the whole queue.
     now : datetime, optional

@@ -33,10 +33,6 @@ class Span:
         """Return the span with `margin` pixels more on both sides; it may leave the slide."""
         return Span(self.start - margin, self.stop + margin)
 
-    def clipped(self, length: int) -> Span:
-        """Return the part inside ``[0, length)``."""
-        return Span(max(0, self.start), min(length, self.stop))
-
 
 @dataclass(frozen=True, order=True)
 class Region:
@@ -71,15 +67,8 @@ class BlockIndex:
         return f"{self.row:05d}-{self.column:05d}"
 
 
-def divide(length: int, step: int) -> tuple[Span, ...]:
-    """Cut ``[0, length)`` into spans of `step` pixels; the last one may be shorter."""
-    if length < 1 or step < 1:
-        raise ValueError(f"length {length} and step {step} must be at least 1")
-    return tuple(Span(start, min(start + step, length)) for start in range(0, length, step))
-
-
 def count(length: int, step: int) -> int:
-    """Return how many spans :func:`divide` gives."""
+    """Return the number of parts of `step` pixels in `length`, the last one perhaps shorter."""
     return -(-length // step)
 
 
