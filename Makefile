@@ -49,9 +49,12 @@ lint: env
 # A tier is a folder below tests/. Its report is written at the very end: a test that ended pytest itself, with 0, would
 # otherwise count as passed.
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 4 ? n : 4)))
+# Named beside the time, since results in floating point and speed depend on it.
+PROCESSOR := $(shell sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1), $(shell nproc) cores, \
+	$(shell grep -qw avx512f /proc/cpuinfo && echo with || echo without) AVX-512
 define tier
 @rm -f build/tests-$@.xml
-TIMEFORMAT="$@: %0R s, %0U s of processor time"
+TIMEFORMAT="$@: %0R s, %0U s of processor time ($(PROCESSOR))"
 time $(BIN)/python -m pytest tests/$@ --junitxml=build/tests-$@.xml -n $(WORKERS) --dist loadfile
 test -s build/tests-$@.xml || { echo "pytest was ended in the middle of tests/$@"; exit 1; }
 endef
