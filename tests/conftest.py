@@ -1,10 +1,8 @@
 """Fixtures every tier uses: real tissue that ships with a dependency, and the shared folder where there is one."""
 
 import asyncio
-import hashlib
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -12,18 +10,24 @@ import numpy as np
 import pytest
 
 from support.postgres import NotThere, Server
-from support.slides import pyramid, tissue, write_tiff
+from support.processed import Processed, process
+from support.slides import tissue
 from wsi_denoise.errors import SlideError, WsiDenoiseError
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job, JobState
-from wsi_denoise.quality.patch_map import PatchMap, save
-from wsi_denoise.settings import Settings, load
+from wsi_denoise.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 
 
 def shared_folder() -> Path:
     return Path(os.environ.get("WSI_DENOISE_SHARED", ROOT.parent / "shared"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start files with slow tests first: a tier on several workers ends earlier."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
@@ -82,59 +86,15 @@ def postgres():
     server.close()
 
 
-@dataclass(frozen=True)
-class Processed:
-    """A slide that has been processed, as daemon and record would leave it, in a folder that the page can serve."""
-
-    folder: Path
-    store: JobStore
-    job: Job
-    before: np.ndarray
-    after: np.ndarray
-    patch_map: PatchMap
-
-    @property
-    def settings(self) -> Settings:
-        return load(folder=self.folder, environ={}).settings
-
-
 @pytest.fixture
-def processed(tmp_path, tissue_image):
-    """What makes a done job of real tissue, 700 x 900 px: ``processed(name="a.tiff", levels=2, icc=None)``."""
+def processed(tmp_path) -> Iterator[Callable[..., Processed]]:
+    """Make a done job of real tissue: ``processed(name="a.tiff", levels=2, icc=None)``."""
     stores = []
 
-    def make(name: str = "slide.tiff", *, levels: int = 2, icc: bytes | None = None) -> Processed:
-        after = np.ascontiguousarray(tissue_image[:900, :700])
-        noise = np.random.default_rng(3).normal(0, 20, after.shape)
-        before = np.clip(after + noise, 0, 255).astype(np.uint8)
-        source = write_tiff(tmp_path / "inbox" / name, pyramid(before, levels), icc=icc)
-        output = write_tiff(tmp_path / "denoised" / f"{name}.denoised.tiff", pyramid(after, 2), icc=icc)
-        strength = np.full((10, 8), 0.5, np.float32)
-        strength[2, 3], strength[8, 1], strength[0, 0] = -9.5, 4.0, np.nan
-        patch_map = PatchMap(np.linspace(5, 20, 80, dtype=np.float32).reshape(10, 8), strength)
-        store = JobStore(f"sqlite:///{tmp_path / '.wsi-denoise' / 'jobs.sqlite'}")
-        stores.append(store)
-        store.upgrade()
-        daemon = store.register_daemon()
-        status = source.stat()
-        seen = store.see(
-            source, name, size_bytes=status.st_size, mtime_ns=status.st_mtime_ns, preset="paper", origin="daemon:1"
-        )
-        print_of = hashlib.sha256(source.read_bytes()).hexdigest()
-        store.queue(
-            seen.id, fingerprint=print_of, settings={}, settings_hash=str(seen.id), preset="paper", origin="daemon:1"
-        )
-        store.claim(daemon, 60, only=seen.id)
-        store.set_slide_facts(seen.id, 700, 900, (0.5, 0.5), {})
-        maps = tmp_path / ".wsi-denoise" / "maps" / f"{seen.id}.npz"
-        maps.parent.mkdir(exist_ok=True)
-        save(maps, patch_map)
-        job = store.finish(
-            seen.id, daemon, verdict="review", reasons=["structure_removed: <b>one</b> patch"],
-            metrics={"sigma_before_wavelet": 20.0}, output=output, output_sha256="0" * 64, maps=maps,
-            provenance={"preset": "paper"},
-        )  # fmt: skip
-        return Processed(tmp_path, store, job, before, after, patch_map)
+    def make(*args, **named) -> Processed:
+        case = process(tmp_path, *args, **named)
+        stores.append(case.store)
+        return case
 
     yield make
     for store in stores:

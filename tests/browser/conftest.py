@@ -1,16 +1,16 @@
-"""A real browser, and the page as the process that a person would start; no test leaves one of them behind."""
+"""A real browser, and the dashboard as a process of its own; no test leaves one of them behind."""
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
 from contextlib import contextmanager
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,37 +39,22 @@ def browser():
         made.close()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def left_open(request, tmp_path_factory):
-    """A Queue page that is left open for two minutes, beside the other tests: (its process, the file of what it says).
-
-    It starts with the first of these tests, so that hardly anybody has to wait for it. None where nobody asks for it.
-    """
-    wanted = any(item.name.startswith("test_a_page_left_open") for item in request.session.items)
-    if not wanted or not find_spec("playwright") or not any(map(shutil.which, BROWSERS)):
-        yield None
-        return
-    said = tmp_path_factory.mktemp("live") / "said"
-    bench = Path(__file__).parents[1] / "bench" / "dashboard.py"
-    flags = ("--minutes", "2", "--settle", "0.5", "--every", "2", "--jobs", "300")
-    with said.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, bench, "live", *flags], stdout=out, stderr=out, start_new_session=True
-        )
-    yield process, said
-    if process.poll() is None:
-        # With the page and the browser that it has started.
-        os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
+@contextmanager
+def database_in(folder):
+    """Open the job database of a working folder."""
+    made = JobStore(f"sqlite:///{folder / '.wsi-denoise' / 'jobs.sqlite'}")
+    made.upgrade()
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 @pytest.fixture
 def store(tmp_path):
-    """The record of the folder that :func:`serve` serves."""
-    made = JobStore(f"sqlite:///{tmp_path / '.wsi-denoise' / 'jobs.sqlite'}")
-    made.upgrade()
-    yield made
-    made.close()
+    """The job database of the folder that a test serves."""
+    with database_in(tmp_path) as made:
+        yield made
 
 
 @contextmanager
@@ -103,10 +88,18 @@ def _served(folder, *flags, command="dashboard"):
         process.wait(60)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def serve():
-    """What serves a folder: ``with serve(folder, *flags) as url``; ``command="up"`` with its daemon."""
+    """Serve a folder: ``with serve(folder, *flags) as url``; ``command="up"`` with its daemon."""
     return _served
+
+
+@pytest.fixture(scope="module")
+def lab(request, tmp_path_factory):
+    """One dashboard for a module: its address and its job database. FLAGS of the module are added to the command."""
+    folder = tmp_path_factory.mktemp("lab")
+    with database_in(folder) as made, _served(folder, *getattr(request.module, "FLAGS", ())) as url:
+        yield SimpleNamespace(folder=folder, store=made, url=url)
 
 
 @contextmanager
@@ -135,15 +128,25 @@ def _ours(said):
     return not streamlit
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def open_page(browser):
     """What opens a tab: its ``foreign`` are requests to other machines, its ``errors`` what went wrong in it."""
     return lambda **options: _opened(browser, **options)
 
 
+def see_slide(store, name, **given):
+    """Put a slide into the job database, as intake does when it finds one."""
+    found = {"size_bytes": 1, "mtime_ns": 1, "preset": "paper", "origin": "daemon:1"} | given
+    return store.see(f"/scans/{name}", name, **found)
+
+
 @pytest.fixture
 def see(store):
-    """What puts a slide into the record, as intake does at its first look."""
-    return lambda name, **given: store.see(
-        f"/scans/{name}", name, **{"size_bytes": 1, "mtime_ns": 1, "preset": "paper", "origin": "daemon:1"} | given
-    )
+    """See a slide in the database of the test's own folder."""
+    return partial(see_slide, store)
+
+
+@pytest.fixture(scope="module")
+def see_in_lab(lab):
+    """See a slide in the database of the module's dashboard."""
+    return partial(see_slide, lab.store)

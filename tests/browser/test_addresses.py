@@ -27,11 +27,12 @@ def wait_for_address(page, /, **wanted):
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("width", [1280, 390])
-def test_every_page_is_named(store, see, serve, open_page, tmp_path, end_job, width):
-    failed = see("Case_12.svs")
-    store.queue(failed.id, fingerprint="f", settings={}, settings_hash="s", preset="paper", origin="daemon:1")
+def test_every_page_is_named(lab, see_in_lab, open_page, end_job, width):
+    store, url = lab.store, lab.url
+    failed = see_in_lab("Case_12.svs", mtime_ns=width)
+    store.queue(failed.id, fingerprint=f"f{width}", settings={}, settings_hash="s", preset="paper", origin="daemon:1")
     end_job(store, failed.id, InternalError("a detail"), JobState.FAILED)
-    with serve(tmp_path) as url, open_page(viewport={"width": width, "height": 844}) as page:
+    with open_page(viewport={"width": width, "height": 844}) as page:
         for address, name in PAGES.items():
             page.goto(url + address)
             page.get_by_role("heading", level=1, name=name, exact=True).wait_for()
@@ -41,7 +42,7 @@ def test_every_page_is_named(store, see, serve, open_page, tmp_path, end_job, wi
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         page.goto(f"{url}history?job={failed.id}")
         page.get_by_role("heading", level=1, name=f"Job {failed.id}: Case_12.svs").wait_for()
-        page.wait_for_function("document.title.startsWith('Case_12.svs: Job 1')")
+        page.wait_for_function(f"document.title.startsWith('Case_12.svs: Job {failed.id}')")
         # The advice names the button beside it.
         page.get_by_role("button", name="Try again").wait_for()
         page.get_by_text("The button Try again").first.wait_for()
@@ -58,9 +59,9 @@ def test_every_page_is_named(store, see, serve, open_page, tmp_path, end_job, wi
 
 
 @pytest.mark.timeout(900)
-def test_the_menu_shows_its_focus(serve, open_page, tmp_path, store):
-    with serve(tmp_path) as url, open_page(viewport={"width": 1280, "height": 800}) as page:
-        page.goto(url)
+def test_the_menu_shows_its_focus(lab, open_page):
+    with open_page(viewport={"width": 1280, "height": 800}) as page:
+        page.goto(lab.url)
         page.get_by_role("link", name="History", exact=True).first.wait_for()
         for _ in range(12):
             page.keyboard.press("Tab")
@@ -132,13 +133,14 @@ def test_controls_without_a_file_are_not_drawn(processed, serve, open_page):
 
 
 @pytest.mark.timeout(900)
-def test_a_duplicate_leads_to_its_original(store, see, serve, open_page, tmp_path):
-    first, second = see("first.svs"), see("second.svs")
+def test_a_duplicate_leads_to_its_original(lab, see_in_lab, open_page):
+    store, url = lab.store, lab.url
+    first, second = see_in_lab("first.svs"), see_in_lab("second.svs")
     given = {"settings": {}, "settings_hash": "s", "preset": "paper", "origin": "daemon:1"}
     for job in (first, second):
         store.queue(job.id, fingerprint="same", **given)
     assert store.job(second.id).state is JobState.DUPLICATE
-    with serve(tmp_path) as url, open_page(viewport={"width": 1280, "height": 800}) as page:
+    with open_page(viewport={"width": 1280, "height": 800}) as page:
         for address in ("", "history", f"history?job={second.id}"):
             page.goto(url + address)
             page.get_by_role("link", name=f"job {first.id}", exact=True).first.click()

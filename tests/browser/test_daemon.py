@@ -42,12 +42,13 @@ STILL = """() => {
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """A folder with quick settings; its daemon is started by each story."""
+def up(serve, tmp_path_factory):
+    """A dashboard with its daemon, on a folder with quick settings."""
     folder = tmp_path_factory.mktemp("lab")
     (folder / "wsi-denoise.toml").write_text(QUICK)
     (folder / "inbox").mkdir()
-    return folder
+    with serve(folder, command="up") as url:
+        yield folder, url
 
 
 def places(page):
@@ -61,10 +62,11 @@ def places(page):
 
 
 @pytest.mark.timeout(900)
-def test_a_slide_goes_through_the_queue_while_somebody_watches(lab, serve, open_page):
+def test_a_slide_goes_through_the_queue_while_the_page_is_open(up, open_page):
+    lab, url = up
     slide = demo.write(lab / "elsewhere", side=3000)
     small = demo.write(lab / "small", side=700)
-    with serve(lab, command="up") as url, open_page(viewport={"width": 1440, "height": 900}) as page:
+    with open_page(viewport={"width": 1440, "height": 900}) as page:
         page.goto(url)
         running = page.get_by_role("region", name="Running")
         running.get_by_text("No slide has been here yet.").wait_for()
@@ -108,13 +110,13 @@ def test_a_slide_goes_through_the_queue_while_somebody_watches(lab, serve, open_
 
 
 @pytest.mark.timeout(900)
-def test_a_failed_job_is_tried_again_from_the_history_and_runs(lab, serve, open_page, end_job):
-    # A store of the same folder as the story before, which must not be needed: this one alone works as well.
+def test_a_failed_job_is_tried_again_from_the_history_and_runs(up, open_page, end_job):
+    lab, url = up
     store = JobStore(f"sqlite:///{lab / '.wsi-denoise' / 'jobs.sqlite'}")
     store.upgrade()
     store.pause("person:cli", "until the test is ready")
     slide = demo.write(lab / "again", side=800)
-    with serve(lab, command="up") as url, open_page() as page:
+    with open_page() as page:
         slide.rename(lab / "inbox" / "again.tiff")
         page.goto(url)
         page.get_by_text("until the test is ready").wait_for()

@@ -12,10 +12,13 @@ import pytest
 from wsi_denoise.errors import BlockKillsWorker, TruncatedSlide
 from wsi_denoise.jobs.states import JobState
 
+FLAGS = ("--set", "output.quality=80")
 
-@pytest.fixture
-def filled(store, see, tmp_path, end_job):
-    """70 jobs: 10 failed, 5 quarantined, 3 done (one of them to be reviewed), the rest waiting."""
+
+@pytest.fixture(scope="module")
+def filled(lab, see_in_lab, end_job):
+    """A dashboard with 70 jobs: 10 failed, 5 quarantined, 3 done (one of them to be reviewed), the rest waiting."""
+    store, see = lab.store, see_in_lab
     daemon = store.register_daemon(device="cpu")
     jobs = [see(f"2026/Case_{number:03}.svs", size_bytes=10_000 * number) for number in range(1, 71)]
     for job in jobs:
@@ -29,9 +32,9 @@ def filled(store, see, tmp_path, end_job):
         assert store.claim(daemon, 600, only=job.id)
         store.finish(
             job.id, daemon, verdict="review" if number == 0 else "pass", reasons=["noise_left: sigma was 9."],
-            metrics={"psnr": 30.5, "sigma_before_flat": 9.0 + number}, output=tmp_path / "x.tiff", output_sha256="0",
+            metrics={"psnr": 30.5, "sigma_before_flat": 9.0 + number}, output=lab.folder / "x.tiff", output_sha256="0",
         )  # fmt: skip
-    return jobs
+    return lab
 
 
 def rows(page, count):
@@ -46,8 +49,9 @@ def rows(page, count):
 
 
 @pytest.mark.timeout(600)
-def test_the_history_is_filtered_sorted_turned_and_exported(filled, serve, open_page, tmp_path):
-    with serve(tmp_path) as url, open_page(viewport={"width": 1440, "height": 900}) as page:
+def test_the_history_is_filtered_sorted_turned_and_exported(filled, open_page):
+    url = filled.url
+    with open_page(viewport={"width": 1440, "height": 900}) as page:
         page.goto(f"{url}history")
         rows(page, 50)
         page.get_by_text("1 to 50 of 70 jobs").wait_for()
@@ -91,9 +95,33 @@ def test_the_history_is_filtered_sorted_turned_and_exported(filled, serve, open_
         assert not page.errors
 
 
+@pytest.mark.timeout(300)
+def test_exports_hold_the_same_jobs(filled):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    url = filled.url
+    asked = "?state=done&state=failed"
+    read = {
+        kind: urllib.request.urlopen(f"{url}export/jobs.{kind}{asked}").read() for kind in ("csv", "json", "parquet")
+    }
+    lines = list(csv.DictReader(io.StringIO(read["csv"].decode())))
+    jobs = json.loads(read["json"])
+    table = parquet.read_table(io.BytesIO(read["parquet"])).to_pylist()
+    wanted = [18, 17, 16, *range(10, 0, -1)]
+    assert [int(line["id"]) for line in lines] == wanted
+    assert [job["id"] for job in jobs["jobs"]] == wanted
+    assert jobs["total"] == len(wanted)
+    assert [row["id"] for row in table] == wanted
+    assert table[0]["metrics.sigma_before_flat"] == float(lines[0]["metrics.sigma_before_flat"]) == 11.0
+    assert jobs["jobs"][0] == json.loads(urllib.request.urlopen(f"{url}api/jobs?slide=Case_018").read())["jobs"][0]
+    for wrong in ("export/jobs.csv?state=nonsense", "export/jobs.xlsx", "export/../export/jobs.exe"):
+        with pytest.raises(urllib.error.HTTPError, match=r"40[04]"):
+            urllib.request.urlopen(url + wrong)
+
+
 @pytest.mark.timeout(600)
-def test_a_job_is_opened_and_run_again(filled, serve, open_page, store, tmp_path):
-    with serve(tmp_path, "--set", "output.quality=80") as url, open_page() as page:
+def test_a_job_is_opened_and_run_again(filled, open_page):
+    store, url = filled.store, filled.url
+    with open_page() as page:
         page.goto(f"{url}history?verdict=review")
         page.get_by_role("link", name="Case_016.svs").click()
         page.get_by_role("heading", name="Job 16").wait_for()
@@ -116,7 +144,7 @@ def test_a_job_is_opened_and_run_again(filled, serve, open_page, store, tmp_path
         # New weights of the same preset do make one.
         daemon = store.register_daemon()
         assert store.claim(daemon, 600, only=71)
-        ended = {"output": tmp_path / "y.tiff", "output_sha256": "0", "model_checksum": "of older weights"}
+        ended = {"output": filled.folder / "y.tiff", "output_sha256": "0", "model_checksum": "of older weights"}
         store.finish(71, daemon, verdict="pass", reasons=[], metrics={}, **ended)
         page.get_by_role("button", name="Run again with this preset").click()
         page.get_by_role("heading", name="Job 72").wait_for()
@@ -128,27 +156,3 @@ def test_a_job_is_opened_and_run_again(filled, serve, open_page, store, tmp_path
         page.goto(f"{url}history?job=4711")
         page.get_by_text("There is no job 4711.").wait_for()
         assert not page.errors
-
-
-@pytest.mark.timeout(300)
-def test_exports_hold_the_same_jobs(filled, serve, tmp_path):
-    parquet = pytest.importorskip("pyarrow.parquet")
-    with serve(tmp_path) as url:
-        asked = "?state=done&state=failed"
-        read = {
-            kind: urllib.request.urlopen(f"{url}export/jobs.{kind}{asked}").read()
-            for kind in ("csv", "json", "parquet")
-        }
-        lines = list(csv.DictReader(io.StringIO(read["csv"].decode())))
-        jobs = json.loads(read["json"])
-        table = parquet.read_table(io.BytesIO(read["parquet"])).to_pylist()
-        wanted = [18, 17, 16, *range(10, 0, -1)]
-        assert [int(line["id"]) for line in lines] == wanted
-        assert [job["id"] for job in jobs["jobs"]] == wanted
-        assert jobs["total"] == len(wanted)
-        assert [row["id"] for row in table] == wanted
-        assert table[0]["metrics.sigma_before_flat"] == float(lines[0]["metrics.sigma_before_flat"]) == 11.0
-        assert jobs["jobs"][0] == json.loads(urllib.request.urlopen(f"{url}api/jobs?slide=Case_018").read())["jobs"][0]
-        for wrong in ("export/jobs.csv?state=nonsense", "export/jobs.xlsx", "export/../export/jobs.exe"):
-            with pytest.raises(urllib.error.HTTPError, match=r"40[04]"):
-                urllib.request.urlopen(url + wrong)

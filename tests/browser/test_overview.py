@@ -10,9 +10,13 @@ SCANNERS = (
 )
 
 
-@pytest.fixture
-def measured(store, see):
-    """20 slides of two scanners; one has a structure score that no other has."""
+FLAGS = ("--set", "dashboard.token=very secret", "--set", "output.quality=80")
+
+
+@pytest.fixture(scope="module")
+def measured(lab, see_in_lab):
+    """A dashboard with 20 slides of two scanners; one has a structure score that no other has."""
+    store, see = lab.store, see_in_lab
     daemon = store.register_daemon(device="cpu, openvino", facts={"cluster": "2 workers"})
     for number in range(20):
         job = see(f"slide-{number:02}.svs")
@@ -29,13 +33,19 @@ def measured(store, see):
         reason = "structure_removed: something is missing." if number == 7 else "noise_removed: sigma 9 before."
         ended = {"output": f"/nowhere/{number}.tiff", "output_sha256": "0"}
         store.finish(job.id, daemon, verdict=verdict, reasons=[reason], metrics=metrics, **ended)
-    return store
+    return lab.url
+
+
+def sign_in(page, url):
+    page.goto(f"{url}system?token=very%20secret")
+    page.get_by_label("Token").wait_for(state="detached")
 
 
 @pytest.mark.timeout(600)
-def test_what_stands_out_is_found_on_quality_and_opened_in_compare(measured, serve, open_page, tmp_path):
-    with serve(tmp_path) as url, open_page(viewport={"width": 1440, "height": 900}) as page:
-        page.goto(f"{url}quality")
+def test_what_stands_out_is_found_on_quality_and_opened_in_compare(measured, open_page):
+    with open_page(viewport={"width": 1440, "height": 900}) as page:
+        sign_in(page, measured)
+        page.goto(f"{measured}quality")
         page.get_by_text("20 slides.").wait_for()
         page.get_by_role("heading", name="1 slide stands out").wait_for()
         charts = page.get_by_test_id("stVegaLiteChart")
@@ -53,9 +63,10 @@ def test_what_stands_out_is_found_on_quality_and_opened_in_compare(measured, ser
 
 
 @pytest.mark.timeout(600)
-def test_a_mark_of_the_scatter_opens_compare(measured, serve, open_page, tmp_path):
-    with serve(tmp_path) as url, open_page(viewport={"width": 1440, "height": 900}) as page:
-        page.goto(f"{url}quality?slides=slide-03")
+def test_a_mark_of_the_scatter_opens_compare(measured, open_page):
+    with open_page(viewport={"width": 1440, "height": 900}) as page:
+        sign_in(page, measured)
+        page.goto(f"{measured}quality?slides=slide-03")
         page.get_by_text("1 slide.").wait_for()
         chart = page.get_by_test_id("stVegaLiteChart").first
         chart.locator("svg .mark-symbol.role-mark path").last.click()
@@ -64,11 +75,9 @@ def test_a_mark_of_the_scatter_opens_compare(measured, serve, open_page, tmp_pat
 
 
 @pytest.mark.timeout(600)
-def test_system_shows_what_is_there_and_no_secret(measured, serve, open_page, tmp_path):
-    flags = ("--set", "dashboard.token=very secret", "--set", "output.quality=80")
-    with serve(tmp_path, *flags) as url, open_page() as page:
-        page.goto(f"{url}system?token=very%20secret")
-        page.get_by_label("Token").wait_for(state="detached")
+def test_system_shows_what_is_there_and_no_secret(measured, open_page):
+    with open_page() as page:
+        sign_in(page, measured)
         page.get_by_text("2 workers").wait_for()
         # The doctor takes half a minute; what else there is does not wait for him.
         page.get_by_role("heading", name="Room on the disks").wait_for()

@@ -1,21 +1,18 @@
 """The page in a real browser: what a person sees of a real store, and that it stays up to date."""
 
-import re
-import urllib.error
-import urllib.request
-
 import pytest
 
 from wsi_denoise.errors import TruncatedSlide
 
 
 @pytest.mark.timeout(400)
-def test_the_queue_is_shown_and_stays_up_to_date(serve, open_page, store, see, tmp_path):
+def test_the_queue_is_shown_and_stays_up_to_date(lab, see_in_lab, open_page):
+    store, see, url = lab.store, see_in_lab, lab.url
     see("waiting.svs")
     broken = see("broken.svs")
     store.quarantine(broken.id, TruncatedSlide("at byte 7"), "daemon:1")
     store.pause("person:cli", "<b>*coffee*</b>")
-    with serve(tmp_path) as url, open_page() as page:
+    with open_page() as page:
         page.goto(url)
         waiting = page.get_by_role("list", name="Waiting jobs")
         waiting.get_by_text("waiting.svs").wait_for()
@@ -35,34 +32,16 @@ def test_the_queue_is_shown_and_stays_up_to_date(serve, open_page, store, see, t
 
 
 @pytest.mark.timeout(400)
-def test_of_many_running_slides_the_queue_says_how_many_more_there_are(serve, open_page, store, see, tmp_path):
+def test_of_many_running_slides_the_queue_says_how_many_more_there_are(lab, see_in_lab, open_page):
+    store, see, url = lab.store, see_in_lab, lab.url
     for number in range(10):
         job = see(f"runs {number}.svs")
         given = {"settings": {}, "settings_hash": "s", "preset": "paper", "origin": "daemon:1"}
         store.queue(job.id, fingerprint=f"{number:064x}", **given)
         assert store.claim(store.register_daemon(), 600, only=job.id)
-    with serve(tmp_path) as url, open_page() as page:
+    with open_page() as page:
         page.goto(url)
         running = page.get_by_role("region", name="Running")
         running.get_by_text("and 2 more").wait_for()
         assert running.get_by_role("progressbar").count() == 8
         assert not page.errors
-
-
-@pytest.mark.timeout(400)
-def test_a_token_is_asked_for_once(serve, open_page, store, see, tmp_path):
-    see("waiting.svs")
-    with serve(tmp_path, "--set", "dashboard.token=a b&c") as url, open_page() as page:
-        for path in ("", "api/jobs", "_stcore/health", "static/index.html", "export/jobs.csv", "history"):
-            with pytest.raises(urllib.error.HTTPError, match="401"):
-                urllib.request.urlopen(url + path)
-        page.goto(url)
-        page.get_by_label("Token").fill("wrong")
-        page.get_by_role("button").click()
-        page.get_by_text("That was not the token").wait_for()
-        page.get_by_label("Token").fill("a b&c")
-        page.get_by_role("button").click()
-        page.get_by_role("list", name="Waiting jobs").get_by_text("waiting.svs").wait_for()
-        assert page.url == url
-        page.goto(f"{url}api/jobs")
-        assert re.search(r'"total": ?1', page.inner_text("body"))

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from support.processed import process
+
 RATIOS = [1, 1.25, 1.5, 2]
 # Odd sizes: neither the screen nor its parts have a whole number of pixels at 1.25 and 1.5.
 SCREEN = {"width": 1003, "height": 701}
@@ -23,12 +25,13 @@ CANVAS = """() => {
 }"""
 
 
-@pytest.fixture
-def shown(processed, serve, open_page):
+@pytest.fixture(scope="module")
+def shown(serve, open_page, tmp_path_factory):
     """The viewer of a slide with noise: (its address, what opens a tab, the job's pixels)."""
-    case = processed(levels=0)
+    case = process(tmp_path_factory.mktemp("lab"), levels=0)
     with serve(case.folder) as url:
         yield f"{url}viewer/{case.job.id}", open_page, case
+    case.store.close()
 
 
 def canvas_of(frame):

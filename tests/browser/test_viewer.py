@@ -7,16 +7,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from support.processed import process
+
 SCREEN = {"width": 1100, "height": 760}
 PATIENCE = 120_000
 
 
-@pytest.fixture
-def shown(processed, serve, open_page):
+@pytest.fixture(scope="module")
+def shown(serve, open_page, tmp_path_factory):
     """The viewer of a slide that has been processed: (its address, what opens a tab)."""
-    case = processed("<b>noisy & 'odd'.tiff")
+    case = process(tmp_path_factory.mktemp("lab"), "<b>noisy & 'odd'.tiff")
+    case.store.see("/scans/waiting.svs", "waiting.svs", size_bytes=1, mtime_ns=1, preset="paper", origin="daemon:1")
     with serve(case.folder) as url:
         yield f"{url}viewer/{case.job.id}", open_page
+    case.store.close()
 
 
 def settle(page):
@@ -209,11 +213,10 @@ def test_a_screen_that_grows_or_shrinks_shows_both_layers_whole(shown):
 
 
 @pytest.mark.timeout(600)
-def test_a_job_without_a_slide_says_what_is_missing(shown, store, see):
+def test_a_job_without_a_slide_says_what_is_missing(shown):
     address, open_page = shown
-    waiting = see("waiting.svs")
     with open_page(viewport=SCREEN) as page:
-        page.goto(re.sub(r"\d+$", str(waiting.id), address))
+        page.goto(re.sub(r"\d+$", "2", address))
         page.get_by_role("alert").get_by_text("has not been opened yet").wait_for()
 
 
