@@ -18,7 +18,7 @@ help:
 	@echo "make demo   put a demo slide into inbox/, wait, and say where the result is"
 	@echo "make test   everything that a change has to pass: lint, then the tiers unit, integration, browser, acceptance"
 	@echo "make unit   the unit tests alone; so with each other tier"
-	@echo "make soak   kills, several daemons, damaged slides and 500 slides, in their long forms: an hour"
+	@echo "make soak   the long forms of the programs in tests/acceptance/programs"
 	@echo "make lint   style and types alone"
 	@echo "make train  train PRESET (paper) again as its card says, into runs/"
 	@echo "make evaluate  measure the presets and fill the tables of the docs"
@@ -54,13 +54,15 @@ PROCESSOR := $(shell sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1
 	$(shell grep -qw avx512f /proc/cpuinfo && echo with || echo without) AVX-512
 define tier
 @rm -f build/tests-$@.xml
-TIMEFORMAT="$@: %0R s, %0U s of processor time ($(PROCESSOR))"
-time $(BIN)/python -m pytest tests/$@ --junitxml=build/tests-$@.xml -n $(WORKERS) --dist loadfile
+TIMEFORMAT="$@: %0R s; processor time %0U s (user), %0S s (system); $(PROCESSOR)"
+time $(BIN)/python -m pytest tests/$@ --junitxml=build/tests-$@.xml -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 test -s build/tests-$@.xml || { echo "pytest was ended in the middle of tests/$@"; exit 1; }
 endef
 
 test: lint unit integration browser acceptance
 
+# In one process: each worker imports torch and the dashboard again, which costs more processor time than the tests.
+unit: WORKERS := 0
 unit integration: env
 	$(tier)
 
@@ -88,6 +90,16 @@ docs: env
 screenshots: env
 	@.ci/system chromium
 	$(BIN)/python .ci/screenshots.py
+
+PROGRAMS := tests/acceptance/programs
+soak: env
+	@mkdir -p build/soak
+	run() { $(BIN)/python $(PROGRAMS)/$$1.py "$${@:3}" --results build/soak/$$2.json; }
+	run kills kills --kills 60
+	run daemons daemons-sqlite --daemons 4 --slides 200
+	run daemons daemons-postgresql --daemons 4 --slides 200 --database postgresql --restart
+	run fuzz fuzz path --cases 1000
+	run soak soak --slides 500
 
 clean:
 	@rm -rf build dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis

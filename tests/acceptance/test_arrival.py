@@ -1,17 +1,16 @@
 """How slides arrive: slowly, cut off, twice, changed, in subfolders, under odd names, on a share that is read-only."""
 
-import json
 import os
 import shutil
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from support.package import add_preset
 from wsi_denoise.jobs.states import JobState
 
-GRACE = 6.0
+GRACE = 3.0
 ODD_NAMES = ["with space.tiff", "zwei\nZeilen.tiff", "größe-切片.tiff", "-dash.tiff", "'quote\".tiff", "%41;&.tiff"]
 
 
@@ -46,14 +45,14 @@ def tree(folder: Path) -> dict[str, tuple[int, int, int]]:
 
 def test_slow_copy_starts_only_once_complete(place, tmp_path, save_slide, tiled_tissue):
     content = complete_bytes(tmp_path, save_slide, tiled_tissue(900, 700, 1))
-    step = -(-len(content) // 10)
+    step = -(-len(content) // 5)
     target = place.inbox / "slow.tiff"
     with target.open("wb") as file:
         file.truncate(len(content))
         place.wait_for("slow.tiff", JobState.SETTLING)
         for start in range(0, len(content), step):
-            # Longer than it takes to settle: it looks complete each time, and has its final size from the start.
-            time.sleep(2)
+            # Longer than the settle time. The file has its final size from the start and looks complete each time.
+            time.sleep(1.5)
             for job in place.jobs_of("slow.tiff"):
                 assert job.state is JobState.SETTLING
             file.seek(start)
@@ -178,8 +177,9 @@ def test_removed_slide_is_forgotten_and_what_is_no_slide_is_left_alone(place, sa
     assert place.job("half.tiff.part") is None
 
 
-def test_read_only_inbox(workplace, save_slide, small):
-    place = workplace()
+def test_read_only_inbox_and_an_output_folder_that_cannot_be_written_at_first(workplace, save_slide, small):
+    place = workplace({"jobs": {"attempts": 2, "retry_seconds": 0.5}})
+    place.output.write_text("a file where the folder should be")
     save_slide(place.inbox / "a" / "fine.tiff", small(40))
     (place.inbox / "broken.svs").write_bytes(b"no slide at all")
     for folder in (place.inbox / "a", place.inbox):
@@ -190,6 +190,12 @@ def test_read_only_inbox(workplace, save_slide, small):
     before = tree(place.inbox)
     place.start(before=unprivileged(place.inbox))
     try:
+        place.wait(
+            lambda: (job := place.job("a/fine.tiff")) and job.next_try and job.error_code == "output_unwritable",
+            "the job waits for the output folder",
+        )
+        assert place.job("a/fine.tiff").state is JobState.QUEUED
+        place.output.unlink()
         place.done("a/fine.tiff")
         place.wait_for("broken.svs", JobState.QUARANTINED)
         place.stop()
@@ -211,20 +217,7 @@ def unprivileged(inbox: Path) -> tuple[str, ...]:
 
 
 def test_folder_with_its_own_preset(workplace, tmp_path, save_slide, small):
-    """With the package under another path, where a second preset lies beside the one that ships."""
-    source = Path(find_spec("wsi_denoise").origin).parent
-    package = tmp_path / "packages" / "wsi_denoise"
-    package.mkdir(parents=True)
-    for entry in source.iterdir():
-        if entry.name not in {"weights", "__pycache__"}:
-            (package / entry.name).symlink_to(entry)
-    (package.parent / "migrations").symlink_to(source.parent / "migrations")
-    weights = shutil.copytree(source / "weights", package / "weights")
-    card = json.loads((weights / "paper.json").read_text())
-    (weights / "scanner.json").write_text(json.dumps({**card, "name": "scanner"}))
-    shutil.copyfile(weights / "paper.safetensors", weights / "scanner.safetensors")
-
-    place = workplace(folders={"scanner-a": "scanner"}, variables={"PYTHONPATH": str(package.parent)})
+    place = workplace(folders={"scanner-a": "scanner"}, variables=add_preset(tmp_path, "scanner"))
     save_slide(place.inbox / "scanner-a" / "run-1" / "one.tiff", small(50))
     save_slide(place.inbox / "scanner-b" / "one.tiff", small(50))
     place.start()

@@ -14,7 +14,7 @@ import pytest
 
 from wsi_denoise.jobs.states import JobState
 
-SIZE = (4000, 3000)
+SIZE = (3400, 2400)
 BLOCKS = 3 * 2
 PATIENCE = 600
 NAME = "slide.tiff"
@@ -72,6 +72,18 @@ def cluster(tmp_path) -> Iterator[Cluster]:
         started.close()
 
 
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory, save_slide, tiled_tissue, add_noise) -> Path:
+    return save_slide(tmp_path_factory.mktemp("slide") / NAME, add_noise(tiled_tissue(*SIZE), 25, seed=2))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(open_workplace, slide, tiles_of) -> list[list[bytes]]:
+    """Return the tiles of an output made by workers of the program's own."""
+    with open_workplace(SETTINGS) as place:
+        return tiles_of(place.json("run", slide)["jobs"][0]["output"])
+
+
 def at_work(place) -> set[int]:
     """Return the processes that have a block in hand at this moment."""
     found = set()
@@ -85,13 +97,12 @@ def finished(place) -> int:
     return len(list((place.folder / ".wsi-denoise" / "spool").glob("*/*.block")))
 
 
-def test_workers_come_and_go(workplace, cluster, save_slide, tiled_tissue, add_noise, tiles_of, tmp_path):
-    pixels = add_noise(tiled_tissue(*SIZE), 25, seed=2)
+def test_workers_come_and_go(workplace, cluster, slide, copy_in, tiles_of, undisturbed):
     place = workplace(SETTINGS)
     first, second = cluster.worker(), cluster.worker()
     place.wait(lambda: cluster.address, "the scheduler listens")
     place.start("--scheduler", cluster.address)
-    save_slide(place.inbox / NAME, pixels)
+    copy_in(slide, place.inbox / NAME)
 
     seen: set[int] = set()
 
@@ -111,23 +122,21 @@ def test_workers_come_and_go(workplace, cluster, save_slide, tiled_tissue, add_n
     second.send_signal(signal.SIGCONT)
     job = place.wait(watched(lambda: (job := place.job(NAME)) and job.finished and job), "the slide is done", PATIENCE)
     assert (job.state, job.blocks_done, job.attempts) == (JobState.DONE, BLOCKS, 1), place.report()
+    assert not place.workers(), "a daemon with a scheduler of others starts no worker"
+    assert tiles_of(job.output) == undisturbed
+    assert place.json("verify", job.output)["ok"]
     place.stop()
     assert [process.poll() for process in (second, third)] == [None, None], (
         "a daemon ends no worker that is not its own"
     )
 
-    alone = workplace(SETTINGS)
-    save_slide(alone.inbox / NAME, pixels)
-    alone.start()
-    assert tiles_of(alone.done(NAME, PATIENCE).output) == tiles_of(job.output)
 
-
-def test_a_scheduler_that_goes_away_costs_the_blocks_in_flight(workplace, cluster, save_slide, tiled_tissue, tmp_path):
+def test_a_scheduler_that_goes_away_costs_the_blocks_in_flight(workplace, cluster, slide, copy_in):
     place = workplace(SETTINGS)
     cluster.worker()
     place.wait(lambda: cluster.address, "the scheduler listens")
     place.start("--scheduler", cluster.address)
-    save_slide(place.inbox / NAME, tiled_tissue(*SIZE))
+    copy_in(slide, place.inbox / NAME)
     place.wait(lambda: finished(place) >= 2, "two blocks", PATIENCE)
     cluster.close()
     waiting = place.wait_for(NAME, JobState.QUEUED, seconds=PATIENCE)
@@ -145,10 +154,9 @@ def without(*folders: Path) -> list[str]:
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
 
 
-def test_results_travel_from_workers_that_see_no_folder_of_ours(
-    workplace, cluster, save_slide, tiled_tissue, add_noise, tiles_of
+def test_results_travel_from_a_worker_that_sees_no_folder_of_ours(
+    workplace, cluster, slide, copy_in, tiles_of, undisturbed
 ):
-    pixels = add_noise(tiled_tissue(*SIZE), 25, seed=2)
     place = workplace(SETTINGS)
     hidden = [place.folder / ".wsi-denoise", place.folder / "denoised"]
     for folder in hidden:
@@ -157,10 +165,9 @@ def test_results_travel_from_workers_that_see_no_folder_of_ours(
     if subprocess.run([*around, "true"], capture_output=True, check=False).returncode:
         around = []  # not allowed to: then that no worker leaves a mark in the spool has to do
     cluster.worker(*around)
-    cluster.worker(*around)
     place.wait(lambda: cluster.address, "the scheduler listens")
     place.start("--scheduler", cluster.address, "--set", "compute.results=travel")
-    save_slide(place.inbox / NAME, pixels)
+    copy_in(slide, place.inbox / NAME)
     marks: set[int] = set()
 
     def finished_one():
@@ -170,9 +177,13 @@ def test_results_travel_from_workers_that_see_no_folder_of_ours(
     job = place.wait(finished_one, "the slide is done", PATIENCE)
     assert (job.state, job.blocks_done, job.attempts) == (JobState.DONE, BLOCKS, 1), place.report()
     assert not marks, "a worker wrote to the state folder"
+    assert tiles_of(job.output) == undisturbed
     place.stop()
 
-    alone = workplace(SETTINGS)
-    save_slide(alone.inbox / NAME, pixels)
-    alone.start()
-    assert tiles_of(alone.done(NAME, PATIENCE).output) == tiles_of(job.output)
+
+def test_an_absent_scheduler_is_reported_at_once(workplace):
+    place = workplace()
+    place.start("--scheduler", "tcp://127.0.0.1:9")
+    assert place.process.wait(120) == 1
+    assert "scheduler_unreachable" not in place.report()  # messages are in words
+    assert "The Dask scheduler cannot be reached: tcp://127.0.0.1:9" in place.report()

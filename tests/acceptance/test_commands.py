@@ -1,10 +1,8 @@
 """Commands while a daemon works, and commands that work by themselves."""
 
-import http.server
 import json
 import os
 import signal
-import threading
 import time
 from pathlib import Path
 
@@ -12,41 +10,21 @@ import psutil
 import pytest
 from PIL import Image
 
+from support.listener import listen
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.processing.spool import SUFFIX
 
 
-class Listener(http.server.BaseHTTPRequestHandler):
-    """Keeps what is posted."""
-
-    heard: list[dict]
-
-    def do_POST(self) -> None:
-        self.heard.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, *_args) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
 def listening():
-    """Address of a server on loopback, and the list of what was posted to it."""
-    heard: list[dict] = []
-    handler = type("Handler", (Listener,), {"heard": heard})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/hook", heard
-        server.shutdown()
-        thread.join()
+    with listen() as listener:
+        yield listener
 
 
 @pytest.fixture(scope="module")
 def place(open_workplace, listening):
     """One daemon for the whole module."""
-    with open_workplace({"notify": {"url": listening[0]}, "compute": {"workers": 1, "in_flight": 1}}) as opened:
+    with open_workplace({"notify": {"url": listening.url}, "compute": {"workers": 1, "in_flight": 1}}) as opened:
         opened.start()
         # Commands about the queue need its database, which the daemon makes.
         opened.wait(opened.is_registered, "the daemon is registered")
@@ -58,7 +36,7 @@ def place(open_workplace, listening):
 @pytest.fixture(scope="module")
 def large(tmp_path_factory, save_slide, tiled_tissue, add_noise) -> Path:
     """A slide of nine blocks."""
-    return save_slide(tmp_path_factory.mktemp("slide") / "large.tiff", add_noise(tiled_tissue(4600, 3300), 25, seed=4))
+    return save_slide(tmp_path_factory.mktemp("slide") / "large.tiff", add_noise(tiled_tissue(3300, 3300), 25, seed=4))
 
 
 @pytest.fixture(scope="module")
@@ -66,26 +44,25 @@ def small(tiled_tissue):
     return lambda number: tiled_tissue(420, 300, number)
 
 
-def posted(place, heard, event, job) -> dict:
-    return place.wait(
-        lambda: next((entry for entry in heard if entry["event"] == event and entry["job_id"] == job), None),
-        f"{event} is posted",
-        30,
-    )
+def posted(place, listener, event, job) -> dict:
+    def found() -> dict | None:
+        return next((post for post in listener.messages if (post["event"], post["job_id"]) == (event, job)), None)
+
+    return place.wait(found, f"{event} is posted", 60)
 
 
 def test_paused_queue_starts_nothing(place, save_slide, small, listening):
     assert place.json("pause", "microtome service")["paused"] == "microtome service"
     save_slide(place.inbox / "paused.tiff", small(1))
     job = place.wait_for("paused.tiff", JobState.QUEUED)
-    time.sleep(3)
+    time.sleep(2)
     assert place.job("paused.tiff").state is JobState.QUEUED
-    assert posted(place, listening[1], "paused", None)["notice"] == "research use only, derived image"
+    assert posted(place, listening, "paused", None)["notice"] == "research use only, derived image"
     assert place.json("resume")["paused"] is None
     place.done("paused.tiff")
-    message = posted(place, listening[1], "done", job.id)
+    message = posted(place, listening, "done", job.id)
     assert (message["state"], message["verdict"] is None, message["error_code"]) == ("done", False, None)
-    assert "paused.tiff" not in json.dumps(listening[1])  # names carry accession numbers
+    assert "paused.tiff" not in json.dumps(listening.messages)  # names carry accession numbers
 
 
 def test_priority_decides_who_is_next(place, save_slide, small):
@@ -130,7 +107,7 @@ def test_running_job_is_cancelled_and_tried_again(place, large, copy_in):
 def test_quarantine_is_posted(place, listening):
     (place.inbox / "broken.svs").write_bytes(b"this is no slide")
     job = place.wait_for("broken.svs", JobState.QUARANTINED)
-    assert posted(place, listening[1], "quarantined", job.id)["error_code"] == job.error_code == "not_a_slide"
+    assert posted(place, listening, "quarantined", job.id)["error_code"] == job.error_code == "not_a_slide"
 
 
 def test_verify_tells_a_flipped_byte_and_a_changed_original(place, save_slide, small):
@@ -162,26 +139,7 @@ def test_job_is_told_with_its_events(place, save_slide, small):
     assert place.json("jobs", "--slide", "told", "--state", "done")["total"] == 1
 
 
-def test_second_signal_ends_at_once(workplace, large, copy_in):
-    place = workplace({"compute": {"workers": 1}})
-    copy_in(large, place.inbox / "large.tiff")
-    place.start()
-    place.wait_for("large.tiff", JobState.RUNNING)
-    place.process.send_signal(signal.SIGTERM)
-    place.wait(lambda: "stopping" in (place.folder / "terminal").read_text(), "the first signal is taken", 10)
-    place.process.send_signal(signal.SIGTERM)
-    assert place.process.wait(60) in {128 + signal.SIGTERM, 0}
-    _, alive = psutil.wait_procs(place.processes(), timeout=60)
-    assert not alive
-    # Nothing is lost: the next one takes the job up again, without waiting for a lease.
-    (job,) = place.jobs()
-    assert job.state in {JobState.RUNNING, JobState.QUEUED}
-    place.start()
-    place.wait(lambda: place.job("large.tiff").blocks_done, "it goes on", 120)
-
-
-def test_ctrl_c_reaches_the_whole_group_and_a_running_block_is_finished(workplace, large, copy_in):
-    """A terminal sends SIGINT to the workers too: they must neither die of it nor print a traceback."""
+def test_ctrl_c_finishes_running_blocks_and_a_second_signal_ends_at_once(workplace, large, copy_in):
     place = workplace({"compute": {"workers": 2}})
     copy_in(large, place.inbox / "large.tiff")
     place.start()
@@ -189,13 +147,29 @@ def test_ctrl_c_reaches_the_whole_group_and_a_running_block_is_finished(workplac
     spooled = place.folder / ".wsi-denoise" / "spool"
     place.wait(lambda: list(spooled.rglob("*.started")), "a block is begun")
     begun = {file.stem for file in spooled.rglob("*.started")}
+    # A terminal sends SIGINT to the workers too: they must neither die of it nor print a traceback.
     os.killpg(place.process.pid, signal.SIGINT)
     assert place.process.wait(60) == 0
     finished = {file.stem for file in spooled.rglob(f"*{SUFFIX}")}
-    assert begun <= finished or place.job("large.tiff").state is JobState.DONE
     told = (place.folder / "terminal").read_text()
+    assert begun <= finished or "did not finish in time" in told  # a slow machine
     assert "stopping" in told
     assert not [word for word in ("Traceback", "KeyboardInterrupt", "leaked", "worker_lost") if word in told], told
+
+    place.start()
+    place.wait_for("large.tiff", JobState.RUNNING)
+    place.process.send_signal(signal.SIGTERM)
+    stops = told.count("stopping") + 1
+    place.wait(lambda: (place.folder / "terminal").read_text().count("stopping") == stops, "the signal is taken", 60)
+    place.process.send_signal(signal.SIGTERM)
+    assert place.process.wait(60) in {128 + signal.SIGTERM, 0}
+    _, alive = psutil.wait_procs(place.processes(), timeout=60)
+    assert not alive
+    # Nothing is lost: the next daemon resumes the job, without waiting for a lease.
+    (job,) = place.jobs()
+    assert job.state in {JobState.RUNNING, JobState.QUEUED}
+    place.start()
+    place.wait(lambda: place.job("large.tiff").blocks_done > len(finished), "it continues")
 
 
 def test_ctrl_c_while_workers_start_ends_a_run_without_a_traceback(workplace, large):
@@ -209,50 +183,29 @@ def test_ctrl_c_while_workers_start_ends_a_run_without_a_traceback(workplace, la
     assert not [word for word in ("Traceback", "leaked", "Error") if word in told], told
 
 
-def test_output_folder_that_cannot_be_written(workplace, save_slide, small):
-    """A share that is gone or full of something else: the slide waits for it, says why, and goes on by itself."""
-    place = workplace({"jobs": {"attempts": 2, "retry_seconds": 0.5}})
-    place.output.write_text("a file where the folder should be")
-    save_slide(place.inbox / "slide.tiff", small(40))
-    place.start()
-
-    def waits() -> bool:
-        (job,) = place.jobs() or (None,)
-        return job is not None and job.state is JobState.QUEUED and job.error_code == "output_unwritable"
-
-    place.wait(waits, "it waits")
-    assert place.job("slide.tiff").next_try is not None
-    place.output.unlink()
-    place.done("slide.tiff")
-    place.stop()
-
-
-def test_region_is_a_trial_with_a_picture(workplace, save_slide, tiled_tissue, add_noise, pixels_of, tmp_path):
+def test_region_is_a_trial_with_a_picture_and_codes_say_how_a_run_ended(
+    workplace, save_slide, tiled_tissue, add_noise, pixels_of, tmp_path
+):
     place = workplace()
     slide = save_slide(tmp_path / "slide.tiff", add_noise(tiled_tissue(1200, 900), 25, seed=5))
-    told = place.json("run", slide, "--region", "300,200,400,320")
-    (job,) = told["jobs"]
+    (job,) = place.json("run", slide, "--region", "300,200,400,320")["jobs"]
     assert (job["state"], job["region"]) == ("done", [300, 200, 400, 320])
     assert pixels_of(job["output"]).shape == (320, 400, 3)
     assert ".trial-300-200-400x320" in job["output"]
     with Image.open(Path(job["output"]).with_suffix(".png")) as picture:
         assert picture.size == (400 + 4 + 400, 320)
-    # A trial does not stand for the slide.
-    whole = place.json("run", slide)["jobs"][0]
+    # A trial does not count as the whole slide.
+    broken = tmp_path / "broken.svs"
+    broken.write_bytes(b"this is no slide")
+    whole, refused = sorted(place.json("run", slide, broken, code=1)["jobs"], key=lambda job: job["state"])
     assert (whole["state"], whole["region"]) == ("done", None)
+    assert (refused["state"], refused["error_code"]) == ("quarantined", "not_a_slide")
     assert place.json("run", slide)["jobs"][0]["state"] == "duplicate"
     (job,) = place.json("run", slide, "--region", "9000,9000,10,10", code=2)["jobs"]
     assert (job["state"], job["error_code"]) == ("failed", "region_outside")
     assert "9000" in job["error"]
     assert "1200 x 900" in job["error"]
-
-
-def test_exit_codes(workplace, tmp_path):
-    place = workplace()
-    broken = tmp_path / "broken.svs"
-    broken.write_bytes(b"this is no slide")
-    (job,) = place.json("run", broken, code=1)["jobs"]
-    assert (job["state"], job["error_code"]) == ("quarantined", "not_a_slide")
+    total = place.json("jobs")["total"]
     for wrong in (
         ("run", tmp_path / "absent.svs"),
         ("run", broken, "--preset", "no-such-preset"),
@@ -264,5 +217,5 @@ def test_exit_codes(workplace, tmp_path):
         ("no-such-command",),
     ):
         place.cli(*wrong, code=2)
-    assert place.json("jobs", code=0)["total"] == 1
+    assert place.json("jobs")["total"] == total
     assert place.json("verify", tmp_path / "absent.tiff", code=2)["error_code"] == "no_such_path"

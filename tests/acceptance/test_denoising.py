@@ -53,13 +53,12 @@ def cmu(shared) -> np.ndarray:
 
 @pytest.mark.shared
 @pytest.mark.slow
-@pytest.mark.parametrize("compression", ["jpeg", "deflate"])
-def test_noise_on_the_cmu_slide_is_removed(cmu, workplace, save_slide, add_noise, pixels_of, compression):
+def test_noise_on_the_cmu_slide_is_removed(cmu, workplace, save_slide, add_noise, pixels_of):
     """The whole slide, by default: its glass, a third of it, has the same noise and is denoised too."""
     noisy = add_noise(cmu, SIGMA, seed=12)
     place = workplace()
     save_slide(place.inbox / "cmu.tiff", noisy, mpp=0.499)
-    job = denoised(place, "cmu.tiff", output__compression=compression)
+    job = denoised(place, "cmu.tiff", output__compression="jpeg")
     assert job.provenance["background"] == "denoise"
     assert gain(cmu, noisy, pixels_of(job.output)) >= GAIN
 

@@ -117,7 +117,7 @@ def test_too_little_room_is_known_before_and_waited_for(lab, save_slide, tiled_t
 
 
 def test_full_in_the_middle_of_the_blocks(lab, save_slide, tiled_tissue):
-    save_slide(lab.inbox / "blocks.tiff", tiled_tissue(3072, 3072, 2))
+    save_slide(lab.inbox / "blocks.tiff", tiled_tissue(4608, 1000, 2))
     first_block(lab)
     ballast = fill(lab.folder / "work")
     paused_for(lab, "blocks.tiff")
@@ -127,7 +127,7 @@ def test_full_in_the_middle_of_the_blocks(lab, save_slide, tiled_tissue):
 
 
 def test_full_while_the_output_is_put_together(lab, save_slide, tiled_tissue):
-    save_slide(lab.inbox / "assemble.tiff", tiled_tissue(3072, 2000, 3))
+    save_slide(lab.inbox / "assemble.tiff", tiled_tissue(3072, 1536, 3))
     first_block(lab)
     ballast = fill(lab.output)
     paused_for(lab, "assemble.tiff")
@@ -140,7 +140,7 @@ def test_full_while_the_output_is_put_together(lab, save_slide, tiled_tissue):
 def test_full_when_the_output_gets_its_name(lab, save_slide, tiled_tissue):
     maps = lab.folder / "work" / "maps"
     before = set(maps.glob("*.npz"))
-    save_slide(lab.inbox / "publish.tiff", tiled_tissue(3072, 2000, 5))
+    save_slide(lab.inbox / "publish.tiff", tiled_tissue(1700, 1536, 5))
     end = time.monotonic() + PATIENCE
     # Written last before the output is verified and named, which is a fraction of a second: no time to lose.
     while not set(maps.glob("*.npz")) - before:
@@ -155,7 +155,7 @@ def test_full_when_the_output_gets_its_name(lab, save_slide, tiled_tissue):
 
 
 def test_full_while_the_record_is_written(lab, save_slide, tiled_tissue):
-    save_slide(lab.inbox / "record.tiff", tiled_tissue(3072, 2000, 4))
+    save_slide(lab.inbox / "record.tiff", tiled_tissue(3072, 1536, 4))
     first_block(lab)
     ballast = fill(lab.folder / ".wsi-denoise")
     log = lab.folder / "work" / "logs" / "daemon.log"

@@ -93,7 +93,7 @@ def test_a_folder_with_a_slides_name_is_a_folder(place):
 
 
 def test_a_file_that_vanishes_or_changes_while_it_is_read(place, save_slide, tiled_tissue):
-    save_slide(place.inbox / "vanishes.tiff", tiled_tissue(3072, 3072, 60))
+    save_slide(place.inbox / "vanishes.tiff", tiled_tissue(3072, 1600, 60))
     place.wait(lambda: place.job("vanishes.tiff") and place.job("vanishes.tiff").state == "running", "it runs")
     (place.inbox / "vanishes.tiff").unlink()
     job = place.wait(lambda: (job := place.job("vanishes.tiff")).state != "running" and job, "it is noticed")
@@ -102,7 +102,7 @@ def test_a_file_that_vanishes_or_changes_while_it_is_read(place, save_slide, til
         assert job.error_code == "slide_vanished"
         place.cli("cancel", str(job.id), code=None)
     # Only now: of two in the inbox, either may be the first.
-    save_slide(place.inbox / "changes.tiff", tiled_tissue(3072, 3072, 61))
+    save_slide(place.inbox / "changes.tiff", tiled_tissue(3072, 1600, 61))
     place.wait(lambda: place.job("changes.tiff") and place.job("changes.tiff").state == "running", "the other runs")
     save_slide(place.inbox / "changes.tiff", tiled_tissue(500, 400, 62))
     done = place.wait(

@@ -1,8 +1,5 @@
 """Marks planted in every corner of a slide, and looked for in all that the program wrote."""
 
-import http.server
-import json
-import threading
 import zipfile
 from pathlib import Path
 
@@ -10,32 +7,16 @@ import numpy as np
 import pytest
 import tifffile
 
+from support.listener import listen
+
 ACCESSION = "S26-4711-DOE"
 MARK = "XMARKX"
 
 
 @pytest.fixture
 def posts():
-    """A listener for notify.url, with what was posted to it."""
-    taken: list[bytes] = []
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            taken.append(self.rfile.read(int(self.headers["Content-Length"])))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_args):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    taken_at = f"http://127.0.0.1:{server.server_port}/", taken
-    yield taken_at
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with listen() as listener:
+        yield listener
 
 
 def aperio(file: Path, pixels: np.ndarray) -> None:
@@ -122,8 +103,7 @@ def holding(folder: Path, mark: str) -> list[Path]:
 def test_nothing_of_a_label_or_a_property_outside_the_list_is_written_anywhere(
     workplace, tiled_tissue, posts, tmp_path, request
 ):
-    url, posted = posts
-    place = workplace({"notify": {"url": url}, "log": {"names": False, "level": "debug"}})
+    place = workplace({"notify": {"url": posts.url}, "log": {"names": False, "level": "debug"}})
     aperio(place.inbox / f"{ACCESSION}.svs", tiled_tissue(700, 500, 1))
     ome(place.inbox / f"{ACCESSION}.ome.tif", tiled_tissue(600, 500, 2))
     (place.inbox / f"{ACCESSION}-broken.svs").write_bytes(b"no slide " + MARK.encode())
@@ -158,9 +138,8 @@ def test_nothing_of_a_label_or_a_property_outside_the_list_is_written_anywhere(
     assert places <= {".wsi-denoise", "quarantine"}
     assert not [part for part in holding(place.folder, ACCESSION) if "logs" in part.parts]
     assert ACCESSION not in (place.folder / "terminal").read_text()
-    assert posted
-    assert {json.loads(body)["event"] for body in posted} >= {"done", "quarantined"}
-    assert not [body for body in posted if ACCESSION.encode() in body or MARK.encode() in body]
+    assert {message["event"] for message in posts.messages} >= {"done", "quarantined"}
+    assert not [body for body in posts.posts if ACCESSION.encode() in body or MARK.encode() in body]
 
 
 def test_the_search_finds_what_is_there(tmp_path):

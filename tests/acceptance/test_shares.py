@@ -117,7 +117,7 @@ def test_without_the_output_share_jobs_wait_and_go_on_when_it_is_back(shares, sa
 
 
 def test_the_output_share_goes_away_under_a_running_slide(shares, save_slide, tiled_tissue, tmp_path):
-    shares.drop(save_slide(tmp_path / "c.tiff", tiled_tissue(4000, 3200, 3)))
+    shares.drop(save_slide(tmp_path / "c.tiff", tiled_tissue(3400, 1600, 3)))
     shares.place.wait(lambda: (job := shares.place.job("c.tiff")) and job.blocks_done, "c.tiff is under way")
     shares.unmount("store")
     waits(shares.place, "c.tiff", "output_unwritable")

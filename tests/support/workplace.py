@@ -195,7 +195,7 @@ class Workplace:
                 pytest.fail(f"the daemon ended with {self._process.returncode} before {what}\n{self.report()}")
             if time.monotonic() > end:
                 pytest.fail(f"{what}: not within {seconds:g} s\n{self.report()}")
-            time.sleep(0.1)
+            time.sleep(0.2)
 
     def wait_for(self, relative: str, *states: str, seconds: float = PATIENCE) -> Job:
         """Wait until the newest job of a slide is in one of some states; fail at once when it ends in another."""
@@ -231,7 +231,7 @@ class Workplace:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=PATIENCE,
+            timeout=3 * PATIENCE,
             check=False,
         )
         assert code is None or ended.returncode == code, (arguments, ended.returncode, ended.stdout, ended.stderr)
