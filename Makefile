@@ -80,7 +80,8 @@ train: env
 	@$(BIN)/python -m training.recipe $(PRESET) --out runs
 
 evaluate: env
-	@$(BIN)/python -m training.evidence
+	@$(BIN)/python -m pytest tests/unit/training -m training
+	$(BIN)/python -m training.evidence
 
 docs: env
 	@$(BIN)/python -c "import material" 2>/dev/null || .ci/env $(VENV) "$(EXTRAS),docs"

@@ -1,15 +1,15 @@
 """How a job ends is written down: tried again, for how long, and whatever the database does meanwhile."""
 
-import json
 import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from support.clock import Clock
+from support.listener import listen
 from wsi_denoise.daemon.heartbeat import Heartbeat
 from wsi_denoise.daemon.pauses import Pauses
 from wsi_denoise.daemon.runner import Runner
@@ -34,14 +34,6 @@ from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.processing.dask.scheduler import Interrupted
 from wsi_denoise.settings import load
-
-
-class Clock:
-    def __init__(self):
-        self.now = datetime.now(UTC)
-
-    def __call__(self):
-        return self.now
 
 
 class BrokenCluster:
@@ -121,30 +113,12 @@ def test_what_the_surroundings_cause_never_fails_a_job(settings, job, attempt):
 
 @pytest.fixture
 def posted():
-    """What was posted, and where to."""
-    posts = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self):
-            posts.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(200)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_arguments):
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield posts, f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
-        thread.join()
+    with listen() as listener:
+        yield listener
 
 
 def test_a_job_that_begins_to_wait_is_posted_once(settings, store, clock, job, posted):
-    posts, url = posted
-    settings = settings.model_copy(update={"notify": settings.notify.model_copy(update={"url": url})})
+    settings = settings.model_copy(update={"notify": settings.notify.model_copy(update={"url": posted.url})})
     daemon = store.register_daemon()
     cluster = BrokenCluster(OutputUnwritable("/denoised"))
     with Heartbeat(store, daemon, settings) as heartbeat:
@@ -153,7 +127,7 @@ def test_a_job_that_begins_to_wait_is_posted_once(settings, store, clock, job, p
             cluster.error = error
             clock.now += timedelta(hours=1, minutes=1)
             runner.run(store.claim(daemon, 600))
-    assert [(post["event"], post["job_id"], post["state"], post["error_code"]) for post in posts] == [
+    assert [(post["event"], post["job_id"], post["state"], post["error_code"]) for post in posted.messages] == [
         ("waiting", job.id, "queued", "output_unwritable"),
         ("waiting", job.id, "queued", "scheduler_unreachable"),
     ]

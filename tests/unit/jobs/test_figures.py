@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from support.clock import Clock
 from wsi_denoise.errors import BlockKillsWorker, TransitionRefused
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
@@ -12,18 +13,9 @@ from wsi_denoise.jobs.values import JobQuery, Scanner
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-class Clock:
-    def __init__(self):
-        self.now = START
-
-    def __call__(self):
-        self.now += timedelta(seconds=1)
-        return self.now
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(START, step=1)
 
 
 @pytest.fixture

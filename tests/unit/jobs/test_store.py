@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.clock import Clock
 from wsi_denoise.errors import (
     DiskFull,
     EmptyFile,
@@ -26,17 +27,6 @@ from wsi_denoise.jobs.values import JobQuery
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-class Clock:
-    def __init__(self):
-        self.now = START
-
-    def __call__(self):
-        return self.now
-
-    def advance(self, seconds):
-        self.now += timedelta(seconds=seconds)
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request, tmp_path):
     if request.param == "sqlite":
@@ -48,7 +38,7 @@ def url(request, tmp_path):
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return Clock(START)
 
 
 @pytest.fixture

@@ -118,6 +118,7 @@ def test_methods_and_noise_stand_in_the_table():
     assert kinds.markdown([]) == ""
 
 
+@pytest.mark.training
 @pytest.mark.shared
 def test_the_program_writes_a_table_of_a_presets_weights(shared, tmp_path):
     out = tmp_path / "kinds.json"

@@ -165,6 +165,7 @@ def test_tables_name_images_seeds_and_protocol(tissue, tmp_path):
     assert "the paper's way" in table.likeness(rows)
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("name", ["non-local means", "total variation", "wavelet BayesShrink"])
 def test_classical_methods_remove_noise(tissue, name):
     if name.startswith("wavelet"):
@@ -218,6 +219,7 @@ def test_tiles_with_context_are_the_whole_image_and_without_are_not():
     assert differs.any()
 
 
+@pytest.mark.training
 def test_a_method_that_invents_on_flat_fields_is_seen():
     def method(noisy, _sigma):
         out = np.broadcast_to(np.rint(noisy.mean(axis=(1, 2), keepdims=True)), noisy.shape).astype(np.uint8).copy()
@@ -240,6 +242,7 @@ def test_a_shipped_cards_table_is_of_the_shipped_weights(preset):
     assert {row.sigma for row in card.measured} >= {10.0, 25.0, 50.0}
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("quality", [50, 70, 90])
 def test_scanner_is_a_decibel_above_paper_on_compressed_noise(tissue_image, quality):
     clean = np.stack([tissue_image[:192, :192], tissue_image[-192:, -192:]])

@@ -140,6 +140,7 @@ def figures(line: str) -> list[float]:
     return [float(part) for part in line.split(": ")[1].replace(" dB, as shipped", "").split()]
 
 
+@pytest.mark.training
 @pytest.mark.shared
 def test_weights_that_were_made_again_are_held_against_those_that_ship(shared, tmp_path):
     card = weights.card("paper")
@@ -248,6 +249,7 @@ def test_repetitions_differ_in_the_seed_or_in_rounding_alone():
     assert {dataclasses.replace(run, seed=base.seed, bf16=base.bf16) for run in runs} == {base}
 
 
+@pytest.mark.training
 @pytest.mark.shared
 def test_one_variant_is_trained_and_measured(shared, tmp_path):
     found = ablation.compare({"small": (small(2), False)}, tmp_path, shared, images=2)
@@ -261,6 +263,7 @@ def test_one_variant_is_trained_and_measured(shared, tmp_path):
     assert f"| small | {row['parameters']:,} | " in told
 
 
+@pytest.mark.training
 @pytest.mark.shared
 def test_networks_of_others_are_trained_and_stand_in_the_table(shared, tmp_path):
     tiny = dataclasses.replace(small(2), pixels=4)

@@ -99,6 +99,7 @@ def test_a_bank_without_files_says_so():
         data.Bank([data.Source("none", "CC0-1.0", (), 1.0, 1.0, (1.0, 1.0), 0.0)])
 
 
+@pytest.mark.training
 def test_a_folder_of_images_trains_from_the_command_line(folder_of_tissue, tmp_path):
     out = tmp_path / "run"
     options = ["--filters", "2", "--steps", "3", "--pixels", "4", "--no-bf16", "--device", "cpu"]
@@ -237,6 +238,7 @@ def test_average_follows_the_network_slowly():
     assert torch.allclose(average.weights["tail.bias"], before + 0.1)
 
 
+@pytest.mark.training
 def test_twenty_steps_reduce_the_loss(tmp_path, bank):
     # Direct output: a residual network starts as the identity, a plateau that twenty steps do not leave.
     run = Run(tmp_path / "run", dataclasses.replace(SMALL, filters=8, pixels=16, residual=False), bank)

@@ -246,6 +246,7 @@ def test_jpeg2000_has_the_quality_asked_for(tissue_image):
         assert errors == pytest.approx([30, 40], abs=2.5)
 
 
+@pytest.mark.training
 def test_camera_leaves_fifteen_in_a_hundred_exactly_clean(tissue_image):
     clean = crops_of(tissue_image, 16)
     counts, changed_truths, drawn = [], 0, generator(34)
