@@ -243,7 +243,7 @@ def sleeps(settings, store, job, clock, monkeypatch):
     """
     posts = []
     monkeypatch.setattr(
-        "wsi_denoise.daemon.runner.notify.post", lambda _url, _timeout, event, _job: posts.append(event)
+        "wsi_denoise.daemon.runner.notifications.post", lambda _url, _timeout, event, _job: posts.append(event)
     )
     daemon = store.register_daemon()
 
