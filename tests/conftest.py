@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,12 @@ ROOT = Path(__file__).parents[1]
 
 def shared_folder() -> Path:
     return Path(os.environ.get("WSI_DENOISE_SHARED", ROOT.parent / "shared"))
+
+
+def pytest_configure() -> None:
+    """Let programs that a test starts receive Ctrl-C: a background job of a shell ignores it, and so would they."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
