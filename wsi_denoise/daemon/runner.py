@@ -18,6 +18,7 @@ from typing import Any
 from wsi_denoise.daemon import disk_space, notifications
 from wsi_denoise.daemon.folders import MarkedFolder, StateFolder
 from wsi_denoise.daemon.heartbeat import Heartbeat
+from wsi_denoise.daemon.outcome import Decision, outcome_of
 from wsi_denoise.daemon.pauses import Pauses
 from wsi_denoise.errors import (
     DatabaseReplaced,
@@ -28,7 +29,6 @@ from wsi_denoise.errors import (
     NoSuchJob,
     PresetNotForSlides,
     SlideChanged,
-    SlideError,
     SlideKillsDaemon,
     StoreError,
     TransitionRefused,
@@ -39,7 +39,7 @@ from wsi_denoise.intake.quarantine import Quarantine, may_be_growing
 from wsi_denoise.intake.scan import lies_in
 from wsi_denoise.intake.slide_files import Snapshot, slide_files, snapshot
 from wsi_denoise.jobs import places
-from wsi_denoise.jobs.retry import DEATHS, deaths, failures, retry_at
+from wsi_denoise.jobs.retry import DEATHS, deaths
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
@@ -348,22 +348,30 @@ class Runner:
         return needs + database
 
     def _end(self, job: Job, error: WsiDenoiseError) -> Job:
-        """Write down an error: quarantine, another try, or the end."""
-        if isinstance(error, SlideError):
-            ended = self._store.quarantine(job.id, error, self._origin, holder=self._daemon_id)
-            if self._quarantine is not None:
-                self._note(ended, error)
-            return ended
-        if isinstance(error, SlideChanged):
-            return self._store.settle_again(job.id, error, self._origin, holder=self._daemon_id)
-        if isinstance(error, DiskFull) and self._pauses is not None:
-            return self._store.retry_later(job.id, error, datetime.now(UTC), self._origin, counts=False)
-        failed = failures(self._store.attempts(job.id)) + 1
-        # What counts began when it was last queued by intake or a person.
-        if error.outlasts or (error.retry and min(failed, job.attempts) < self._settings.jobs.attempts):
-            at = retry_at(failed, self._settings.jobs.retry_seconds, datetime.now(UTC))
-            return self._store.retry_later(job.id, error, at, self._origin, counts=not error.outlasts)
-        return self._store.fail(job.id, error, self._origin, holder=self._daemon_id)
+        """Store the outcome of an error."""
+        jobs = self._settings.jobs
+        outcome = outcome_of(
+            error,
+            attempts=self._store.attempts(job.id),
+            number=job.attempts,
+            allowed=jobs.attempts,
+            retry_seconds=jobs.retry_seconds,
+            pauses=self._pauses is not None,
+            now=datetime.now(UTC),
+        )
+        match outcome.decision:
+            case Decision.QUARANTINE:
+                ended = self._store.quarantine(job.id, error, self._origin, holder=self._daemon_id)
+                if self._quarantine is not None:
+                    self._note(ended, error)
+                return ended
+            case Decision.SETTLE:
+                return self._store.settle_again(job.id, error, self._origin, holder=self._daemon_id)
+            case Decision.RETRY:
+                at = outcome.at or datetime.now(UTC)
+                return self._store.retry_later(job.id, error, at, self._origin, counts=outcome.counts)
+            case Decision.FAIL:
+                return self._store.fail(job.id, error, self._origin, holder=self._daemon_id)
 
     def _note(self, job: Job, error: WsiDenoiseError) -> None:
         assert self._quarantine is not None
