@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import secrets
-import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from pathlib import Path
@@ -23,6 +22,8 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.middleware.sessions import SessionMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from wsi_denoise.system.files import atomic_file
 
 LASTS_SECONDS = 7 * 24 * 3600
 SECRET_FILE = "page-secret"  # noqa: S105 - a name
@@ -208,21 +209,6 @@ def _read(file: Path | None) -> dict[str, float]:
 
 
 def _write(file: Path, data: bytes, *, replace: bool) -> None:
-    """Write a file whole and for this user only.
-
-    Raises
-    ------
-    FileExistsError
-        Unless it may be replaced.
-    OSError
-    """
-    handle, part = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")  # mode 0600
-    try:
-        with os.fdopen(handle, "wb") as opened:
-            opened.write(data)
-        if replace:
-            Path(part).replace(file)
-        else:
-            os.link(part, file)
-    finally:
-        Path(part).unlink(missing_ok=True)
+    """Write a file for this user only; see :func:`wsi_denoise.system.files.atomic_path`."""
+    with atomic_file(file, replace=replace, mode=0o600) as opened:
+        opened.write(data)

@@ -25,6 +25,7 @@ from wsi_denoise.settings import Loaded, OutputSettings
 from wsi_denoise.system import permissions
 from wsi_denoise.system.conditions import Conditions
 from wsi_denoise.system.disk import write_error
+from wsi_denoise.system.files import atomic_path
 from wsi_denoise.system.mounts import MARKER, Places, is_on_same_mount, read_marker
 
 _log = logging.getLogger(__name__)
@@ -174,20 +175,10 @@ class MarkedFolder:
     def _write(self) -> str:
         """Write the marker file whole or not at all; return the identifier in it, perhaps another daemon's."""
         identifier = secrets.token_hex(16)
-        part, marker = self.path / f"{MARKER}.{identifier}.part", self.path / MARKER
-        try:
+        marker = self.path / MARKER
+        with suppress(FileExistsError), atomic_path(marker, replace=False) as part:
             part.write_text(_TEXT.format(identifier=identifier, database=self._store), "utf-8")
             permissions.give(part, self._output)
-            try:
-                os.link(part, marker)
-            except FileExistsError:
-                pass
-            except OSError:  # a share without hard links
-                if not marker.exists():
-                    part.replace(marker)
-        finally:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
         return read_marker(self.path) or self._replace_damaged(marker, identifier)
 
     def _replace_damaged(self, marker: Path, identifier: str) -> str:

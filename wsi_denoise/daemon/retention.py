@@ -176,7 +176,8 @@ def _is_empty(folder: Path) -> bool:
 def _made_for(settings: Settings, job: Job) -> Iterator[Path]:
     """Yield the files in the state folder that belong to one job."""
     for folder in ("maps", "overviews"):
-        yield from (settings.jobs.state / folder).glob(f"{job.id}.*")
+        for name in (f"{job.id}.*", f".{job.id}.*"):  # and what a killed process left half written
+            yield from (settings.jobs.state / folder).glob(name)
 
 
 def _changed(folder: Path) -> float:

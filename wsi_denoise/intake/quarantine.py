@@ -21,6 +21,7 @@ from wsi_denoise.errors import OutputExists, OutputUnwritable, SlideChanged, Sou
 from wsi_denoise.intake.slide_files import Snapshot, companion_folders, has_parts, slide_files, snapshot, strange_part
 from wsi_denoise.intake.sniff import open_regular, shown
 from wsi_denoise.system import clocks
+from wsi_denoise.system.files import atomic_file
 
 NOTICE = "wsi-denoise is for research use only; derived images are not for diagnosis."
 
@@ -318,17 +319,8 @@ def _link(place: Path, slide: Path) -> Path | None:
 
 
 def _write(note: Path, text: str) -> None:
-    """Write a file under a temporary name, and rename it."""
-    partial = note.with_name(f".{hashlib.sha256(os.fsencode(note.name)).hexdigest()[:16]}.{os.getpid()}.part")
-    try:
-        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(note)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise
+    with atomic_file(note) as file:
+        file.write(text.encode("utf-8", "backslashreplace"))
 
 
 def _note(slide: Path, error: WsiDenoiseError, *, job_id: int, time: datetime, moved: Path | None, remark: str) -> str:

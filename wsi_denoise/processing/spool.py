@@ -12,8 +12,6 @@ import io
 import json
 import logging
 import lzma
-import os
-import secrets
 import shutil
 import struct
 import zipfile
@@ -23,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -31,6 +29,7 @@ from numpy.typing import NDArray
 
 from wsi_denoise.slide.encoding import Pixels
 from wsi_denoise.slide.geometry import BlockIndex
+from wsi_denoise.system.files import atomic_file
 
 _log = logging.getLogger(__name__)
 
@@ -156,7 +155,7 @@ class Spool:
         self.make()
         evidence = io.BytesIO()
         np.savez(evidence, **product.arrays)  # type: ignore[arg-type]
-        with self._whole(f"{block}{SUFFIX}") as file:
+        with atomic_file(self.folder / f"{block}{SUFFIX}") as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                 for (level, row, column), tile in product.tiles.items():
                     archive.writestr(f"{level}/{row}/{column}", tile)
@@ -166,20 +165,6 @@ class Spool:
                 archive.writestr("evidence.npz", evidence.getvalue())
             return file.tell()
 
-    @contextmanager
-    def _whole(self, name: str) -> Iterator[IO[bytes]]:
-        """Write a file under a partial name, and give it its own when it is on the disk."""
-        # Two threads of a worker, or two containers whose processes have one number, may be at one block.
-        part = self.folder / f".{name}.{secrets.token_hex(8)}.part"
-        try:
-            with part.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self.folder / name)
-        finally:
-            part.unlink(missing_ok=True)
-
     def sent(self, block: BlockIndex) -> bytes:
         """Return a block's file as it is, to be handed in elsewhere by :meth:`receive`."""
         return self._file(block).read_bytes()
@@ -187,14 +172,14 @@ class Spool:
     def receive(self, block: BlockIndex, data: bytes) -> None:
         """Write a block's file that was made elsewhere, whole or not at all."""
         self.make()
-        with self._whole(f"{block}{SUFFIX}") as file:
+        with atomic_file(self.folder / f"{block}{SUFFIX}") as file:
             file.write(data)
 
     def keep_thumbnail(self, data: bytes) -> None:
         """Leave the slide's thumbnail for the page. Nothing depends on it."""
         try:
             self.make()
-            with self._whole(THUMBNAIL) as file:
+            with atomic_file(self.folder / THUMBNAIL) as file:
                 file.write(data)
         except OSError as error:
             # A disk that is full is told by the first block.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+
+from wsi_denoise.system.files import atomic_file
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,8 @@ class PatchMap:
 
 def save(path: Path, patch_map: PatchMap) -> None:
     """Write a map as npz, whole or not at all."""
-    # A daemon that lost its lease may still be at the map that its successor writes.
-    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
-    try:
-        with part.open("wb") as file:
-            np.savez_compressed(file, sigma_removed=patch_map.sigma_removed, structure=patch_map.structure)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_file(path) as file:
+        np.savez_compressed(file, sigma_removed=patch_map.sigma_removed, structure=patch_map.structure)
 
 
 def load(path: Path) -> PatchMap:

@@ -13,6 +13,7 @@ from PIL import Image
 
 from wsi_denoise import NOTICE
 from wsi_denoise.errors import NoSuchPath, OutputUnwritable
+from wsi_denoise.system.files import atomic_path
 
 NAME = "demo-noise-25.tiff"
 SIDE = 3000
@@ -82,17 +83,14 @@ def write(folder: Path, *, side: int = SIDE) -> Path:
         When tiatoolbox's picture is missing.
     OutputUnwritable
     """
-    goal, partial = folder / NAME, folder / f".{NAME}.{os.getpid()}.part"
+    goal = folder / NAME
     if os.path.lexists(goal):
         return goal
     level = noisy(mirrored(tissue(), side), SIGMA, SEED)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            _write_pyramid(partial, level)
-            partial.rename(goal)
-        finally:
-            partial.unlink(missing_ok=True)
+        with atomic_path(goal) as part:
+            _write_pyramid(part, level)
     except OSError as error:
         raise OutputUnwritable(f"{folder} ({error.strerror})") from error
     return goal

@@ -7,7 +7,6 @@ the whole of a 40k x 40k slide of one level would decode all of it.
 from __future__ import annotations
 
 import itertools
-import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from wsi_denoise.slide.base import Slide
 from wsi_denoise.slide.encoding import Encoding, Pixels
 from wsi_denoise.slide.geometry import level_sizes
 from wsi_denoise.slide.pyramid import Bands, Header, write_pyramid
+from wsi_denoise.system.files import atomic_path
 
 FIRST = 2
 """The slide's level that is the overview's level 0."""
@@ -60,13 +60,11 @@ def write(path: Path, size: tuple[int, int], rows: Iterable[Pixels]) -> None:
         When the rows do not make up level 2.
     """
     path.parent.mkdir(exist_ok=True)  # not the state folder above it
-    part = path.with_name(f"{path.name}.{secrets.token_hex(8)}.part")
     bands = Bands(level_sizes(*size)[FIRST:], ENCODING, path.parent)
     try:
         for some in rows:
             bands.feed(some)
-        write_pyramid(part, list(bands.levels()), ENCODING, Header(DESCRIPTION))
-        part.replace(path)
+        with atomic_path(path) as part:
+            write_pyramid(part, list(bands.levels()), ENCODING, Header(DESCRIPTION))
     finally:
         bands.close()
-        part.unlink(missing_ok=True)

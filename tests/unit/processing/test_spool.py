@@ -9,6 +9,7 @@ import pytest
 
 from wsi_denoise.processing.spool import DAMAGE, SUFFIX, BlockProduct, Spool, folder_name
 from wsi_denoise.slide.geometry import BlockIndex
+from wsi_denoise.system.files import atomic_file
 
 BLOCK = BlockIndex(3, 14)
 KEY = {
@@ -118,13 +119,13 @@ def test_two_that_are_at_one_block_do_not_meet(spool, product):
 
 def test_what_is_half_written_goes_with_the_folder(spool, product):
     spool.folder.mkdir(parents=True)
-    with spool._whole("x") as file:
+    with atomic_file(spool.folder / f"{BLOCK}{SUFFIX}") as file:
         file.write(b"half")
         (part,) = spool.folder.iterdir()
         assert part.name.startswith(".")
         assert part.name.endswith(".part")
         assert spool.finished() == set()
-        os.link(part, spool.folder / f"{part.stem}.left.part")
+        os.link(part, spool.folder / f"{part.stem}.left.part")  # as a writer that was killed leaves it
     spool.remove()
     assert not spool.folder.exists()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 from wsi_denoise.errors import DatabaseUnreachable, NoDatabase, OutputUnwritable, UsageError
 from wsi_denoise.jobs.database.engine import Database
+from wsi_denoise.system.files import atomic_path
 
 
 def backup(database: Database, target: Path) -> int:
@@ -34,25 +34,19 @@ def backup(database: Database, target: Path) -> int:
         raise NoDatabase(f"{database.file} does not exist")
     if target.exists():
         raise UsageError(f"{target} exists already, and a backup replaces nothing")
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    address = f"{database.file.as_uri()}?mode=ro"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        address = f"{database.file.as_uri()}?mode=ro"
-        with closing(sqlite3.connect(address, uri=True)) as source, closing(sqlite3.connect(part)) as copy:
-            source.backup(copy, pages=1000, sleep=0.01)
-            # The journal's mode comes along; a copy that nobody writes to is one file.
-            copy.execute("PRAGMA journal_mode = DELETE").fetchone()
-            found = copy.execute("PRAGMA integrity_check").fetchone()[0]
-        if found != "ok":
-            raise DatabaseUnreachable(f"{database.file} is damaged: {found}")
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        part.rename(target)
+        with atomic_path(target, replace=False) as part:
+            with closing(sqlite3.connect(address, uri=True)) as source, closing(sqlite3.connect(part)) as copy:
+                source.backup(copy, pages=1000, sleep=0.01)
+                # The journal's mode is copied too; a copy that nobody writes to is one file.
+                copy.execute("PRAGMA journal_mode = DELETE").fetchone()
+                found = copy.execute("PRAGMA integrity_check").fetchone()[0]
+            if found != "ok":
+                raise DatabaseUnreachable(f"{database.file} is damaged: {found}")
     except sqlite3.Error as error:
         raise DatabaseUnreachable(f"{database.file} ({error})") from error
     except OSError as error:
         raise OutputUnwritable(f"{target.parent} ({error.strerror})") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
     return target.stat().st_size
