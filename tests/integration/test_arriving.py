@@ -1,6 +1,6 @@
 """Slides of several files that are watched while they are copied: a real watcher, the real reader, real files.
 
-Only the clock is the test's own. Everything happens with ``intake.move``, where a mistake would take the slide apart.
+Only the clock is the test's own.
 """
 
 import shutil
@@ -39,7 +39,6 @@ class Lab:
             "intake.settle_seconds": SETTLE,
             "intake.grace_seconds": GRACE,
             "intake.events": False,
-            "intake.move": True,
         }
         settings = load(folder=folder, environ={}, overrides=overrides).settings
         self.store = JobStore(settings.database_url)
@@ -108,13 +107,13 @@ def test_a_mirax_slide_whose_folder_comes_after_its_key_file_stays_together(lab:
         (lab.inbox / "a" / name).write_text(content, encoding="utf-8")
         lab.still(GRACE - 20)
     assert lab.states() == [("a.mrxs", "settling", None)]
-    # It does not open, but is complete: after its grace it is moved, whole.
+    # It does not open, but is complete: after its grace it is quarantined, and stays where it is.
+    before = lab.files()
     lab.look(GRACE)
     assert lab.states() == [("a.mrxs", "quarantined", "incomplete_slide")]
-    assert lab.files() == []
-    assert not (lab.inbox / "a").exists()
-    folder = ["a/Data0000.dat", "a/Data0001.dat", "a/Index.dat", "a/Slidedat.ini"]
-    assert lab.files(lab.quarantine) == ["a.mrxs", "a.mrxs.txt", *folder]
+    assert lab.files() == before
+    assert lab.files(lab.quarantine) == ["a.mrxs", "a.mrxs.txt"]
+    assert (lab.quarantine / "a.mrxs").is_symlink()
 
 
 def test_what_a_mirax_slide_lacks_is_said(tmp_path: Path) -> None:
@@ -211,9 +210,8 @@ def test_a_label_alone_is_said_to_be_incomplete(lab: Lab, shared: Path) -> None:
     assert "label" in (lab.jobs()[0].error or "")
 
 
-@pytest.mark.parametrize("content", [b"\xff\xd8\xffpicture", b"ZISRAWFILE" + bytes(600)])
-def test_a_file_that_is_replaced_while_it_is_looked_at_is_not_moved(lab: Lab, content: bytes) -> None:
-    (lab.inbox / "a.svs").write_bytes(content)
+def test_a_file_that_is_replaced_while_it_is_probed_is_not_quarantined(lab: Lab) -> None:
+    (lab.inbox / "a.svs").write_bytes(b"ZISRAWFILE" + bytes(600))
 
     def replace() -> None:
         (lab.inbox / "a.new").write_bytes(b"another scan")
@@ -226,9 +224,11 @@ def test_a_file_that_is_replaced_while_it_is_looked_at_is_not_moved(lab: Lab, co
     assert not lab.quarantine.exists()
 
 
-def test_an_unsupported_file_is_moved_after_its_grace_and_not_before(lab: Lab) -> None:
+def test_an_unsupported_file_is_quarantined_when_it_has_settled(lab: Lab) -> None:
     (lab.inbox / "a.jpg").write_bytes(b"\xff\xd8\xffpicture")
-    lab.still(GRACE)
     lab.look(5)
+    assert lab.states() == [("a.jpg", "settling", None)]
+    for _ in range(4):
+        lab.look(SETTLE)
     assert lab.states() == [("a.jpg", "quarantined", "unsupported_slide")]
-    assert lab.files(lab.quarantine) == ["a.jpg", "a.jpg.txt"]
+    assert (lab.inbox / "a.jpg").read_bytes() == b"\xff\xd8\xffpicture"

@@ -1,4 +1,4 @@
-"""Backup, retention, and mode and owner of outputs: what runs beside the slides for months."""
+"""Backup, retention, and the mode of outputs: what runs beside the slides for months."""
 
 import os
 import sqlite3
@@ -264,7 +264,7 @@ def test_postgresql_has_its_own_tool(tmp_path):
         backup.backup(Elsewhere(), tmp_path / "copy")
 
 
-# -- mode and owner
+# -- mode
 
 
 def test_outputs_and_new_folders_get_the_mode_and_others_keep_theirs(tmp_path):
@@ -295,15 +295,7 @@ def test_without_settings_the_umask_decides(tmp_path):
     assert (tmp_path / "a" / "file").stat().st_mode & 0o777 == 0o640
 
 
-def test_an_owner_by_name_or_number_and_one_that_is_not_there(tmp_path):
-    file = tmp_path / "file"
-    file.write_bytes(b"")
-    permissions.give(file, OutputSettings(owner=f"{os.getuid()}:{os.getgid()}"))
-    if os.getuid() == 0:
-        permissions.give(file, OutputSettings(owner=":1234"))
-        assert (file.stat().st_uid, file.stat().st_gid) == (0, 1234)
-    with pytest.raises(OutputUnwritable, match="nobody-of-that-name"):
-        permissions.give(file, OutputSettings(owner="nobody-of-that-name"))
+def test_a_mode_in_letters_is_refused():
     with pytest.raises(SettingsInvalid, match=r"output\.mode"):
         Settings().with_values({"output.mode": "rw-r--r--"})
 

@@ -18,9 +18,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from wsi_denoise.errors import SourceError, WsiDenoiseError, every_error
-from wsi_denoise.intake.quarantine import Quarantine, may_be_growing
+from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.intake.scan import lies_in
-from wsi_denoise.intake.slide_files import Snapshot, is_unchanged
+from wsi_denoise.intake.slide_files import is_unchanged
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import DaemonInfo, Job, JobQuery
@@ -98,7 +98,7 @@ def sweep(
         if not _is_wanted(file, slide, store, _WANT_PARTIAL):
             file.unlink(missing_ok=True)
             done.append(f"removed a partial output: {file.name}")
-    quarantine = quarantine or Quarantine(settings.intake.quarantine, move=settings.intake.move)
+    quarantine = quarantine or Quarantine(settings.intake.quarantine)
     done += write_notes(settings, store, quarantine, stop)
     for line in done:
         _log.warning("found after a crash: %s", line)
@@ -115,7 +115,7 @@ def write_notes(settings: Settings, store: JobStore, quarantine: Quarantine, sto
     return [
         f"wrote the missing quarantine note of job {job.id}"
         for job in _quarantined(settings, store)
-        if not stop.is_set() and _put_note(quarantine, job, settings.intake.grace_seconds)
+        if not stop.is_set() and _put_note(quarantine, job)
     ]
 
 
@@ -155,7 +155,7 @@ def _is_as_it_was(job: Job) -> bool:
         return False
 
 
-def _put_note(quarantine: Quarantine, job: Job, grace_seconds: float) -> bool:
+def _put_note(quarantine: Quarantine, job: Job) -> bool:
     slide, relative = Path(job.slide), Path(job.relative)
     if quarantine.has_note(slide, relative):
         return False
@@ -166,8 +166,6 @@ def _put_note(quarantine: Quarantine, job: Job, grace_seconds: float) -> bool:
             error_of(job),
             job_id=job.id,
             time=job.finished or datetime.now(UTC),
-            stays=may_be_growing(slide, job.started, grace_seconds),
-            expected=Snapshot(job.size_bytes, job.mtime_ns),
         )
     except WsiDenoiseError as failure:
         _log.warning("job %d: %s", job.id, failure)

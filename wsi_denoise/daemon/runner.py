@@ -35,8 +35,7 @@ from wsi_denoise.errors import (
     WsiDenoiseError,
 )
 from wsi_denoise.intake.missing import diagnose
-from wsi_denoise.intake.quarantine import Quarantine, may_be_growing
-from wsi_denoise.intake.scan import lies_in
+from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.intake.slide_files import Snapshot, slide_files, snapshot
 from wsi_denoise.jobs import places
 from wsi_denoise.jobs.retry import DEATHS, deaths
@@ -376,14 +375,8 @@ class Runner:
     def _note(self, job: Job, error: WsiDenoiseError) -> None:
         assert self._quarantine is not None
         slide, relative = Path(job.slide), Path(job.relative)
-        # What a person had done by `run` may be an archive's: only what was put into an inbox is ours to move.
-        stays = not lies_in(slide, self._settings.intake.inbox)
-        stays = stays or may_be_growing(slide, job.started, self._settings.intake.grace_seconds)
-        seen = Snapshot(job.size_bytes, job.mtime_ns)
         try:
-            self._quarantine.put(
-                slide, relative, error, job_id=job.id, time=datetime.now(UTC), stays=stays, expected=seen
-            )
+            self._quarantine.put(slide, relative, error, job_id=job.id, time=datetime.now(UTC))
         except WsiDenoiseError as failure:
             _log.warning("job %d: %s", job.id, failure)
 

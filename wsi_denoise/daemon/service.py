@@ -139,7 +139,7 @@ class Daemon:
             store.open_connections(STORE_THREADS)
             origin = f"daemon:{daemon_id}"
             output, notes = output_folder(self._loaded, store, origin), quarantine_folder(self._loaded, store, origin)
-            quarantine = Quarantine(settings.intake.quarantine, move=settings.intake.move, check=notes.check)
+            quarantine = Quarantine(settings.intake.quarantine, check=notes.check)
             watcher = Watcher(
                 settings,
                 store,

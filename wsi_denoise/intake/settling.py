@@ -76,14 +76,10 @@ class Rules:
     ----------
     settle_seconds, grace_seconds : float
         See ``intake.settle_seconds`` and ``intake.grace_seconds``.
-    moves : bool
-        Whether a damaged file is moved away (``intake.move``). A mistake would then take apart what is being copied,
-        so that a slide with any fault is left alone until its grace is over.
     """
 
     settle_seconds: float
     grace_seconds: float
-    moves: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,14 +156,14 @@ class Settling:
 
     def _after_failed_probe(self, error: WsiDenoiseError, probed: float) -> Decision:
         lasting = isinstance(error, SlideError) and not isinstance(error, PERHAPS_BEING_COPIED)
-        if lasting and not self.rules.moves:
+        if lasting:
             return Decision(Step.DAMAGED, error=error)
         # While a share or the cluster is away one cannot say that the file is damaged, however long it takes.
         away = isinstance(error, (SourceError, ClusterError))
         patience = float("inf") if away else self.since + self.rules.grace_seconds
         if probed >= patience:
             return Decision(Step.DAMAGED, error=error)
-        again = patience if lasting else min(probed + self._pause(probed), patience)
+        again = min(probed + self._pause(probed), patience)
         if self.seen >= again:
             # The last word on a file is always a probe made after its grace, never the memory of an earlier one.
             return Decision(Step.PROBE)

@@ -104,9 +104,9 @@ class Watcher:
         self._checksum, self._orphans = checksum, Orphans(store)
         self._returns = Returns(store, self._orphans, origin)
         self._whereabouts = Whereabouts(store, intake.inbox)
-        self._rules = Rules(intake.settle_seconds, intake.grace_seconds, moves=intake.move)
+        self._rules = Rules(intake.settle_seconds, intake.grace_seconds)
         self._scanner = Scanner(settings)
-        self.quarantine = quarantine or Quarantine(intake.quarantine, move=intake.move)
+        self.quarantine = quarantine or Quarantine(intake.quarantine)
         self._hints = Hints(events=intake.events)
         self._closed = False
         self._watches: dict[str, _Watch] = {}
@@ -266,7 +266,7 @@ class Watcher:
                 self._whereabouts.forget(path)
                 if state in {JobState.QUEUED, JobState.RUNNING} and is_gone(Path(path)):
                     self._lost.add(path)
-                elif state is JobState.QUARANTINED and not self._settings.intake.move:
+                elif state is JobState.QUARANTINED:
                     self._release(path)
         self._lost -= set(scan.slides)
         self._whereabouts.log()
@@ -427,7 +427,6 @@ class Watcher:
                 error,
                 job_id=watch.job_id,
                 time=datetime.now(UTC),
-                expected=candidate.snapshot,
             )
         except OutputUnwritable as failure:
             _log.warning("job %d: %s", watch.job_id, failure)

@@ -32,22 +32,3 @@ def contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
     for path, count in Counter(folder.path for folder in settings.folders).items():
         if count > 1:
             yield "folders", f"{path} is named {count} times; allowed: once"
-
-
-def unknown_owner(settings: Settings) -> str:
-    """Return what is wrong with ``output.owner`` on this machine, or an empty string."""
-    import grp  # noqa: PLC0415 - few settings need it
-    import pwd  # noqa: PLC0415
-
-    user, _, group = settings.output.owner.partition(":")
-    for what, name, find in (("user", user, pwd.getpwnam), ("group", group, grp.getgrnam)):
-        wrong = f"output.owner: this machine has no {what} {name}; allowed: a name that it has, or a number"
-        if name.isdecimal():
-            if int(name) >= 2**32 - 1:
-                return wrong
-        elif name:
-            try:
-                find(name)
-            except (LookupError, ValueError):
-                return wrong
-    return ""

@@ -22,7 +22,6 @@ from wsi_denoise.settings.values import (
     Mode,
     Name,
     Number,
-    Owner,
     Paths,
     Patterns,
     People,
@@ -77,10 +76,6 @@ class IntakeSettings(Section):
     quarantine: GivenPath = Field(
         Path("quarantine"), description="Where the note and the link for a quarantined slide are put."
     )
-    move: bool = Field(
-        False,  # noqa: FBT003
-        description="Move a quarantined original into the quarantine folder instead of linking to it.",
-    )
 
 
 class OutputSettings(Section):
@@ -102,9 +97,6 @@ class OutputSettings(Section):
     )
     mode: Mode = Field(
         "", description='Permissions of outputs as in chmod, as text: "0640"; empty leaves them to the umask.'
-    )
-    owner: Owner = Field(
-        "", description="Owner of outputs as in chown: user, user:group or :group; empty is who runs this."
     )
     verify_tiles: Whole = Field(
         24, ge=1, le=1_000_000, description="How many random tiles of a new file are decoded and compared."

@@ -46,6 +46,13 @@ class Loaded:
     origins: dict[str, str]
 
 
+REMOVED = {
+    "intake.move": ("false", "originals are never moved; delete this setting"),
+    "output.owner": ("", "outputs belong to the user who runs the daemon; delete this setting and run it as that user"),
+}
+"""Names of settings that were removed, with their old default and what to do."""
+
+
 def load(
     config: Path | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -82,6 +89,7 @@ def load(
         _merge(merged, origins, tree, variable)
     for name, value in (overrides or {}).items():
         _merge(merged, origins, _nested(name, _plain(name, value)), "flag")
+    _drop_removed(merged, origins)
     try:
         settings = Settings(**merged)
     except ValidationError as error:
@@ -91,8 +99,6 @@ def load(
     settings = _anchored(settings, base.absolute())
     for name, wrong in combinations.contradictions(settings):
         raise SettingsInvalid(f"{name}: {wrong} ({origins[name]})")
-    if wrong := combinations.unknown_owner(settings):
-        raise SettingsInvalid(f"{wrong} ({origins['output.owner']})")
     return Loaded(settings, origins)
 
 
@@ -152,6 +158,9 @@ def _read_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[st
             continue
         section, _, key = rest.lower().partition("__")
         name = f"{section}.{key}" if key else section
+        if name in REMOVED:
+            yield variable, {section: {key: environ[variable]}}
+            continue
         if name not in known and (key or section not in Settings.model_fields):
             raise SettingsInvalid(_unknown_variable(variable, name, known))
         value: Any = environ[variable]
@@ -205,6 +214,23 @@ def _merge(merged: dict[str, Any], origins: dict[str, str], tree: Mapping[str, A
         else:
             merged[section] = values
             origins[section] = origin
+
+
+def _drop_removed(merged: dict[str, Any], origins: dict[str, str]) -> None:
+    """Accept a removed setting at its old default, and refuse any other value.
+
+    Raises
+    ------
+    SettingsInvalid
+    """
+    for name, (default, reason) in REMOVED.items():
+        section, _, key = name.partition(".")
+        values = merged.get(section)
+        if not isinstance(values, dict) or key not in values:
+            continue
+        if str(values.pop(key)).lower() != default:
+            raise SettingsInvalid(f"{name}: removed in version 0.2: {reason} ({origins[name]})")
+        del origins[name]
 
 
 def _nested(name: str, value: Any) -> dict[str, Any]:

@@ -22,7 +22,6 @@ _UNITS |= {f"{prefix}{tail}": 1000**power for power, prefix in enumerate("kmgtp"
 _UNITS |= {f"{prefix}i{tail}": 1024**power for power, prefix in enumerate("kmgtp", 1) for tail in ("", "b")}
 _MEMORY = re.compile(r"(\d+(?:\.\d+)?) ?([a-z]*)")
 _MODE = re.compile(r"(?:0o?)?([0-7]{3,4})")
-_OWNER = re.compile(r"[^\s:/]+(:[^\s:/]*)?|:[^\s:/]+")
 _DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _CLOCK = r"([01]?\d|2[0-3]):([0-5]\d)"
 _ENTRY = re.compile(rf"(?:({'|'.join(_DAYS)})(?:-({'|'.join(_DAYS)}))? +)?{_CLOCK}-{_CLOCK}", re.IGNORECASE)
@@ -83,13 +82,6 @@ def mode(value: Any) -> Any:
     if found and not int(found[1], 8) & 0o400:
         raise refused("lets not even the owner read")
     return found[1].rjust(4, "0") if found else ""
-
-
-def owner(value: str) -> str:
-    """Refuse what chown would not take."""
-    if value and not _OWNER.fullmatch(value):
-        raise refused("is not an owner")
-    return value
 
 
 def memory(value: str) -> str:
@@ -219,7 +211,6 @@ Host = Annotated[str, AfterValidator(not_blank), _allowed("a name or an address"
 Patterns = Annotated[list[Annotated[str, _PATTERN]], _allowed('patterns, ["*.bak", "old_*"]')]
 People = Annotated[list[Annotated[str, _PERSON]], _allowed('addresses and @domains, ["a@lab.example", "@lab.example"]')]
 Mode = Annotated[str, BeforeValidator(mode), _allowed('octal digits as text, "0640"; empty')]
-Owner = Annotated[str, AfterValidator(owner), _allowed("user, user:group or :group that this machine has; empty")]
 Memory = Annotated[str, AfterValidator(memory), _allowed("auto, 0, or a size from 256MiB, such as 4GiB or 4GB")]
 Scheduler = Annotated[
     str,

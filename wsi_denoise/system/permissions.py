@@ -1,4 +1,4 @@
-"""Mode and owner of what is written, where the settings ask for other than what the system gives."""
+"""Permissions of outputs, where the settings ask for other than those of the umask."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wsi_denoise.settings import OutputSettings
 
 
 def make_folder(folder: Path, output: OutputSettings, *, below: Path | None = None) -> None:
-    """Make a folder and those above it that are missing, each with mode and owner as set.
+    """Make a folder and its missing parents, each with the mode of the settings.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def make_folder(folder: Path, output: OutputSettings, *, below: Path | None = No
     OSError
         When it cannot be made.
     OutputUnwritable
-        When it cannot be given the owner.
+        When its mode cannot be set.
     """
     missing = []
     while not folder.is_dir():
@@ -39,39 +39,22 @@ def make_folder(folder: Path, output: OutputSettings, *, below: Path | None = No
 
 
 def give(path: Path, output: OutputSettings, *, folder: bool = False) -> None:
-    """Give a new file or folder its mode and owner; without settings it keeps those that umask and user made.
+    """Give a new file or folder the mode of the settings; without one it keeps that of the umask.
 
     Parameters
     ----------
-    path : Path
-    output : OutputSettings
-        Of it ``mode`` and ``owner``.
     folder : bool
-        Who may read may enter too.
+        Whether users who may read may also enter.
 
     Raises
     ------
     OutputUnwritable
-        When this user may not do that, or there is no such user or group.
+        When this user may not do that.
     """
+    if not output.mode:
+        return
+    mode = int(output.mode, 8)
     try:
-        if output.owner:
-            user, _, group = output.owner.partition(":")
-            os.chown(path, _number(user, "user"), _number(group, "group"))
-        if output.mode:
-            mode = int(output.mode, 8)
-            path.chmod(mode | (mode & 0o444) >> 2 if folder else mode)
-    except LookupError as error:
-        raise OutputUnwritable(f"output.owner is {output.owner} ({error})") from error
+        path.chmod(mode | (mode & 0o444) >> 2 if folder else mode)
     except OSError as error:
-        raise OutputUnwritable(f"{path.parent}: mode or owner cannot be set ({error.strerror})") from error
-
-
-def _number(text: str, what: str) -> int:
-    """Return the number of a user or group, -1 to leave it; a container may know numbers only."""
-    if not text or text.isdigit():
-        return int(text or -1)
-    import grp  # noqa: PLC0415
-    import pwd  # noqa: PLC0415
-
-    return pwd.getpwnam(text).pw_uid if what == "user" else grp.getgrnam(text).gr_gid
+        raise OutputUnwritable(f"{path.parent}: the mode cannot be set ({error.strerror})") from error

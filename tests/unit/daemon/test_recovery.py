@@ -212,48 +212,27 @@ def test_no_note_for_what_is_gone_or_tried_again(store, settings, end_job):
     assert not settings.intake.quarantine.exists() or not list(settings.intake.quarantine.iterdir())
 
 
-@pytest.fixture
-def moving(settings):
-    return settings.with_values({"intake.move": True})
-
-
-def test_what_a_crash_kept_from_being_moved_is_moved(store, moving, end_job):
-    job = end_job(store, queued(store, moving, ONE).id, UnreadableTile())
-    assert len(recovery.sweep(moving, store)) == 1
-    assert not Path(job.slide).exists()
-    assert (moving.intake.quarantine / "a.tiff").read_bytes() == b"slide"
-
-
-@pytest.mark.parametrize("grace", [3600, 0])
-def test_a_slide_of_several_files_that_failed_early_stays_as_more_may_come(store, moving, end_job, grace):
-    moving = moving.with_values({"intake.settle_seconds": 0, "intake.grace_seconds": grace})
-    job = end_job(store, queued(store, moving, ONE, "a.mrxs").id, UnreadableTile())
-    assert len(recovery.sweep(moving, store)) == 1
-    assert Path(job.slide).exists() is (grace > 0)
-    assert (moving.intake.quarantine / "a.mrxs").is_symlink() is (grace > 0)
-
-
-def test_nothing_outside_an_inbox_is_moved(store, moving, tmp_path, end_job):
+def test_a_slide_outside_an_inbox_gets_no_note(store, settings, tmp_path, end_job):
     (tmp_path / "archive").mkdir()
-    moving.intake.inbox[0].mkdir()
-    (moving.intake.inbox[0] / "link").symlink_to(tmp_path / "archive")
-    names = [tmp_path / "archive/a.tiff", moving.intake.inbox[0] / "../archive/b.tiff", "link/c.tiff"]
+    settings.intake.inbox[0].mkdir()
+    (settings.intake.inbox[0] / "link").symlink_to(tmp_path / "archive")
+    names = [tmp_path / "archive/a.tiff", settings.intake.inbox[0] / "../archive/b.tiff", "link/c.tiff"]
     for name in names:
-        end_job(store, queued(store, moving, ONE, name).id, UnreadableTile())
-    assert recovery.sweep(moving, store) == []
+        end_job(store, queued(store, settings, ONE, name).id, UnreadableTile())
+    assert recovery.sweep(settings, store) == []
     assert sorted(path.name for path in (tmp_path / "archive").iterdir()) == ["a.tiff", "b.tiff", "c.tiff"]
-    assert not moving.intake.quarantine.exists()
+    assert not settings.intake.quarantine.exists()
 
 
 @pytest.mark.parametrize("size", [5, 6])
-def test_another_file_at_the_path_of_a_quarantined_one_stays(store, moving, size, end_job):
-    job = end_job(store, queued(store, moving, ONE).id, UnreadableTile())
+def test_another_file_at_the_path_of_a_quarantined_one_gets_no_note(store, settings, size, end_job):
+    job = end_job(store, queued(store, settings, ONE).id, UnreadableTile())
     slide = Path(job.slide)
     slide.write_bytes(bytes(size))
     age(slide, -10)
-    assert recovery.sweep(moving, store) == []
+    assert recovery.sweep(settings, store) == []
     assert slide.read_bytes() == bytes(size)
-    assert not moving.intake.quarantine.exists()
+    assert not settings.intake.quarantine.exists()
 
 
 @pytest.mark.parametrize("detail", ["", "x 1", "it ends. here", "with: colons"])

@@ -1,18 +1,13 @@
-"""The quarantine folder: a note, a link, and an original that nobody touched unless asked to."""
+"""The quarantine folder: a note, a link, and an original that is never touched."""
 
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from wsi_denoise.errors import OutputUnwritable, TruncatedSlide, UnreadableTile
-from wsi_denoise.intake import quarantine as module
 from wsi_denoise.intake.quarantine import Placed, Quarantine
-from wsi_denoise.intake.slide_files import slide_files, snapshot
 
 NOON = datetime(2024, 5, 6, 12, 0, tzinfo=UTC)
 
@@ -27,21 +22,6 @@ def inbox(tmp_path: Path) -> Path:
 @pytest.fixture
 def quarantine(tmp_path: Path) -> Quarantine:
     return Quarantine(tmp_path / "quarantine")
-
-
-@pytest.fixture
-def moving(tmp_path: Path) -> Quarantine:
-    return Quarantine(tmp_path / "quarantine", move=True)
-
-
-@pytest.fixture
-def elsewhere() -> Iterator[Path]:
-    """A folder on another file system."""
-    if not os.access("/dev/shm", os.W_OK):
-        pytest.skip("/dev/shm is not there: no second file system to move to")
-    folder = Path(tempfile.mkdtemp(prefix="wsi-denoise-", dir="/dev/shm"))
-    yield folder
-    shutil.rmtree(folder)
 
 
 def write(path: Path, content: bytes = b"pixels") -> Path:
@@ -173,160 +153,3 @@ def test_where_it_cannot_be_written_is_said(tmp_path, inbox) -> None:
 def test_odd_bytes_in_the_reason_do_not_stop_the_note(quarantine, inbox) -> None:
     placed = put(quarantine, write(inbox / "a.svs"), inbox, TruncatedSlide("b\udce9\x00\n.svs"))
     assert "truncated" in placed.note.read_text()
-
-
-# -- moving
-
-
-def mrxs(inbox: Path, name: str = "s") -> Path:
-    write(inbox / name / "Slidedat.ini", b"ini")
-    write(inbox / name / "deep/Data0000.dat", b"data")
-    return write(inbox / f"{name}.mrxs", b"key")
-
-
-def test_moving_takes_the_original_and_says_where_it_is(moving, inbox) -> None:
-    placed = put(moving, write(inbox / "deep/a.svs"), inbox)
-    assert placed == Placed(moving.folder / "deep/a.svs.txt", None, moving.folder / "deep/a.svs")
-    assert placed.moved.read_bytes() == b"pixels"
-    assert str(placed.moved) in placed.note.read_text()
-    assert files(inbox) == []
-
-
-def test_moving_again_after_it_was_moved_keeps_the_note(moving, inbox) -> None:
-    slide = write(inbox / "a.svs")
-    text = put(moving, slide, inbox).note.read_text()
-    assert put(moving, slide, inbox).note.read_text() == text
-
-
-def test_moving_never_overwrites(moving, inbox) -> None:
-    for number in range(3):
-        put(moving, write(inbox / "a.svs", b"content %d" % number), inbox)
-    kept = sorted(path.read_bytes() for path in moving.folder.iterdir() if path.suffix == ".svs")
-    assert kept == [b"content 0", b"content 1", b"content 2"]
-
-
-def test_all_files_of_a_slide_are_moved(moving, inbox) -> None:
-    slide = mrxs(inbox)
-    placed = put(moving, slide, inbox)
-    assert files(inbox) == []
-    assert list(inbox.iterdir()) == []
-    assert files(moving.folder) == ["s.mrxs", "s.mrxs.txt", "s/Slidedat.ini", "s/deep/Data0000.dat"]
-    assert placed.moved == moving.folder / "s.mrxs"
-
-
-def test_a_dicom_folder_is_moved(moving, inbox) -> None:
-    write(inbox / "case/1.dcm")
-    write(inbox / "case/readme.txt")
-    put(moving, inbox / "case", inbox)
-    assert files(inbox) == ["case/readme.txt"]
-    assert files(moving.folder) == ["case.txt", "case/1.dcm"]
-
-
-def test_a_slide_of_which_one_file_cannot_be_moved_stays_whole(moving, inbox) -> None:
-    slide = mrxs(inbox)
-    write(moving.folder / "s/deep/Data0000.dat", b"in the way")
-    placed = put(moving, slide, inbox)
-    assert files(inbox) == ["s.mrxs", "s/Slidedat.ini", "s/deep/Data0000.dat"]
-    assert placed.moved is None
-    assert placed.link.samefile(slide)
-    assert "could not be moved" in placed.note.read_text()
-    assert (moving.folder / "s/deep/Data0000.dat").read_bytes() == b"in the way"
-
-
-def test_moving_to_another_file_system_compares_before_it_removes(elsewhere, inbox, monkeypatch) -> None:
-    quarantine = Quarantine(elsewhere / "quarantine", move=True)
-    slide = write(inbox / "a.svs")
-    os.utime(slide, ns=(5, 5))
-    placed = put(quarantine, slide, inbox)
-    assert placed.moved.read_bytes() == b"pixels"
-    assert placed.moved.stat().st_mtime_ns == 5
-    assert not slide.exists()
-
-    def copies_badly(source, goal, length) -> None:
-        goal.write(b"pixelz")
-
-    monkeypatch.setattr(module.shutil, "copyfileobj", copies_badly)
-    slide = write(inbox / "b.svs")
-    placed = put(quarantine, slide, inbox)
-    assert slide.read_bytes() == b"pixels"
-    assert placed.moved is None
-    assert placed.link.samefile(slide)
-    assert files(quarantine.folder) == ["a.svs", "a.svs.txt", "b.svs", "b.svs.txt"]
-
-
-def test_a_file_that_is_replaced_while_it_is_copied_is_not_removed(elsewhere, inbox, monkeypatch) -> None:
-    quarantine = Quarantine(elsewhere / "quarantine", move=True)
-    slide = write(inbox / "a.svs")
-    compare = module._compare
-
-    def replaced_at_the_end(source: Path, goal: Path) -> None:
-        compare(source, goal)
-        write(inbox / "a.new", b"another").rename(slide)
-
-    monkeypatch.setattr(module, "_compare", replaced_at_the_end)
-    placed = put(quarantine, slide, inbox)
-    assert slide.read_bytes() == b"another"
-    assert placed.moved is None
-    assert files(quarantine.folder) == ["a.svs", "a.svs.txt"]
-    assert placed.link.samefile(slide)
-
-
-def test_a_slide_that_is_no_longer_what_was_found_at_fault_is_not_moved(moving, inbox) -> None:
-    slide = mrxs(inbox)
-    seen = snapshot(slide_files(slide))
-    write(inbox / "s/Data0001.dat", b"more")
-    known = {"job_id": 7, "time": NOON, "expected": seen}
-    placed = moving.put(slide, Path("s.mrxs"), UnreadableTile(), **known)
-    assert placed.moved is None
-    assert files(inbox) == ["s.mrxs", "s/Data0001.dat", "s/Slidedat.ini", "s/deep/Data0000.dat"]
-    assert "changed" in placed.note.read_text()
-    (inbox / "s/Data0001.dat").unlink()
-    assert moving.put(slide, Path("s.mrxs"), UnreadableTile(), **known).moved
-    assert files(inbox) == []
-
-
-def test_a_read_only_inbox_keeps_its_original_and_gets_a_link(moving, inbox, monkeypatch) -> None:
-    # A read-only mount is not possible in every test environment, and root ignores permissions: so only the question
-    # whether the folder may be changed is answered differently.
-    slide = write(inbox / "a.svs")
-    monkeypatch.setattr(module.os, "access", lambda path, mode: False)
-    placed = put(moving, slide, inbox)
-    assert slide.read_bytes() == b"pixels"
-    assert placed.link.samefile(slide)
-    assert "may not be changed" in placed.note.read_text()
-
-
-@pytest.mark.timeout(20)
-@pytest.mark.parametrize("kind", ["link", "pipe"])
-def test_links_and_pipes_are_not_moved(moving, inbox, tmp_path, kind: str) -> None:
-    slide = inbox / "a.svs"
-    if kind == "link":
-        slide.symlink_to(write(tmp_path / "secret"))
-    else:
-        os.mkfifo(slide)
-    placed = put(moving, slide, inbox)
-    assert placed.moved is None
-    assert os.path.lexists(slide)
-    assert placed.note.is_file()
-
-
-def test_a_slide_with_a_link_among_its_parts_is_not_taken_apart(moving, inbox, tmp_path) -> None:
-    slide = mrxs(inbox)
-    (inbox / "s/deep/Data0001.dat").symlink_to(write(tmp_path / "elsewhere"))
-    assert put(moving, slide, inbox).moved is None
-    assert files(inbox) == ["s.mrxs", "s/Slidedat.ini", "s/deep/Data0000.dat", "s/deep/Data0001.dat"]
-
-
-def test_an_olympus_slide_is_not_parted_from_its_folder(moving, inbox) -> None:
-    write(inbox / "_a_/stack1/frame_t.ets")
-    assert put(moving, write(inbox / "a.vsi"), inbox).moved is None
-    assert files(inbox) == ["_a_/stack1/frame_t.ets", "a.vsi"]
-
-
-def test_release_leaves_a_moved_original(moving, inbox) -> None:
-    slide = write(inbox / "a.svs")
-    put(moving, slide, inbox)
-    write(slide, b"new content")
-    assert moving.release(slide, Path("a.svs")) is True
-    assert files(moving.folder) == ["a.svs"]
-    assert (moving.folder / "a.svs").read_bytes() == b"pixels"

@@ -844,8 +844,7 @@ def test_a_probe_that_nobody_foresaw_keeps_no_other_file_waiting(lab: Lab) -> No
 
 
 @pytest.mark.parametrize("error", [SchedulerUnreachable(), NoWorkers(), WorkerLost()])
-def test_no_slide_is_quarantined_while_the_cluster_is_away(make_lab, error: WsiDenoiseError) -> None:
-    lab = make_lab(**{"intake.move": True})
+def test_no_slide_is_quarantined_while_the_cluster_is_away(lab: Lab, error: WsiDenoiseError) -> None:
     path = lab.write("a.svs")
     lab.faults["a.svs"] = error
     for _ in range(10):
@@ -857,8 +856,7 @@ def test_no_slide_is_quarantined_while_the_cluster_is_away(make_lab, error: WsiD
     assert lab.look(10 * GRACE).queued
 
 
-def test_only_a_fault_of_the_slide_quarantines_it(make_lab) -> None:
-    lab = make_lab(**{"intake.move": True})
+def test_only_a_fault_of_the_slide_quarantines_it(lab: Lab) -> None:
     path = lab.write("a.svs")
     lab.faults["a.svs"] = WeightsDamaged()
     lab.settle()
@@ -897,19 +895,6 @@ def test_a_quarantined_file_that_is_deleted_takes_its_note_along(lab: Lab) -> No
     lab.look()
     assert list((lab.folder / "quarantine").iterdir()) == []
     assert lab.states() == {"a.svs": ["quarantined"]}
-
-
-def test_with_move_the_original_goes_and_its_note_stays(make_lab) -> None:
-    lab = make_lab(**{"intake.move": True})
-    lab.write("a.svs")
-    lab.faults["a.svs"] = UnsupportedSlide()
-    lab.settle()
-    for _ in range(3):
-        lab.look(1000)
-    lab.start()
-    lab.look()
-    assert sorted(path.name for path in (lab.folder / "quarantine").iterdir()) == ["a.svs", "a.svs.txt"]
-    assert list(lab.inbox.iterdir()) == []
 
 
 def test_zero_bytes_wait_and_are_then_said_to_be_empty(lab: Lab) -> None:

@@ -1,6 +1,5 @@
 """Settings that cannot work are refused when they are loaded, in words that say what is allowed."""
 
-import os
 import re
 
 import pytest
@@ -51,11 +50,6 @@ def refusal(folder, text="", *, environ=None, overrides=None):
         ("compute.halo", ["50"], "a whole number, 0 to 256, in steps of 16"),
         ("output.overwrite", ['"maybe"'], "true, false"),
         ("output.mode", ["0o640", "640", "416", "true", '"0999"', '"rw-r--r--"', '"64"', '"0044"'], 'as text, "0640"'),
-        (
-            "output.owner",
-            ['"a b"', '":"', '"no-such-user"', '":no-group"', '"99999999999"'],
-            "this machine has",
-        ),
         ("limits.worker_memory", ['"4 gigs"', '"-4GB"', '"lots"', '"4GiBs"', "4", '"100MB"', '"inf"'], "such as 4GiB"),
         (
             "compute.scheduler",
@@ -245,9 +239,21 @@ def test_addresses_that_work_are_taken(tmp_path):
         assert load(folder=tmp_path, environ={}, overrides={"notify.url": url}).settings
 
 
-def test_an_owner_of_this_machine_is_taken(tmp_path):
-    for owner in (f"{os.getuid()}", f":{os.getgid()}", "root", "root:root", "12345:54321", ""):
-        assert load(folder=tmp_path, environ={}, overrides={"output.owner": owner}).settings.output.owner == owner
+@pytest.mark.parametrize(("name", "old", "value"), [("intake.move", "false", "true"), ("output.owner", '""', '"lab"')])
+def test_a_removed_setting_is_accepted_at_its_old_default_and_refused_otherwise(tmp_path, name, old, value):
+    section, _, key = name.partition(".")
+    (tmp_path / FILE_NAME).write_text(f"[{section}]\n{key} = {old}\n")
+    assert name not in load(folder=tmp_path, environ={}).origins
+    (tmp_path / FILE_NAME).write_text(f"[{section}]\n{key} = {value}\n")
+    said = refusal(tmp_path)
+    assert f"{name}: removed" in said
+    assert "delete this setting" in said
+    assert FILE_NAME in said
+    variable = f"WSI_DENOISE_{section.upper()}__{key.upper()}"
+    (tmp_path / FILE_NAME).unlink()
+    with pytest.raises(SettingsInvalid, match=f"{name}: removed"):
+        load(folder=tmp_path, environ={variable: value.strip('"')})
+    load(folder=tmp_path, environ={variable: old.strip('"')})
 
 
 def test_a_byte_order_mark_is_fine(tmp_path):

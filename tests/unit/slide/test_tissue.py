@@ -228,6 +228,7 @@ assert warnings.showwarning is shown
 
 
 def test_warnings_that_went_to_the_log_still_do():
+    logging.captureWarnings(capture=False)  # which an earlier test's log may have turned on
     logging.captureWarnings(capture=True)
     try:
         from wsi_denoise.slide.readers.toolbox_reader import quiet_import  # noqa: PLC0415
