@@ -1,4 +1,4 @@
-"""README's recipe for a machine without a GPU: what it resolves to where newer PyTorch wheels exist."""
+"""The recipe for a machine without a GPU: what it resolves to where newer PyTorch wheels exist."""
 
 import json
 import re
@@ -18,8 +18,8 @@ WHEELS = {"torch": ("2.11.0", "2.12.1", "2.13.0", "2.14.1"), "torchvision": ("0.
 
 
 def recipe() -> list[str]:
-    """Return what README's first pip command for CPU wheels installs."""
-    text = (ROOT / "README.md").read_text("utf-8")
+    """Return what the first pip command for CPU wheels in docs/start/install.md installs."""
+    text = (ROOT / "docs" / "start" / "install.md").read_text("utf-8")
     (command,) = re.findall(r"^pip install .*whl/cpu$", text, re.MULTILINE)
     words = shlex.split(command)[2:]
     return words[: words.index("--index-url")]
