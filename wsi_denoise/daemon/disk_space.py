@@ -1,7 +1,7 @@
-"""Disk space: what a slide will need, what others have been promised, and whether it is there.
+"""Estimate the disk space of a slide, reserve it, and pause the queue while a disk is full.
 
-A slide starts only when what it will write fits beside what was promised to the slides that run already. When a disk is
-full all the same, the queue is paused with the reason, and resumed when there is room again.
+A slide starts only when its estimate fits beside the reservations of the slides that already run. If a disk fills up
+anyway, the daemon pauses the queue with the reason. It resumes the queue when there is space again.
 """
 
 from __future__ import annotations
@@ -35,22 +35,24 @@ _JPEG = ((75, 0.4), (90, 0.7), (95, 1.0), (100, 2.2))
 _LOSSLESS = 2.6
 _LEVELS = 1.34
 _EVIDENCE = 0.25
-"""Bytes per pixel of level 0, from above: see docs/evidence/compression.md for what was measured."""
+"""Upper bounds in bytes per pixel of level 0, and the factor for all levels; see docs/evidence/compression.md."""
 
 _FIRST_LOOK, _LAST_LOOK = 5.0, 300.0
-"""Seconds until a full disk is looked at again; doubles each time that the room was not enough after all."""
+"""Seconds between a pause and its first check. Each pause doubles them, up to a limit, until a slide is done."""
 
 _WHOSE = "process"
-"""What a promise says of the process it was made to, beside the devices."""
+"""JSON key, beside the devices, for the identity of the process that holds the reservation."""
 
 _OTHERS_SECONDS = 24 * 3600.0
-"""A promise to a process of another machine or container, of which nobody here knows whether it lives, is forgotten
-after so long."""
+"""A reservation of another machine or container expires when its file has not changed for this time.
+
+Whether its process still runs cannot be checked from here.
+"""
 
 
 @dataclass(frozen=True)
 class Need:
-    """Bytes that will be written below a folder; `by_block` if that happens block by block."""
+    """Bytes to be written below a folder; `by_block` if they are written block by block."""
 
     folder: Path
     size: int
@@ -58,13 +60,12 @@ class Need:
 
 
 def estimate(width: int, height: int, output: OutputSettings) -> tuple[int, int]:
-    """Return how many bytes a slide's spool and its output take, rather too many than too few.
+    """Return upper estimates of the bytes of a slide's spool and of its output.
 
     Parameters
     ----------
     width, height : int
         Pixels of level 0.
-    output : OutputSettings
     """
     each = _LOSSLESS
     if output.compression == "jpeg":
@@ -74,12 +75,12 @@ def estimate(width: int, height: int, output: OutputSettings) -> tuple[int, int]
 
 
 class Promises:
-    """What the daemons of one machine still have to write, one small file for each.
+    """Reserve disk space; the daemons of one machine share their reservations in a folder, one small file each.
 
     Parameters
     ----------
     folder : Path
-        Made when first needed.
+        Created at the first reservation.
     kept : float
         Bytes that are left free on every disk.
     """
@@ -91,14 +92,14 @@ class Promises:
         self._share = 1.0
 
     def reserve(self, needs: Sequence[Need]) -> None:
-        """Promise room for a slide to this process.
+        """Reserve the space of a slide for this process.
 
         Raises
         ------
         DiskFull
-            When it is not there: how much is needed, where, and how much is free.
+            When the space is missing; with the size, the folder and the free space.
         OutputUnwritable
-            When a folder cannot be looked at: its share is out.
+            When a folder cannot be read, for example because its share is unreachable.
         """
         self._needs, self._share = tuple(needs), 1.0
         try:
@@ -115,11 +116,11 @@ class Promises:
                     disks.add(_device(need.folder))
             if error.errno in disk.FULL and _device(self._folder) in disks:
                 raise DiskFull(f"in {self._folder}") from error
-            # Without the file nobody else knows; a disk that gets full is noticed all the same.
+            # Other daemons do not see this reservation. A disk that fills up is detected anyway.
             _log.warning("space cannot be reserved in %s: %s", self._folder, error.strerror)
 
     def missing(self, needs: Sequence[Need]) -> str:
-        """Return what is needed and not there, in words; empty when all fits."""
+        """Return a sentence about the missing space; empty when everything fits."""
         wanted: dict[int, int] = {}
         for need in needs:
             device = _device(need.folder)
@@ -135,7 +136,7 @@ class Promises:
         return ""
 
     def keep(self, share: float) -> None:
-        """Say which share of the blocks is still to be done: what the others needed is used by now."""
+        """Record the share of the blocks that is still to be done: the reservation shrinks with it."""
         if abs(share - self._share) < 0.05 and share:
             return
         self._share = share
@@ -143,18 +144,18 @@ class Promises:
             self._write()
 
     def left(self) -> list[Need]:
-        """Return what is still to be written."""
+        """Return the estimates of what is still to be written."""
         return [Need(need.folder, round(need.size * self._share)) if need.by_block else need for need in self._needs]
 
     def release(self) -> None:
-        """Give the room back."""
+        """Release the reservation."""
         self._needs = ()
         with suppress(OSError):
             self._file.unlink(missing_ok=True)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Keep the other daemons from reserving the same room."""
+        """Lock out other daemons while a reservation is checked and written."""
         import fcntl  # noqa: PLC0415
 
         handle = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -171,12 +172,12 @@ class Promises:
             device = str(_device(need.folder))
             sizes[device] = sizes.get(device, 0) + need.size
         part = self._file.with_suffix(".part")
-        # Last, as a program from before there was this reads up to it.
+        # Last, because earlier versions stop reading at this key.
         part.write_text(json.dumps({**sizes, _WHOSE: process.identity()}), "ascii")
         part.replace(self._file)
 
     def _promised(self) -> dict[int, int]:
-        """Return the bytes promised to others that live, by device."""
+        """Return the bytes reserved by other live processes, by device."""
         total: dict[int, int] = {}
         for file in self._folder.glob("*.json") if self._folder.is_dir() else ():
             if file == self._file:
@@ -193,16 +194,14 @@ class Promises:
 
 
 class Hold:
-    """The pause of the queue while a disk is full, from the job that met it until there is room.
+    """Pause the queue while a disk is full.
 
     Parameters
     ----------
-    store : JobStore
     origin : str
-        ``daemon:3``.
-    promises : Promises
+        Origin of the pause, such as ``daemon:3``.
     on_pause : callable
-        Told once when a pause begins.
+        Called once when a pause begins.
     """
 
     def __init__(
@@ -218,7 +217,7 @@ class Hold:
         self._conditions = Conditions(_log)
 
     def begin(self, job_id: int, error: DiskFull, needs: Sequence[Need]) -> None:
-        """Pause the queue until `needs` fit, or nobody wants this job any more."""
+        """Pause the queue until `needs` fit, or until this job no longer waits."""
         self._job_id, self._needs, self._reason, self._written = job_id, list(needs), str(error), False
         self._next = time.monotonic() + self._wait
         self._wait = min(2 * self._wait, _LAST_LOOK)
@@ -227,16 +226,16 @@ class Hold:
         self._on_pause()
 
     def finished(self) -> None:
-        """Note that a slide was finished: the room was enough."""
+        """Reset the wait after a slide is finished: the space was enough."""
         self._wait = _FIRST_LOOK
 
     def look(self) -> bool:
-        """Tell whether the queue is held, and lift that when there is room.
+        """Return whether the queue stays paused; end the pause when its reason has passed.
 
         Raises
         ------
         StoreError
-            When the pause cannot be lifted in the database; the next look tries again.
+            When the database refuses to end the pause. The next call tries again.
         """
         if self._needs is None:
             return False
@@ -251,14 +250,14 @@ class Hold:
             self._say()
             return True
         if self._written:
-            self._store.lift(self._origin)  # quiet hours, and what other daemons wait for, are not ours to end
+            self._store.lift(self._origin)  # this pause only: quiet hours and other daemons have their own
         why = f"job {self._job_id} is not waited for any more" if short else "there is room again"
         _log.info("the queue goes on: %s", why)
         self._needs = None
         return False
 
     def _is_wanted(self) -> bool:
-        """Tell whether the job still waits, and no person has lifted the pause."""
+        """Return whether the job still waits and the user has not lifted the pause."""
         try:
             waits = self._store.job(self._job_id).state in {JobState.QUEUED, JobState.RUNNING}
         except NoSuchJob:
@@ -266,7 +265,7 @@ class Hold:
         return waits and not (self._written and self._origin not in self._store.pauses())
 
     def _say(self) -> None:
-        """Write the pause down; on a full disk the database may not take it, then it is tried again."""
+        """Store the pause. If the database is on the full disk and refuses it, the next check tries again."""
         if self._written:
             return
         try:
@@ -279,14 +278,14 @@ class Hold:
 
 
 def promises(settings: Settings) -> Promises:
-    """Return the promises that this process shares with all daemons of its user on this machine."""
+    """Return the reservations of all daemons of this user on this machine, or of this state folder."""
     return Promises(shared_folder() or settings.jobs.state / "space", settings.limits.free_gigabytes * GB)
 
 
 def shared_folder() -> Path | None:
-    """Return the folder of this machine's promises, whatever their working folders; None where nobody may have one.
+    """Return the folder of this machine's reservations; None where it cannot be created safely.
 
-    It is among the temporary files: what a reboot or a tidy system takes away has been promised again by then.
+    It lies in the folder for temporary files. After a reboot or a cleanup, the next reservation creates it again.
     """
     folder = Path(tempfile.gettempdir()) / f"wsi-denoise-{os.getuid()}"
     try:
@@ -294,24 +293,24 @@ def shared_folder() -> Path | None:
         found = folder.lstat()
     except OSError:
         return None
-    # Anybody may make such a folder or link before us, and have us write elsewhere.
+    # Another user may have created this folder, or a link of its name, to redirect what is written here.
     ours = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
     return folder / "space" if ours else None
 
 
 def needs(settings: Settings, width: int, height: int, share: float = 1.0) -> list[Need]:
-    """Return what a slide needs, `share` of its blocks being still to do."""
+    """Return the space that a slide needs when `share` of its blocks are still to be done."""
     spool, output = estimate(width, height, settings.output)
     return [Need(settings.jobs.state, round(spool * share), by_block=True), Need(settings.output.folder, output)]
 
 
 def _device(folder: Path) -> int:
-    """Return which disk a folder is on, or will be."""
+    """Return the number of the device that a folder is on, or will be on."""
     return os.stat(disk.existing_folder(folder)).st_dev  # noqa: PTH116 - of the link's target
 
 
 def _read(file: Path) -> tuple[dict[str, int], dict[str, Any]]:
-    """Return what a file promises, by device, and to what process; an earlier version did not say the latter."""
+    """Return a file's reservations by device, and the identity of its process, which earlier versions omit."""
     try:
         given = json.loads(file.read_text("ascii"))
         return given, given.pop(_WHOSE, {})
@@ -320,14 +319,14 @@ def _read(file: Path) -> tuple[dict[str, int], dict[str, Any]]:
 
 
 def _is_over(file: Path, host: str, pid: int, whose: dict[str, Any]) -> bool:
-    """Tell whether the process of a promise is gone; its number may be another's by now."""
+    """Return whether the process of a reservation has ended; another process may have its number now."""
     here, silent = process.identity(), clocks.age(file.stat().st_mtime, time.time())
     if host != socket.gethostname():
         return silent > _OTHERS_SECONDS
     if whose.get("boot", here["boot"]) != here["boot"]:
         return True
     if whose.get("namespace", here["namespace"]) != here["namespace"]:
-        return silent > _OTHERS_SECONDS  # a container: its numbers are not ours
+        return silent > _OTHERS_SECONDS  # a container has its own process numbers
     return process.is_gone(pid, whose)
 
 

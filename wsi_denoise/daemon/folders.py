@@ -1,8 +1,8 @@
-"""Folders that are written to, and whether each is the folder that it was: a marker file and the job database agree.
+"""Check with a marker file and the job database that a folder is still the one that was written to before.
 
 An unmounted share leaves an empty folder behind. Outputs written into it would disappear under the share at the next
-mount. So a folder that settings name is made once, gets a marker file, and is written to later only while the marker is
-in it. Our own default in the working folder gets none: it has to be on the mount that it was on.
+mount. So a folder that the settings name is created once and gets a marker file. Later it is written to only while it
+holds the marker. The default folder in the working folder gets no marker: it must stay on the same mount.
 """
 
 from __future__ import annotations
@@ -41,27 +41,25 @@ share, and jobs wait. If it was lost, run: wsi-denoise confirm
 
 
 class Missing(StrEnum):
-    """What may be done when the whole folder is missing, although it was made before."""
+    """What to do when a folder that was created before is missing."""
 
     WAIT = "wait"  # a daemon: the folder may be on a share that is not mounted
-    MAKE_BESIDE = "make beside"  # a person is at the terminal: made again if the folder above it is the same
-    MAKE = "make"  # our own default, in the working folder
+    MAKE_BESIDE = "make beside"  # the user is at the terminal: created again if its parent folder is the same
+    MAKE = "make"  # the default folder, in the working folder
 
 
 class MarkedFolder:
-    """A folder that settings name for outputs or quarantine notes.
+    """A folder for outputs or quarantine notes, with its marker file.
 
     Parameters
     ----------
-    path : Path
-    store : JobStore
     output : OutputSettings, optional
-        Mode and owner of what is made.
-    missing : Missing
+        Mode and owner of created folders and files.
     origin : str
-        Of the events.
+        Origin of the recorded events.
     own_database : bool
-        The database is a file that settings name: if it is new although the marker names it, its own share is away.
+        The settings name a file as the job database. A new database whose name is in the marker may hide an unmounted
+        share of the old one.
     """
 
     def __init__(
@@ -79,12 +77,12 @@ class MarkedFolder:
         self._own_database = own_database
 
     def check(self) -> None:
-        """Check that this is the folder that it was. At its first use, make it if needed, and mark it.
+        """Check that this is the same folder as before. At its first use, create it if needed, and mark it.
 
         Raises
         ------
         OutputUnwritable
-            When it is not, or that cannot be determined.
+            When it is another folder, or that cannot be determined.
         StoreError
         """
         try:
@@ -103,11 +101,11 @@ class MarkedFolder:
             raise write_error(error, self.path) from error
 
     def is_recorded(self) -> bool:
-        """Return whether the folder was marked."""
+        """Return whether the job database knows the folder."""
         return places.folder(self._store, self.path) is not None
 
     def fault(self) -> str:
-        """Return why nothing may be written here now; empty when it may. Changes nothing."""
+        """Return why the folder may not be written to now; empty when it may. Change nothing."""
         try:
             recorded, found = places.folder(self._store, self.path), read_marker(self.path)
             return "" if recorded is not None and found == recorded.marker else self._fault(recorded, found)
@@ -115,7 +113,7 @@ class MarkedFolder:
             return f"cannot be read ({error.strerror})"
 
     def confirm(self) -> None:
-        """Mark the folder as it is now; make it if needed.
+        """Accept the folder in its present state and mark it; create it if needed.
 
         Raises
         ------
@@ -160,7 +158,7 @@ class MarkedFolder:
         return here is not None and here == recorded.place
 
     def _mark(self, found: str | None) -> None:
-        """Write the marker file unless there is one, and record it."""
+        """Write the marker file unless it exists, and record the folder."""
         if self._missing is Missing.MAKE:
             permissions.make_folder(self.path, self._output)
             place = Places().of(self.path / MARKER) or ""
@@ -173,7 +171,7 @@ class MarkedFolder:
         places.record(self._store, RecordedFolder(self.path, found, place), self._origin, datetime.now(UTC))
 
     def _write(self) -> str:
-        """Write the marker file whole or not at all; return the identifier in it, perhaps another daemon's."""
+        """Write the marker file atomically; return the identifier in it, which may be another daemon's."""
         identifier = secrets.token_hex(16)
         marker = self.path / MARKER
         with suppress(FileExistsError), atomic_path(marker, replace=False) as part:
@@ -187,20 +185,18 @@ class MarkedFolder:
 
 
 class FolderWatch:
-    """Polls a folder, logs when it goes away and when it is back, and then makes the jobs due that waited for it.
+    """Poll a folder; log when it disappears and returns, and then make the jobs due that waited for it.
 
     Parameters
     ----------
-    folder : MarkedFolder
-    store : JobStore
     origin : str
-        Of the events.
+        Origin of the events.
     say : callable
         Called with a line for the terminal.
     on_return : callable
         Called when the folder is back.
     for_jobs : bool
-        Jobs wait for it (``output_unwritable``). Otherwise it is only checked once something was put into it.
+        Jobs wait for this folder (``output_unwritable``). Otherwise it is checked only once it was written to.
     """
 
     def __init__(
@@ -240,24 +236,22 @@ class FolderWatch:
             self._say(f"{self._folder.path} is there again")
             self._on_return()
         if not before and self._for_jobs:
-            # At the start of a daemon too: the time that they would have to wait is unknown.
+            # Also at the first check: jobs of an earlier daemon may be due only much later.
             reason, waited = f"{self._folder.path} is there", {OutputUnwritable.code}
             places.resume(self._store, self._origin, reason, datetime.now(UTC), codes=waited)
 
 
 class StateFolder:
-    """The state folder that the program started with; others may remove it, or restore a backup over it.
+    """Check that the state folder is still the one that the program started with.
 
-    Parameters
-    ----------
-    path : Path
+    A user may remove it, or restore a backup over it.
     """
 
     def __init__(self, path: Path) -> None:
         self._path, self._status = path, _status(path)
 
     def check(self) -> None:
-        """Check that the folder still has its name: finished blocks would be written beside it, or not at all.
+        """Check that the path names the same folder; otherwise finished blocks would be lost or go to another one.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Slides done now, while a person waits at the terminal: the same queue, record and runner as the daemon's."""
+"""Denoise slides in the foreground, with the queue, the job database and the runner of the daemon."""
 
 from __future__ import annotations
 
@@ -48,27 +48,24 @@ def run_slides(
     say: Callable[[str], None] = lambda _text: None,
     stop: threading.Event | None = None,
 ) -> list[Job | NotRun]:
-    """Denoise slides now, in the foreground, in the same store.
+    """Denoise slides now, in the foreground.
 
     Parameters
     ----------
-    paths : list of Path
-    loaded : Loaded
-    store : JobStore
     region : (int, int, int, int), optional
         (x, y, width, height) at level 0: a trial, with a picture beside the TIFF.
     report : callable
-        Told each job as it moves on.
+        Called with each job when it changes.
     say : callable
-        Shows a line to a person: why nothing moves.
+        Called with a line for the terminal about why a job waits.
     stop : threading.Event, optional
         Set to stop after the blocks in flight.
 
     Returns
     -------
     list of Job or NotRun
-        As they ended, one for each of `paths`. Where a job of the same content waits or runs already, it is that one.
-        An error of one slide ends that slide alone.
+        The final state of each of `paths`. If a job of the same content already waits or runs, it is that job. An
+        error of one slide does not stop the others.
     """
     settings = loaded.settings
     stop = stop or threading.Event()
@@ -81,8 +78,8 @@ def run_slides(
             Heartbeat(store, daemon_id, settings) as heartbeat,
         ):
             output = output_folder(loaded, store, ORIGIN, at_terminal=True)
-            with suppress(OutputUnwritable):  # what needs it waits, and says why
-                output.check()  # before slides are compared with what was written into it
+            with suppress(OutputUnwritable):  # the jobs that need it wait and report the reason
+                output.check()  # before slides are compared with the outputs in it
             runner = Runner(
                 settings,
                 store,
@@ -96,14 +93,14 @@ def run_slides(
             )
 
             def run(path: Path) -> Job:
-                """Run one slide to its end."""
+                """Run one slide to completion."""
                 job = _in_hand(_submit(path, settings, store, cluster, region), settings, store)
                 report(job)
                 while job.state in {JobState.QUEUED, JobState.RUNNING}:
                     claimed = store.claim(daemon_id, settings.jobs.lease_seconds, only=job.id)
                     if claimed is not None:
                         return runner.run(claimed)
-                    # A daemon is at it; when that gives it back, it is ours.
+                    # Another daemon runs it. If that daemon gives it back, the next claim succeeds.
                     if stop.wait(IDLE_SECONDS):
                         break
                     job = store.job(job.id)
@@ -115,7 +112,7 @@ def run_slides(
                     break
                 ended.append(_attempt(run, path.absolute()))
     except WsiDenoiseError as error:
-        # No cluster or no database: that is why none of the remaining slides was run.
+        # Without a cluster or a database, none of the remaining slides can run.
         _log.warning("run: %s", error)
         return [*ended, *(NotRun(str(path.absolute()), error) for path in paths[len(ended) :])]
     stopped = JobCancelled("the run was stopped before it came to this slide")
@@ -123,7 +120,7 @@ def run_slides(
 
 
 def _attempt(run: Callable[[Path], Job], path: Path) -> Job | NotRun:
-    """Run one slide, so that no error of it reaches the others."""
+    """Run one slide, and return its error so that the other slides still run."""
     try:
         return run(path)
     except WsiDenoiseError as error:
@@ -136,7 +133,7 @@ def _attempt(run: Callable[[Path], Job], path: Path) -> Job | NotRun:
 def _submit(
     path: Path, settings: Settings, store: JobStore, cluster: Cluster, region: tuple[int, int, int, int] | None
 ) -> Job:
-    """Bring one slide into the store at a person's wish: no waiting until it settles."""
+    """Add one slide to the job database and queue it, without waiting until it settles."""
     relative = next((path.relative_to(inbox) for inbox in settings.intake.inbox if path.is_relative_to(inbox)), None)
     relative = relative or Path(path.name)
     preset = settings.preset_for(relative)
@@ -171,21 +168,21 @@ def _submit(
 
 
 def _ended(job: Job, error: WsiDenoiseError, store: JobStore) -> Job:
-    """End a settling job; one that a daemon has queued meanwhile goes on, and is returned as it is."""
+    """End a settling job; return a job that a daemon has queued in the meantime as it is."""
     try:
         if isinstance(error, SourceError):
             return store.forget(job.id, str(error), origin=ORIGIN)
         if isinstance(error, SlideError):
             return store.quarantine(job.id, error, ORIGIN)
-        return store.fail(job.id, error, ORIGIN)  # the cluster, say: not the file's fault
+        return store.fail(job.id, error, ORIGIN)  # the file is not at fault: a lost cluster, for example
     except TransitionRefused:
         return store.job(job.id)
 
 
 def _in_hand(job: Job, settings: Settings, store: JobStore) -> Job:
-    """Return the job to go on with: for a duplicate of one that is not over, such as that of an interrupted run, that.
+    """Return the job to run: for a duplicate of an unfinished job, for example of an interrupted run, that job.
 
-    Where the file of that one is gone or was replaced, the duplicate itself is queued in its place.
+    If the file of that job is gone or was replaced, cancel that job and queue the duplicate instead.
     """
     first = store.job(job.duplicate_of) if job.duplicate_of is not None else job
     if first is job or first.state in OVER:
@@ -196,7 +193,7 @@ def _in_hand(job: Job, settings: Settings, store: JobStore) -> Job:
             return store.retry(job.id, ORIGIN)
         return store.retry(first.id, ORIGIN) if first.next_try is not None else first
     except TransitionRefused:
-        return store.job(first.id)  # somebody else was quicker
+        return store.job(first.id)  # another process changed it first
 
 
 def _is_in_place(job: Job, settings: Settings, store: JobStore) -> bool:
@@ -204,7 +201,7 @@ def _is_in_place(job: Job, settings: Settings, store: JobStore) -> bool:
     try:
         return is_unchanged(path, job.size_bytes, job.mtime_ns)
     except SourceError:
-        # A folder that is not here either may be another machine's.
+        # A slide whose folder is missing too may be on another machine.
         is_away = (
             bool(Places(settings.intake.inbox).doubt(path, places.place_of(store, job.id))) or not path.parent.is_dir()
         )

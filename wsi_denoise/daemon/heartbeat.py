@@ -1,4 +1,4 @@
-"""A daemon's sign of life, and its lease on the job it works on."""
+"""Send the heartbeat of a daemon, and renew the lease of the job that it runs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class Heartbeat:
-    """Says that a daemon lives, from a thread of its own, and renews the lease of what it works on.
-
-    Parameters
-    ----------
-    store : JobStore
-    daemon_id : int
-    settings : Settings
-    """
+    """Send the heartbeat of a daemon from a separate thread, and renew the lease of its current job."""
 
     def __init__(self, store: JobStore, daemon_id: int, settings: Settings) -> None:
         self._store, self._daemon_id, self._jobs = store, daemon_id, settings.jobs
@@ -46,7 +39,7 @@ class Heartbeat:
 
     @contextmanager
     def on(self, job: Job) -> Iterator[None]:
-        """Keep the lease of a job while the block runs."""
+        """Renew the lease of a job while the context is active."""
         self._lost.clear()
         self._job_id = job.id
         try:
@@ -65,8 +58,8 @@ class Heartbeat:
             try:
                 held = self._store.heartbeat(self._daemon_id, job_id, self._jobs.lease_seconds, device=self.device)
             except Exception as error:  # noqa: BLE001 - logged, with its traceback where it is unforeseen
-                # The lease is longer than several heartbeats: a database that is locked for a moment costs nothing.
-                # Without this thread leases would end, and nobody notice.
+                # A lease lasts several heartbeats, so a short lock of the database does no harm.
+                # If this thread ended, leases would expire unnoticed.
                 self._conditions.failed("heartbeat", error)
                 continue
             self._conditions.works("heartbeat")

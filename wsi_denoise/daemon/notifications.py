@@ -1,4 +1,4 @@
-"""Telling another program, by a small POST, that something happened to a job."""
+"""Notify another program of an event of a job by a small HTTP POST."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Goes nowhere but where the setting says: urllib would follow to any address, and turn the POST into a GET."""
+    """Refuse redirects: urllib would follow to any address, and turn the POST into a GET."""
 
     def redirect_request(self, *_args: Any, **_named: Any) -> None:
         return None
@@ -27,16 +27,16 @@ _opener = urllib.request.build_opener(_NoRedirect)
 
 
 def message(event: str, job: Job | None, now: datetime | None = None) -> dict[str, Any]:
-    """Return what is posted. No name or path of a slide: laboratories put accession numbers there.
+    """Return the posted message. It omits names and paths of slides, which may contain accession numbers.
 
     Parameters
     ----------
     event : str
         ``done``, ``quarantined``, ``failed``, ``waiting`` or ``paused``.
     job : Job or None
-        None for what concerns the whole queue.
+        None for an event of the whole queue.
     now : datetime, optional
-        Instead of the clock, with a time zone.
+        With a time zone; the current time by default.
     """
     return {
         "event": event,
@@ -50,12 +50,12 @@ def message(event: str, job: Job | None, now: datetime | None = None) -> dict[st
 
 
 def post(url: str, timeout: float, event: str, job: Job | None) -> bool:
-    """Post an event and return whether it was taken. Never raises; nothing is posted without a URL.
+    """Post an event and return whether it was accepted. Never raise; post nothing without a URL.
 
     Parameters
     ----------
     url : str
-        http or https; empty for nobody.
+        http or https, or empty.
     timeout : float
         Seconds.
     event, job
@@ -72,16 +72,16 @@ def post(url: str, timeout: float, event: str, job: Job | None) -> bool:
         request = urllib.request.Request(url, data=body, headers=headers, method="POST")  # noqa: S310 - just checked
         with _opener.open(request, timeout=timeout):
             return True
-    except Exception as error:  # noqa: BLE001 - whatever another program does, the slide goes on
+    except Exception as error:  # noqa: BLE001 - another program must not stop the slide
         _log.warning("notify.url did not take the event %s: %s", event, _why(error))
         return False
 
 
 def _why(error: Exception) -> str:
-    """Return why a post failed, without the address: such URLs carry secrets, and the log is shown to people.
+    """Return why a post failed, without the address: it may contain secrets, and users see the log.
 
-    The text of most exceptions quotes a part of it, as "nonnumeric port: 'password@host'" and a certificate's "not
-    valid for" do.
+    Most exception texts quote a part of the URL, such as "nonnumeric port: 'password@host'" or the "not valid for" of
+    a certificate.
     """
     cause = error.reason if isinstance(error, urllib.error.URLError) else error
     if isinstance(cause, ssl.SSLError):

@@ -1,4 +1,4 @@
-"""Why a daemon takes no job: a full disk, or quiet hours. Its pauses begin and end here, and never outlast it."""
+"""Pause a daemon while a disk is full or in quiet hours, and lift the pauses of daemons that died."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from wsi_denoise.system import clocks
 _log = logging.getLogger(__name__)
 
 SILENT = timedelta(minutes=10)
-"""The pauses of a daemon elsewhere that has not been heard of for so long are lifted."""
+"""The pauses of another daemon are lifted after this time without its heartbeat."""
 
 OTHERS_SECONDS = 60.0
-"""How often a daemon looks after the pauses of others."""
+"""Interval at which a daemon checks the pauses of others."""
 
 
 class Pauses:
@@ -29,11 +29,8 @@ class Pauses:
 
     Parameters
     ----------
-    settings : Settings
-    store : JobStore
-    daemon_id : int
     on_pause : callable
-        Told when a full disk pauses the queue.
+        Called when a full disk pauses the queue.
     """
 
     def __init__(
@@ -47,7 +44,7 @@ class Pauses:
         self._silent: set[str] = set()
 
     def look(self) -> bool:
-        """Tell whether no job is to be taken now; begins and ends pauses, and lifts those of daemons that died.
+        """Begin and end pauses, lift those of daemons that died, and return whether this daemon must not claim a job.
 
         Raises
         ------
@@ -64,13 +61,13 @@ class Pauses:
             return
         self._looked = now
         silent = set(stale(self._store)).difference(self._origins)
-        # Silent at two looks in a row: a machine that slept, or a database that was away, silences the living too.
+        # Only if silent at two checks in a row: a sleeping machine or an unreachable database silences live ones too.
         _lift(self._store, sorted(silent & self._silent))
         self._silent = silent
 
     @contextmanager
     def lifted(self) -> Iterator[None]:
-        """Lift, before, what daemons left that are no more, and afterwards what this one leaves."""
+        """Lift the pauses of daemons that have ended, and on leaving those of this daemon."""
         lift_stale(self._store)
         try:
             yield
@@ -83,14 +80,14 @@ class Pauses:
 
 
 def lift_stale(store: JobStore, now: datetime | None = None) -> list[str]:
-    """Lift the pauses of daemons that are no more, and return whose they were."""
+    """Lift the pauses of daemons that have ended, and return their origins."""
     found = stale(store, now)
     _lift(store, found)
     return found
 
 
 def stale(store: JobStore, now: datetime | None = None) -> list[str]:
-    """Return the pauses of daemons that are no more."""
+    """Return the origins of pauses whose daemons have ended."""
     pauses = [origin for origin in store.pauses() if origin.startswith("daemon:")]
     if not pauses:
         return []

@@ -1,4 +1,4 @@
-"""Quiet hours: times of the day at which nothing is worked on, because people need the machine."""
+"""Pause the queue in quiet hours: times of the day at which users need the machine."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ LOOK_SECONDS = 5.0
 
 
 def until(text: str, now: datetime) -> datetime | None:
-    """Return when the quiet hours end that `now` lies in, or None outside of them.
+    """Return when the quiet hours around `now` end, or None outside of them.
 
     Parameters
     ----------
     text : str
-        As of ``compute.quiet_hours``: ``08:00-18:00``, ``Mon-Fri 08:00-18:00, Sat 09:00-12:00``, ``22:00-06:00`` (over
-        midnight, and counted to the day on which they begin).
+        ``compute.quiet_hours``: ``08:00-18:00``, ``Mon-Fri 08:00-18:00, Sat 09:00-12:00``, or ``22:00-06:00``. The
+        last one crosses midnight and belongs to the day on which it begins.
     now : datetime
-        Of the machine's own clock on the wall.
+        Local time of the machine, without a time zone.
 
     Examples
     --------
@@ -69,16 +69,14 @@ def _minutes(text: str) -> int:
 
 
 class Quiet:
-    """Pauses the queue in quiet hours, unless a person lifts the pause.
+    """Pause the queue in quiet hours, unless the user lifts the pause.
 
     Parameters
     ----------
-    store : JobStore
-    daemon_id : int
     text : str
         ``compute.quiet_hours``; empty for none.
     wall : callable
-        The time on the wall.
+        Returns the local time.
     """
 
     def __init__(
@@ -90,19 +88,19 @@ class Quiet:
         self._looked = float("-inf")
 
     def now(self) -> bool:
-        """Tell whether nothing is to be worked on now. No database is asked: fit for every block.
+        """Return whether quiet hours pause the queue now, without reading the database: fast enough for every block.
 
-        The answer is that of the last :meth:`look`, and a new one when hours have begun since.
+        The result is that of the last :meth:`look`, or True if quiet hours have begun since.
         """
         return self._paused or (not self._lifted and until(self._text, self._wall()) is not None)
 
     def look(self) -> bool:
-        """Begin or end the pause as the clock says, and tell whether there is one.
+        """Begin or end the pause by the clock, and return whether it is active.
 
         Raises
         ------
         StoreError
-            When it cannot be written down; the next look tries again.
+            When the pause cannot be stored. The next call tries again.
         """
         end = until(self._text, self._wall())
         if end is None:

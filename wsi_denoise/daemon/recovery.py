@@ -1,7 +1,7 @@
-"""What a daemon that died without a word left behind: jobs, finished blocks, partial files, a missing note.
+"""Clean up after daemons that died: jobs, finished blocks, partial outputs, missing quarantine notes.
 
-Found when a daemon starts, and said in the log. Nothing is removed that a job may still want, nor anything that this
-database does not know and that was touched within a day: it may be another program's.
+Runs at the start of a daemon and logs what it does. Files that a job may still need are kept. A file that this database
+does not know may belong to another program: it is removed only after a day without a change.
 """
 
 from __future__ import annotations
@@ -32,23 +32,22 @@ _log = logging.getLogger(__name__)
 
 STRANGE_SECONDS = 24 * 3600.0
 ELSEWHERE = timedelta(seconds=30)
-"""A daemon of another boot of this machine, or of another machine of its name, is dead when it was silent so long."""
+"""A daemon of an earlier boot, or of another machine of the same name, counts as dead after this silence."""
 
 _WANT_BLOCKS = frozenset({JobState.SETTLING, JobState.QUEUED, JobState.RUNNING, JobState.FAILED, JobState.CANCELLED})
-"""A failed or cancelled job may be retried by a person, and goes on from its blocks then, or retention takes them."""
+"""A user may retry a failed or cancelled job, which then resumes from its blocks. Retention removes old ones."""
 _WANT_PARTIAL = frozenset({JobState.RUNNING})
-"""A partial output is of one attempt alone: no other goes on from it."""
+"""A partial output belongs to one attempt. Later attempts do not resume from it."""
 
 _SPOOL = re.compile(r"(?P<slide>[0-9a-f]{20})-[0-9a-f]{20}")
 _PARTIAL = re.compile(rf"\.{_SPOOL.pattern}(\.[0-9a-f]{{8}}-[0-9a-f]{{8}})?\.part")
-"""Older versions had nothing between the two."""
+"""Earlier versions omitted the optional group."""
 
 
 def recover(store: JobStore) -> list[int]:
-    """Give back what daemons of this machine held that died without a word, and return those jobs' numbers.
+    """Release the jobs of daemons of this machine that died, and return the numbers of these jobs.
 
-    Nobody has to wait for their leases then. Where that cannot be told, the lease decides, as it does for daemons on
-    other machines.
+    Their leases need not expire then. If a death is uncertain, the lease decides, as for daemons on other machines.
     """
     freed: list[int] = []
     for daemon in store.daemons():
@@ -63,12 +62,12 @@ def recover(store: JobStore) -> list[int]:
 
 
 def is_dead(daemon: DaemonInfo, now: datetime) -> bool:
-    """Tell whether the process of a daemon of this machine is surely gone."""
+    """Return whether the process of a daemon of this machine has certainly ended."""
     here, there = identity(), daemon.facts
     if there.get("boot") and there["boot"] != here["boot"]:
         return clocks.silence(daemon.heartbeat, now) > ELSEWHERE
     if there.get("namespace") and there["namespace"] != here["namespace"]:
-        return False  # a container: its numbers are not ours
+        return False  # a container has its own process numbers
     return is_gone(daemon.pid, there)
 
 
@@ -79,7 +78,7 @@ def sweep(
     *,
     quarantine: Quarantine | None = None,
 ) -> list[str]:
-    """Remove what nobody wants any more, write notes that are missing, and return what was done, in words.
+    """Remove files that no job needs, write missing notes, and return sentences about what was done.
 
     Raises
     ------
@@ -106,7 +105,7 @@ def sweep(
 
 
 def write_notes(settings: Settings, store: JobStore, quarantine: Quarantine, stop: threading.Event) -> list[str]:
-    """Write the notes of quarantined slides that are missing, and return what was done, in words.
+    """Write the missing notes of quarantined slides, and return sentences about what was done.
 
     Raises
     ------
@@ -140,7 +139,7 @@ def _partials(folder: Path, stop: threading.Event) -> Iterator[tuple[Path, str]]
 
 
 def _quarantined(settings: Settings, store: JobStore) -> Iterator[Job]:
-    """Yield the jobs that stand for what lies in an inbox now: another file of that name was not found at fault."""
+    """Yield quarantined jobs whose files are in an inbox, unchanged: a later file of the same name is not at fault."""
     jobs = store.jobs(JobQuery(states=(JobState.QUARANTINED,), limit=None)).jobs
     newest = {known.job_id for known in store.known([job.slide for job in jobs]).values()}
     for job in jobs:
@@ -174,7 +173,7 @@ def _put_note(quarantine: Quarantine, job: Job) -> bool:
 
 
 def error_of(job: Job) -> WsiDenoiseError:
-    """Return the error that a job ended with, from its code and its text in the store."""
+    """Return the error that a job ended with, from its code and text in the job database."""
     kind = next((each for each in every_error() if each.code == job.error_code), WsiDenoiseError)
     detail = (job.error or "").removeprefix(kind.happened).removesuffix(kind.advice)
     return kind(detail.strip().removeprefix(":").removesuffix(".").strip())

@@ -1,7 +1,7 @@
-"""What is kept for how long: finished blocks of jobs that ended badly, and the record of old jobs.
+"""Remove the finished blocks of ended jobs, and old jobs, after the periods in the settings.
 
-Originals and outputs are never touched. Nor is the record of a slide that still lies in its place, which would be taken
-for a new one, or of an output that is still there, which could not be verified any more.
+Originals and outputs are never removed. A job whose slide is still in its place is kept, as the slide would otherwise
+count as new. A job whose output still exists is kept, as the output could not be verified otherwise.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _NEEDED = frozenset({JobState.SETTLING, JobState.QUEUED, JobState.RUNNING})
 
 @dataclass(frozen=True)
 class Tidied:
-    """What was removed, or would be.
+    """What was removed, or would be removed.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class Tidied:
     size : int
         Bytes in them.
     jobs : tuple of int
-        Taken out of the record.
+        Numbers of the jobs removed from the job database.
     """
 
     spools: tuple[Path, ...] = ()
@@ -58,19 +58,18 @@ class Tidied:
 
 
 def tidy(settings: Settings, store: JobStore, now: datetime, *, origin: str, dry: bool = False) -> Tidied:
-    """Remove what is older than the settings keep.
+    """Remove what is older than the periods in the settings.
 
     Parameters
     ----------
     settings : Settings
-        Of them ``jobs.keep_spool_days`` and ``jobs.keep_days``; 0 keeps for ever.
-    store : JobStore
+        Uses ``jobs.keep_spool_days`` and ``jobs.keep_days``; 0 keeps indefinitely.
     now : datetime
         With a time zone.
     origin : str
-        Who is named in the event.
+        Origin of the event.
     dry : bool
-        Only say what would be removed.
+        Only return what would be removed.
 
     Raises
     ------
@@ -97,14 +96,14 @@ def tidy(settings: Settings, store: JobStore, now: datetime, *, origin: str, dry
 
 
 class Tidying:
-    """Tidies once a day, while a daemon runs."""
+    """Tidy once a day while a daemon runs."""
 
     def __init__(self, settings: Settings, store: JobStore, origin: str) -> None:
         self._settings, self._store, self._origin = settings, store, origin
         self._last: datetime | None = None
 
     def look(self, now: datetime | None = None) -> None:
-        """Tidy when it is time to.
+        """Tidy if a day has passed since the last time.
 
         Raises
         ------
@@ -118,7 +117,7 @@ class Tidying:
 
 
 def _before(now: datetime, days: float) -> datetime | None:
-    """Return the time so many days ago; None where nothing is that old: for 0, and from before the calendar begins."""
+    """Return the time `days` ago; None for 0, which keeps everything, and for times before the calendar begins."""
     try:
         return now - timedelta(days=days) if days else None
     except OverflowError:
@@ -126,7 +125,7 @@ def _before(now: datetime, days: float) -> datetime | None:
 
 
 def _date_anew(spools: Path, now: datetime) -> None:
-    """Give folders from the future the time of now: their period begins again, instead of ending years late."""
+    """Set the time of folders from the future to now: they would otherwise be kept years too long."""
     latest = (now + clocks.SKEW).timestamp()
     for folder in spools.glob("*"):
         with suppress(OSError):
@@ -158,9 +157,9 @@ def _old_jobs(settings: Settings, store: JobStore, before: datetime) -> Iterator
 
 
 def _was_taken_from(missing: Path, roots: Iterable[Path]) -> bool:
-    """Tell whether a missing file was taken away, and not the share that it lies on.
+    """Return whether a missing file was removed, rather than its share unmounted.
 
-    Of a share that is not mounted its folders are missing, and the mount point is empty or missing too.
+    If the share is unmounted, its folders are missing, and the mount point is empty or missing too.
     """
     return missing.parent.is_dir() and not any(_is_empty(root) for root in roots if missing.is_relative_to(root))
 
@@ -174,7 +173,7 @@ def _is_empty(folder: Path) -> bool:
 
 
 def _made_for(settings: Settings, job: Job) -> Iterator[Path]:
-    """Yield the files in the state folder that belong to one job."""
+    """Yield the files in the state folder that belong to a job."""
     for folder in ("maps", "overviews"):
         for name in (f"{job.id}.*", f".{job.id}.*"):  # and what a killed process left half written
             yield from (settings.jobs.state / folder).glob(name)

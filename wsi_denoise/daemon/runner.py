@@ -1,7 +1,7 @@
-"""One claimed job: run it, and write down how it ended.
+"""Run one claimed job and record how it ended.
 
-What goes wrong is decided here and nowhere else: the file is at fault (quarantined), it may work later (queued again,
-with a time), or not (failed).
+Only this module decides what an error of a running job means. A slide at fault is quarantined, a job that may succeed
+later is queued again with a time, and any other job fails.
 """
 
 from __future__ import annotations
@@ -59,38 +59,33 @@ from wsi_denoise.system.conditions import Conditions
 _log = logging.getLogger(__name__)
 
 FILES_WATCHED = 64
-"""Files of a slide that workers look at with each block; an NGFF image has thousands. All are looked at in the end."""
+"""Files of a slide that workers check with each block: an NGFF image has thousands. All are checked at the end."""
 PROGRESS_SECONDS = 1.0
 WRITE_SECONDS = 15.0
-"""Longest pause between two tries to write down how a job ended."""
+"""Longest wait between two attempts to store the end of a job."""
 
 _DATABASE_BYTES = 8_000_000
 _SPOOL_IN_VAIN = frozenset({JobState.QUARANTINED, JobState.SETTLING})
-"""Nobody goes on from the finished blocks of a job that ended so."""
+"""The finished blocks of a job that ends in one of these states are removed."""
 _DECIDED_ELSEWHERE = (LeaseLost, TransitionRefused, NoSuchJob)
-"""What the store says of a job that another daemon or a person took up or ended, while this machine slept."""
+"""Errors of the store for a job that another daemon or the user took or ended, for example while this machine slept."""
 
 
 class Runner:
-    """Runs claimed jobs, one after the other.
+    """Run claimed jobs, one after the other.
 
     Parameters
     ----------
-    settings : Settings
-    store : JobStore
-    daemon_id : int
-    cluster : Cluster
-    heartbeat : Heartbeat
     stop : threading.Event
         Set to give the running job back after the blocks in flight.
     on_change : callable
-        Told the job whenever it moved on.
+        Called with the job when it changes.
     on_wait : callable
-        Told the job, and in a sentence why it does not.
+        Called with the job and a sentence about why it waits.
     quarantine : Quarantine or None
-        Where notes are written; None writes none (a person is looking at the terminal).
+        Writes the notes; None writes none, for a user at the terminal.
     pauses : Pauses or None
-        Those of a daemon: a full disk and quiet hours. Without, the job is tried again later like any other.
+        Pauses of the daemon for a full disk and quiet hours. With None, a full disk is retried like other errors.
     output : MarkedFolder or None
         Checked before a slide starts and before its file is written and published; None checks nothing.
     look_ahead : bool
@@ -120,7 +115,7 @@ class Runner:
         self._heartbeat, self._stop = heartbeat, stop
         self._on_change, self._on_wait, self._quarantine = on_change, on_wait, quarantine
         self._pauses, self._promises = pauses, disk_space.promises(settings)
-        self._holder = secrets.token_hex(4)  # not the daemon's number, which another database may have given too
+        self._holder = secrets.token_hex(4)  # a daemon of another database may have the same number
         self._asked = 0.0
         self._told = 0.0
         self._spool: Spool | None = None
@@ -129,12 +124,12 @@ class Runner:
         self._ahead = Ahead(cluster) if look_ahead else None
 
     def run(self, job: Job) -> Job:
-        """Run a claimed job to whatever end, and return it as the store has it then.
+        """Run a claimed job to completion and return its final state.
 
         Raises
         ------
         StoreError
-            When even that cannot be written down; the lease will expire, and the job be taken up again.
+            When the end of the job cannot be stored. Its lease expires, and it is claimed again.
         """
         _log.info("job %d: attempt %d", job.id, job.attempts)
         self._spool, ours = None, True
@@ -159,7 +154,7 @@ class Runner:
                 result, spool = self._denoise(job)
                 ended = self._written(lambda: self._finish(job, result))
             self._waits.clear()
-            spool.remove()  # not before the record says done: else a crash here would cost the whole slide
+            spool.remove()  # only once the database has the job as done: a crash before would cost the whole slide
             if self._pauses is not None:
                 self._pauses.hold.finished()
             if self._quarantine is not None:
@@ -172,7 +167,7 @@ class Runner:
             ended = self._written(lambda: self._store.cancelled(job.id, self._daemon_id))
         except WsiDenoiseError as error:
             ended = self._ended(job, self._diagnosed(job, error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, the daemon goes on and the user is told
+        except Exception as error:  # noqa: BLE001 - the daemon continues, and the job reports the error
             _log.exception("job %d", job.id)
             ended = self._ended(job, InternalError(f"{type(error).__name__}: {error}"))
         return ended
@@ -191,26 +186,26 @@ class Runner:
         try:
             return self._store.job(job.id)
         except NoSuchJob:
-            return job  # over for so long that retention took it out of the record
+            return job  # retention removed it from the job database
 
     def _ended(self, job: Job, error: WsiDenoiseError) -> Job:
         paused = False
         with self._heartbeat.on(job):
             if isinstance(error, DiskFull) and self._pauses is not None:
-                # Once, however often the end has to be written down: on a full disk the database may not take it.
+                # Outside of the retried write: the database may be on the full disk and refuse it several times.
                 self._pauses.hold.begin(job.id, error, self._promises.left())
                 paused = True
             ended = self._written(lambda: self._end(job, error))
         if error.outlasts and not paused and error.code not in self._waits:
-            # Nobody would look for hours, or for ever. Once, and not for each slide that meets the same.
+            # Such a wait can last until a user acts. Notify once, not for each slide with the same error.
             self._waits.add(error.code)
             notifications.post(self._settings.notify.url, self._settings.notify.timeout, "waiting", ended)
         return ended
 
     def _written(self, write: Callable[[], Job]) -> Job:
-        """Write down how a job ended, however long the database is locked or away; not while the daemon stops.
+        """Store the end of a job. Retry while the database is locked or unreachable, until the daemon stops.
 
-        Hours of work hang on one line in the database. Its lease is kept meanwhile, where the database lets us.
+        Hours of work depend on this write. Except for a cancellation, the heartbeat renews the lease in the meantime.
 
         Raises
         ------
@@ -241,7 +236,7 @@ class Runner:
 
     def _denoise(self, job: Job) -> tuple[Result, Spool]:
         settings = self._settings.with_values(job.settings)
-        # What counts began when it was last queued by intake or a person.
+        # Only attempts since intake or the user last queued the job count.
         died = min(deaths(self._store.attempts(job.id)), job.attempts - 1)
         if died >= DEATHS:
             raise SlideKillsDaemon(f"{died} times in a row")
@@ -280,7 +275,7 @@ class Runner:
         return result, Spool(planned[0].work.spool)
 
     def _look_ahead(self) -> None:
-        """Have the next job's slide planned: the workers that have nothing left to do of this one are free for it."""
+        """Plan the slide of the next job on workers that have finished their blocks of the current one."""
         if self._ahead is None:
             return
         try:
@@ -290,7 +285,7 @@ class Runner:
                 settings = self._settings.with_values(job.settings)
                 self._ahead.begin(*self._request(job, settings).planning)
         except (WsiDenoiseError, OSError, RuntimeError) as error:
-            # Whatever is wrong, with the job, the record or the cluster, is told when the job's turn comes.
+            # An error of the job, the database or the cluster is reported when the job runs.
             _log.info("planning ahead: %s", error)
 
     def _request(self, job: Job, settings: Settings) -> Request:
@@ -338,7 +333,7 @@ class Runner:
         )
 
     def _needs(self, settings: Settings, plan: SlidePlan) -> list[disk_space.Need]:
-        """Return what a slide will write, the blocks in its spool apart."""
+        """Return the space that a slide needs in addition to the blocks in its spool."""
         blocks = plan.work.lattice.block_shape[0] * plan.work.lattice.block_shape[1]
         with disk.translate_write_errors(plan.work.spool):
             spooled = sum(1 for _ in plan.work.spool.glob("*.block")) if plan.work.spool.is_dir() else 0
@@ -381,16 +376,16 @@ class Runner:
             _log.warning("job %d: %s", job.id, failure)
 
     def _check_source(self, job: Job) -> tuple[SourceFile, ...]:
-        """Compare size and time with those that were fingerprinted, and return what workers compare with.
+        """Compare size and time with those at the fingerprint, and return the files that workers compare with.
 
         Raises
         ------
         SlideVanished, SourceUnavailable
-            From reading them.
+            From reading the files.
         SlideChanged
         """
         files = slide_files(Path(job.slide))
-        # Before the comparison: what replaces the slide in between must not be taken for it.
+        # Read before the comparison, so that a replacement in between is detected.
         watched = tuple(as_found(path) for path in files[:FILES_WATCHED])
         if snapshot(files) != Snapshot(job.size_bytes, job.mtime_ns):
             raise SlideChanged(f"job {job.id}")
@@ -421,7 +416,7 @@ class Runner:
             self._conditions.works("storing progress")
 
     def _keep_going(self, job: Job) -> None:
-        """Raise what ends the work: shutdown, a lost lease, or a person's wish."""
+        """Raise the error that ends the work: a stop, quiet hours, a lost lease, a hung worker, or a cancellation."""
         if self._stop.is_set():
             raise Interrupted
         if self._pauses is not None and self._pauses.quiet.now():
@@ -432,7 +427,7 @@ class Runner:
             return
         self._asked = now
         if self._ahead is not None and self._ahead.check(self._settings.limits.task_seconds):
-            # What the worker was to do for this slide went with it, which must not count against it.
+            # The tasks of this slide on that worker are lost too, which must not count as its failure.
             raise Interrupted("a worker hung on the next slide and was ended")
         try:
             cancelled = self._store.cancel_requested(job.id)

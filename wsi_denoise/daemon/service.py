@@ -1,7 +1,7 @@
-"""The daemon: watches, claims, runs.
+"""Run the daemon: watch the inboxes, claim jobs, run them.
 
-Three threads: intake brings what lies in the inboxes into the store, the heartbeat keeps leases, and the main thread
-works off the queue. They share nothing but the store and the cluster.
+Three threads: intake adds files in the inboxes to the job database, the heartbeat renews leases, and the main thread
+runs the jobs of the queue. They share only the job database and the cluster.
 """
 
 from __future__ import annotations
@@ -58,30 +58,29 @@ from wsi_denoise.system.process import identity
 _log = logging.getLogger(__name__)
 
 STORE_THREADS = 3
-"""Intake, heartbeat, and the one that works on the queue."""
+"""Threads that use the job database: intake, the heartbeat, and the main thread."""
 
 IDLE_SECONDS = 1.0
 AGAIN_SECONDS = 5.0
 LONGEST_SECONDS = 300.0
-"""Until the queue is taken up again after an error that nobody thought of; doubles each time, up to this."""
+"""Limit of the wait after an unexpected error of the queue; it starts at `AGAIN_SECONDS` and doubles each time."""
 
 END_SECONDS = 18.0
-"""A shutdown that takes longer, because the database is locked, say, is cut short: supervisors wait for 20 or more."""
+"""Limit of a shutdown, for example when the database is locked. Supervisors wait for 20 s or more."""
 
 PROBES = 2
 _CLUSTER_LOST = {SchedulerUnreachable.code, NoWorkers.code}
 
 
 class Daemon:
-    """Watches the inboxes and works off the queue until it is told to stop.
+    """Watch the inboxes and run the jobs of the queue until a stop is requested.
 
     Parameters
     ----------
-    loaded : Loaded
     store : JobStore
-        Up to date.
+        With the schema of this version.
     say : callable
-        Shows a line to a person at the terminal.
+        Called with a line for the terminal.
     """
 
     def __init__(self, loaded: Loaded, store: JobStore, *, say: Callable[[str], None]) -> None:
@@ -95,7 +94,9 @@ class Daemon:
         Raises
         ------
         SchedulerUnreachable, NoWorkers
-            At the start only. A cluster that is lost later is connected to, or started, anew.
+            Only at the start. A cluster that is lost later is connected to, or started, again.
+        StoreError
+            At the start, or when waiting does not help.
         """
         self._make_inbox()
         memory.share_one_arena()
@@ -118,18 +119,19 @@ class Daemon:
                 leave.set()
 
     def _make_inbox(self) -> None:
-        """Make our own default inbox. One that was named and is missing is a typo, or a share that is not mounted."""
+        """Create the default inbox. A missing inbox that the settings name is a typo or an unmounted share."""
         for inbox in self._settings.intake.inbox:
             if self._loaded.origins["intake.inbox"] == "default":
-                with suppress(OSError):  # the scan says why it cannot be read
+                with suppress(OSError):  # the scan reports why it cannot be read
                     inbox.mkdir(parents=True, exist_ok=True)
 
     def _serve(self, leave: threading.Event) -> None:
-        """Work on one cluster until `leave` is set, or the cluster is lost, which sets it.
+        """Work on one cluster until `leave` is set; set it on every return.
 
         Raises
         ------
         SchedulerUnreachable, NoWorkers
+            When the cluster cannot be used, or is lost.
         """
         settings, store = self._settings, self._store
         recover(store)
@@ -195,7 +197,7 @@ class Daemon:
                     intake.join(timeout=5)
 
     def _device(self, cluster: Cluster, heartbeat: Heartbeat, leave: threading.Event) -> None:
-        """Say what the network runs on, once a worker knows."""
+        """Log the device of the network once a worker has reported it."""
 
         def keep_going() -> None:
             if leave.is_set():
@@ -232,7 +234,7 @@ class Daemon:
                 if report.unfinished:
                     continue
             except Exception as error:  # noqa: BLE001 - logged, with its traceback where it is unforeseen
-                # The scan never gives up: whatever this was, the next look starts from what is there.
+                # The intake thread must not end: the next scan starts from the files that are there.
                 if not stop.is_set():
                     self._conditions.failed("intake", error)
             watcher.wait(self._settings.intake.scan_seconds)
@@ -248,12 +250,12 @@ class Daemon:
             notifications.post(self._settings.notify.url, self._settings.notify.timeout, job.state.value, job)
 
     def _work(self, runner: Runner, cluster: Cluster, daemon_id: int, stop: threading.Event, pauses: Pauses) -> None:
-        """Work off the queue.
+        """Run the jobs of the queue until `stop` is set.
 
         Raises
         ------
         SchedulerUnreachable
-            When the cluster is lost, with or without a job.
+            When the cluster is lost, during a job or between jobs.
         """
         wait, lost = AGAIN_SECONDS, False
         while not stop.is_set():
@@ -274,12 +276,12 @@ class Daemon:
                 lost = ended.error_code in _CLUSTER_LOST and not cluster.is_there()
                 wait = AGAIN_SECONDS
             except (StoreError, TransitionRefused, NoSuchJob) as error:
-                # The record is not as this daemon thought it was, which is no reason to stop watching.
+                # The database differs from what this daemon expected. It keeps watching.
                 if self._conditions.failed("queue", error) and isinstance(error, DatabaseReplaced):
                     self._say(str(error))
                 stop.wait(5 * IDLE_SECONDS)
             except Exception as error:  # noqa: BLE001 - logged with its traceback
-                # Whatever this was, other slides wait; a job that it left running is taken up when its lease ends.
+                # Other slides wait. A job that was left running is claimed again when its lease expires.
                 self._conditions.failed("queue", error)
                 stop.wait(wait)
                 wait = min(2 * wait, LONGEST_SECONDS)
@@ -299,7 +301,7 @@ class Daemon:
 
 
 def checksum(preset: str) -> str | None:
-    """Return the checksum of a preset's weights, or None where that cannot be told; the job itself will say why."""
+    """Return the checksum of a preset's weights; None where it is unknown, as the job then reports the reason."""
     try:
         return weights.card(preset).sha256
     except WsiDenoiseError:
@@ -309,19 +311,19 @@ def checksum(preset: str) -> str | None:
 def probe(cluster: Cluster, path: Path, settings: Settings) -> WsiDenoiseError | None:
     """Open a slide in a worker and read its last tile; see :data:`wsi_denoise.intake.watcher.Probe`."""
     for _ in range(PROBES):
-        # Before the blocks that wait: an answer here is short, and a scan waits for it.
+        # Before waiting blocks: a probe is short, and a scan waits for it.
         future = cluster.call(remote.probe, path, settings.limits.megapixels, priority=10)
         try:
             trouble: WsiDenoiseError | None = future.result(timeout=settings.limits.open_seconds)
         except KilledWorker:
             continue
         except TimeoutError:
-            # The worker that hangs on it would be missing for ever, and with it the place for a block.
+            # Otherwise the worker that hangs on it would be lost for blocks indefinitely.
             if stall.end_task(cluster, future):
                 return OpeningTooSlow(f"{settings.limits.open_seconds:g} s")
             return NoWorkers(f"none was free to open it within {settings.limits.open_seconds:g} s")
         except (CancelledError, OSError, AttributeError) as error:
-            # A scheduler that went away: the slide is not to blame, and is probed again.
+            # The scheduler has ended. The slide is not at fault and is probed again.
             _log.debug("probe: %r", error)
             return SchedulerUnreachable("it dropped the probe")
         finally:
@@ -332,7 +334,7 @@ def probe(cluster: Cluster, path: Path, settings: Settings) -> WsiDenoiseError |
 
 @contextmanager
 def registered(store: JobStore, settings: Settings) -> Iterator[int]:
-    """Give this process a number in the store, and sign it off at the end."""
+    """Register this process as a daemon in the job database, and sign it off at the end."""
     facts = {
         **identity(),
         "inbox": [str(inbox) for inbox in settings.intake.inbox],
@@ -350,17 +352,17 @@ def registered(store: JobStore, settings: Settings) -> Iterator[int]:
 
 
 def _follow_stop(stop: threading.Event, leave: threading.Event) -> None:
-    """Set `leave` when `stop` is set; end when `leave` is."""
+    """Set `leave` when `stop` is set; end when `leave` is set."""
     while not leave.is_set():
         if stop.wait(0.2):
             leave.set()
 
 
 def _end_in_time(stop: threading.Event) -> None:
-    """End this process if it still runs `END_SECONDS` after the request to stop. All finished work is on disk."""
+    """End this process if it still runs `END_SECONDS` after the request to stop. Finished work is on disk."""
     stop.wait()
     time.sleep(END_SECONDS)
-    # Of every thread: what a shutdown waits for is not seen otherwise.
+    # All threads: the stack of this one does not show what the shutdown waits for.
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     stacks = (
         f"thread {names.get(number, number)}:\n{''.join(traceback.format_stack(frame))}"
