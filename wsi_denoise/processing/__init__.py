@@ -1,1 +1,1 @@
-"""One slide through the block pipeline, on a Dask cluster."""
+"""Process a slide block by block on a Dask cluster."""

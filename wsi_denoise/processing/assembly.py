@@ -1,7 +1,6 @@
-"""The finished blocks of a slide in the order of its rows: tiles, level 2, overview, evidence.
+"""Read the finished blocks of a slide row by row: tiles, level 2, overview, evidence.
 
-The pyramid is written from them without the whole slide ever being in memory: the files of one row of blocks are open
-at a time.
+The pyramid is written without the whole slide in memory. Only the files of one row of blocks are open at a time.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ def reduced_rows(
 
 
 def write_overview(spool: Spool, work: SlideWork, file: Path) -> None:
-    """Write the source's overview. The page can do without; the slide is not failed for it."""
+    """Write the source's overview. An error is only logged, as the dashboard works without the overview."""
     size = level_sizes(work.width, work.height)[overview.FIRST]
     try:
         overview.write(file, (work.width, work.height), reduced_rows(spool, work.lattice, size, SpooledBlock.source))
@@ -101,7 +100,7 @@ def write_overview(spool: Spool, work: SlideWork, file: Path) -> None:
 
 
 def evidence(spool: Spool, lattice: Lattice, tissue_of_slide: Mask | None) -> Evidence:
-    """Add up the blocks' evidence, and measure the lines between blocks that were denoised."""
+    """Merge the evidence of all blocks, and measure the seams of denoised blocks."""
     total = Evidence()
     above: dict[int, tuple[Edges, bool]] = {}
     for number, files in enumerate(_rows(spool, lattice)):

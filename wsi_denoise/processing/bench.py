@@ -1,9 +1,8 @@
-"""What this machine does: each stage by itself on one thread, and all of them together on the cluster.
+"""Measure the speed of this machine: each stage alone on one thread, then all together on the cluster.
 
-The stages are those of a block (:func:`wsi_denoise.processing.block.run_block`), in the same order and by the same
-functions, on the part of a slide that has the most tissue. Start-up is left out: everything is used once before it is
-timed. Rates are on the clock, as a user sees them; processor time stands beside them, since it says the same on a busy
-machine.
+The stages call the functions of a block (:func:`wsi_denoise.processing.block.run_block`) in the same order, on the part
+of a slide with the most tissue. Start-up is excluded: each function runs once before it is timed. Rates are on the wall
+clock, as a user sees them. Processor time is reported too, since it stays the same on a busy machine.
 """
 
 from __future__ import annotations
@@ -36,34 +35,34 @@ Measurement = tuple[str, float, str]
 """Stage, value and unit."""
 
 SIDE_BLOCKS = 4
-"""Side of the part of a slide that is measured, in blocks: 38 megapixels."""
+"""Side of the measured part of a slide, in blocks: 38 megapixels."""
 
 STAGE_SECONDS = 3.0
-"""Each stage is repeated on further blocks until it took this long on the clock."""
+"""Each stage runs on further blocks until this much wall-clock time has passed."""
 
 RATE, COST = "MPix/s", "processor s/MPix"
 
 
 def run(loaded: Loaded, slide: Path | None = None) -> Iterator[Measurement]:
-    """Measure the stages and the whole, and yield each result as it is there.
+    """Measure the stages and the whole pipeline, and yield each result as soon as it is known.
 
     Parameters
     ----------
     loaded : Loaded
-        Preset, device and cluster are taken from it; nothing is written to its folders or its database.
+        Source of preset, device and cluster. Its folders and its database are not written to.
     slide : Path, optional
-        The demo slide otherwise.
+        The demo slide by default.
 
     Yields
     ------
     (str, float, str)
-        Stage, value, unit. Stages are ``read``, ``network``, ``measure``, ``encode`` (on one thread, megapixels that
-        are kept) and ``end to end`` (all workers; with assembly and verification).
+        Stage, value, unit. Rates count the megapixels that are kept. ``read``, ``network``, ``measure`` and ``encode``
+        run on one thread; ``end to end`` runs on all workers, with assembly and verification.
 
     Raises
     ------
     WsiDenoiseError
-        As a job on that slide would end.
+        The error of a job on that slide.
     """
     with tempfile.TemporaryDirectory(prefix="wsi-denoise-bench-") as name:
         folder = Path(name)
@@ -94,7 +93,7 @@ def busiest_region(path: Path, settings: Settings, folder: Path) -> tuple[int, i
 
 
 def busiest(tissue: Mask, side: int) -> tuple[int, int]:
-    """Return (row, column) of the square of `side` patches, or what fits of it, that holds the most tissue."""
+    """Return (row, column) of the square of `side` patches, clipped to the slide, with the most tissue."""
     rows, columns = (min(side, length) for length in tissue.shape)
     sums = np.zeros((tissue.shape[0] + 1, tissue.shape[1] + 1), np.int64)
     sums[1:, 1:] = tissue.cumsum(axis=0).cumsum(axis=1)
@@ -105,14 +104,14 @@ def busiest(tissue: Mask, side: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Timed:
-    """What a stage took.
+    """Duration of a stage.
 
     Parameters
     ----------
     megapixels : float
         Kept pixels of level 0.
     clock, processor : float
-        Seconds; `processor` of all threads.
+        Seconds of the wall clock, and of processor time in all threads.
     """
 
     megapixels: float
@@ -126,7 +125,7 @@ class Timed:
 
 
 class Blocks:
-    """The stages of a block one by one, on the blocks of a region; all patches count as tissue.
+    """Run the stages of a block one by one on the blocks of a region. All patches count as tissue.
 
     Parameters
     ----------
@@ -143,7 +142,7 @@ class Blocks:
         self._pairs: dict[BlockIndex, Any] = {}
 
     def megapixels(self, index: BlockIndex) -> float:
-        """Size of a block."""
+        """Return the megapixels of a block."""
         width, height = self.work.lattice.region(index).size
         return width * height / 1e6
 
@@ -152,19 +151,19 @@ class Blocks:
         self._padded[index] = block.read_mirrored(self._slide.read, self._cover(index).area, self.work)
 
     def network(self, index: BlockIndex) -> None:
-        """Denoise every patch of a block that was read."""
+        """Denoise every patch of a block that was read before."""
         self._pairs[index] = block.denoise_region(
             self._padded[index], self._cover(index), self._chosen(index), self.work.plan.batch, self._denoiser
         )
 
     def measure(self, index: BlockIndex) -> None:
-        """Measure a block that was denoised."""
+        """Measure a block that was denoised before."""
         before, after = self._pairs[index]
         evidence.measure(before, after, self._chosen(index), origin=self.work.lattice.region(index).origin)
         structure.edges(before, after)
 
     def encode(self, index: BlockIndex) -> None:
-        """Halve and encode a block that was denoised; its codec error is measured as in a job."""
+        """Halve and encode a block that was denoised before. Its codec error is measured as in a job."""
         block.encode(self._pairs[index][1], self.work.encoding)
 
     def _cover(self, index: BlockIndex) -> Cover:
@@ -177,7 +176,7 @@ class Blocks:
 
 
 def _alone(blocks: Blocks) -> Iterator[Measurement]:
-    """Time each stage by itself."""
+    """Time each stage alone."""
     first = blocks.indices[0]
     stages: Sequence[tuple[str, Callable[[BlockIndex], None]]] = (
         ("read", blocks.read),
@@ -187,7 +186,7 @@ def _alone(blocks: Blocks) -> Iterator[Measurement]:
     )
     for _, stage in stages:
         stage(first)
-    # As many blocks as the network has time for: the stages after it need its pixels.
+    # A stage needs the results of the one before, so it runs only on the blocks which that one had time for.
     used = blocks.indices
     for name, stage in stages:
         timed, used = time_stage(stage, used, blocks.megapixels)
@@ -197,7 +196,7 @@ def _alone(blocks: Blocks) -> Iterator[Measurement]:
 def time_stage(
     stage: Callable[[BlockIndex], None], indices: Sequence[BlockIndex], megapixels: Callable[[BlockIndex], float]
 ) -> tuple[Timed, list[BlockIndex]]:
-    """Run a stage on blocks until :data:`STAGE_SECONDS` are over, and return what it took and which blocks it had."""
+    """Run a stage on blocks for :data:`STAGE_SECONDS`, and return its duration and the finished blocks."""
     done: list[BlockIndex] = []
     clock, processor = time.perf_counter(), time.process_time()
     for index in indices:
@@ -212,7 +211,7 @@ def time_stage(
 def _together(
     cluster: Cluster, work: SlideWork, settings: Settings, region: tuple[int, int, int, int]
 ) -> Iterator[Measurement]:
-    """Denoise the region as a job would, on workers that are warm."""
+    """Denoise the region as a job would, on warm workers."""
     cluster.client.run(warm, work)
     target = settings.output.folder / "bench.tiff"
     request = Request(
@@ -231,12 +230,12 @@ def _together(
     rate, cost = timed.results("end to end")
     yield rate
     if not settings.compute.scheduler:
-        # Workers elsewhere keep their own account.
+        # The processor time of workers on other machines is unknown here.
         yield cost
 
 
 def warm(work: SlideWork) -> None:
-    """Have a worker open the slide, and load and compile the network."""
+    """Open the slide, and load and compile the network, in a worker."""
     reader.open_cached(work.path, max_megapixels=work.max_megapixels)
     denoiser = network.cached(work.preset, work.plan, worker.callers(), worker.number(), sha256=work.model_sha256)
     for number, patches in enumerate(work.plan.sides):
@@ -245,7 +244,7 @@ def warm(work: SlideWork) -> None:
 
 
 def processor_seconds() -> float:
-    """Return the processor time of this process and all below it so far."""
+    """Return the processor time of this process and its children so far, in seconds."""
     total = 0.0
     for process in [psutil.Process(os.getpid()), *psutil.Process().children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):

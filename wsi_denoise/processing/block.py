@@ -1,6 +1,6 @@
-"""What one Dask task does: read a block and its halo, denoise, crop, measure, halve, encode, spool.
+"""Process one block in a Dask task: read it with its halo, denoise, crop, measure, halve, encode, spool.
 
-No pixels travel: a task gets a path and coordinates, and what it leaves is a file in the spool.
+A task receives a path and coordinates, and leaves a file in the spool. Pixels are not sent.
 """
 
 from __future__ import annotations
@@ -24,26 +24,23 @@ from wsi_denoise.slide.windows import Cover, cover
 CODEC_STEP = 4
 
 Read = Callable[[int, int, int, int], Pixels]
-"""Reads (x, y, width, height) of level 0 inside the slide, (height, width, 3) uint8."""
+"""Reads (x, y, width, height) of level 0 inside the slide, as (height, width, 3) uint8."""
 
 
 def run_block(work: SlideWork, block: BlockIndex, tissue: Mask, read: Read, denoiser: Denoiser) -> BlockReport:
-    """Do one block from reading to the spool.
+    """Process one block from reading to the spool.
 
     Parameters
     ----------
-    work : SlideWork
-    block : BlockIndex
     tissue : ndarray of bool
-        (rows, columns) of the block's patches that hold tissue.
+        (rows, columns) of the block's patches; True for tissue.
     read : callable
         See :data:`Read`.
-    denoiser : Denoiser
 
     Raises
     ------
     SlideError
-        What reading raises.
+        From reading.
     OSError
         When the spool cannot be written.
     """
@@ -82,34 +79,28 @@ class _Clock:
 
 
 def read_mirrored(read: Read, wanted: Region, work: SlideWork) -> Pixels:
-    """Read a region that may reach beyond the slide; there its pixels are mirrored.
-
-    Parameters
-    ----------
-    read : callable
-    wanted : Region
-    work : SlideWork
+    """Read a region. Pixels beyond the slide are mirrored.
 
     Returns
     -------
     ndarray
-        (height, width, 3) uint8 of the size of `wanted`.
+        (height, width, 3) uint8, in the size of `wanted`.
     """
     rows = mirror(wanted.y.start, wanted.y.stop, work.height)
     columns = mirror(wanted.x.start, wanted.x.stop, work.width)
     top, left = int(rows.min()), int(columns.min())
     height, width = int(rows.max()) - top + 1, int(columns.max()) - left + 1
     pixels = read(left + work.offset[0], top + work.offset[1], width, height)
-    # The same size alone is not enough: a region wholly beyond an edge is turned round.
+    # Equal sizes are not enough: a region wholly beyond an edge is reversed.
     if (left, top) == wanted.origin and (width, height) == wanted.size:
         return pixels
     return _gathered(pixels, rows - top, columns - left)
 
 
 def _gathered(pixels: Pixels, rows: NDArray[np.intp], columns: NDArray[np.intp]) -> Pixels:
-    """Return rows and columns by their numbers; where columns follow each other, which most do, they are copied whole.
+    """Return rows and columns by index; consecutive columns are copied in one step.
 
-    NumPy gathers three bytes at a time otherwise, which takes longer than decoding the block.
+    NumPy alone would gather three bytes at a time, which takes longer than decoding the block.
     """
     across = np.empty((len(pixels), len(columns), 3), np.uint8)
     for run in np.split(np.arange(len(columns)), np.flatnonzero(np.diff(columns) != 1) + 1):
@@ -125,19 +116,19 @@ def denoise_region(
 ) -> tuple[Pixels, Pixels]:
     """Denoise the chosen patches of a region.
 
-    Origins lie on multiples of 96 and halos are multiples of 16: the network's stride is 16, and a window off that
-    lattice gives other pixels whatever its halo.
+    The network's stride is 16 px: a window off that grid gives other pixels, whatever its halo. So origins are
+    multiples of 96 px, and halos are multiples of 16 px.
 
     Parameters
     ----------
     padded : ndarray
-        (height, width, 3) uint8: the cover's area.
+        (height, width, 3) uint8: the area of `covered`.
     covered : Cover
-        What is kept, and the windows.
+        The region that is kept, and the windows.
     chosen : ndarray of bool
-        (rows, columns) of patches that are replaced.
+        (rows, columns) of patches; True for those that are replaced.
     batch : int
-        Windows.
+        Windows per call of the network.
 
     Returns
     -------
@@ -152,7 +143,7 @@ def denoise_region(
     before = padded[y : y + height, x : x + width]
     after = np.empty_like(before, order="C") if chosen.all() else before.copy()
     for group in _grouped(covered.whole, batch):
-        # Few shapes: a last batch that is not full repeats a window instead of having a shape of its own.
+        # A partial batch is filled with a repeated window: the network must see few shapes.
         filled = group + group[:1] * (batch - len(group))
         inner = _inner(denoiser.denoise(_stacked(padded, area, filled, halo)), halo)
         for part, pixels in zip(group, inner, strict=False):
@@ -164,7 +155,7 @@ def denoise_region(
 
 
 def _stacked(padded: Pixels, area: Region, windows: Sequence[Region], halo: int) -> Pixels:
-    """Return windows of one size with their halo out of the pixels of an area; a single one is not copied."""
+    """Cut windows of one size, with their halo, from the pixels of an area; a single one is not copied."""
     parts = []
     for window in windows:
         y, x = window.y.start - halo - area.y.start, window.x.start - halo - area.x.start
@@ -227,8 +218,8 @@ def encode(after: Pixels, encoding: Encoding) -> tuple[dict[tuple[int, int, int]
     reduced : ndarray
         (height, width, 3) uint8 of level 2.
     sse, samples : float, int
-        Squared error of the codec at level 0 over 8-bit values: what the compression of the output costs. Measured on
-        every fourth tile, since a tile has to be decoded for it.
+        Squared error of the codec at level 0, summed over 8-bit values, and their number. Only every fourth tile is
+        measured, since it must be decoded for that.
     """
     tiles: dict[tuple[int, int, int], bytes] = {}
     sse, samples = 0.0, 0

@@ -1,4 +1,4 @@
-"""Names of derived slides. Pure, but for asking whether a file is there."""
+"""Choose the names of output files. The only access to files is the `taken` callable."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 DEFAULT_PRESET = "paper"
 LONGEST = 255
-"""Bytes of a file name that file systems take."""
+"""Bytes of a file name that file systems allow."""
 
 _ROOM = len(".12345678.denoised.tiff") + len(".part") + 20
 
@@ -22,20 +22,20 @@ def output_path(
     *,
     taken: Callable[[Path], bool],
 ) -> Path:
-    """Return where a derived slide is written.
+    """Return the path of the output of a slide.
 
     ``<folder>/<relative with its suffix>[.<preset>].denoised.tiff``, so that ``a.svs`` and ``a.ndpi`` never collide.
-    Where that name is taken by other content or other settings, eight digits that stand for the two are put in; the
-    same work gets the same name again.
+    If other content or other settings have that name, eight digits of a hash of both are inserted. The same work gets
+    the same name again.
 
     Parameters
     ----------
     folder, relative : Path
         Output folder, and the slide's path under its inbox.
     facts : mapping
-        Provenance: fingerprint, preset, settings, region.
+        Provenance: fingerprint, preset, settings, model_sha256, region.
     taken : callable
-        Whether a path is the output of other work, and must not be replaced.
+        Returns whether a path is the output of other work, which must not be replaced.
     """
     name = relative.name
     preset = facts["preset"]
@@ -43,7 +43,7 @@ def output_path(
         name += f".{preset}"
     region = facts.get("region")
     kind = ".trial-{}-{}-{}x{}.tiff".format(*region) if region else ".denoised.tiff"
-    # A trial's name has no room to spare: four numbers of a large slide.
+    # The suffix of a trial is longer: it contains four numbers.
     fitting = _fitting(name, max(0, len(kind) - len(".denoised.tiff")))
     plain = folder / relative.parent / f"{fitting}{kind}"
     if not taken(plain):
@@ -54,7 +54,7 @@ def output_path(
 
 
 def _fitting(name: str, longer: int) -> str:
-    """Shorten a name at its front, so that the suffixes still fit; the end of a name tells more."""
+    """Shorten a name at its front, so that the suffixes still fit. The end of a name is more specific."""
     raw = name.encode("utf-8", "surrogateescape")
     most = LONGEST - _ROOM - longer
     if len(raw) <= most:

@@ -1,8 +1,8 @@
-"""The next slide begun while the current one is finished: its plan, then its first blocks.
+"""Start the next slide while the current one is finished: its plan, then its first blocks.
 
-While the last blocks of a slide run, and it is assembled and verified, workers have nothing to do. It is a guess what
-the next slide will be: what was done in vain is dropped, and what failed is done again, and told, when the slide's turn
-comes. Blocks that are done lie in the spool in any case.
+Workers become idle while the last blocks of a slide run, and while it is assembled and verified. The next slide is a
+guess. Tasks of another slide are dropped. A task that fails runs again, and is reported, when the slide's turn comes.
+Finished blocks stay in the spool in any case.
 """
 
 from __future__ import annotations
@@ -22,25 +22,20 @@ from wsi_denoise.processing.values import SlidePlan, SlideWork
 _log = logging.getLogger(__name__)
 
 BLOCKS_PER_THREAD = 2
-"""That are begun ahead: what a thread does while another one assembles and verifies a slide."""
+"""Blocks started ahead per thread: the work of one thread while another assembles and verifies a slide."""
 
 _FAILED = {"error", "cancelled", "lost"}
 
 _BEHIND = -1
-"""After what waits of the slide whose turn it is."""
+"""Priority below the waiting tasks of the current slide."""
 
 
 class Ahead:
-    """At most one slide that is begun for later.
-
-    Parameters
-    ----------
-    cluster : Cluster
-    """
+    """Start at most one slide ahead."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        # The plan is done in a thread of Dask's, which hands out the blocks.
+        # A thread of Dask receives the plan and submits the blocks.
         self._lock = threading.Lock()
         self._wanted: tuple[Any, ...] | None = None
         self._future: Any = None
@@ -51,7 +46,7 @@ class Ahead:
         self._hung: tuple[Any, ...] | None = None
 
     def begin(self, *wanted: Any) -> None:
-        """Submit the planning of a slide; arguments as of :func:`wsi_denoise.processing.dask.tasks.plan_slide`."""
+        """Submit the planning of a slide with the arguments of :func:`wsi_denoise.processing.dask.tasks.plan_slide`."""
         if wanted in (self._wanted, self._hung):
             return
         self.drop()
@@ -62,7 +57,7 @@ class Ahead:
         future.add_done_callback(lambda future: self._hand_out(future, slots))
 
     def _hand_out(self, future: Any, slots: int) -> None:
-        """Have the first blocks done, once the plan is there and nobody has come for it or let it go."""
+        """Submit the first blocks when the plan is done, unless the plan was taken or dropped."""
         try:
             if future.status != "finished":
                 return
@@ -77,22 +72,22 @@ class Ahead:
                 while todo and len(self._blocks) < BLOCKS_PER_THREAD * slots:
                     group = todo.take(slots)
                     self._blocks[hand_out(self._cluster, planned, group, priority=_BEHIND)] = group
-        except Exception as error:  # noqa: BLE001 - a cluster that went away, in any of its ways, is told elsewhere
+        except Exception as error:  # noqa: BLE001 - the main thread reports a cluster that is lost
             _log.info("blocks ahead: %s", error)
 
     def check(self, seconds: float) -> bool:
-        """End the worker that is at any task of it for longer than that: the slide whose turn it is waits for it.
+        """End a worker that runs a task of the next slide for longer than `seconds`: the current slide waits for it.
 
         Returns
         -------
         bool
-            Whether one was ended, and with it what else it was to do. That slide is not begun ahead again.
+            Whether a worker was ended, together with its other tasks. That slide is not started ahead again.
         """
         with self._lock:
             futures = [future for future in (self._future, *self._blocks) if future is not None and not future.done()]
         if not futures or time.monotonic() - self._looked < seconds:
             return False
-        # When a task was begun is not known; one that was at work a look ago, and still is, was long enough.
+        # The start of a task is unknown. One that already ran at the previous check has run for too long.
         working = stall.at_work(self._cluster, futures)
         late = working.keys() & self._at_work
         self._at_work, self._looked = set(working), time.monotonic()
@@ -105,7 +100,7 @@ class Ahead:
         return True
 
     def take(self, *wanted: Any) -> Any:
-        """Return the task that plans just this, under way or done, or None; it is the caller's then."""
+        """Return the task that plans exactly this slide, running or done, or None. The caller owns it then."""
         if wanted != self._wanted or self._future.status in _FAILED:
             self.drop()
             return None
@@ -114,9 +109,9 @@ class Ahead:
         return future
 
     def blocks(self, work: SlideWork) -> dict[Any, Group]:
-        """Return the tasks of blocks of just this, under way or done; they are the caller's then.
+        """Return the tasks of blocks of exactly this slide, running or done. The caller owns them then.
 
-        Those that failed are not among them: what was in the way may be gone.
+        Failed tasks are omitted: the cause may have passed.
         """
         if work != self._work:
             self.drop()
@@ -126,7 +121,7 @@ class Ahead:
         return {future: group for future, group in blocks.items() if future.status not in _FAILED}
 
     def drop(self) -> None:
-        """Forget all of it: while a block is suspected of killing its worker, nothing else is to run."""
+        """Drop all tasks: while a block is suspected of killing its worker, nothing else may run."""
         with self._lock:
             dropped = [future for future in (self._future, *self._blocks) if future is not None]
             self._future = self._wanted = self._work = None

@@ -1,7 +1,7 @@
-"""One slide, all of it: plan, blocks, assembly, verification, publishing.
+"""Process one slide: plan, blocks, assembly, verification, publishing.
 
-Runs in the daemon, and holds no pixels: workers get paths and coordinates. A bounded number of blocks is in flight, so
-that a slide of a million patches costs the scheduler as little as a small one.
+Runs in the daemon and holds no pixels: workers receive paths and coordinates. The number of blocks in flight is
+bounded, so that a slide of a million patches costs the scheduler as little as a small one.
 """
 
 from __future__ import annotations
@@ -39,34 +39,30 @@ _log = logging.getLogger(__name__)
 _OF_THE_FILE = frozenset(
     {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENXIO}
 )
-"""Why one file cannot be read while all others can: it is gone, somebody else's, a folder, a socket."""
+"""Errors of a single file on a readable share: it is missing, not permitted, a folder, or a socket."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One slide to be denoised.
+    """A slide to be denoised.
 
     Parameters
     ----------
-    path : Path
-    fingerprint : str
-    settings : Settings
-    preset : str
     output : callable
-        From the plan's facts to the final path.
+        Returns the final path for the facts of the plan.
     maps, overview : Path or None
-        Where the per-patch maps, and the overview of a source without smaller levels, are kept.
-    region : (int, int, int, int) or None
+        Files of the per-patch maps, and of the overview of a source without smaller levels.
     check_source : callable
-        Raises SlideChanged or SlideVanished when the source is no longer what was fingerprinted.
+        Raises SlideChanged or SlideVanished when the source differs from the fingerprinted one.
     check_output : callable or None
-        Raises OutputUnwritable when the output folder is not the one that it was; None makes one that is missing.
+        Raises OutputUnwritable when the output folder is not the same as before. With None, a missing folder is
+        created.
     overwrite : bool
         Replace an output of the same slide with other settings.
     files : tuple of SourceFile
-        What was fingerprinted.
+        The fingerprinted files.
     holder : str
-        Eight hexadecimal digits that stand for who runs this, in the names of partial files.
+        Eight hexadecimal digits that identify the running process in the names of partial files.
     """
 
     path: Path
@@ -100,15 +96,10 @@ class Result:
 
     Parameters
     ----------
-    output : Path
-    sha256 : str
-    judgement : Judgement
-    metrics : dict
     facts : dict
         Provenance.
-    model_sha256 : str
     seconds : dict of str to float
-        Processor-independent times on the clock: per stage summed over blocks, and ``total``.
+        Wall-clock time per stage, summed over blocks, and ``total``.
     """
 
     output: Path
@@ -123,7 +114,7 @@ class Result:
 def plan(
     request: Request, cluster: Cluster, keep_going: Callable[[], None], watch: Watch, ahead: Ahead | None = None
 ) -> SlidePlan:
-    """Plan a slide in a worker, or take the plan that was made ahead.
+    """Plan a slide in a worker, or take the plan that was started ahead.
 
     Raises
     ------
@@ -155,31 +146,29 @@ def denoise_slide(
 
     Parameters
     ----------
-    request : Request
-    cluster : Cluster
     on_plan, on_progress : callable
-        Told what was found, and how far the slide is.
+        Called with the plan, and with the progress.
     keep_going : callable
         Called often; raises JobCancelled or Interrupted to stop.
     on_wait : callable
-        Told in a sentence why nothing moves.
+        Called with a sentence about why the slide waits.
     ahead : Ahead, optional
-        Where the plan and the first blocks may be already.
+        May hold the plan and the first blocks already.
     on_tail : callable
-        Called when every block is handed out: from now on workers become free.
+        Called when every block is submitted: from now on workers become idle.
 
     Raises
     ------
     WsiDenoiseError
-        As the stages raise them.
+        From the stages.
     Interrupted
-        After the blocks in flight were finished.
+        After the blocks in flight have finished, or their time limit has passed.
     """
     begun = time.perf_counter()
     watch = Watch(cluster, request.settings.limits, on_wait)
     planned = plan(request, cluster, keep_going, watch, ahead)
     with disk.translate_write_errors(request.spool):
-        # Here alone, after the state folder was checked; workers make nothing that others removed.
+        # Created only here, after the check of the state folder. Workers do not create folders that others removed.
         request.spool.mkdir(parents=True, exist_ok=True)
     if planned.thumbnail is not None:
         Spool(planned.work.spool).keep_thumbnail(planned.thumbnail)
@@ -210,7 +199,7 @@ def denoise_slide(
         permissions.give(part, request.settings.output)
         target = _published(part, target, planned.facts, request)
     finally:
-        with suppress(OSError):  # the folder may be what is wrong, and that is being told
+        with suppress(OSError):  # the folder may be the cause of the error that is being raised
             part.unlink(missing_ok=True)
     seconds = {**blocks.seconds, "total": time.perf_counter() - begun}
     return Result(target, digest, judgement, metrics, planned.facts, planned.model_sha256, seconds)
@@ -219,7 +208,7 @@ def denoise_slide(
 def _write(
     blocks: Blocks, part: Path, request: Request, cluster: Cluster, keep_going: Callable[[], None], watch: Watch
 ) -> tuple[dict[str, float | None], str]:
-    """Finish all blocks, assemble and verify; a block that cannot be read back is done again, once."""
+    """Finish all blocks, assemble and verify. Blocks that cannot be read back are processed again, once."""
     for last in (False, True):
         blocks.run()
         _make_folder(part.parent, request)  # again: hours later, the share may have been unmounted
@@ -248,10 +237,10 @@ def _target(request: Request, facts: Mapping[str, Any]) -> Path:
 
 
 def _partial(target: Path, work: str, holder: str) -> Path:
-    """Return a partial name that no other attempt has, and remove what earlier attempts of this holder left.
+    """Return a partial name that no other attempt has, and remove files of earlier attempts of this holder.
 
-    A daemon whose machine slept while another took the job over still writes and removes its own partial file, and a
-    worker may still be at that of an attempt that was given up. What others left is for recovery to judge.
+    Another daemon may still write its own partial file, if its machine slept while this one took the job. So may a
+    worker of an abandoned attempt. Recovery decides about files of other holders.
     """
     with suppress(OSError):
         for left in target.parent.glob(f".{work}.{holder}-*.part"):
@@ -260,7 +249,7 @@ def _partial(target: Path, work: str, holder: str) -> Path:
 
 
 def _make_folder(folder: Path, request: Request) -> None:
-    """Make the folder of an output, below the output folder that it was checked to be in."""
+    """Create the folder of an output, below the checked output folder."""
     output, root = request.settings.output, None
     if request.check_output is not None:
         request.check_output()
@@ -270,7 +259,7 @@ def _make_folder(folder: Path, request: Request) -> None:
 
 
 def _published(part: Path, target: Path, facts: Mapping[str, Any], request: Request) -> Path:
-    """Publish under the name that was free hours ago, or else under one that is free now, and return that."""
+    """Publish under the planned name, or under a new one if that is taken by now; return the path."""
     while True:
         try:
             publish(part, target, facts, overwrite=request.overwrite)
@@ -285,15 +274,15 @@ def _published(part: Path, target: Path, facts: Mapping[str, Any], request: Requ
 
 
 def publish(part: Path, target: Path, facts: Mapping[str, Any], *, overwrite: bool = False) -> None:
-    """Give a verified file its final name, in one step.
+    """Give a verified file its final name.
 
-    A file of that name is replaced only when it is of the same content, model and settings (we died between publishing
-    and writing the record), or with `overwrite` when we made it from the same content.
+    An existing file is replaced only if it has the same content, model and settings: a daemon may die between
+    publishing a file and recording it. With `overwrite`, any output of this program from the same content is replaced.
 
     Raises
     ------
     OutputExists
-        When something else has the name.
+        When another file has the name.
     DiskFull, OutputUnwritable
     """
     with disk.translate_write_errors(target.parent):
@@ -304,7 +293,7 @@ def publish(part: Path, target: Path, facts: Mapping[str, Any], *, overwrite: bo
                 raise OutputExists(target.name) from None
             part.replace(target)
         except OSError:
-            # Some shares have no hard links: then a check and a rename, which is not one step.
+            # Some shares do not support hard links. A check and a rename are not atomic.
             if target.exists() and not replaceable(target, facts, overwrite=overwrite):
                 raise OutputExists(target.name) from None
             part.replace(target)
@@ -312,12 +301,12 @@ def publish(part: Path, target: Path, facts: Mapping[str, Any], *, overwrite: bo
 
 
 def replaceable(target: Path, facts: Mapping[str, Any], *, overwrite: bool = False) -> bool:
-    """Whether an existing file was made by the same work; see :func:`publish`.
+    """Return whether an existing file may be replaced by this work; see :func:`publish`.
 
     Raises
     ------
     OSError
-        When it cannot be told, because the share is out.
+        When that cannot be determined, because the share is unreachable.
     """
     found = provenance.of_file(target)
     if found is None:
@@ -328,7 +317,7 @@ def replaceable(target: Path, facts: Mapping[str, Any], *, overwrite: bool = Fal
 
 
 def _look_at(file: Path) -> None:
-    """Raise OSError when a file cannot be read for a reason that is not its own."""
+    """Raise OSError when a file cannot be read, unless the cause is the file itself."""
     try:
         with file.open("rb") as opened:
             opened.read(1)
@@ -338,7 +327,7 @@ def _look_at(file: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring the new name itself to the disk, where that can be asked for: the file has its name already."""
+    """Flush the new name to the disk where the file system supports it. Errors are ignored: the file has its name."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

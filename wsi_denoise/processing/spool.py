@@ -1,8 +1,8 @@
-"""The spool: one file per finished block, so that a restarted slide goes on where it was.
+"""Store finished blocks, one file each, so that a restarted slide resumes from them.
 
-A file is a plain ZIP archive without compression, written under a partial name and renamed: its checksums tell a
-damaged one, and tiles are read one by one. The folder's name is a hash of everything that changes a pixel, so that
-numerics are never mixed within a slide.
+A file is a ZIP archive without compression, written under a partial name and renamed. Its checksums detect damage, and
+its tiles are read one by one. The folder's name contains a hash of everything that changes a pixel, so that numerics
+are never mixed within a slide.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ _log = logging.getLogger(__name__)
 
 SUFFIX = ".block"
 THUMBNAIL = "thumbnail.jpeg"
-"""The slide made small, for the page, which shows it while the slide is processed."""
+"""The slide's thumbnail, which the dashboard shows while the slide is processed."""
 
 FORMAT = 2
-"""Of the files; part of the folder's name, so that those of another format are not read. 1 had pictures in PNG."""
+"""Format of the files, and part of the folder's name, so that no other format is read. Format 1 had images in PNG."""
 
 _SIZE = struct.Struct("<II")
 
@@ -46,10 +46,11 @@ DAMAGE = (
     *(OSError, EOFError, LookupError, ArithmeticError, ValueError, RuntimeError, struct.error),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError),
 )
-"""Every exception that opening or reading a damaged block's file may raise.
+"""Every exception that opening or reading a damaged file may raise.
 
-A damaged ZIP directory states that a member is encrypted (RuntimeError), of a later version (NotImplementedError) or
-compressed (zlib.error, EOFError)."""
+A damaged ZIP directory may state that a member is encrypted (RuntimeError), of a later version (NotImplementedError) or
+compressed (zlib.error, EOFError).
+"""
 
 _ALWAYS = frozenset({"reduced", "evidence.npz"})
 """Members of every block's file."""
@@ -65,7 +66,7 @@ _READERS = 4
 
 @dataclass(frozen=True)
 class BlockProduct:
-    """What one block contributes to the slide.
+    """Contribution of one block to the slide.
 
     Parameters
     ----------
@@ -87,13 +88,13 @@ class BlockProduct:
 
 def _packed(pixels: Pixels) -> bytes:
     """Return an image as its height and width, and its differences along rows in Zstandard."""
-    # PNG takes twenty times as long for a twentieth less.
+    # PNG takes twenty times as long and is only a twentieth smaller.
     differences = imagecodecs.delta_encode(np.ascontiguousarray(pixels), axis=-2).tobytes()
     return _SIZE.pack(*pixels.shape[:2]) + bytes(imagecodecs.zstd_encode(differences, level=1))
 
 
 def _unpacked(data: bytes) -> Pixels:
-    """Undo :func:`_packed`; raises ValueError or RuntimeError for what is none."""
+    """Undo :func:`_packed`; raise ValueError or RuntimeError for other data."""
     if len(data) < _SIZE.size:
         raise ValueError("no image")
     differences = np.frombuffer(imagecodecs.zstd_decode(data[_SIZE.size :]), np.uint8)
@@ -115,7 +116,7 @@ class SpooledBlock:
         return _unpacked(self._archive.read("reduced"))
 
     def source(self) -> Pixels:
-        """Return the source at level 2, (height, width, 3) uint8; KeyError where it was not kept."""
+        """Return the source at level 2, (height, width, 3) uint8; raise KeyError where it was not stored."""
         return _unpacked(self._archive.read("source"))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
@@ -130,7 +131,7 @@ class Spool:
     Parameters
     ----------
     folder : Path
-        From :func:`folder_name`; made when the first block is written.
+        From :func:`folder_name`; created with the first block.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -140,7 +141,7 @@ class Spool:
         return self.folder / f"{block}{SUFFIX}"
 
     def make(self) -> None:
-        """Make the folder, and the folder of all spools; not the state folder, which others removed if it is missing.
+        """Create the folder, and the folder of all spools. A state folder that others removed is not created again.
 
         Raises
         ------
@@ -151,7 +152,7 @@ class Spool:
             self.folder.mkdir(exist_ok=True)
 
     def write(self, block: BlockIndex, product: BlockProduct) -> int:
-        """Write a block's file, whole or not at all, and return its size in bytes."""
+        """Write a block's file atomically, and return its size in bytes."""
         self.make()
         evidence = io.BytesIO()
         np.savez(evidence, **product.arrays)  # type: ignore[arg-type]
@@ -166,29 +167,29 @@ class Spool:
             return file.tell()
 
     def sent(self, block: BlockIndex) -> bytes:
-        """Return a block's file as it is, to be handed in elsewhere by :meth:`receive`."""
+        """Return the bytes of a block's file, for :meth:`receive` on another machine."""
         return self._file(block).read_bytes()
 
     def receive(self, block: BlockIndex, data: bytes) -> None:
-        """Write a block's file that was made elsewhere, whole or not at all."""
+        """Write a block's file from another machine atomically."""
         self.make()
         with atomic_file(self.folder / f"{block}{SUFFIX}") as file:
             file.write(data)
 
     def keep_thumbnail(self, data: bytes) -> None:
-        """Leave the slide's thumbnail for the page. Nothing depends on it."""
+        """Store the slide's thumbnail for the dashboard. Errors are only logged."""
         try:
             self.make()
             with atomic_file(self.folder / THUMBNAIL) as file:
                 file.write(data)
         except OSError as error:
-            # A disk that is full is told by the first block.
+            # The first block reports a full disk.
             _log.warning("the thumbnail is not kept: %s", error)
 
     def finished(self, keep_going: Callable[[], None] = lambda: None) -> set[BlockIndex]:
-        """Return the blocks whose files can be read whole. Remove damaged files, so that their blocks are done again.
+        """Return the blocks with intact files. Remove damaged files, so that their blocks are processed again.
 
-        Reads every file, as assembly will: a ZIP directory that opens says nothing about its members.
+        Every file is read completely, as in assembly: an intact ZIP directory does not prove intact members.
 
         Parameters
         ----------
@@ -218,21 +219,21 @@ class Spool:
         Raises
         ------
         Exception
-            One of :data:`DAMAGE` when it is gone or damaged. Reading its members may raise them too.
+            One of :data:`DAMAGE` when it is missing or damaged. Reading its members may raise them too.
         """
         with zipfile.ZipFile(self._file(block)) as archive:
             yield SpooledBlock(archive)
 
     def is_sound(self, block: BlockIndex) -> bool:
-        """Read a block's file whole, and return whether every checksum in it fits."""
+        """Read a block's file completely, and return whether every checksum matches."""
         return _is_sound(self._file(block))
 
     def discard(self, block: BlockIndex) -> None:
-        """Remove a block's file, so that the block is done again."""
+        """Remove a block's file, so that the block is processed again."""
         self._file(block).unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Remove the folder: the slide is published, or nobody wants it any more."""
+        """Remove the folder of a slide that is published, or that no job needs."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -250,7 +251,7 @@ def _is_sound(file: Path) -> bool:
 
 
 def _is_whole(archive: zipfile.ZipFile) -> bool:
-    """Return whether the directory lists every member: together they fill the file up to the directory."""
+    """Return whether the directory lists every member: the members fill the file up to the directory."""
     # One changed byte in a length makes zipfile skip entries without an error.
     end = 0
     for member in sorted(archive.infolist(), key=lambda member: member.header_offset):
@@ -261,7 +262,7 @@ def _is_whole(archive: zipfile.ZipFile) -> bool:
 
 
 def _has_its_checksum(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool:
-    # Not testzip(), which opens members by name: two entries of one name hide each other.
+    # testzip() opens members by name, so that two entries of one name hide each other.
     with archive.open(member) as file:
         while file.read(_CHUNK):
             pass  # raises BadZipFile at the end of a member whose checksum is wrong
@@ -269,12 +270,12 @@ def _has_its_checksum(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bool
 
 
 def content_of(name: str) -> str:
-    """Return the part of a fingerprint that a spool folder's name starts with, from either."""
+    """Return the start of a fingerprint, or of a spool folder's name, that stands for the content in both."""
     return name[:_CONTENT_DIGITS]
 
 
 def folder_name(fingerprint: str, key: Mapping[str, Any]) -> str:
-    """Return the spool folder's name: the slide, and a hash of what changes its pixels.
+    """Return the name of a spool folder: the slide, and a hash of everything that changes its pixels.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What travels between the daemon and its workers: paths, coordinates and plain values. Imports nothing heavy."""
+"""Values that the daemon and its workers exchange: paths, coordinates and plain values. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -20,34 +20,30 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class SlideWork:
-    """What is the same for all blocks of a slide.
+    """The values that all blocks of a slide share.
 
     Parameters
     ----------
-    path : Path
     width, height : int
         Size of level 0, or of the region, in pixels.
     offset : (int, int)
         (x, y) of the region's origin on the slide; (0, 0) for a whole slide.
-    preset : str
-    plan : Plan
     halo : int
         Pixels, a multiple of 16.
     background : str
-        What becomes of patches without tissue: ``keep``, ``denoise`` or ``flatten``.
+        Treatment of patches without tissue: ``keep``, ``denoise`` or ``flatten``.
     glass : (int, int, int)
-        RGB that ``flatten`` sets.
-    encoding : Encoding
+        RGB of flattened patches.
     spool : Path
         Folder of the finished blocks.
     max_megapixels : float
         Limit when the slide is opened.
     model_sha256, version : str
-        Of the weights, and of the program that made the plan: every worker must have the same.
+        SHA-256 of the weights, and version of the program that made the plan. Every worker must have the same.
     files : tuple of SourceFile
-        What must not change while blocks are read.
+        Files that must not change while blocks are read.
     overview : bool
-        Whether the blocks keep the source at level 2 as well, for an overview of a slide without smaller levels.
+        Whether the blocks also store the source at level 2, for the overview of a slide without smaller levels.
     """
 
     path: Path
@@ -69,23 +65,22 @@ class SlideWork:
 
     @property
     def lattice(self) -> Lattice:
-        """The patches and blocks."""
+        """Patches and blocks of the slide, or of the region."""
         return Lattice(self.width, self.height)
 
 
 @dataclass(frozen=True)
 class BlockReport:
-    """What a finished block tells: coordinates and times, no pixels.
+    """Report of a finished block: coordinates and times, without pixels.
 
     Parameters
     ----------
-    block : BlockIndex
     pixels, tissue_pixels : int
-        Of level 0: in the block, and in patches that went through the network.
+        Pixels of level 0 in the block, and in its patches that went through the network.
     spooled : int
         Bytes of the block's file.
     seconds : dict of str to float
-        Time on the clock for ``read``, ``network``, ``measure`` and ``encode``.
+        Wall-clock time of ``read``, ``network``, ``measure`` and ``encode``.
     """
 
     block: BlockIndex
@@ -96,7 +91,7 @@ class BlockReport:
 
 
 class BlockLost(WsiDenoiseError):
-    """A spooled block is gone or damaged: it has to be done again. Never reaches a user."""
+    """A spooled block is missing or damaged and must be processed again. Never reaches a user."""
 
     code = "block_lost"
     happened = "A finished block cannot be read back"
@@ -111,21 +106,18 @@ class BlockLost(WsiDenoiseError):
 
 @dataclass(frozen=True)
 class SlidePlan:
-    """What is to be done for a slide.
+    """The plan of a slide.
 
     Parameters
     ----------
-    work : SlideWork
-    info : SlideInfo
     tissue : ndarray of bool
         (rows, columns) of patches.
-    tissue_note : str
     description : str
         ImageDescription of the output.
     facts : dict
-        Plain values for the record: provenance.
+        Provenance as plain values, for the job database.
     thumbnail : bytes or None
-        What the tissue was found on, as JPEG, for the page; None for a region.
+        JPEG of the image in which the tissue was found, for the dashboard; None for a region.
     """
 
     work: SlideWork
@@ -138,12 +130,12 @@ class SlidePlan:
 
     @property
     def model_sha256(self) -> str:
-        """Of the weights."""
+        """SHA-256 of the weights."""
         return self.work.model_sha256
 
 
 def facts_of(info: SlideInfo) -> dict[str, Any]:
-    """Return what is stored of a slide: the allow-list of :class:`SlideInfo`, as plain values."""
+    """Return the stored values of a slide: the allow-list of :class:`SlideInfo`, as plain values."""
     plain = {
         "levels": [list(size) for size in info.levels],
         "objective_power": info.objective_power,

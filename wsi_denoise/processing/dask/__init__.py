@@ -1,1 +1,1 @@
-"""Distribution of blocks over workers by Dask."""
+"""Distribute blocks over workers with Dask."""

@@ -1,7 +1,7 @@
-"""How many blocks are one task: pure decisions.
+"""Decide how many blocks form one task. No I/O.
 
-Dask takes some 20 ms for a task, whatever is in it. A block of tissue takes a second on one core, a block of glass a
-twentieth of that, and on a GPU a block of either takes milliseconds.
+Dask needs about 20 ms per task, whatever its size. On one core, a block of tissue takes a second and a block of
+background a twentieth of that. On a GPU, any block takes milliseconds.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from wsi_denoise.processing.values import SlidePlan
 from wsi_denoise.slide.geometry import BlockIndex
 
 GLASS_COST = 0.1
-"""Of a patch of glass, which is read, measured in part and encoded; a patch that is denoised as well costs 1 more."""
+"""Cost of a background patch, which is read, measured in part and encoded. A denoised patch costs 1 more."""
 
 LEAST = 8 * 256 * GLASS_COST
-"""Cost of a task before anything is known of the pace: a block with some tissue, or eight of glass."""
+"""Cost of a task while the pace is unknown: a block with some tissue, or eight background blocks."""
 
 TASK_SECONDS = 1.5
-"""What a task is to take: longer ones would make progress jump, and keep a shutdown waiting."""
+"""Target duration of a task. Longer tasks would make progress jump and delay a shutdown."""
 
 SHARES = 2
-"""Parts that each thread is to get of what is left: tasks become smaller towards the end, so that all end together."""
+"""Tasks per thread into which the remaining blocks are divided: tasks shrink, so that all threads end together."""
 
 Group = tuple[BlockIndex, ...]
-"""Blocks that are one task, done one after the other."""
+"""Blocks of one task, processed one after the other."""
 
 
 def costs(plan: SlidePlan) -> dict[BlockIndex, float]:
-    """Return what each block costs, in patches that go through the network."""
+    """Return the cost of each block, in patches that go through the network."""
     everything = plan.work.background == "denoise"
     found = {}
     for block in plan.work.lattice.blocks():
@@ -41,12 +41,12 @@ def costs(plan: SlidePlan) -> dict[BlockIndex, float]:
 
 
 def budget(waiting: float, slots: int, pace: float | None) -> float:
-    """Return the cost that a task is to have.
+    """Return the target cost of the next task.
 
     Parameters
     ----------
     waiting : float
-        Cost of all blocks that no worker was given yet.
+        Cost of all blocks that were not submitted yet.
     slots : int
         Tasks that run at a time.
     pace : float or None
@@ -57,13 +57,7 @@ def budget(waiting: float, slots: int, pace: float | None) -> float:
 
 
 class Backlog:
-    """The blocks that wait, in the order in which they are handed out.
-
-    Parameters
-    ----------
-    cost : mapping of BlockIndex to float
-    order : iterable of BlockIndex
-    """
+    """The blocks that wait, in the order of submission."""
 
     def __init__(self, cost: Mapping[BlockIndex, float], order: Iterable[BlockIndex]) -> None:
         self._cost = cost
@@ -74,7 +68,7 @@ class Backlog:
         return bool(self._order)
 
     def take(self, slots: int, pace: float | None = None) -> Group:
-        """Take the blocks of the next task: as many as come nearest to what :func:`budget` says, and at least one."""
+        """Take the blocks of the next task: at least one, with a cost as close as possible to :func:`budget`."""
         wanted = budget(self._left, slots, pace)
         group: list[BlockIndex] = []
         cost = 0.0
@@ -86,6 +80,6 @@ class Backlog:
         return tuple(group)
 
     def put_back(self, group: Group) -> None:
-        """Have blocks done next: whoever had them is gone."""
+        """Put the blocks of a lost task in front of the waiting ones."""
         self._order.extendleft(reversed(group))
         self._left += sum(self._cost[block] for block in group)

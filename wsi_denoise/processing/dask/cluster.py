@@ -1,4 +1,4 @@
-"""The Dask cluster: worker processes on this machine by default, or any scheduler by address."""
+"""Connect to a Dask cluster: worker processes on this machine by default, or a scheduler by address."""
 
 from __future__ import annotations
 
@@ -29,59 +29,58 @@ from wsi_denoise.system import memory
 _log = logging.getLogger(__name__)
 
 MOST_PROCESSES = 4
-"""A worker process costs about 1 GB (torch and tiatoolbox): beyond this many, processes get more threads instead."""
+"""A worker process needs about 1 GB (torch and tiatoolbox). Beyond this number, processes get more threads."""
 
 ANSWER_SECONDS = 10.0
-"""A scheduler that has not answered by then does not answer."""
+"""Timeout for an answer of the scheduler or a worker."""
 
 NO_ANSWER = (TimeoutError, OSError, CancelledError, RuntimeError, AttributeError)
-"""What Dask raises of a scheduler that gives no answer; the last one where it has closed the client."""
+"""Exceptions of Dask when the scheduler does not answer; AttributeError after Dask has closed the client."""
 
 CONNECT_SECONDS = 20.0
-"""A scheduler that is away for longer is given up: Dask closes the client, and who uses it connects anew."""
+"""Timeout of a connection. Dask closes the client of a scheduler that is away for longer; the daemon connects again."""
 
 CLOSE_SECONDS = 6.0
-"""A shutdown closes a client and a cluster, within `END_SECONDS` of the daemon together."""
+"""Timeout for closing a client or a cluster. Both together fit into the daemon's `END_SECONDS`."""
 
 BEAT_SECONDS = 5.0
 
 QUIET = {
-    # Dask watches itself ten to a hundred times a second: 12 % of a core for two workers that do nothing, 2 % like
-    # this (docs/evidence/performance.md). Nobody looks at what it would see.
+    # Dask monitors itself ten to a hundred times a second: 12 % of a core for two idle workers, 2 % with these settings
+    # (docs/evidence/performance.md). The results are not used.
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.low-level-log-length": 0,
     "distributed.admin.system-monitor.interval": "5s",
-    # What a process remembers of itself and of its tasks, for the same nobody: hours of figures, and the groups of the
-    # last hundred computations, each of which may be a slide of thousands of blocks.
+    # The history of processes and tasks is not used either: hours of figures, and the task groups of the last hundred
+    # computations, each of which may be a slide of thousands of blocks.
     "distributed.admin.system-monitor.log-length": 60,
     "distributed.diagnostics.computations.max-history": 1,
     "distributed.diagnostics.erred-tasks.max-history": 1,
     "distributed.worker.memory.monitor-interval": "500ms",
 }
-"""Settings of Dask that make idle processes idle."""
+"""Dask settings that keep idle processes idle."""
 
 
 KEEPING = {
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 128 * 2**20,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 * 2**20,
 }
-"""What workers keep of what they free. Dask has them give back all but 64 kB at once, and a block's arrays then cost as
-much in page faults as in arithmetic (docs/evidence/performance.md). Everything goes back at the end of a slide."""
+"""Freed memory that workers keep. Dask's default returns all but 64 kB at once: page faults then cost as much as the
+arithmetic on a block's arrays (docs/evidence/performance.md). Workers return everything at the end of a slide."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """A client, and what it leads to.
+    """A Dask client and its cluster.
 
     Parameters
     ----------
-    client : distributed.Client
     description : str
-        One line for people.
+        One line for logs and the dashboard.
     home : Cluster or None
-        A worker on this machine for what needs the folders here, where those of `client` do not see them: their blocks
-        travel.
+        A worker on this machine for tasks that need the local folders, if the workers of `client` do not see these.
+        The finished blocks are then sent here.
     """
 
     client: Any
@@ -90,21 +89,21 @@ class Cluster:
 
     @property
     def near(self) -> Cluster:
-        """Where the state and output folders are seen."""
+        """The cluster that sees the state and output folders."""
         return self.home or self
 
     def slots(self) -> int:
-        """Return how many tasks run at a time now, at least 1; workers come and go."""
+        """Return how many tasks run at a time now, at least 1. Workers come and go."""
         try:
             threads: dict[str, int] = self.client.sync(
                 self.client.scheduler.ncores, workers=None, callback_timeout=ANSWER_SECONDS
             )
         except NO_ANSWER:
-            return 1  # whether anybody is there is told elsewhere (waiting.py)
+            return 1  # a lost scheduler is reported elsewhere (stall.py)
         return max(1, sum(threads.values()))
 
     def is_there(self) -> bool:
-        """Tell whether the scheduler answers and has a worker."""
+        """Return whether the scheduler answers and has a worker."""
         try:
             known = self.client.sync(self.client.scheduler.ncores, workers=None, callback_timeout=ANSWER_SECONDS)
         except NO_ANSWER:
@@ -112,18 +111,18 @@ class Cluster:
         return bool(known)
 
     def is_closed(self) -> bool:
-        """Tell whether Dask has given up a scheduler that went away: only a new client reaches it then."""
+        """Return whether Dask has given up a lost scheduler: only a new client reaches it then."""
         return self.client.status == "closed" or (self.home is not None and self.home.is_closed())
 
     def drop(self, futures: Iterable[Any]) -> None:
-        """Say that nobody wants these results any more; does not wait for anybody."""
+        """Drop tasks whose results are not needed, without waiting."""
         dropped = list(futures)
         if dropped and not self.is_closed():
-            # Future.cancel() waits for the event loop, and that is what may be stuck.
+            # Future.cancel() waits for the event loop, which may be stuck.
             self.client.loop.add_callback(self.client.cancel, dropped, asynchronous=True)
 
     def call(self, function: Callable[..., Any], *args: Any, priority: int = 0) -> Any:
-        """Submit a call that is never served from a cache: files change under the same path.
+        """Submit a call. Its result is never cached, since files change under the same path.
 
         Raises
         ------
@@ -134,13 +133,13 @@ class Cluster:
             return self.client.submit(function, *args, pure=False, priority=priority)
         except (ClosedClientError, AttributeError) as error:
             if isinstance(error, AttributeError) and not self.is_closed():
-                raise  # our own mistake
+                raise  # a bug of this program
             raise SchedulerUnreachable("it was away for too long, and is connected to anew") from error
 
 
 def shape(compute: ComputeSettings, cores: int | None = None) -> tuple[int, int]:
     """Return (processes, threads per process) for a cluster on this machine."""
-    cores = cores or CPU_COUNT  # what affinity and a container's limit leave of the machine's
+    cores = cores or CPU_COUNT  # limited by affinity and by the container
     cores = min(cores, compute.cores or cores)
     processes = compute.workers or min(cores, MOST_PROCESSES)
     return processes, compute.threads or max(1, cores // processes)
@@ -158,18 +157,18 @@ def connect(settings: Settings) -> Iterator[Cluster]:
     logging.getLogger("distributed").setLevel(logging.WARNING)
     dask.config.set(
         {
-            # A worker that dies takes down what it held at once: the suspects are then run alone (slide.py).
+            # A worker that dies fails its tasks at once. Their blocks then run alone (scheduler.py).
             "distributed.scheduler.allowed-failures": 0,
             "distributed.worker.daemon": False,
             "distributed.comm.timeouts.connect": f"{CONNECT_SECONDS:g}s",
-            # A LocalCluster drops a worker for ever that is not back this long after it died (15 s unless told): on a
-            # busy machine starting one takes longer, and a cluster without workers waits without end.
+            # A LocalCluster gives up a worker that is not back this long after its death (15 s by default). On a
+            # busy machine a start takes longer, and a cluster without workers waits indefinitely.
             "distributed.deploy.lost-worker-timeout": "3650 days",
-            # Usage of the disk is bounded by the spool; dask's own spilling would hide a task that needs too much.
+            # The spool bounds the disk usage. Dask's spilling would hide a task that needs too much memory.
             "distributed.worker.memory.spill": False,
             "distributed.worker.memory.target": False,
-            # A paused worker takes no task, says nothing, and waits for memory that our libraries never give back: a
-            # job would stand still for ever. Beyond its limit a worker is ended, and that is told.
+            # A paused worker takes no task, reports nothing, and waits for memory that our libraries never return: a
+            # job would stall indefinitely. Without a pause, a worker beyond its limit is ended and reported.
             "distributed.worker.memory.pause": False,
             **QUIET,
             **KEEPING,
@@ -194,7 +193,7 @@ def connect(settings: Settings) -> Iterator[Cluster]:
 
 @contextmanager
 def _on_this_machine(settings: Settings, processes: int, threads: int) -> Iterator[Cluster]:
-    """Start worker processes, and end them.
+    """Start worker processes, and end them at the end.
 
     Raises
     ------
@@ -221,29 +220,29 @@ def _on_this_machine(settings: Settings, processes: int, threads: int) -> Iterat
 
 
 def forget_keys() -> None:
-    """Empty Dask's cache of the names of tasks: each of ours has another, and it would keep a hundred thousand."""
+    """Empty Dask's cache of task names. It would keep a hundred thousand, and each of our tasks has a new one."""
     key_split.cache_clear()
 
 
 class _NoSpans:
-    """Keeps nothing.
+    """Replace Dask's statistics of tasks by nothing.
 
-    Dask's own keeps the groups of all tasks there ever were, for statistics that nobody looks at: a daemon that runs
-    for months would be eaten up by them.
+    Dask keeps the groups of all past tasks for statistics that are not used. A daemon that runs for months would run
+    out of memory.
     """
 
     def __init__(self, scheduler: Any) -> None:
-        """Take what Dask gives."""
+        """Accept the arguments of Dask's extension."""
 
     def __bool__(self) -> bool:
         return False
 
     def heartbeat(self, worker: Any, data: Any) -> None:
-        """Let go what a worker measured."""
+        """Ignore the measurements of a worker."""
 
 
 class _OfProcess(WorkerPlugin):  # type: ignore[misc]
-    """Something done to a worker's process, and never to ours: a worker may also run inside it, as in a test."""
+    """Change the process of a worker, but never this process: in tests, a worker may run inside it."""
 
     def __init__(self) -> None:
         self._ours = os.getpid()
@@ -255,10 +254,9 @@ class _OfProcess(WorkerPlugin):  # type: ignore[misc]
 
 
 class _EndHard(_OfProcess):
-    """Ends a worker process at once when it is told to close.
+    """End a worker process immediately when it is closed.
 
-    All it did is in the spool; to take down torch and tiatoolbox in good order takes seconds, for which a shutdown has
-    no time.
+    Its results are in the spool. An orderly end of torch and tiatoolbox takes seconds, too long for a shutdown.
     """
 
     name = "wsi-denoise-end"
@@ -269,10 +267,10 @@ class _EndHard(_OfProcess):
 
 
 class _BeatSlowly(_OfProcess):
-    """Has a worker process of this machine report to its scheduler every few seconds.
+    """Send the heartbeats of a worker process on this machine less often.
 
-    Dask has few workers do so twice a second, whatever the settings say, which takes both ends a hundredth of a core.
-    That a process has died is seen by its connection.
+    With few workers, Dask sends them twice a second, whatever the settings, which costs both ends a hundredth of a
+    core. The end of a process is detected by its connection.
     """
 
     name = "wsi-denoise-heartbeat"
@@ -287,7 +285,7 @@ class _BeatSlowly(_OfProcess):
 
 
 class _GiveWay(_OfProcess):
-    """Has a worker process wait behind other programs: who looks at slides comes first."""
+    """Lower the priority of a worker process: viewers and other programs of the user come first."""
 
     name = "wsi-denoise-nice"
 
@@ -298,7 +296,7 @@ class _GiveWay(_OfProcess):
     def setup(self, worker: Any) -> None:  # noqa: ARG002 - Dask's own signature
         if not self.apart:
             return
-        # Linux keeps this for each thread; those to come have it from those that are there.
+        # Linux keeps the priority per thread. New threads inherit it.
         for thread in (int(folder.name) for folder in Path("/proc/self/task").iterdir()):
             with suppress(OSError):
                 if os.getpriority(os.PRIO_PROCESS, thread) < self._nice:
@@ -306,7 +304,7 @@ class _GiveWay(_OfProcess):
 
 
 def _started(processes: int, threads: int, wanted: str, folder: Path) -> Any:
-    """Start the worker processes; one that dies while it starts is no reason to give up.
+    """Start the worker processes. Try three times, since one may die while it starts.
 
     Raises
     ------
@@ -323,9 +321,9 @@ def _started(processes: int, threads: int, wanted: str, folder: Path) -> Any:
 
 
 def _close(service: Client | LocalCluster) -> None:
-    """Close a client or a cluster. All work is finished by then, and does not fail because Dask does not end in order.
+    """Close a client or a cluster. Errors are only logged, since all work is finished by then.
 
-    Dask waits for a killed worker for a few seconds, which is too short on a busy machine, and its messages cross while
+    Dask waits a few seconds for a killed worker, which is too short on a busy machine. Its messages also cross while
     workers end.
     """
     try:
@@ -335,9 +333,9 @@ def _close(service: Client | LocalCluster) -> None:
 
 
 def memory_limit(wanted: str, processes: int, threads: int) -> str | int | None:
-    """Return a worker process's limit: as the settings say, or for ``auto`` its threads' share of what there is.
+    """Return the memory limit of a worker process. ``auto`` is the share of its threads in the available memory.
 
-    Dask's own ``auto`` does not see the limit of a service.
+    Dask's own ``auto`` ignores the limit of a service.
     """
     if wanted == "auto":
         return memory.limit() * threads // max(int(CPU_COUNT), processes * threads)
@@ -346,7 +344,7 @@ def memory_limit(wanted: str, processes: int, threads: int) -> str | int | None:
 
 def _local(processes: int, threads: int, wanted: str, folder: Path) -> Any:
     # The scheduler runs in this process and puts its scratch folder on sys.path. The default is a folder in /tmp, which
-    # another user of the machine may have made.
+    # another user of the machine may have created.
     with dask.config.set({"temporary-directory": str(folder)}):
         return _new_cluster(processes, threads, wanted, folder)
 
@@ -359,20 +357,20 @@ def _new_cluster(processes: int, threads: int, wanted: str, folder: Path) -> Any
         memory_limit=memory_limit(wanted, processes, threads),
         # Dask's own dashboard listens on all addresses by default.
         dashboard_address=None,
-        # What is left without it, health and metrics, would take port 8787 and warn when a second daemon runs.
+        # Without the dashboard, health and metrics remain: they would take port 8787 and warn about a second daemon.
         scheduler_kwargs={
             "dashboard_address": "127.0.0.1:0",
             "extensions": {**DEFAULT_EXTENSIONS, "spans": _NoSpans},
         },
         host="127.0.0.1",
         local_directory=str(folder),
-        # A task that raises is told by us, in our words; its worker would print a traceback with the path of the slide.
+        # The daemon reports a task that raises. Its worker would print a traceback with the path of the slide.
         silence_logs=logging.CRITICAL,
     )
 
 
 def _warn_if_open(address: str) -> None:
-    # A scheduler runs whatever it is sent: off loopback it belongs behind TLS or in a private network.
+    # A scheduler executes any code it receives: outside of loopback it needs TLS or a private network.
     parts = urlsplit(address)
     if parts.scheme != "tls" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
         _log.warning("the scheduler at %s is reached without TLS: keep it in a private network", address)

@@ -1,4 +1,4 @@
-"""The tasks by name, for the daemon: what it submits is imported where it runs, not where it is submitted."""
+"""Tasks by name, for the daemon. Their code is imported where it runs, not where it is submitted."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _Task = TypeVar("_Task", bound=Callable[..., Any])
 
 
 def bare(error: BaseException) -> WsiDenoiseError:
-    """Return an error of ours that can travel: without its causes, which are classes of any library.
+    """Return an error of this program without its causes, which are classes of any library.
 
-    Dask sends the whole chain, and one error that cannot be unpickled (imagecodecs has some) takes down the connection
-    that everything else goes through.
+    Dask sends the whole chain. One error that cannot be unpickled (imagecodecs has some) breaks the connection that
+    all messages use.
     """
     if not isinstance(error, WsiDenoiseError):
-        # Where it was, as a worker's log goes nowhere.
+        # The message contains the place in the code, as the log of a worker may be lost.
         places = [f" ({Path(each.filename).name}, line {each.lineno})" for each in _frames(error)]
         error = InternalError(f"{type(error).__name__}: {error}{places[-1] if places else ''}")
     error.__cause__ = error.__context__ = error.__traceback__ = None
@@ -36,7 +36,7 @@ def _frames(error: BaseException) -> list[traceback.FrameSummary]:
 
 
 def _travels(task: _Task) -> _Task:
-    """Let only errors of ours out of a task; the whole story is in the worker's log."""
+    """Wrap a task so that it raises only errors of this program; the worker logs the original."""
 
     @functools.wraps(task)
     def run(*args: Any, **named: Any) -> Any:
@@ -45,12 +45,12 @@ def _travels(task: _Task) -> _Task:
         except WsiDenoiseError as error:
             _log.debug("%s", error, exc_info=True)
             failure = error
-        except Exception as error:  # noqa: BLE001 - whatever it is, it must be able to travel
+        except Exception as error:  # noqa: BLE001 - any error must be converted before it is sent
             _log.exception("%s", task.__name__)
             failure = bare(error)
         else:
             return bare(given) if isinstance(given, BaseException) else given
-        # Not within the handler: there Python would make what was caught the context again.
+        # Outside of the handler, where Python would add the caught error as context again.
         raise bare(failure)
 
     return run  # type: ignore[return-value]
@@ -76,13 +76,13 @@ def plan_slide(*args: Any) -> Any:
 
 @_travels
 def blocks(work: Any, parts: Any) -> Any:
-    """Do blocks one after the other; see :func:`wsi_denoise.processing.dask.tasks.block`."""
+    """Process blocks one after the other; see :func:`wsi_denoise.processing.dask.tasks.block`."""
     return [_tasks().block(work, *part) for part in parts]
 
 
 @_travels
 def sent_blocks(work: Any, parts: Any) -> Any:
-    """Do blocks one after the other; see :func:`wsi_denoise.processing.dask.tasks.sent_block`."""
+    """Process blocks one after the other; see :func:`wsi_denoise.processing.dask.tasks.sent_block`."""
     return [_tasks().sent_block(work, *part) for part in parts]
 
 
@@ -98,7 +98,7 @@ def verify(*args: Any) -> Any:
     try:
         return _tasks().verify(*args)
     finally:
-        memory.give_back()  # once a slide, at its end
+        memory.give_back()  # once per slide, at its end
 
 
 @_travels

@@ -1,4 +1,4 @@
-"""The blocks of one slide on the cluster: handed out, a bounded number at a time, until each is in the spool."""
+"""Run the blocks of one slide on the cluster, a bounded number at a time, until each is in the spool."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ _log = logging.getLogger(__name__)
 
 BLOCKS_PER_THREAD = 3
 SLOTS_SECONDS = 2.0
-"""How long the number of threads is taken to be what it was: to ask takes as long as to hand out a block."""
+"""The number of threads is asked for only this often: asking takes as long as submitting a block."""
 
 DEATHS = 3
-"""Times that a block may take its worker down while it is alone, before it is blamed."""
+"""Times that a block may end its worker while it runs alone, before it is blamed."""
 
 DRAIN_SECONDS = 8.0
-"""A shutdown waits so long for blocks that run: with ending the workers it stays below twenty seconds."""
+"""Limit of the wait for running blocks at a shutdown. Together with ending the workers it stays below 20 s."""
 
 
 class Interrupted(Exception):
-    """The daemon is shutting down: blocks in flight were finished, the job goes back to the queue."""
+    """The daemon stops this job. Blocks in flight may finish, and the job is queued again."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a slide is.
+    """Progress of a slide.
 
     Parameters
     ----------
     done, total, resumed : int
-        Blocks finished (resumed ones included), of how many, and found in the spool.
+        Blocks: finished ones with the resumed ones, all, and those found in the spool.
     rate : float or None
         Megapixels of level 0 per second in this attempt.
     seconds_left : float or None
-        Estimate, by patches that go through the network.
+        Estimate, by the cost of the remaining blocks.
     """
 
     done: int
@@ -62,7 +62,7 @@ class Progress:
 
 
 def hand_out(cluster: Cluster, plan: SlidePlan, group: Group, *, priority: int = 0) -> Any:
-    """Return the task of a group of blocks; it gives a report of each, and its file with it where files travel."""
+    """Submit a group of blocks. The task returns a report of each, with its file if `cluster` has a home."""
     parts = [(block, plan.tissue[plan.work.lattice.patches(block)]) for block in group]
     task = remote.blocks if cluster.home is None else remote.sent_blocks
     return cluster.call(task, plan.work, parts, priority=priority)
@@ -70,22 +70,20 @@ def hand_out(cluster: Cluster, plan: SlidePlan, group: Group, *, priority: int =
 
 @dataclass
 class Blocks:
-    """The blocks of one slide on the cluster.
+    """Run the blocks of one slide on the cluster.
 
     Parameters
     ----------
-    plan : SlidePlan
-    cluster : Cluster
     in_flight : int
-        Blocks handed out at a time; 0 is three per thread.
+        Tasks in flight; 0 is three per thread.
     on_progress, keep_going : callable
-        As in :func:`denoise_slide`.
+        As in :func:`wsi_denoise.processing.slide.denoise_slide`.
     watch : Watch
-        Notices when no block finishes any more.
+        Detects when no block finishes.
     on_tail, on_suspect : callable
-        Called once when no block is left to hand out, and when one is suspected of killing its worker.
+        Called when no block is left to submit, and when a block is suspected of killing its worker.
     begun : dict of future to tuple of BlockIndex
-        Blocks of this slide that were handed out before its turn came.
+        Blocks of this slide that were submitted ahead.
     """
 
     plan: SlidePlan
@@ -107,7 +105,7 @@ class Blocks:
         with disk.translate_write_errors(self.spool.folder):
             finished = self.spool.finished(self.keep_going)
         self.done = finished & set(self._all) - set(chain.from_iterable(self.begun.values()))
-        # What was done before the clock started says nothing about the rate.
+        # Blocks finished before the clock started do not count for the rate.
         self._uncounted = {block for future, group in self.begun.items() if future.done() for block in group}
         self.resumed = len(self.done)
         self._begun = time.perf_counter()
@@ -121,12 +119,12 @@ class Blocks:
             _log.info("%d of %d blocks are in the spool already", self.resumed, len(self._all))
 
     def forget(self, block: BlockIndex) -> None:
-        """Have a block done again.
+        """Remove a block's file, so that the block is processed again.
 
         Raises
         ------
         OutputUnwritable
-            When what is there of it cannot be removed.
+            When the file cannot be removed.
         """
         with disk.translate_write_errors(self.spool.folder):
             self.spool.discard(block)
@@ -136,12 +134,12 @@ class Blocks:
         self.resumed = min(self.resumed, len(self.done))
 
     def run(self) -> None:
-        """Do every block that is not in the spool.
+        """Process every block that is not in the spool.
 
         Raises
         ------
         BlockKillsWorker
-            When a block takes its worker down three times while it is alone.
+            When a block ends its worker three times while it runs alone.
         """
         order = self.plan.work.lattice.lanes(self._threads())
         pending, self.begun = self.begun, {}
@@ -166,28 +164,28 @@ class Blocks:
                     self.on_tail()
                 self._collect(pending, todo, suspects)
         except (Interrupted, SlideError):
-            # Of a bad slide too: a block that still runs would put its file where the slide's spool was removed.
+            # Also for a bad slide: a running block would write its file after the slide's spool was removed.
             self._drain(pending)
             raise
         finally:
             self.cluster.drop(pending)
 
     def _threads(self) -> int:
-        """Return how many tasks run at a time; workers come and go."""
+        """Return how many tasks run at a time. Workers come and go."""
         now = time.monotonic()
         if not self._slots or now - self._asked > SLOTS_SECONDS:
             self._slots, self._asked = self.cluster.slots(), now
         return self._slots
 
     def _pace(self) -> float | None:
-        """Return the seconds that a thread takes for a block of cost 1."""
+        """Return the seconds of one thread for a cost of 1; None while it is unknown."""
         return sum(self.seconds.values()) / self._measured if self._measured else None
 
     def _submit(self, group: Group, pending: dict[Any, Group]) -> None:
         pending[hand_out(self.cluster, self.plan, group)] = group
 
     def _collect(self, pending: dict[Any, Group], todo: Backlog, suspects: deque[BlockIndex]) -> None:
-        """Take in what has finished; what was held by a lost worker becomes suspect, what was lost is done again."""
+        """Collect finished tasks. The blocks of a killed worker become suspects; lost tasks are put back."""
         finished = self.watch.wait(pending)
         alone = len(pending) == 1
         moved = False
@@ -229,7 +227,7 @@ class Blocks:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
 
     def _received(self, given: Iterable[BlockReport | tuple[BlockReport, bytes]]) -> list[BlockReport]:
-        """Return the reports of blocks, and write the files that have travelled with them.
+        """Return the reports of blocks, and write the files that were sent with them.
 
         Raises
         ------
@@ -247,7 +245,7 @@ class Blocks:
         return reports
 
     def _suspect(self, block: BlockIndex, suspects: deque[BlockIndex], *, alone: bool, error: Exception) -> None:
-        """Have a block done alone: a worker that dies takes innocent blocks with it."""
+        """Schedule a block to run alone: a worker that dies takes innocent blocks with it."""
         self.on_suspect()
         if alone:
             self._deaths[block] = self._deaths.get(block, 0) + 1
@@ -258,7 +256,7 @@ class Blocks:
         suspects.append(block)
 
     def _drain(self, pending: dict[Any, Group]) -> None:
-        """Let the blocks that run finish, within a bound; waiting ones are dropped."""
+        """Wait for running blocks, at most `DRAIN_SECONDS`, and drop waiting ones."""
         running = [future for future in pending if not future.done()]
         slots = self.cluster.slots()
         self.cluster.drop(running[slots:])
@@ -269,7 +267,7 @@ class Blocks:
             left = [future for future in left if not future.done()]
         for future in pending if self.cluster.home is not None else ():
             if future.status == "finished":
-                with suppress(StillOut, WsiDenoiseError):  # it is done again
+                with suppress(StillOut, WsiDenoiseError):  # the block is processed again
                     self._received(stall.result(future))
         if left:
             _log.warning("%d tasks in flight did not finish in time: they will be done again", len(left))

@@ -1,7 +1,7 @@
-"""Waiting for tasks without ever hanging on them: what nobody works on is noticed, said, and handed out again.
+"""Wait for tasks without hanging: detect, report and resubmit tasks that no worker runs.
 
-Finished or not is asked of the futures themselves, which needs nobody's answer. When nothing has finished for a while,
-scheduler and workers are asked what they do, each with a bound on the time, and the answer decides (:func:`judge`).
+Whether a task has finished is read from its future, without a request. When nothing finishes for a while, the scheduler
+and the workers are asked what they do, each with a timeout. :func:`judge` interprets the answers.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ from wsi_denoise.settings import LimitSettings
 _log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 20.0
-"""Nothing finished for so long: then the cluster is asked what it does, and again after as long."""
+"""Time without a finished task before the cluster is asked what it does, and interval of further checks."""
 
 SILENT_LOOKS = 3
-"""A scheduler that gives no answer so often in a row counts as gone."""
+"""A scheduler counts as lost after this many consecutive checks without an answer."""
 
 IDLE_LOOKS = 2
-"""A task that no worker is at, while workers are free, so often in a row was lost: it is handed out again."""
+"""A task counts as lost, and is resubmitted, after this many consecutive checks with idle workers."""
 
 AGAIN = 3
-"""Times that lost tasks are handed out again without anything finishing in between."""
+"""Times that lost tasks are resubmitted without a finished task in between."""
 
 _POLL_SECONDS = 0.5
 _FIRST_STEP, _STEP_SECONDS = 0.002, 0.05
-"""Steps in which futures are asked, the first and the longest: a small slide is four tasks of a tenth of a second."""
+"""First and longest interval between polls of the futures: a small slide has four tasks of a tenth of a second."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What scheduler and workers said at one moment.
+    """The state of scheduler and workers at one moment.
 
     Parameters
     ----------
     answered : bool
-        Whether the scheduler did.
+        Whether the scheduler answered.
     workers : mapping of str to str
         Address to status: ``running``, ``paused`` and so on.
     placed : mapping of str to str
-        Task to the worker that the scheduler has given it to.
+        Task to the worker that the scheduler has assigned it to.
     executing : mapping of str to str
         Task to the place in the code where its thread is.
     silent : collection of str
-        Workers that gave no answer.
+        Workers that did not answer.
     """
 
     answered: bool
@@ -68,13 +68,13 @@ class Seen:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a look means.
+    """The meaning of a check.
 
     Parameters
     ----------
     kind : str
-        ``busy``: somebody works. ``silent``: the scheduler does not answer. ``no_workers``. ``paused``: no worker takes
-        anything. ``idle``: workers are there and none is at any of the tasks.
+        ``busy``: workers run tasks, or do not answer. ``silent``: the scheduler does not answer. ``no_workers``.
+        ``paused``: no worker accepts tasks. ``idle``: workers accept tasks and run none.
     text : str
         For the log.
     """
@@ -84,7 +84,7 @@ class Finding:
 
 
 def judge(seen: Seen, tasks: Collection[str]) -> Finding:
-    """Say what a look at the cluster means for these tasks, none of which has finished."""
+    """Interpret a check of the cluster for these tasks, none of which has finished."""
     if not seen.answered:
         return Finding("silent", "the scheduler does not answer")
     if not seen.workers:
@@ -101,7 +101,7 @@ def judge(seen: Seen, tasks: Collection[str]) -> Finding:
 
 
 def _working(seen: Seen, tasks: Collection[str]) -> str:
-    """Say at what the workers are; empty when none is at anything."""
+    """Describe what the workers do; empty when they are idle."""
     places = sorted({place for task, place in seen.executing.items() if task in tasks})
     if places:
         return "at " + "; at ".join(places)
@@ -111,7 +111,7 @@ def _working(seen: Seen, tasks: Collection[str]) -> str:
 
 
 def ask(cluster: Cluster) -> Seen:
-    """Ask scheduler and workers what they do; never longer than a minute, whatever is stuck."""
+    """Ask scheduler and workers what they do. Takes at most a minute."""
     client = cluster.client
     try:
         known: dict[str, Any] = client.sync(client.scheduler.identity, n_workers=-1, callback_timeout=ANSWER_SECONDS)[
@@ -156,13 +156,13 @@ async def _stacks(client: Any, addresses: list[str]) -> dict[str, Any]:
 
 
 def _place(frames: Any) -> str:
-    """Return the innermost place of a stack as Dask gives it, in one line."""
+    """Return the innermost place of a stack from Dask, in one line."""
     lines = [line.strip() for frame in frames or () for line in str(frame).splitlines() if "File " in line]
     return lines[-1] if lines else "an unknown place"
 
 
 def own_threads() -> str:
-    """Return where each thread of this process is, in one line: for the log, when the scheduler in it is stuck."""
+    """Return where each thread of this process is, in one line, for the log of a stuck scheduler."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     places = []
     for number, frame in sys._current_frames().items():  # noqa: SLF001 - there is no other way to ask
@@ -172,14 +172,12 @@ def own_threads() -> str:
 
 
 class Watch:
-    """Waits for the tasks of one slide, and never silently.
+    """Wait for the tasks of one slide, and report why they wait.
 
     Parameters
     ----------
-    cluster : Cluster
-    limits : LimitSettings
     say : callable
-        Told in a sentence why the slide waits; in the log it is anyway.
+        Called with a sentence about why the slide waits, which is also logged.
     clock : callable
         Seconds on a monotonic clock.
     look : callable
@@ -203,13 +201,13 @@ class Watch:
         self._said = ""
 
     def moved(self) -> None:
-        """Note that something finished, or that tasks were handed out where there were none."""
+        """Note that a task has finished, or that first tasks were submitted."""
         self._moved = self._looked = self._served = self._clock()
         self._silent = self._idle = self._again = 0
         self._said = ""
 
     def wait(self, futures: Collection[Any], seconds: float = _POLL_SECONDS) -> list[Any]:
-        """Return the futures that are done, after at most so many seconds without any."""
+        """Return the futures that are done. Wait at most `seconds` for one."""
         end = time.monotonic() + seconds
         step = _FIRST_STEP
         while True:
@@ -220,21 +218,19 @@ class Watch:
             step = min(1.5 * step, _STEP_SECONDS)
 
     def look(self, futures: Collection[Any]) -> list[Any]:
-        """Look after tasks of which none has finished, when it is time to; return those that were lost.
-
-        The caller hands the lost ones out again.
+        """Check tasks of which none has finished, if a check is due; return the lost ones for resubmission.
 
         Raises
         ------
         SchedulerUnreachable, NoWorkers, WorkerLost
-            When waiting longer is in vain; they are tried again later.
+            When further waiting has no effect. The job is retried later.
         """
         now = self._clock()
         if not futures or now - self._looked < LOOK_SECONDS:
             return []
         tasks = {str(future.key): future for future in futures}
         seen = self._ask(self._cluster)
-        # Only after the answer: a look may take long, and the next one is to see something new.
+        # Only after the answer, which may take long: the next check must see a new state.
         self._looked = self._clock()
         finding = judge(seen, tasks)
         self._silent = self._silent + 1 if finding.kind == "silent" else 0
@@ -258,7 +254,7 @@ class Watch:
     def _tell(self, finding: Finding, now: float) -> None:
         text = f"nothing finished for {now - self._moved:.0f} s: {finding.text}"
         if finding.kind == "busy" or 0 < self._idle < IDLE_LOOKS:
-            # Slow is no trouble, and one idle look may fall between two tasks: a person is told only where it is.
+            # Slow tasks are normal, and one idle check may fall between two tasks. Only a real wait is reported.
             _log.info("%s", text)
             return
         if finding.text != self._said:
@@ -274,7 +270,7 @@ class Watch:
             raise NoWorkers(f"for {now - self._served:.0f} s {finding.text}")
 
     def _check_time(self, seen: Seen, tasks: Mapping[str, Any], now: float) -> None:
-        """End the workers that are at one task for too long; whoever waits for it gets a KilledWorker."""
+        """End the workers that run one task for too long. The caller that waits for it gets a KilledWorker."""
         at_work = {task for task in tasks if task in seen.executing or seen.placed.get(task) in seen.silent}
         self._started = {task: self._started.get(task, now) for task in at_work}
         late = {task for task, start in self._started.items() if now - start >= self._limits.task_seconds}
@@ -290,7 +286,7 @@ class Watch:
 
 
 def restart(cluster: Cluster, addresses: list[str]) -> None:
-    """End workers, whatever they are at; a nanny, or whoever runs the cluster, starts new ones."""
+    """End workers in any state. A nanny, or the operator of the cluster, starts new ones."""
     client = cluster.client
     try:
         client.sync(
@@ -307,7 +303,7 @@ def restart(cluster: Cluster, addresses: list[str]) -> None:
 
 
 def at_work(cluster: Cluster, futures: Collection[Any]) -> dict[str, str]:
-    """Return which of these tasks a worker is at, by name, and the worker's address."""
+    """Return the names of those tasks that run or whose worker is silent, with the worker's address."""
     seen = ask(cluster)
     placed = {str(future.key): seen.placed.get(str(future.key)) for future in futures}
     return {
@@ -318,7 +314,7 @@ def at_work(cluster: Cluster, futures: Collection[Any]) -> dict[str, str]:
 
 
 def end_task(cluster: Cluster, future: Any) -> bool:
-    """End the worker that is at a task, and tell whether there was one; a task that nobody began is let be."""
+    """End the worker that runs a task, and return whether there was one. A waiting task is kept."""
     working = at_work(cluster, [future])
     if working:
         _log.warning("a worker is ended: it was too long at %s", ", ".join(working))
@@ -327,25 +323,24 @@ def end_task(cluster: Cluster, future: Any) -> bool:
 
 
 def result(future: Any, seconds: float = ANSWER_SECONDS) -> Any:
-    """Return what a task that is done gave, or raise what it raised.
+    """Return the value of a finished task, or raise its error.
 
     Raises
     ------
     StillOut
-        When the result does not come: its worker is gone, and the task may be done a second time.
+        When the value does not arrive: its worker is lost, and the task may run again.
     SchedulerUnreachable
-        When the task was dropped: a scheduler that went away cancels what it held. Or when it went away just now,
-        while the value was on its way.
+        When the scheduler was lost, which cancels its tasks, or is lost while the value is sent.
     KilledWorker
     """
     try:
-        # An error is here already; only a value has to be fetched from its worker.
+        # An error is here already; only a value must be fetched from its worker.
         return future.result(timeout=None if future.status == "error" else seconds)
     except TimeoutError:
         if future.status == "error":
             raise
         raise StillOut from None
-    except (OSError, AttributeError) as error:  # the latter of a client that Dask has closed
+    except (OSError, AttributeError) as error:  # AttributeError: Dask has closed the client
         if future.status == "error":
             raise
         raise SchedulerUnreachable(str(error)) from error
@@ -354,7 +349,7 @@ def result(future: Any, seconds: float = ANSWER_SECONDS) -> Any:
 
 
 class StillOut(Exception):
-    """A result that was there is not to be had at the moment."""
+    """The value of a finished task is not available at the moment."""
 
 
 def run(
@@ -365,9 +360,9 @@ def run(
     *args: Any,
     begun: Any = None,
 ) -> Any:
-    """Have one task done, and return its result or raise what it raised.
+    """Run one task, and return its value or raise its error.
 
-    `begun` is the same task, handed out earlier.
+    `begun` is the same task, submitted ahead.
 
     Raises
     ------

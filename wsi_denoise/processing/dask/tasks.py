@@ -1,7 +1,7 @@
-"""What runs in worker processes: probe, plan, block, assemble, verify.
+"""Tasks of the worker processes: probe, plan, block, assemble, verify.
 
-Everything that opens an untrusted slide happens here, in processes that may die without taking the daemon along. Tasks
-take and give plain values; an error is one of ours, or a mistake of ours.
+Untrusted slides are opened only here, in processes that may die without the daemon. Tasks take and return plain values.
+An error that is not a WsiDenoiseError is a bug.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ from wsi_denoise.system import disk
 _log = logging.getLogger(__name__)
 
 NOISY_GLASS, GLASS_SAMPLES = 2.0, 12
-"""Glass whose noise has a sigma above this many grey levels is denoised too, judged by the median of so many patches.
-The glass of the real slides at hand is at 0.0 to 0.4."""
+"""Background is denoised too if its noise has a sigma above this many grey levels, as the median of this many patches.
+The background of the real slides at hand is at 0.0 to 0.4."""
 
-# A worker has as many threads as it may use; OpenCV's own would fight them for the cores.
+# A worker already has as many threads as it may use; those of OpenCV would compete for the cores.
 cv2.setNumThreads(1)
 
 
 def probe(path: Path, max_megapixels: float) -> WsiDenoiseError | None:
-    """Open a slide and read its last tile; return what is wrong with it."""
+    """Open a slide and read its last tile; return the error, or None."""
     try:
         reader.probe(path, max_megapixels=max_megapixels)
     except WsiDenoiseError as error:
@@ -73,17 +73,14 @@ def plan_slide(
 
     Parameters
     ----------
-    path : Path
     fingerprint : str
         SHA-256 of the source.
-    settings : Settings
-    preset : str
     spool : Path
         Folder of all spool folders.
     region : tuple of int, optional
-        (x, y, width, height) at level 0; what lies beyond the slide is cut off.
+        (x, y, width, height) at level 0; clipped to the slide.
     files : tuple of SourceFile
-        What `fingerprint` is of; they must not have changed.
+        The fingerprinted files, which must not have changed.
 
     Raises
     ------
@@ -154,9 +151,9 @@ def _jpeg(thumbnail: Pixels) -> bytes:
 
 
 def _background(wanted: str, slide: Slide, patches: Mask, offset: tuple[int, int]) -> str:
-    """Decide what becomes of glass when the settings leave it open: keep it when it is clean, else denoise it too.
+    """Return the background policy. For ``auto``, keep clean background and denoise noisy background.
 
-    Noisy glass kept beside denoised tissue would show the outline of the mask, and is noise all the same.
+    Noisy background beside denoised tissue would show the outline of the mask.
     """
     if wanted != "auto":
         return wanted
@@ -172,7 +169,7 @@ def _background(wanted: str, slide: Slide, patches: Mask, offset: tuple[int, int
 
 
 def _digest(name: str) -> str:
-    """Hash a file name: it often carries an accession number, and can so be matched without being repeated."""
+    """Hash a file name, which often contains an accession number: the hash can be matched without revealing it."""
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 
@@ -189,7 +186,7 @@ def _inside(region: tuple[int, int, int, int] | None, info: SlideInfo) -> tuple[
 
 
 def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> BlockReport:
-    """Do one block; see :func:`wsi_denoise.processing.block.run_block`.
+    """Process one block; see :func:`wsi_denoise.processing.block.run_block`.
 
     Raises
     ------
@@ -199,8 +196,8 @@ def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> BlockRep
         raise WorkerDiffers(f"version {__version__}, planned by {work.version}")
     started = work.spool / f"{index}.started"
     spool = Spool(work.spool)
-    # It is done again only when its worker died after writing it and before saying so; the folder's name stands for
-    # everything that changes a pixel.
+    # A worker died between writing and reporting the file, or the task was resubmitted. The folder's name stands for
+    # everything that changes a pixel, so the file is valid.
     if spool.is_sound(index):
         started.unlink(missing_ok=True)
         region = work.lattice.region(index)
@@ -208,7 +205,7 @@ def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> BlockRep
     with disk.translate_write_errors(work.spool):
         spool.make()
         with _first_alone():
-            # The mark of whoever dies in the next lines: a lost worker's other blocks are innocent.
+            # Names the running block, for the analysis of a worker that died. Only tests read it.
             started.write_text(str(os.getpid()), "ascii")
             check_files(work.files)
             slide = _opened(work)
@@ -221,10 +218,10 @@ def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> BlockRep
 
 
 def _reading(slide: Slide, files: tuple[SourceFile, ...]) -> Read:
-    """Return what reads pixels, and lets go of none when the files were replaced meanwhile.
+    """Return a function that reads pixels and raises if the files were replaced.
 
-    The folder in the spool has the fingerprint of what was hashed: a block of other content in it would be taken for
-    done when the right content is back.
+    The spool folder carries the fingerprint of the original content. A block of other content in it would count as
+    finished when the original is back.
     """
 
     def read(x: int, y: int, width: int, height: int) -> Pixels:
@@ -236,7 +233,7 @@ def _reading(slide: Slide, files: tuple[SourceFile, ...]) -> Read:
 
 
 def sent_block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> tuple[BlockReport, bytes]:
-    """Do one block, and return its file with the report: for a worker that does not see the state folder.
+    """Process one block and return its file with the report, for a worker that does not see the state folder.
 
     Raises
     ------
@@ -248,7 +245,7 @@ def sent_block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> tup
 
 
 def describe_device(compute: ComputeSettings, preset: str) -> str:
-    """Return one line about what this worker would use for a preset."""
+    """Return one line about the device that this worker uses for a preset."""
     return network.describe_device(compute, preset, worker.room())
 
 
@@ -258,9 +255,9 @@ _first_done = threading.Event()
 
 @contextmanager
 def _first_alone() -> Iterator[None]:
-    """Let the first block of this process run alone.
+    """Run the first block of this process alone.
 
-    It loads, compiles and starts what the others find ready: codecs, network, thread pools.
+    It loads, compiles and starts what the others reuse: codecs, network, thread pools.
     """
     if not _first_done.is_set():
         with _first:
@@ -280,18 +277,17 @@ def assemble(
 
     Parameters
     ----------
-    plan : SlidePlan
     target : Path
         Partial name, in the folder of the output.
     maps : Path or None
-        Where the per-patch maps are written.
+        File of the per-patch maps.
     overview_file : Path or None
-        Where the source's overview is written, if it needs one.
+        File of the source's overview, if it needs one.
 
     Raises
     ------
     BlockLost
-        When a block's file is gone or damaged.
+        When a block's file is missing or damaged.
     DiskFull, OutputUnwritable
     """
     work = plan.work
@@ -359,7 +355,7 @@ def verify(plan: SlidePlan, target: Path, tiles: int) -> str:
             return check_written(target, expected, tiles=tiles, seed=int(_digest(work.spool.name), 16))
     except VerificationFailed as error:
         if isinstance(error.__cause__, BlockLost):
-            # What is damaged is what the file is compared with: that block is done again.
+            # The spooled block is damaged, not the written file: that block is processed again.
             raise error.__cause__ from error
         raise
 
@@ -373,7 +369,6 @@ def preview(plan: SlidePlan, target: Path, picture: Path) -> None:
         Of a region.
     target : Path
         The written TIFF.
-    picture : Path
 
     Raises
     ------

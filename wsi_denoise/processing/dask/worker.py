@@ -1,4 +1,4 @@
-"""What a task asks of the Dask worker that it runs in; in any other process there are answers too."""
+"""Query the Dask worker that a task runs in. Other processes get default values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from distributed import get_worker
 
 
 def callers() -> int:
-    """Return how many tasks this worker runs at a time: each of them may call the network."""
+    """Return how many tasks this worker runs at a time. Each may call the network."""
     try:
         return int(get_worker().state.nthreads)
     except ValueError:  # not in a worker
@@ -14,7 +14,7 @@ def callers() -> int:
 
 
 def room() -> float | None:
-    """Return how many bytes of this worker's memory limit there are for each of its threads; None without a limit."""
+    """Return the bytes of this worker's memory limit per thread; None without a limit."""
     try:
         limit = get_worker().memory_manager.memory_limit
     except ValueError:  # not in a worker
@@ -23,7 +23,7 @@ def room() -> float | None:
 
 
 def number() -> int:
-    """Return which of the worker processes of this machine this is, from 0; 0 where others have started it."""
+    """Return the number of this worker process on this machine, from 0; 0 if another program started it."""
     try:
         name = get_worker().name
     except ValueError:  # not in a worker
