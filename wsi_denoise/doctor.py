@@ -1,4 +1,4 @@
-"""Is everything there that is needed, and does it work? Each check says what it found."""
+"""Check whether everything that is needed is there and works."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ OPENSLIDE_NEEDED = (4, 0, 1)
 DISK_WARNS, DISK_BROKEN = 20.0, 1.0
 PROBE_SECONDS = 180.0
 
-# In processes of their own: a library that does not fit this machine takes its process with it, not the doctor.
+# In separate processes: a library that does not fit this machine ends its process, not the program.
 _LIBRARIES = """
 import json, sys
 import numpy as np
@@ -74,14 +74,12 @@ print(describe_device(ComputeSettings(**given["compute"]), given["preset"]))
 
 @dataclass(frozen=True)
 class Check:
-    """What one look found.
+    """Result of one check.
 
     Parameters
     ----------
-    name : str
     state : str
-        ``ok``; ``warning``: it works but may not go well; ``broken``: slides cannot be processed.
-    text : str
+        ``ok``; ``warning``: it works but may cause trouble; ``broken``: slides cannot be processed.
     """
 
     name: str
@@ -94,7 +92,7 @@ class Check:
 
 
 def examine(loaded: Loaded) -> list[Check]:
-    """Return every check, in a fixed order; none of them changes anything."""
+    """Return the results of all checks, in a fixed order. No check changes anything."""
     settings = loaded.settings
     looks: tuple[Callable[[Settings], Iterator[Check]], ...] = (
         _program,
@@ -123,7 +121,7 @@ def _program(_settings: Settings) -> Iterator[Check]:
 
 
 def _run(code: str, given: str = "") -> tuple[bool, str]:
-    """Run Python code in a process of its own; returns whether it went well, and what it printed or why not."""
+    """Run Python code in a separate process; return whether it succeeded, and its output or error."""
     try:
         done = subprocess.run(  # noqa: S603 - our own code
             [sys.executable, "-P", "-c", code],
@@ -213,7 +211,7 @@ def _database(settings: Settings) -> Iterator[Check]:
 
 
 def folder_checks(loaded: Loaded) -> Iterator[Check]:
-    """Check the folders for input, output, state and quarantine; only the default inbox is made at the first start."""
+    """Check the folders for input, output, state and quarantine. The default inbox is created at the first start."""
     settings, made_at_start = loaded.settings, loaded.origins["intake.inbox"] == "default"
     for inbox in settings.intake.inbox:
         if inbox.is_dir():
@@ -239,7 +237,7 @@ def folder_checks(loaded: Loaded) -> Iterator[Check]:
 
 
 def _not_as_marked(loaded: Loaded, name: str) -> str:
-    """Return why a folder is not the one that the job database knows; empty where it is, or is not known yet."""
+    """Return why a folder differs from the one in the job database; empty if it is the same or not known yet."""
     from wsi_denoise.daemon.folders import output_folder, quarantine_folder  # noqa: PLC0415
     from wsi_denoise.jobs.store import JobStore  # noqa: PLC0415
 
@@ -252,16 +250,16 @@ def _not_as_marked(loaded: Loaded, name: str) -> str:
         finally:
             store.close()
     except WsiDenoiseError:
-        return ""  # the check of the database says why
+        return ""  # the check of the database reports the error
 
 
 def _existing(folder: Path) -> Path:
-    """Return the folder, or the nearest one above it that exists."""
+    """Return the folder, or the nearest parent that exists."""
     return next(place for place in (folder, *folder.parents) if place.exists())
 
 
 def _unwritable(folder: Path) -> str | None:
-    # A file is made: permissions alone do not tell a read-only or full file system.
+    # A file is written: permissions alone do not show a read-only or full file system.
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"x" * 4096)
@@ -315,7 +313,7 @@ def _page(settings: Settings) -> Iterator[Check]:
 
 def viewer_checks() -> Iterator[Check]:
     """Check the script that shows slides in Compare."""
-    # By its name: the dashboard sits on top of this package.
+    # Imported by name: this package must not depend on the dashboard, which imports it.
     library = import_module("dashboard.openseadragon")
     if library.present():
         yield Check("viewer", "ok", f"{library.NAME} {library.VERSION}")

@@ -1,1 +1,1 @@
-"""What lies in the watched folders, and what of it is complete."""
+"""Find the slides in the watched folders, and decide when they are complete."""

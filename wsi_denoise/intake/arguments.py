@@ -1,4 +1,4 @@
-"""Slides that a path of the command line stands for. No image libraries."""
+"""Find the slides that a path on the command line stands for. Imports no image libraries."""
 
 from __future__ import annotations
 
@@ -16,13 +16,7 @@ from wsi_denoise.intake.sniff import shown
 
 @dataclass(frozen=True)
 class Found:
-    """A slide to be run, or why a path cannot be.
-
-    Parameters
-    ----------
-    path : Path
-    error : WsiDenoiseError, optional
-    """
+    """A slide to run, or the error of a path."""
 
     path: Path
     error: WsiDenoiseError | None = None
@@ -33,21 +27,21 @@ def slides_of(
 ) -> Iterator[Found]:
     """Find the slides that an argument stands for, in the order of a scan.
 
-    A file is one slide. So is the folder of an NGFF image, and one that holds a DICOM series and no other slide. Any
-    other folder stands for the slides in it and below it, as an inbox does.
+    A file is one slide. So is the folder of an NGFF image, and a folder with one DICOM series and no other slide. Any
+    other folder stands for the slides below it, as an inbox does.
 
     Parameters
     ----------
     path : Path
         Absolute.
     ignore : sequence of str
-        Patterns of names in a folder that are not slides.
+        Patterns of names in a folder that are ignored.
     exclude : collection of Path
-        Folders below `path` that are not entered, such as that of the outputs.
+        Folders below `path` that are not entered, such as the output folder.
     ignore_system : bool
         Whether names of file systems and transfer tools are ignored too.
     """
-    # Not exists(): a link that leads nowhere is named as what it is, and a name too long raises there.
+    # exists() is False for a broken link, which has its own error, and raises for a name that is too long.
     if not os.path.lexists(path):
         yield Found(path, NoSuchPath(shown(path)))
         return
@@ -80,7 +74,7 @@ def _is_series(folder: Path, candidate: Candidate) -> bool:
 
 
 def _content(folder: Path, found: Sequence[Candidate]) -> str:
-    """Return what is in a folder without a slide, to follow its name."""
+    """Return the content of a folder without slides, as the end of a sentence about the folder."""
     outputs = sum(each.kind is Kind.OUTPUT for each in found)
     if found and outputs == len(found):
         return f"holds outputs of wsi-denoise only ({outputs})"

@@ -1,4 +1,4 @@
-"""Which files are DICOM, by name or first bytes, and which of them are one series. No image libraries."""
+"""Find DICOM files by name or first bytes, and the files of one series. Imports no image libraries."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ DICOM_SUFFIXES = (".dcm", ".dicom")
 
 
 def is_dicom(path: Path) -> bool:
-    """Return whether a file is DICOM: by its suffix, or by its first bytes where its name has no suffix.
+    """Return whether a file is DICOM: by its suffix, or by its first bytes if its name has no suffix.
 
-    Archives name instances ``00000001``, ``IM_0001`` or by their UID, so that a last part of digits is no suffix. Other
-    suffixes count: ``1.dcm.part`` is what a copier has not finished.
+    Archives name instances ``00000001``, ``IM_0001`` or by their UID, so a numeric last part does not count as suffix.
+    Any other suffix decides: ``1.dcm.part`` is an unfinished copy.
 
     Raises
     ------
@@ -35,7 +35,7 @@ def is_dicom(path: Path) -> bool:
 def dicom_files(folder: Path) -> list[Path]:
     """Return the regular DICOM files in a folder.
 
-    A file without suffix that this program may not read is left out: what it is cannot be said.
+    A file without suffix that this program may not read is omitted, since its type is unknown.
     """
     found = []
     with os.scandir(folder) as listing:
@@ -68,23 +68,23 @@ def same_series(path: Path) -> list[Path]:
             if other != path and series_of(other) == series:
                 same.append(other)
         except OSError:
-            continue  # not readable: it cannot be said to belong here, and is a candidate of its own
+            continue  # its series is unknown, so it is a candidate of its own
     return same
 
 
 def series_of(path: Path) -> str | None:
-    """Return the series that a DICOM file belongs to, or None; its header is read once for each content."""
+    """Return the series of a DICOM file, or None. The header is read once per content."""
     return header(path).series
 
 
 def header(path: Path) -> DicomHeader:
-    """Return what a DICOM file says of itself; read once for each content."""
+    """Return values of the header of a DICOM file. The header is read once per content."""
     status = path.lstat()
     return _cached_header(str(path), status.st_size, status.st_mtime_ns)
 
 
 def _may_be_dicom(name: str) -> bool:
-    """Return whether the first bytes of a file decide, by its name."""
+    """Return whether the name of a file leaves the decision to its first bytes."""
     suffix = Path(name).suffix
     return name.upper() != "DICOMDIR" and (not suffix or suffix[1:].isdecimal())
 
@@ -99,7 +99,7 @@ def _leads_to_dicom(link: Path) -> bool:
         return False
 
 
-# As for the format: one opening per content.
+# One opening per content, as for the format.
 @lru_cache(maxsize=65536)
 def _cached_header(path: str, _size: int, _mtime_ns: int) -> DicomHeader:
     return dicom_header(Path(path))

@@ -1,7 +1,7 @@
-"""Which files of a folder tree are slides. No image libraries.
+"""Find the slides in a folder tree. Imports no image libraries.
 
-Nothing is passed over in silence: every entry below an inbox is a slide (perhaps with a problem), part of a slide, an
-output of this program, ignored by a pattern of the settings, or "other" with the reason why it is not a slide.
+Every entry below an inbox is classified. It is a slide (perhaps with a problem), part of a slide, an output of this
+program, or ignored by a pattern of the settings. Any other entry is "other", with the reason why it is not a slide.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SUFFIXES = (
     *(".czi", ".jp2", ".j2k", ".png", ".jpg", ".jpeg", ".zarr", ".dicom"),
     *(".btf", ".tf2", ".tf8", ".ptif", ".ptiff", ".avs"),
 )
-"""Suffixes of files (and, for ``.zarr``, folders) that could be slides; everything else is "other"."""
+"""Suffixes of files, and for ``.zarr`` of folders, that could be slides."""
 
 UNSUPPORTED = {
     ".i2syntax": "Philips iSyntax",
@@ -55,16 +55,16 @@ UNSUPPORTED = {
     ".vsi": "Olympus VSI",
     ".zvi": "Zeiss ZVI",
 }
-"""Suffixes of slides that no reader here opens: said so at once, instead of ignoring somebody's scan."""
+"""Suffixes of slides that no reader here opens. They are reported at once instead of being ignored."""
 
 
 class Kind(StrEnum):
-    """What an entry below an inbox is."""
+    """Kind of an entry below an inbox."""
 
-    SLIDE = "slide"  # could be a slide; with a problem, it is known not to be one that can be processed
-    OTHER = "other"  # not a slide; the reason says why
+    SLIDE = "slide"  # could be a slide; a problem says why it cannot be processed
+    OTHER = "other"  # not a slide, with the reason
     OUTPUT = "output"  # made by this program
-    UNREADABLE = "unreadable"  # a folder that cannot be listed: what is below it is unknown, not gone
+    UNREADABLE = "unreadable"  # a folder or file that cannot be read: its content is unknown, not gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +77,12 @@ class Candidate:
         The file; for a DICOM series or NGFF, its folder; for MRXS, VMS and VMU, the key file.
     relative : Path
         `path`, from its inbox.
-    kind : Kind
     snapshot : Snapshot
-        Over all files of the slide; zeros for a folder that cannot be read.
+        Over all files of the slide; zeros where it is unknown.
     problem : WsiDenoiseError, optional
-        Why it cannot be processed, where that is known without opening it.
+        Why it cannot be processed, if that is known without opening it.
     reason : str
-        Why it is no slide; empty for slides.
+        Why it is not a slide; empty for slides.
     """
 
     path: Path
@@ -104,7 +103,7 @@ def slides_under(
     inbox : Path
         Folder to scan. It may itself be a link; links below it are not followed.
     ignore : sequence of str
-        Patterns of file and folder names that are not looked at.
+        Patterns of file and folder names that are ignored.
     exclude : collection of Path
         Folders that are not entered: quarantine, outputs, state, another inbox.
     ignore_system : bool
@@ -113,7 +112,7 @@ def slides_under(
     Raises
     ------
     SourceUnavailable
-        When `inbox` itself cannot be listed. A folder below it that cannot be is a candidate of kind ``unreadable``.
+        When `inbox` itself cannot be listed. A subfolder that cannot be listed is a candidate of kind ``unreadable``.
     """
     excluded = frozenset(os.path.realpath(folder) for folder in exclude)
     root = os.path.realpath(inbox)
@@ -137,7 +136,7 @@ def slides_under(
             and not any(fnmatch(entry.name, pattern) for pattern in ignore)
         ]
         found = _Folder(inbox, root, folder, wanted)
-        # Patterns such as ".*" hide the metadata of a store, but not that it is one.
+        # Patterns such as ".*" may hide the metadata of a Zarr store, so all entries are checked.
         if folder != inbox and not ZARR_METADATA.isdisjoint(entry.name for entry in entries):
             yield from found.store()
             continue
@@ -146,7 +145,7 @@ def slides_under(
 
 
 class _Folder:
-    """Sorts the entries of one folder into slides, parts of slides, others, and folders still to be scanned."""
+    """Sort the entries of one folder into slides, parts of slides, others, and folders still to be scanned."""
 
     def __init__(self, inbox: Path, root: str, folder: Path, entries: Sequence[os.DirEntry[str]]) -> None:
         self._inbox, self._root, self._folder, self._entries = inbox, root, folder, entries
@@ -173,13 +172,13 @@ class _Folder:
                 else:
                     yield self._candidate(path, status)
             except (FileNotFoundError, SlideVanished):
-                continue  # gone since the folder was listed; the next scan knows
+                continue  # removed since the folder was listed
             except (OSError, SourceUnavailable) as error:
                 yield self._unreadable(path, error)
         yield from self._series(dicom)
 
     def store(self) -> Iterator[Candidate]:
-        """Yield the one candidate that a Zarr store without the suffix ``.zarr`` is."""
+        """Yield the candidate of a Zarr store without the suffix ``.zarr``."""
         try:
             if is_zarr_array(self._folder):
                 yield self._other(
@@ -188,17 +187,17 @@ class _Folder:
             else:
                 yield self._slide(self._folder)
         except (FileNotFoundError, SlideVanished):
-            return  # gone since the folder was listed; the next scan knows
+            return  # removed since the folder was listed
         except (OSError, SourceUnavailable) as error:
             yield self._unreadable(self._folder, error)
 
     def _is_orphaned_mirax(self) -> bool:
-        """Tell whether this is a MIRAX folder that no key file claimed: half a slide, and no slides in it."""
+        """Return whether this is the folder of a MIRAX slide without its key file, and without slides in it."""
         slides = any(name.lower().endswith(SUFFIXES) for name in self._names)
         return "Slidedat.ini" in self._names and self._folder != self._inbox and not slides
 
     def _find_parts(self) -> Iterator[Candidate]:
-        """Note what belongs to key files; yield those that cannot be read, which blind nobody to the rest."""
+        """Collect the names that belong to key files, and yield key files that cannot be read."""
         for entry in self._entries:
             path = self._folder / entry.name
             try:
@@ -210,9 +209,9 @@ class _Folder:
                 else:
                     self._parts |= {part.name for part in companions(path)}
             except FileNotFoundError:
-                continue  # gone since the folder was listed; the next scan knows
+                continue  # removed since the folder was listed
             except OSError as error:
-                # Which files it names cannot be said now; they are called after it, and no slides of their own.
+                # The files that it names are unknown now. Their names start with its own, and they are not slides.
                 self._parts |= {entry.name, *filter(partial(_is_called_after, path.stem), self._names)}
                 yield self._unreadable(path, error)
 
@@ -259,8 +258,8 @@ class _Folder:
     def _series(self, files: Sequence[Path]) -> Iterator[Candidate]:
         """Yield one candidate per DICOM series.
 
-        A folder with one series is that slide. Several series in a folder, and files in the inbox itself, are named
-        by the first file of each series.
+        A folder with one series is that slide. If a folder holds several series, or is the inbox itself, each series is
+        named by its first file.
         """
         series: dict[str, list[Path]] = {}
         for path in files:

@@ -1,9 +1,9 @@
-"""The fingerprint: SHA-256 of a slide's content, so that the same slide is known under any name.
+"""Compute the fingerprint: the SHA-256 of a slide's content, which identifies the slide under any name.
 
 One file: the SHA-256 of its bytes, as ``sha256sum`` prints it. Several files: the SHA-256 of a list with one entry per
-file, sorted by name, each being the file's SHA-256 in hexadecimal, two spaces, its name and a zero byte (as
-``sha256sum -z`` writes it). Names are from the slide's folder, and the stem that a MIRAX slide and its folder share is
-written ``*``: a renamed slide is the same slide.
+file, sorted by name. An entry is the file's SHA-256 in hexadecimal, two spaces, its name and a zero byte (as
+``sha256sum -z`` writes it). Names are relative to the slide's folder. The stem that a MIRAX slide and its folder share
+is written ``*``, so that a renamed slide is the same slide.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CHUNK = 8 << 20
 
 
 class Stopped(Exception):
-    """Reading was given up because `keep_going` said so."""
+    """Reading was stopped because `keep_going` returned False."""
 
 
 def fingerprint(path: Path, *, expected: Snapshot | None = None, keep_going: Callable[[], bool] = lambda: True) -> str:
@@ -33,9 +33,9 @@ def fingerprint(path: Path, *, expected: Snapshot | None = None, keep_going: Cal
     path : Path
         The slide: a file, a key file, or a folder.
     expected : Snapshot, optional
-        What the slide must look like, before and after; without it, it must only not change meanwhile.
+        Snapshot that the slide must have before and after. Without it, the slide only must not change in between.
     keep_going : callable
-        Asked between two pieces of 8 MB.
+        Called after each piece of 8 MB; returns False to stop.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def fingerprint(path: Path, *, expected: Snapshot | None = None, keep_going: Cal
     Raises
     ------
     SlideChanged
-        When its size, time of change or list of files is not as expected, or changes while it is read.
+        When its size, modification time or list of files is not as expected, or changes while it is read.
     SlideVanished, SourceUnavailable, NoPermission, NotARegularFile
         When it cannot be read.
     Stopped

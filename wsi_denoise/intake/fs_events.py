@@ -1,4 +1,4 @@
-"""File events: a hint that a scan is worth making now. Never the truth, for they do not arrive from across a share."""
+"""Wake up the scan on file events. They are only hints: changes by other clients of a share send no events."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 CALM_SECONDS = 1.0
-"""A slow copy makes thousands of events: one scan a second answers all of them."""
+"""A slow copy sends thousands of events: one scan a second answers all of them."""
 
 
 class Hints:
-    """Wakes up a waiting thread when something changes below a folder.
+    """Wake up a waiting thread when something changes below a folder.
 
     Parameters
     ----------
     events : bool
-        ``intake.events``; without it, only :meth:`wake` cuts a wait short.
+        ``intake.events``. Without it, only :meth:`wake` and :meth:`close` end a wait early.
     """
 
     def __init__(self, *, events: bool) -> None:
@@ -35,17 +35,17 @@ class Hints:
         self._refused: set[Path] = set()
 
     def listen(self, folders: Iterable[Path]) -> None:
-        """Listen to these folders and to no others. Where that is impossible, it is logged once and harmless."""
+        """Listen to these folders and to no others. A folder without events is logged once; polling continues."""
         wanted = set(folders) if self._events and not self._closed.is_set() else set()
         for folder in set(self._observers) - wanted:
-            # Gone, and perhaps mounted anew when it comes back: the old watch would hear nothing.
+            # It may be mounted again when it is back: the old watch would receive nothing.
             self._stop(self._observers.pop(folder))
         self._refused &= wanted
         for folder in wanted - set(self._observers) - self._refused:
             self._start(folder)
 
     def wait(self, seconds: float) -> bool:
-        """Sleep until something changed, but no longer than `seconds`. Return whether something changed."""
+        """Sleep until something changes, at most `seconds`. Return whether something has changed."""
         start = time.monotonic()
         changed = self._changed.wait(seconds)
         if changed and not self._closed.is_set():
@@ -70,13 +70,13 @@ class Hints:
         observer.join(5.0)
 
     def _start(self, folder: Path) -> None:
-        # Late: the command line imports this package and must stay quick.
+        # Late import: the command line imports this package and must stay quick.
         from watchdog import events  # noqa: PLC0415
         from watchdog.observers import Observer  # noqa: PLC0415
 
         handler = events.FileSystemEventHandler()
         handler.on_any_event = lambda event: self._changed.set()  # type: ignore[method-assign]  # noqa: ARG005
-        # Not opened and closed: a scan would wake up the next scan.
+        # Without events of reading: a scan would wake up the next scan.
         kinds: list[type[events.FileSystemEvent]] = [
             *(events.FileCreatedEvent, events.FileModifiedEvent, events.FileMovedEvent, events.FileDeletedEvent),
             *(events.FileClosedEvent, events.DirCreatedEvent, events.DirMovedEvent, events.DirDeletedEvent),

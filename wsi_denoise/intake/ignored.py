@@ -1,6 +1,6 @@
-"""Names that are never a user's slide: of NAS systems, operating systems, and of tools that still copy.
+"""Ignore names that are never slides: of NAS systems, operating systems, and tools that still copy.
 
-They are apart from ``intake.ignore``, so that a lab with patterns of its own keeps them and gets those of later
+They are separate from ``intake.ignore``. A lab with patterns of its own keeps these too, and gets those of later
 versions.
 """
 
@@ -37,7 +37,7 @@ SYSTEM_NAMES = {
         *(".syncthing.*", "~syncthing~*", ".stfolder", ".sync", ".dropbox", ".dropbox.cache", ".unison.*"),
     ),
 }
-"""Patterns of file and folder names by their origin; upper and lower case are the same."""
+"""Patterns of file and folder names by their origin. Case is ignored."""
 
 SYSTEM_PATTERNS = tuple(pattern for patterns in SYSTEM_NAMES.values() for pattern in patterns)
 _SYSTEM = re.compile("|".join(map(translate, SYSTEM_PATTERNS)), re.IGNORECASE)

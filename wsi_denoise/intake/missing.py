@@ -1,4 +1,4 @@
-"""What an error of reading a slide means, once it is known whether the slide and its place are there."""
+"""Interpret an error of reading a slide, after a check whether the slide and its place are there."""
 
 from __future__ import annotations
 
@@ -24,14 +24,13 @@ def diagnose(
     Parameters
     ----------
     error : WsiDenoiseError
-        What a worker or this process met. One that is not about the slide is returned as it is.
+        Error of a worker or of this process. An error that is not about the slide is returned unchanged.
     path : Path
         The slide.
-    inboxes : sequence of Path
     check : callable
-        Raises SourceError when the slide is not what was fingerprinted.
+        Raises SourceError when the slide differs from the fingerprinted one.
     recorded : callable
-        Returns the place that the slide was seen in.
+        Returns the place where the slide was seen.
     """
     if not isinstance(error, SlideError | SlideVanished):
         return error
@@ -42,7 +41,7 @@ def diagnose(
         if not doubt and not is_gone(path):
             doubt = f"{shown(path.name)} was missing for a moment"  # a share that came back in between
         return SourceUnavailable(doubt) if doubt else missing
-    except SourceError as other:  # the place cannot be read, or the slide is another one by now
+    except SourceError as other:  # the place cannot be read, or the slide was replaced
         return other
     except SlideError:
         return error

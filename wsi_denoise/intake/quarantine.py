@@ -78,7 +78,7 @@ class Quarantine:
         return Placed(note, link)
 
     def has_note(self, slide: Path, relative: Path) -> bool:
-        """Tell whether the note of a slide is there."""
+        """Return whether the note of a slide exists."""
         try:
             note, _ = self._places(slide, relative, make=False)
         except OSError:
@@ -91,13 +91,13 @@ class Quarantine:
         Returns
         -------
         bool
-            Whether there was a note.
+            Whether a note was removed.
         """
         try:
             note, place = self._places(slide, relative, make=False)
             if not _is_note_of(note, slide):
                 return False
-            if place.is_symlink() and os.readlink(place) == str(slide):  # noqa: PTH115 - surrogates and all
+            if place.is_symlink() and os.readlink(place) == str(slide):  # noqa: PTH115 - a str, as it is compared
                 place.unlink()
             note.unlink()
             self._remove_empty(note.parent)
@@ -109,7 +109,7 @@ class Quarantine:
         return True
 
     def _places(self, slide: Path, relative: Path, *, make: bool) -> tuple[Path, Path]:
-        """Return the paths of note and link, neither of them taken by another slide nor reached through a link."""
+        """Return the paths of note and link. Neither belongs to another slide, or is reached through a link."""
         mark = hashlib.sha256(os.fsencode(slide)).hexdigest()[:12]
         own = _shortened(relative.name, mark, 4)
         if self._real_folder(relative.parent, make=make):
@@ -118,7 +118,7 @@ class Quarantine:
                 note = folder / f"{name}.txt"
                 if not os.path.lexists(note) or _is_note_of(note, slide):
                     return note, folder / name
-        # A folder on the way is a link (to a quarantined DICOM folder of that name): never write through it.
+        # A folder on the way is a link (to a quarantined DICOM folder of that name). Never write through it.
         name = _shortened(f"{mark}-{relative.name}", mark, 4)
         self._real_folder(Path(), make=make)
         return self.folder / f"{name}.txt", self.folder / name
@@ -155,7 +155,7 @@ def _link(place: Path, slide: Path) -> Path | None:
     try:
         place.symlink_to(slide)
     except OSError:
-        return None  # there is something, or the file system has no links: the note names the original
+        return None  # the name is taken, or the file system has no links: the note names the original
     return place
 
 
@@ -197,7 +197,7 @@ def _is_note_of(note: Path, slide: Path) -> bool:
 
 
 def _shortened(name: str, mark: str, room: int) -> str:
-    """Return `name`, cut and marked where it would not leave `room` bytes of the longest file name."""
+    """Shorten and mark `name` if it would not leave `room` bytes of the longest file name."""
     raw = os.fsencode(name)
     longest = _LONGEST_NAME - room
     if len(raw) <= longest:

@@ -1,4 +1,4 @@
-"""What one look of the watcher found and did."""
+"""Report of one scan of the watcher."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ class Waiting:
 
     Parameters
     ----------
-    job_id : int
-    path : Path
     decision : Decision
         ``wait`` or ``grace``; its `until` is on the clock of :meth:`Watcher.look`.
     """
@@ -29,24 +27,24 @@ class Waiting:
 
 @dataclass
 class Report:
-    """What one look found and did. Lists hold job numbers unless said otherwise.
+    """Findings and actions of one scan. Lists hold job numbers unless stated otherwise.
 
     Parameters
     ----------
     slides : int
-        Slides below the inboxes, whatever their state.
+        Slides below the inboxes, in any state.
     seen, queued, duplicates, quarantined, forgotten
-        Jobs that became so in this look.
+        Jobs that entered this state in this scan.
     resumed : list of int
-        Jobs that waited for their file, which is back: they are due now.
+        Jobs that waited for a file that is back. They are due now.
     waiting : list of Waiting
         Files that are not complete yet, or do not open yet.
     others : list of Candidate
-        Entries that are no slides, the first time they are seen: ``other``, ``output`` and ``unreadable``.
+        Entries that are not slides, when first seen: ``other``, ``output`` and ``unreadable``.
     unavailable : list of SourceUnavailable
         Inboxes that cannot be read now.
     unfinished : bool
-        There is more to do at once: do not wait before the next look.
+        More work is due: do not wait before the next scan.
     """
 
     slides: int = 0

@@ -1,4 +1,4 @@
-"""Files that are back, whose job ended or waits because they were missing."""
+"""Handle files that are back, whose job ended or waits because they were missing."""
 
 from __future__ import annotations
 
@@ -13,26 +13,24 @@ from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import KnownFile
 
 WAITING_CODES = frozenset({SlideVanished.code, SourceUnavailable.code})
-"""Errors of a queued job that end when the file can be read."""
+"""Errors of a queued job that end when its file can be read."""
 
 
 class Returns:
-    """Decides by the job database alone, so that a restarted daemon decides the same.
+    """Decide from the job database alone, so that a restarted daemon decides the same.
 
     Parameters
     ----------
-    store : JobStore
-    orphans : Orphans
     origin : str
-        Of the events.
+        Origin of the events.
     """
 
     def __init__(self, store: JobStore, orphans: Orphans, origin: str) -> None:
         self._store, self._orphans, self._origin = store, orphans, origin
-        self._by_person: set[int] = set()  # cancelled jobs, which stay so
+        self._by_person: set[int] = set()  # jobs that a user cancelled, which stay cancelled
 
     def needs_new_job(self, known: KnownFile) -> bool:
-        """Return whether the newest job of a file that is there ended only because the file was not."""
+        """Return whether the newest job of an existing file ended only because the file was missing."""
         if known.state is JobState.FAILED:
             return known.error_code == SlideVanished.code
         if known.state is not JobState.CANCELLED or known.job_id in self._by_person:
@@ -43,10 +41,10 @@ class Returns:
         return True
 
     def resume(self, back: Mapping[str, KnownFile]) -> list[int]:
-        """Make the jobs of files due that are back since the previous scan, and return their numbers.
+        """Make waiting jobs due whose files are back since the previous scan, and return their numbers.
 
-        Otherwise they would wait for up to an hour. Files that were there all the time are left alone: a job that
-        waits although its file is there meets another obstacle, such as a worker that does not see the share.
+        Otherwise they would wait for up to an hour. Jobs of files that were there all the time are not resumed: such a
+        job has another obstacle, for example a worker that does not see the share.
         """
         jobs = [
             file.job_id

@@ -1,4 +1,4 @@
-"""One scan of every inbox: what is there, and of which places nothing can be said."""
+"""Scan every inbox once: find the slides, and the places that cannot be read."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Scan:
-    """What one scan of all inboxes found.
+    """Result of one scan of all inboxes.
 
     Parameters
     ----------
@@ -28,9 +28,9 @@ class Scan:
     readable : list of Path
         Inboxes that could be listed.
     unreadable : list of Path
-        Folders and files below them that could not be looked at.
+        Folders and files below them that could not be read.
     others : list of Candidate
-        Entries that are no slides (``other``, ``output``, ``unreadable``), the first time they are seen.
+        Entries that are not slides (``other``, ``output``, ``unreadable``), when first seen.
     unavailable : list of SourceUnavailable
         Inboxes that could not be listed.
     """
@@ -42,14 +42,14 @@ class Scan:
     unavailable: list[SourceUnavailable] = field(default_factory=list)
 
     def covers(self, path: Path) -> bool:
-        """Tell whether the scan would have found `path`, were it there."""
+        """Return whether the scan would have found `path` if it existed."""
         return any(path.is_relative_to(inbox) for inbox in self.readable) and not any(
             path.is_relative_to(place) for place in self.unreadable
         )
 
 
 class Scanner:
-    """Scans the inboxes of the settings, and remembers what it has already told."""
+    """Scan the inboxes of the settings, and remember the entries that were reported."""
 
     def __init__(self, settings: Settings) -> None:
         self._intake = settings.intake
@@ -62,7 +62,7 @@ class Scanner:
         self._last: dict[str, Candidate] = {}
 
     def scan(self) -> Scan:
-        """List every inbox. One that cannot be listed is among `unavailable`: its slides are not gone."""
+        """List every inbox. An inbox that cannot be listed is in `unavailable`; its slides do not count as gone."""
         scan = Scan()
         told = set()
         for inbox in self._intake.inbox:
@@ -88,9 +88,9 @@ class Scanner:
         return scan
 
     def _as_before(self, candidate: Candidate) -> Candidate:
-        """Return the last scan's candidate where nothing has changed.
+        """Return the candidate of the last scan if nothing has changed.
 
-        A thousand new ones every few seconds, freed among what stays, cost more memory than the thousand that stay.
+        A thousand new objects every few seconds, freed between lasting ones, cost more memory than the lasting ones.
         """
         before = self._last.get(str(candidate.path))
         return before if before == candidate else candidate
@@ -113,7 +113,7 @@ class Scanner:
 
 
 def is_gone(path: Path) -> bool:
-    """Tell whether nothing of a slide is left; not when that cannot be said."""
+    """Return whether nothing of a slide is left; False if that cannot be determined."""
     try:
         slide_files(path)
     except SlideVanished:
@@ -124,10 +124,10 @@ def is_gone(path: Path) -> bool:
 
 
 def is_as_seen(candidate: Candidate) -> bool:
-    """Tell whether a slide still looks as it did in the scan; not when that cannot be said."""
+    """Return whether a slide is unchanged since the scan; False if that cannot be determined."""
     try:
         if candidate.problem is not None:
-            # Such a one may be a link or a pipe: it stands for itself alone.
+            # It may be a link or a pipe, which has no further files.
             status = candidate.path.lstat()
             if (status.st_size, status.st_mtime_ns) == (candidate.snapshot.size_bytes, candidate.snapshot.mtime_ns):
                 return True
@@ -137,7 +137,7 @@ def is_as_seen(candidate: Candidate) -> bool:
 
 
 def lies_in(path: Path, inboxes: Iterable[Path]) -> bool:
-    """Tell whether a file lies below one of the inboxes, whatever links or ``..`` are in its path."""
+    """Return whether a file is below one of the inboxes, after links and ``..`` in its path are resolved."""
     real = os.path.realpath(path.parent)
     return any(Path(real).is_relative_to(os.path.realpath(inbox)) for inbox in inboxes)
 

@@ -1,13 +1,13 @@
-"""When a file counts as complete. Pure: no file is opened here and no clock is read.
+"""Decide when a file counts as complete. Pure: no file is opened and no clock is read.
 
-A copy in progress cannot be told from a finished one by one look, nor by size alone (copiers preallocate). So a file
-has to stand still for two looks over ``settle_seconds``; then it has to open and its last tile has to read (the
-*probe*, made by the caller). A probe that fails may still mean "being copied": it is repeated, less and less often,
-until the file has stood still for ``grace_seconds``; only then is it damaged. While the share or the cluster is away,
-nothing is: that is waited for without end.
+One check cannot distinguish a copy in progress from a finished one. Neither can the size, as some copiers preallocate.
+So a file must be unchanged for two checks over ``settle_seconds``. Then it must open, and its last tile must be
+readable (the *probe*, made by the caller). A probe that fails may still mean that the file is being copied. It is
+repeated, less and less often, until the file was unchanged for ``grace_seconds``. Only then does the file count as
+damaged. While the share or the cluster is unreachable, no file counts as damaged, without a time limit.
 
-Times are seconds on one monotonic clock, so that the wall clock may jump and a file may carry any time of change, in
-the past (``cp -p``, ``rsync -t``) or in the future: only that it *changes* matters.
+Times are seconds on one monotonic clock, so the wall clock may jump. A file may carry any modification time, in the
+past (``cp -p``, ``rsync -t``) or in the future: only its changes matter.
 """
 
 from __future__ import annotations
@@ -33,34 +33,33 @@ from wsi_denoise.intake.slide_files import Snapshot
 PERHAPS_BEING_COPIED = (
     *(EmptyFile, IncompleteSlide, NoPermission, NotASlide, OpeningTooSlow, TruncatedSlide, UnreadableTile),
 )
-"""What half a slide, or one on a slow share, looks like. Any other fault of the file (too large, unsupported) does not
-go away by waiting."""
+"""Errors of a slide that is not complete, or on a slow share. Waiting does not help with other faults of a file (too
+large, unsupported)."""
 
 LONGEST_PAUSE = 300.0
-"""Seconds; a file that stands still is probed at least this often while it is given grace."""
+"""Longest pause, in seconds, between probes of an unchanged file during its grace period."""
 
 
 class Step(StrEnum):
-    """What is to be done with a file now."""
+    """What to do with a file now."""
 
-    WAIT = "wait"  # it moved too recently
-    PROBE = "probe"  # it stands still: see whether it opens
+    WAIT = "wait"  # it changed too recently
+    PROBE = "probe"  # it is unchanged: probe whether it opens
     READY = "ready"  # it is complete
     GRACE = "grace"  # it does not open, but may still be arriving
-    DAMAGED = "damaged"  # it does not open, and nothing arrives any more; by a SlideError, it is the file's fault
+    DAMAGED = "damaged"  # it does not open and no longer changes; with a SlideError, the file is at fault
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A step, and what it rests on.
+    """A step and its reason.
 
     Parameters
     ----------
-    step : Step
     until : float
-        For ``wait`` and ``grace``, when to look again; seconds on the caller's clock.
+        For ``wait`` and ``grace``, the time of the next check; seconds on the caller's clock.
     error : WsiDenoiseError, optional
-        For ``grace`` and ``damaged``, what the last probe found.
+        For ``grace`` and ``damaged``, the error of the last probe.
     """
 
     step: Step
@@ -70,7 +69,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Rules:
-    """The two times that decide, in seconds, and what is at stake.
+    """The two times that decide, in seconds, and whether a mistake does harm.
 
     Parameters
     ----------
@@ -84,23 +83,22 @@ class Rules:
 
 @dataclass(frozen=True)
 class Settling:
-    """What has been seen of one file so far; every look and every probe gives a new value.
+    """Observations of one file. Every check and every probe returns a new value.
 
     Parameters
     ----------
-    rules : Rules
     snapshot : Snapshot
-        Size and time of change at the last look.
+        Size and modification time at the last check.
     since : float
-        First look that saw this snapshot, in seconds.
+        First check with this snapshot, in seconds.
     seen : float
-        Last look, in seconds.
+        Last check, in seconds.
     looks : int
-        Looks that saw this snapshot.
+        Checks with this snapshot.
     probed : float, optional
-        When it was last probed, in seconds; None if not since it last changed.
+        Last probe, in seconds; None if it was not probed since its last change.
     error : WsiDenoiseError, optional
-        What the last probe found; None with `probed` set means that all was well.
+        Error of the last probe; None with `probed` set means success.
 
     Examples
     --------
@@ -121,30 +119,30 @@ class Settling:
 
     @classmethod
     def first(cls, rules: Rules, snapshot: Snapshot, now: float) -> Settling:
-        """Return the state after the first look."""
+        """Return the state after the first check."""
         return cls(rules, snapshot, since=now, seen=now)
 
     def look(self, snapshot: Snapshot, now: float) -> Settling:
-        """Return the state after another look; any change starts everything again."""
+        """Return the state after another check; any change starts everything again."""
         if snapshot != self.snapshot:
             return Settling.first(self.rules, snapshot, now)
         return replace(self._at(now), looks=self.looks + 1)
 
     def probe(self, error: WsiDenoiseError | None, now: float) -> Settling:
-        """Return the state after a probe of the file as it was at the last look.
+        """Return the state after a probe of the file as it was at the last check.
 
         Parameters
         ----------
         error : WsiDenoiseError or None
             None when the file opened and its last tile could be read.
         now : float
-            When the probe started, in seconds.
+            Start of the probe, in seconds.
         """
         state = self._at(now)
         return replace(state, probed=state.seen, error=error)
 
     def decide(self) -> Decision:
-        """Return what is to be done, as of the last look."""
+        """Return what to do, as of the last check."""
         settled = self.since + self.rules.settle_seconds
         if self.looks < 2 or self.seen < settled:
             return Decision(Step.WAIT, until=max(settled, self.seen))
@@ -158,23 +156,23 @@ class Settling:
         lasting = isinstance(error, SlideError) and not isinstance(error, PERHAPS_BEING_COPIED)
         if lasting:
             return Decision(Step.DAMAGED, error=error)
-        # While a share or the cluster is away one cannot say that the file is damaged, however long it takes.
+        # While the share or the cluster is unreachable, damage cannot be determined: wait without a limit.
         away = isinstance(error, (SourceError, ClusterError))
         patience = float("inf") if away else self.since + self.rules.grace_seconds
         if probed >= patience:
             return Decision(Step.DAMAGED, error=error)
         again = min(probed + self._pause(probed), patience)
         if self.seen >= again:
-            # The last word on a file is always a probe made after its grace, never the memory of an earlier one.
+            # The final decision always rests on a probe after the grace period, not on the result of an earlier one.
             return Decision(Step.PROBE)
         return Decision(Step.GRACE, until=again, error=error)
 
     def _pause(self, probed: float) -> float:
-        """Return the seconds until the next probe: as long as the file has stood still, so it doubles each time."""
+        """Return the seconds until the next probe: the time that the file was unchanged, so that it doubles."""
         return min(max(probed - self.since, self.rules.settle_seconds, 1.0), LONGEST_PAUSE)
 
     def _at(self, now: float) -> Settling:
-        """Return the state moved to `now`. Where the clock went backwards no time has passed, and none is lost."""
+        """Return the state moved to `now`. If the clock went backwards, no time has passed, and none is lost."""
         back = max(0.0, self.seen - now)
         probed = None if self.probed is None else self.probed - back
         return replace(self, since=self.since - back, probed=probed, seen=now)

@@ -1,4 +1,4 @@
-"""Which files one slide is made of, and what they look like from outside. No image libraries."""
+"""Find the files that form one slide, with their size and modification time. Imports no image libraries."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _KEYS = ("imagefile", "mapfile", "optimisationfile", "macroimage")
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a slide's files look like from outside; equal snapshots mean that nothing moved.
+    """Size and modification time of a slide's files. Equal snapshots mean that nothing has changed.
 
     Parameters
     ----------
     size_bytes : int
         Sum over all files of the slide.
     mtime_ns : int
-        Newest time of change over all files, nanoseconds since 1970.
+        Newest modification time of all files, in nanoseconds since 1970.
     """
 
     size_bytes: int
@@ -33,10 +33,10 @@ class Snapshot:
 
 
 ZARR_METADATA = frozenset({".zattrs", ".zgroup", ".zarray", "zarr.json"})
-"""Files that make a folder a Zarr group or array, and so perhaps an NGFF image, whatever its name."""
+"""Files that make a folder a Zarr group or array, and so perhaps an NGFF image under any name."""
 
 NOTHING = Snapshot(0, 0)
-"""Of what cannot be looked at."""
+"""Snapshot of an entry that cannot be read."""
 
 
 def slide_files(path: Path) -> tuple[Path, ...]:
@@ -50,7 +50,7 @@ def slide_files(path: Path) -> tuple[Path, ...]:
     Raises
     ------
     SlideVanished
-        When the file, or everything in the folder, is gone.
+        When the file, or everything in the folder, is missing.
     SourceUnavailable
         When a folder of the slide cannot be listed.
     """
@@ -60,7 +60,7 @@ def slide_files(path: Path) -> tuple[Path, ...]:
             if not inside:
                 raise SlideVanished(shown(path))
             return tuple(sorted(inside))
-        path.lstat()  # not lexists, which takes a share that does not answer for a missing file
+        path.lstat()  # lexists() would report a share that does not answer as a missing file
         if is_dicom(path):
             return tuple(sorted(same_series(path)))
         return tuple(sorted([path, *companions(path)]))
@@ -71,14 +71,14 @@ def slide_files(path: Path) -> tuple[Path, ...]:
 
 
 def snapshot(files: Iterable[Path]) -> Snapshot:
-    """Return total size and newest time of change of some files.
+    """Return the total size and the newest modification time of files.
 
     Raises
     ------
     SlideVanished
-        When one of them is gone.
+        When one of them is missing.
     SourceUnavailable
-        When one of them cannot be looked at.
+        When the status of one cannot be read.
     """
     size, newest = 0, 0
     for file in files:
@@ -100,7 +100,7 @@ def is_zarr(path: Path) -> bool:
 
 
 def has_parts(path: Path) -> bool:
-    """Tell whether a slide is of a kind that several files make up, whether or not they have arrived."""
+    """Return whether a slide is of a kind that consists of several files, even if they have not arrived."""
     return path.suffix.lower() in {".mrxs", ".vms", ".vmu"} or path.is_dir() or _is_dicom_now(path)
 
 
@@ -112,7 +112,7 @@ def _is_dicom_now(path: Path) -> bool:
 
 
 def is_unchanged(path: Path, size_bytes: int, mtime_ns: int) -> bool:
-    """Whether a slide looks as it did when its content was fingerprinted.
+    """Return whether a slide is unchanged since its content was fingerprinted.
 
     Raises
     ------
@@ -145,9 +145,9 @@ def companion_folders(path: Path) -> list[Path]:
 
 
 def strange_part(path: Path) -> Path | None:
-    """Return a part of a slide that is a link or no regular file, or None.
+    """Return a part of a slide that is a link or not a regular file, or None.
 
-    What is behind a link is neither in the snapshot nor in the fingerprint, so that its changes would go unnoticed.
+    The target of a link is neither in the snapshot nor in the fingerprint, so its changes would not be detected.
 
     Raises
     ------
@@ -177,7 +177,7 @@ def _strange_parts(path: Path) -> Iterator[Path]:
 
 
 def companions(path: Path) -> list[Path]:
-    """Return the files that belong to a key file, apart from itself; those that have not arrived are left out."""
+    """Return the files that belong to a key file, without the key file. Files that have not arrived are omitted."""
     suffix = path.suffix.lower()
     if suffix == ".mrxs":
         return [file for folder in companion_folders(path) for file in _regular_below(folder)]
@@ -203,10 +203,10 @@ def _named_files(path: str, _size: int, _mtime_ns: int) -> tuple[str, ...]:
 
 
 def lacks_original(path: Path) -> bool:
-    """Tell whether a slide is a DICOM series of which only reduced copies are there, by its files' own words.
+    """Return whether only reduced copies of a DICOM series are there, according to its files.
 
-    A copy brings the instances one after another, and every one of them opens as a slide. ImageType says of a level
-    whether it was made by resampling; where a writer does not say so, nothing can be told.
+    A copy brings the instances one after another, and each of them opens as a slide. ImageType states whether a level
+    was made by resampling. The result is False if one of the volume instances does not state that.
     """
     if is_zarr(path) or not (path.is_dir() or _is_dicom_now(path)):
         return False

@@ -1,7 +1,7 @@
-"""What the first bytes of an untrusted file say, read by hand, bounded, without an image library.
+"""Read the first bytes of untrusted files, bounded, and without an image library.
 
-Nothing here raises on garbage: a header that makes no sense is one that says nothing. Only errors of the file system
-(:class:`OSError`) come through, because "could not be read" must not pass for "is not a slide".
+Invalid headers raise no error and give no result. Only errors of the file system (:class:`OSError`) are raised, because
+an unreadable file must not count as "not a slide".
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from wsi_denoise.system.text import Shown
 
 PROVENANCE = b"wsi-denoise "
-"""What the ImageDescription of the first directory of every output of this program starts with."""
+"""Start of the ImageDescription in the first directory of every output of this program."""
 
 _DICOM_HEADER = 256 * 1024
 _ZARR_METADATA = 1 << 20
@@ -35,10 +35,9 @@ _TRANSFER_SYNTAX, _IMAGE_TYPE, _SERIES = (0x0002, 0x0010), (0x0008, 0x0008), (0x
 
 
 def open_regular(path: Path) -> FileIO:
-    """Open a regular file for reading, never following a link and never blocking on a pipe.
+    """Open a regular file for reading. Never follow a link, and never block on a pipe.
 
-    Between a scan and the opening a file can be swapped for a link or a pipe; so the kind is checked on what was
-    opened, not on the name.
+    A file may be replaced by a link or a pipe between scan and opening, so the type of the opened file is checked.
 
     Raises
     ------
@@ -53,14 +52,14 @@ def open_regular(path: Path) -> FileIO:
 
 
 def shown(path: Path | str) -> Shown:
-    """Return a path as one line of printable text, whatever bytes its name has."""
+    """Return a path as one line of printable text, for names of any bytes."""
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     plain = (letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
     return Shown("".join(plain))
 
 
 def image_format(path: Path) -> str | None:
-    """Return what image format a file's first bytes announce, or None.
+    """Return the image format that a file's first bytes announce, or None.
 
     Returns
     -------
@@ -83,12 +82,12 @@ def image_format(path: Path) -> str | None:
 # A file is opened once per content, not once per scan: on a share each opening is a round trip.
 @lru_cache(maxsize=65536)
 def cached_format(path: str, _size: int, _mtime_ns: int) -> str | None:
-    """Return :func:`image_format` of a file with this size and time of change."""
+    """Return :func:`image_format` of a file with this size and modification time."""
     return image_format(Path(path))
 
 
 def is_zarr_array(folder: Path) -> bool:
-    """Return whether a folder is a Zarr array by itself, and no group that could hold an NGFF image.
+    """Return whether a folder is a Zarr array, and not a group that could hold an NGFF image.
 
     Raises
     ------
@@ -102,9 +101,9 @@ def is_zarr_array(folder: Path) -> bool:
 
 
 def is_own_output(path: Path) -> bool:
-    """Tell whether a TIFF (classic or BigTIFF) says that this program made it.
+    """Return whether a TIFF (classic or BigTIFF) states that this program made it.
 
-    It does when the ImageDescription of its first directory starts with :data:`PROVENANCE`.
+    The ImageDescription of its first directory then starts with :data:`PROVENANCE`.
     """
     with open_regular(path) as file:
         try:
@@ -148,14 +147,14 @@ def _read_at(file: FileIO, where: int, length: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class DicomHeader:
-    """What a DICOM file says of itself, as far as it can be read (yet).
+    """Values of a DICOM header, as far as it can be read (yet).
 
     Parameters
     ----------
     series : str or None
         SeriesInstanceUID.
     image_type : tuple of str
-        The values of ImageType: ``("ORIGINAL", "PRIMARY", "VOLUME", "NONE")``.
+        Values of ImageType, such as ``("ORIGINAL", "PRIMARY", "VOLUME", "NONE")``.
     """
 
     series: str | None = None
@@ -170,8 +169,8 @@ def dicom_series(path: Path) -> str | None:
 def dicom_header(path: Path) -> DicomHeader:
     """Return series and image type of a DICOM file.
 
-    Understands little-endian files with explicit or implicit value representation, which is what whole-slide
-    images are; sequences before the UID are stepped over, so that a referenced series is not taken for this one.
+    Reads little-endian files with explicit or implicit value representation, as whole-slide images are. Sequences
+    before the UID are skipped, so that a referenced series is not taken for this one.
     """
     with open_regular(path) as file:
         data = file.read(_DICOM_HEADER)
@@ -186,7 +185,7 @@ def dicom_header(path: Path) -> DicomHeader:
 
 
 def _read_values(data: bytes, found: dict[tuple[int, ...], bytes]) -> None:
-    """Add the values of the elements that are wanted, up to the series."""
+    """Add the values of the wanted elements, up to the series."""
     position, depth, explicit = 132, 0, True
     syntax = b""
     while position + 8 <= len(data):
@@ -197,7 +196,7 @@ def _read_values(data: bytes, found: dict[tuple[int, ...], bytes]) -> None:
         if tag in _ENDS:
             depth = max(0, depth - 1)
         elif length == _UNDEFINED:
-            # An item or sequence of unknown length: step in, and come out at its delimiter.
+            # An item or sequence of unknown length is entered here and left at its delimiter.
             depth += 1
         else:
             value = data[position : position + length]

@@ -1,4 +1,4 @@
-"""Duplicates of jobs that will not do their work."""
+"""Find duplicates of jobs that will not do their work."""
 
 from __future__ import annotations
 
@@ -13,23 +13,17 @@ _PLACE_CODES = frozenset((SlideVanished.code, SlideChanged.code, SourceUnavailab
 
 
 class Orphans:
-    """Tells which duplicates have to become jobs of their own.
-
-    Parameters
-    ----------
-    store : JobStore
-    """
+    """Decide which duplicates must become jobs of their own."""
 
     def __init__(self, store: JobStore) -> None:
         self._store = store
-        self._kept: set[int] = set()  # duplicates that will always be
+        self._kept: set[int] = set()  # duplicates that stay duplicates
 
     def among(self, known: Mapping[str, KnownFile], lost: Collection[str]) -> set[str]:
-        """Return the paths of duplicates of jobs that will not be done, or do other content by now.
+        """Return the paths of duplicates whose first job will not be done, or does other content now.
 
         Parameters
         ----------
-        known : mapping of str to KnownFile
         lost : collection of str
             Paths that disappeared while their job was queued or running.
 
@@ -44,7 +38,7 @@ class Orphans:
         }
 
     def cancelled_by_person(self, job_id: int) -> bool:
-        """Tell whether it was a person who cancelled a job, and not a daemon whose file was gone."""
+        """Return whether a user cancelled a job, and not a daemon because its file was missing."""
         ends = [
             event
             for event in self._store.events(job_id)
@@ -59,9 +53,9 @@ class Orphans:
         except NoSuchJob:
             return False
         if first.state is JobState.SETTLING:
-            return False  # its file changed, or was only touched: that is known when it has settled
+            return False  # its file changed or was only touched; that is known when it has settled
         if _work(first) != _work(job):
-            return True  # the first one's file was replaced before it was done
+            return True  # the file of the first job was replaced before it was done
         if first.state is JobState.DONE:
             self._kept.add(job_id)
         return self._is_given_up(first, lost)

@@ -1,7 +1,7 @@
-"""How we listen: a polling scan as the truth, brought into line with the store. File events only make it sooner.
+"""Watch the inboxes: poll them, and reconcile their slides with the job database.
 
-What counts as complete is decided in settling.py, what is a slide in files.py; here files, store and clock meet. All
-that matters is in the store; what a watcher itself remembers may be lost at any instant and only costs time.
+File events only make the next scan earlier. files.py finds the slides, and settling.py decides when a file is complete.
+The job database holds everything that matters: losing the memory of a watcher only costs time.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ from wsi_denoise.jobs.values import JobQuery, KnownFile
 from wsi_denoise.settings import Settings
 
 Probe = Callable[[Path], WsiDenoiseError | None]
-"""Opens a slide and reads its last tile, in another process; returns what is wrong with it, or None.
+"""Opens a slide and reads its last tile in another process; returns the error, or None.
 
 A SlideError, SourceError or ClusterError that it raises counts as returned.
 """
 
 FULL_SECONDS = 300.0
-"""Between two looks at every path in the store; the others only ask for the paths that the scan found."""
+"""Interval between scans that check every path in the job database. Other scans read only the paths that they found."""
 
 BUSY_SECONDS = 30.0
-"""After so long in one look no further file is probed or fingerprinted: what vanished or arrived is seen in between."""
+"""Time limit of a scan for probes and fingerprints. The next scan then detects what arrived or disappeared."""
 
 _log = logging.getLogger(__name__)
 
@@ -72,19 +72,18 @@ class _Watch:
 
 
 class Watcher:
-    """Brings what lies in the inboxes into the store.
+    """Add the slides in the inboxes to the job database.
 
     Parameters
     ----------
     settings : Settings
-        Of them ``intake``, and the presets and pixel settings that a job is queued with.
-    store : JobStore
+        Uses ``intake``, and the presets and pixel settings of new jobs.
     probe : callable
-        See :data:`Probe`. Whatever else it raises counts against that file alone, except for errors of the store.
+        See :data:`Probe`. Any other exception counts against that file alone, except for errors of the job database.
     origin : str
-        Who is named in events: ``daemon:3``.
+        Origin of the events, such as ``daemon:3``.
     checksum : callable
-        Gives the checksum of a preset's weights, or None: the same slide under new weights is no duplicate.
+        Returns the checksum of a preset's weights, or None: the same slide with new weights is a new job.
     quarantine : Quarantine, optional
         By default that of the settings.
     """
@@ -110,9 +109,9 @@ class Watcher:
         self._hints = Hints(events=intake.events)
         self._closed = False
         self._watches: dict[str, _Watch] = {}
-        self._before: dict[str, JobState] = {}  # of the slides of the previous look
+        self._before: dict[str, JobState] = {}  # of the slides of the previous scan
         self._found: Collection[str] = ()  # by the previous scan
-        self._absent: dict[str, int] = {}  # settling files that are there but no slides: in how many looks
+        self._absent: dict[str, int] = {}  # settling files that exist but are not slides: in how many scans
         self._lost: set[str] = set()  # slides that disappeared while their job was queued or running
         self._replaced: dict[str, int] = {}  # running jobs whose slide has changed, by its path
         self._no_permission: set[int] = set()  # quarantined jobs
@@ -129,7 +128,7 @@ class Watcher:
         Raises
         ------
         StoreError
-            When the database fails. Nothing is lost: the next look starts from what is there.
+            When the database fails. The next scan then starts from the files that are there.
         """
         now = time.monotonic() if now is None else now
         scan = self._scanner.scan()
@@ -157,7 +156,7 @@ class Watcher:
         return report
 
     def wait(self, seconds: float) -> bool:
-        """Sleep until a file event, :meth:`wake` or :meth:`close`; at most `seconds`. Tell whether one came."""
+        """Sleep until a file event, :meth:`wake` or :meth:`close`, at most `seconds`. Return whether one came."""
         return self._hints.wait(seconds)
 
     def wake(self) -> None:
@@ -165,7 +164,7 @@ class Watcher:
         self._hints.wake()
 
     def close(self) -> None:
-        """Stop listening, and let a look that is under way end soon. From any thread."""
+        """Stop listening, and end a running scan soon. May be called from any thread."""
         self._closed = True
         self._hints.close()
 
@@ -174,7 +173,7 @@ class Watcher:
     def _meet(
         self, path: str, candidate: Candidate, known: KnownFile | None, now: float, report: Report, *, again: bool
     ) -> None:
-        """Bring one slide that was found into line with its newest job."""
+        """Reconcile one slide that was found with its newest job."""
         if known is None:
             self._see(path, candidate, now, report)
             return
@@ -189,7 +188,7 @@ class Watcher:
         else:
             self._watches.pop(path, None)
             if self._before.get(path) is JobState.QUARANTINED and known.state is not JobState.QUARANTINED:
-                self.quarantine.release(candidate.path, candidate.relative)  # a person tried it again
+                self.quarantine.release(candidate.path, candidate.relative)  # the user has retried it
             self._before[path] = known.state
 
     def _see(self, path: str, candidate: Candidate, now: float, report: Report) -> None:
@@ -212,7 +211,7 @@ class Watcher:
         self._watches[path] = _Watch(candidate, job_id, settling)
 
     def _rules_for(self, candidate: Candidate) -> Rules:
-        """Return how long a slide has to stand still: one of which the full resolution is missing, for its grace."""
+        """Return the rules of a slide. Without its full resolution, it must be unchanged for its grace period."""
         if candidate.problem is None and lacks_original(candidate.path):
             return replace(self._rules, settle_seconds=max(self._rules.settle_seconds, self._rules.grace_seconds))
         return self._rules
@@ -229,7 +228,7 @@ class Watcher:
                 self._store.update_seen(known.job_id, candidate.snapshot.size_bytes, candidate.snapshot.mtime_ns)
 
     def _changed(self, path: str, candidate: Candidate, known: KnownFile, now: float, report: Report) -> None:
-        """Let a known name settle again: it has new content, or was only touched, as the fingerprint will tell."""
+        """Let a known file settle again. Its fingerprint will show whether it has new content or was only touched."""
         if known.state is not JobState.QUEUED:
             if known.state is JobState.RUNNING:
                 self._replaced[path] = known.job_id
@@ -242,7 +241,7 @@ class Watcher:
             self._store.update_seen(known.job_id, candidate.snapshot.size_bytes, candidate.snapshot.mtime_ns)
 
     def _may_be_read_now(self, candidate: Candidate, known: KnownFile) -> bool:
-        # Permission changes neither size nor time of change.
+        # A change of permissions changes neither size nor modification time.
         if known.state is not JobState.QUARANTINED or known.job_id not in self._no_permission:
             return False
         return candidate.problem is None and unreadable_file(candidate.path) is None
@@ -250,7 +249,10 @@ class Watcher:
     # -- files that are not there
 
     def _miss(self, scan: Scan, everything: dict[str, KnownFile], report: Report) -> None:
-        """Forget settling files that are gone; of what cannot be looked at now, forget nothing."""
+        """Handle slides that are missing: forget settling ones, note queued and running ones, release quarantined ones.
+
+        Slides in places that cannot be read now do not count as missing.
+        """
         missing = {path: watch.job_id for path, watch in self._watches.items() if path not in scan.slides}
         for path, file in everything.items():
             if file.state is JobState.SETTLING and path not in scan.slides:
@@ -274,7 +276,7 @@ class Watcher:
     def _miss_one(self, path: str, job_id: int, report: Report) -> None:
         reason = "the file disappeared before it was complete"
         if not is_gone(Path(path)):
-            # A folder that changes while it is listed can miss an entry: twice is not by chance.
+            # A listing can miss an entry while the folder changes, so one absence is not enough.
             self._absent[path] = self._absent.get(path, 0) + 1
             if self._absent[path] < 2:
                 return
@@ -326,14 +328,14 @@ class Watcher:
             report.waiting.append(Waiting(watch.job_id, watch.candidate.path, decision))
 
     def _examine(self, candidate: Candidate) -> WsiDenoiseError | None:
-        """Return what keeps a file that stands still from being processed, or None."""
+        """Return what prevents an unchanged file from being processed, or None."""
         try:
             return _outside_fault(candidate) or self._probe(candidate.path)
         except (SlideError, SourceError, ClusterError) as error:
             return error
         except StoreError:
             raise
-        except Exception as error:  # noqa: BLE001 - one file must not keep all others from being looked at
+        except Exception as error:  # noqa: BLE001 - one file must not stop the others
             _log.exception("probe")
             return InternalError(f"{type(error).__name__}: {error}")
 
@@ -364,18 +366,18 @@ class Watcher:
         _log.info("job %d: %s", job.id, job.state)
         self.quarantine.release(candidate.path, candidate.relative)
         if "rerun" in wished and (preset, settings_hash) != ours:
-            self._see(path, candidate, now, report)  # what its folder makes of new content; a duplicate if it has none
+            self._see(path, candidate, now, report)  # also with the settings of its folder; a duplicate if done before
 
     def _wishes(self, job_id: int) -> set[str]:
-        """Return how a person queued this job with a preset and settings of their own choice, before it changed."""
+        """Return how a user queued this job with a preset and settings of their choice, before its file changed."""
         events = self._store.events(job_id)
         return {event.kind for event in events if event.origin.startswith("person:")} & {"queued", "rerun"}
 
     def _is_being_stopped(self, path: str, content: str) -> bool:
-        """Cancel jobs that this content replaces; tell whether one of them still has to stop.
+        """Cancel jobs that this content replaces; return whether one of them still has to stop.
 
         A job of the same content whose file is gone (renamed, or moved within the inbox) would make this one its
-        duplicate and then fail. A running job of what this file held before has nothing left to read.
+        duplicate and then fail. A running job of the former content has no file to read.
         """
         for file in self._store.known(self._lost).values() if self._lost else ():
             if (
@@ -394,7 +396,7 @@ class Watcher:
 
     @contextmanager
     def _unless_over(self, path: str) -> Iterator[None]:
-        """Take it calmly that another daemon or a person has decided about the job meanwhile; the next look sees it."""
+        """Ignore that another daemon or the user has decided about the job in between; the next scan sees it."""
         try:
             yield
         except (TransitionRefused, LeaseLost, NoSuchJob) as error:
@@ -404,12 +406,12 @@ class Watcher:
     def _damaged(self, path: str, watch: _Watch, error: WsiDenoiseError, now: float, report: Report) -> None:
         candidate = watch.candidate
         if not is_as_seen(candidate):
-            # What was found at fault is there no more; the next scan sees what is.
+            # The content at fault is gone; the next scan sees the new one.
             watch.settling = Settling.first(watch.settling.rules, candidate.snapshot, now)
             report.waiting.append(Waiting(watch.job_id, candidate.path, watch.settling.decide()))
             return
         if not isinstance(error, SlideError):
-            self._store.fail(watch.job_id, error, self._origin)  # not the file's fault
+            self._store.fail(watch.job_id, error, self._origin)  # the file is not at fault
             del self._watches[path]
             self._before[path] = JobState.FAILED
             return
@@ -433,7 +435,7 @@ class Watcher:
 
 
 def _outside_fault(candidate: Candidate) -> WsiDenoiseError | None:
-    """Return what is wrong with a file as far as that can be told without opening it."""
+    """Return the fault of a file that can be determined without opening it, or None."""
     if candidate.problem is not None:
         return candidate.problem
     if snapshot(slide_files(candidate.path)) != candidate.snapshot:

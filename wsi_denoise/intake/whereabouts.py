@@ -1,4 +1,4 @@
-"""Where the slides of the inboxes are: what is missing was removed only if its place is there."""
+"""Track the places of the slides in the inboxes. A missing slide was removed only if its place is there."""
 
 from __future__ import annotations
 
@@ -20,13 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class Whereabouts:
-    """Compares the places in which slides were seen with those that are there.
-
-    Parameters
-    ----------
-    store : JobStore
-    inboxes : sequence of Path
-    """
+    """Compare the places in which slides were seen with those that are there."""
 
     def __init__(self, store: JobStore, inboxes: Sequence[Path]) -> None:
         self._store, self._inboxes = store, inboxes
@@ -37,18 +31,18 @@ class Whereabouts:
         self._logged: set[str] = set()
 
     def update(self, scan: Scan, known: Mapping[str, KnownFile]) -> None:
-        """Take over what a scan found, and read where folders are now: after the scan, which may mount them."""
+        """Store the result of a scan, and read the places of folders now: the scan may have mounted them."""
         self._now, self._scan, self._doubts = Places(self._inboxes), scan, set()
         missing = {path: place for path, place in self._places.items() if path not in scan.slides}
         self._places = missing | {path: file.place for path, file in known.items() if file.state in MATTERS}
 
     def note_new(self, path: str) -> str | None:
-        """Return where a file is, to be recorded with its new job."""
+        """Return the place of a file, to be recorded with its new job."""
         self._places[path] = self._now.of(Path(path))
         return self._places[path]
 
     def note(self, path: str, known: KnownFile) -> None:
-        """Record where a file is, if an earlier version did not, or a share was mounted over its folder."""
+        """Record the place of a file, if an earlier version did not, or a share was mounted over its folder."""
         if known.state not in MATTERS:
             return
         here, recorded = self._now.of(Path(path)), Place.parse(known.place)
@@ -57,7 +51,7 @@ class Whereabouts:
             self._places[path] = here
 
     def is_removed(self, path: str) -> bool:
-        """Return whether the scan would have found a file, were it there: its folder was read, in its own place."""
+        """Return whether a missing file was removed: its folder was read, in its own place."""
         if not self._scan.covers(Path(path)):
             return False
         doubt = self._now.doubt(Path(path), self._places.get(path))
@@ -70,7 +64,7 @@ class Whereabouts:
         self._places.pop(path, None)
 
     def log(self) -> None:
-        """Log what keeps missing slides from counting as removed, once."""
+        """Log once what keeps missing slides from counting as removed."""
         for doubt in sorted(self._doubts - self._logged):
             _log.warning("%s: missing slides are waited for", doubt)
         self._logged = self._doubts
