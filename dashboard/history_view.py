@@ -173,13 +173,6 @@ def chip(job: Job) -> str:
 
 def facts(job: Job) -> str:
     """Return what there is to say about a job, as an HTML table."""
-    pixels = f"{job.width:,} × {job.height:,} px" if job.width and job.height else ""
-    mpp = f"{job.mpp[0]:.4g} × {job.mpp[1]:.4g} µm per pixel" if job.mpp else "resolution not stated" if pixels else ""
-    took = (job.finished - job.started).total_seconds() if job.finished and job.started else None
-    blocks = of(job.blocks_done, job.blocks_total, "block") if job.blocks_total else ""
-    if job.blocks_resumed:
-        blocks += f", {job.blocks_resumed:,} of them taken over from an earlier attempt"
-    region = "x {}, y {}, {} × {} px".format(*job.region) if job.region else ""
     rows = (
         ("Slide", escaped(job.slide)),
         ("State", STATES[job.state.value][0] + (", asked to stop" if job.cancel_requested else "")),
@@ -188,18 +181,38 @@ def facts(job: Job) -> str:
         ("Why", "<br>".join(escaped(for_page(reason)) for reason in job.reasons)),
         ("Preset", escaped(job.preset)),
         ("Priority", str(job.priority) if job.priority else ""),
-        ("Size", ", ".join(text for text in (size(job.size_bytes), pixels, mpp) if text)),
-        ("Region", region),
-        ("Blocks", blocks),
+        ("Size", _size(job)),
+        ("Region", "x {}, y {}, {} × {} px".format(*job.region) if job.region else ""),
+        ("Blocks", _blocks(job)),
         ("Seen", when(job.created)),
         ("Started", when(job.started)),
-        ("Finished", when(job.finished) + (f", after {duration(took)}" if took is not None else "")),
+        ("Finished", _finished(job)),
         ("Result", escaped(job.output) if job.output else ""),
         ("Same as", job_link(job.duplicate_of) if job.duplicate_of else ""),
         ("Brought in by", escaped(job.origin)),
         ("Content", checksum(job.fingerprint)),
     )
     return table([], [(f"<th scope=row class=s>{name}</th>", text) for name, text in rows if text])
+
+
+def _size(job: Job) -> str:
+    if not (job.width and job.height):
+        return size(job.size_bytes)
+    mpp = f"{job.mpp[0]:.4g} × {job.mpp[1]:.4g} µm per pixel" if job.mpp else "resolution not stated"
+    return f"{size(job.size_bytes)}, {job.width:,} × {job.height:,} px, {mpp}"
+
+
+def _blocks(job: Job) -> str:
+    blocks = of(job.blocks_done, job.blocks_total, "block") if job.blocks_total else ""
+    if job.blocks_resumed:
+        blocks += f", {job.blocks_resumed:,} of them taken over from an earlier attempt"
+    return blocks
+
+
+def _finished(job: Job) -> str:
+    if not (job.finished and job.started):
+        return when(job.finished)
+    return f"{when(job.finished)}, after {duration((job.finished - job.started).total_seconds())}"
 
 
 def attempts(found: Sequence[Attempt]) -> str:

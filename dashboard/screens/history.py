@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import context, history_view
 from dashboard.components import mount
@@ -170,9 +171,6 @@ def opened(job_id: int) -> None:
 
 
 def _buttons(job: Job) -> None:
-    presets = [
-        card.name for card in weights.presets() if context.settings().model.allow_unsafe or not card.not_for_slides
-    ]
     row = st.container(horizontal=True, vertical_alignment="bottom")
     original, result = Path(job.slide).exists(), bool(job.output) and Path(str(job.output)).is_file()
     # A folder that this machine does not see may be there for the daemon.
@@ -189,14 +187,20 @@ def _buttons(job: Job) -> None:
     if history_view.can_cancel(job):
         row.button("Cancel", key="cancel", on_click=do, args=("cancel", job))
     if job.fingerprint and job.finished is not None and not gone:
-        chosen = row.selectbox(
-            "Preset", presets, key="again", width=220, label_visibility="collapsed",
-            index=presets.index(job.preset) if job.preset in presets else 0,
-        )  # fmt: skip
-        row.button(
-            "Run again with this preset", key="rerun", on_click=do, args=("rerun", job, chosen),
-            help="A new job of the same slide, with this preset and today's settings.",
-        )  # fmt: skip
+        _rerun(row, job)
+
+
+def _rerun(row: DeltaGenerator, job: Job) -> None:
+    unsafe = context.settings().model.allow_unsafe
+    presets = [card.name for card in weights.presets() if unsafe or not card.not_for_slides]
+    chosen = row.selectbox(
+        "Preset", presets, key="again", width=220, label_visibility="collapsed",
+        index=presets.index(job.preset) if job.preset in presets else 0,
+    )  # fmt: skip
+    row.button(
+        "Run again with this preset", key="rerun", on_click=do, args=("rerun", job, chosen),
+        help="A new job of the same slide, with this preset and today's settings.",
+    )  # fmt: skip
 
 
 number = _number(st.query_params.get("job"))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from wsi_denoise.errors import ContradictoryColours
-from wsi_denoise.slide.base import Pixels, Slide
+from wsi_denoise.slide.base import Pixels, Slide, SlideInfo
 from wsi_denoise.slide.readers.colours import ColourRule, Sample, Space, Statement, needs_pixels, settle, statement_of
 from wsi_denoise.slide.readers.dicom_frames import Instance, read_instance
 from wsi_denoise.slide.readers.dicom_reader import DicomSlide
@@ -122,15 +122,25 @@ def open_checked(slide: OpenSlideSlide, file: Path, files: Iterable[Path]) -> Sl
     slide.close()
     if settled is None or refusal:
         raise ContradictoryColours(refusal)
-    instance, rule = settled
-    if not instance.full or len(main) > 1:
+    return _by_frames(slide.info, *settled, alone=len(main) == 1)
+
+
+def _by_frames(info: SlideInfo, instance: Instance, rule: ColourRule, *, alone: bool) -> DicomSlide:
+    """Return a slide whose frames are decoded by the rule that their data state; `alone` is level 0 in one instance.
+
+    Raises
+    ------
+    ContradictoryColours
+        For a layout that only OpenSlide reads.
+    """
+    if not instance.full or not alone:
         reason = rule.contradiction
         raise ContradictoryColours(f"{reason}; OpenSlide, the only library that reads this layout, follows the former")
     info = replace(
-        slide.info,
-        levels=slide.info.levels[:1],
+        info,
+        levels=info.levels[:1],
         reader="imagecodecs",
         tile=instance.tile if max(instance.tile) <= 4096 else (256, 256),
-        notes=(*slide.info.notes, *rule.notes),
+        notes=(*info.notes, *rule.notes),
     )
     return DicomSlide(info, instance, rule)

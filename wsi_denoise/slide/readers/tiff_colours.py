@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,16 +108,7 @@ def _rule(file: int, directory: Directory, most: int) -> ColourRule:
     found = [(number, _statement(file, directory, number)) for number in numbers]
     # A tile without header, as one that is still being copied, is reported when it is read.
     statements = [(number, statement) for number, statement in found if statement is not None]
-    doubtful = [number for number, statement in statements if needs_pixels(tag, statement)]
-    groups = (
-        [number for number, statement in statements if statement.space is None],
-        [number for number, statement in statements if statement.space is not None],
-    )
-    judged = {
-        number: _stored(file, directory, number)
-        for group in groups
-        for number in spread(np.array([each for each in group if each in set(doubtful)], np.int64), DECODED)
-    }
+    judged = {number: _stored(file, directory, number) for number in _doubtful(tag, statements)}
     rule = settle(
         tag,
         [Sample(statement, judged.get(number)) for number, statement in statements],
@@ -127,6 +118,17 @@ def _rule(file: int, directory: Directory, most: int) -> ColourRule:
         note = "JPEG tiles without end marker: each is checked for missing pixels when it is read"
         return replace(rule, notes=(*rule.notes, note))
     return rule
+
+
+def _doubtful(tag: Space, statements: Sequence[tuple[int, Statement]]) -> Iterator[int]:
+    """Yield the tiles whose pixels decide: up to `DECODED` that state a colour space, and as many that do not."""
+    for states in (False, True):
+        found = [
+            number
+            for number, statement in statements
+            if (statement.space is not None) is states and needs_pixels(tag, statement)
+        ]
+        yield from spread(found, DECODED)
 
 
 def spread(numbers: Sequence[int] | npt.NDArray[np.int64], most: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,29 +39,13 @@ def open_tiff(path: Path, max_megapixels: float) -> Slide:
     facts = tiff_check.check_tiff(path, max_megapixels)
     image = _full_resolution(path, facts)
     tiff_kind.check_rgb(facts, image)
-    refusal = ""
-    try:
-        handle = openslide_reader.open_handle(path)
-    except DecodeFailure as failure:
-        vendor = openslide_reader.vendor(path)
-        if vendor not in _PLAIN_VENDORS:
-            # Tiles of these formats overlap, or are parts of several images: a plain TIFF reader would misplace them.
-            raise UnsupportedSlide(tiff_kind.vendor_refusal(vendor, facts, failure.reason)) from failure
-        handle, refusal = None, failure.reason
+    handle, refusal = _openslide_handle(path, facts)
     if handle is None:
         try:
             return _open_plain_tiff(path, facts)
         except UnsupportedSlide as error:
             raise (UnsupportedSlide(f"{error.detail}; OpenSlide says: {refusal}") if refusal else error) from error
-    try:
-        info = openslide_reader.info_from(handle, path)
-        vendor = handle.properties.get("openslide.vendor")
-    except DecodeFailure as failure:
-        raise UnsupportedSlide(failure.reason) from failure
-    info = replace(info, compression=image.codec, icc_profile=info.icc_profile or image.icc_profile)
-    if vendor == openslide_reader.GENERIC or (vendor == "aperio" and info.mpp is None):
-        # OpenSlide sees neither OME-XML nor ImageJ's text, and no unit behind Aperio's number.
-        info = tiff_metadata.described(info, facts.main, path)
+    info, vendor = _info_of(handle, path, facts, image)
     notes = tiff_kind.check_first(facts) if vendor == openslide_reader.GENERIC else ()
     check_size(info, max_megapixels)
     slow = openslide_reader.OpenSlideSlide(handle, info, path)
@@ -80,6 +65,45 @@ def open_tiff(path: Path, max_megapixels: float) -> Slide:
         return _by_openslide(slow, facts)
     slow.close()
     return fast
+
+
+def _openslide_handle(path: Path, facts: tiff_directory.TiffFacts) -> tuple[Any, str]:
+    """Return OpenSlide's handle and "", or None and OpenSlide's reason for a file that is read without OpenSlide.
+
+    Raises
+    ------
+    UnsupportedSlide
+        For a scanner's own format that OpenSlide does not open.
+    """
+    try:
+        return openslide_reader.open_handle(path), ""
+    except DecodeFailure as failure:
+        vendor = openslide_reader.vendor(path)
+        if vendor not in _PLAIN_VENDORS:
+            # Tiles of these formats overlap, or are parts of several images: a plain TIFF reader would misplace them.
+            raise UnsupportedSlide(tiff_kind.vendor_refusal(vendor, facts, failure.reason)) from failure
+        return None, failure.reason
+
+
+def _info_of(
+    handle: Any, path: Path, facts: tiff_directory.TiffFacts, image: tiff_directory.Directory
+) -> tuple[SlideInfo, str | None]:
+    """Return what OpenSlide and the tags state of a slide, and the vendor in OpenSlide's words.
+
+    Raises
+    ------
+    UnsupportedSlide
+    """
+    try:
+        info = openslide_reader.info_from(handle, path)
+        vendor = handle.properties.get("openslide.vendor")
+    except DecodeFailure as failure:
+        raise UnsupportedSlide(failure.reason) from failure
+    info = replace(info, compression=image.codec, icc_profile=info.icc_profile or image.icc_profile)
+    if vendor == openslide_reader.GENERIC or (vendor == "aperio" and info.mpp is None):
+        # OpenSlide sees neither OME-XML nor ImageJ's text, and no unit behind Aperio's number.
+        info = tiff_metadata.described(info, facts.main, path)
+    return info, vendor
 
 
 def _full_resolution(path: Path, facts: tiff_directory.TiffFacts) -> tiff_directory.Directory:
