@@ -1,1 +1,1 @@
-"""The record of every job: tables, states, and every query."""
+"""The job database: tables, states, queries and changes of jobs."""

@@ -1,4 +1,4 @@
-"""Every question about jobs; nothing here changes anything."""
+"""Read-only queries about jobs, events, attempts, daemons and pauses."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _SORTS: dict[str, InstrumentedAttribute[Any]] = {
     "state": JobRow.state,
 }
 SORTS = tuple(_SORTS)
-"""What jobs can be sorted by."""
+"""Valid sort keys of a `JobQuery`."""
 
 _OF_SLIDES = frozenset({"slide", "size"})
 
 
 class History(Figures):
-    """What is asked of the store, by page, command line and daemon."""
+    """Read-only queries of the dashboard, the command line and the daemon."""
 
     def job(self, job_id: int) -> Job:
         """Return one job.
@@ -48,12 +48,12 @@ class History(Figures):
             return value(session, row)
 
     def jobs(self, query: JobQuery | None = None) -> JobPage:
-        """Return the jobs that match, and how many there are without limit and offset.
+        """Return the jobs that match, and the number of matches without limit and offset.
 
         Raises
         ------
         UsageError
-            For a sort that does not exist.
+            For an unknown sort key.
         """
         query = query or JobQuery()
         key = query.sort.removeprefix("-")
@@ -65,7 +65,7 @@ class History(Figures):
         counted = select(func.count()).select_from(JobRow)
         if query.slide:
             counted = counted.join(JobRow.slide)
-        # Numbers first: what is sorted are thousands of numbers then, and not thousands of whole rows.
+        # Only the job numbers are sorted: sorting thousands of whole rows is slower.
         page = select(JobRow.id).where(*conditions).order_by(by, JobRow.id.desc())
         if query.slide or key in _OF_SLIDES:
             page = page.join(JobRow.slide)
@@ -77,13 +77,13 @@ class History(Figures):
                 for part in chunks(wanted)
                 for row in session.scalars(select(JobRow).where(JobRow.id.in_(part)))
             }
-            # Retention may have removed one between the two questions.
+            # Retention may remove a job between the two queries.
             return JobPage(values(session, [found[job] for job in wanted if job in found]), total)
 
     def waiting(self, limit: int | None = 100) -> JobPage:
-        """Return what waits, in the order in which it will be claimed; then what is still settling.
+        """Return queued jobs in the order of claiming, then settling jobs.
 
-        A queued job whose next try has not come keeps its place, although it is passed over until then.
+        A queued job whose next try is in the future keeps its place, although :meth:`claim` skips it until then.
         """
         states = (JobState.QUEUED, JobState.SETTLING)
         order = (JobRow.state == JobState.SETTLING, JobRow.priority.desc(), JobRow.created, JobRow.id)
@@ -94,17 +94,17 @@ class History(Figures):
             return JobPage(values(session, session.scalars(page).all()), total)
 
     def last_finished(self, limit: int) -> list[Job]:
-        """Return what was over last, in whatever way, newest first."""
-        # By the index on this column alone: with the states as well, every job that is over would be sorted.
+        """Return the jobs that ended last, in any final state, newest first."""
+        # Not filtered by state: the index on `finished` suffices, and the database does not sort every ended job.
         query = select(JobRow).where(JobRow.finished.is_not(None)).order_by(JobRow.finished.desc()).limit(limit)
         with self.reading() as session:
             return values(session, session.scalars(query).all())
 
     def stream(self, query: JobQuery, *, chunk: int = 500) -> Iterator[Job]:
-        """Yield every job that matches, newest number first, without ever holding more than a chunk.
+        """Yield every job that matches, highest number first, with at most one chunk in memory.
 
-        Each chunk is a look of its own: a reader that takes its time keeps no transaction open. Sort, limit and offset
-        of the query are not looked at.
+        Each chunk is read in its own transaction, so that a slow consumer keeps no transaction open. The query's
+        `sort`, `limit` and `offset` are ignored.
         """
         last: int | None = None
         while True:
@@ -118,20 +118,19 @@ class History(Figures):
             last = found[-1].id
 
     def choices(self) -> tuple[list[str], list[str]]:
-        """Return the presets and the error codes that occur among the jobs, in order."""
+        """Return the presets and the error codes of all jobs, sorted."""
         with self.reading() as session:
             presets = session.scalars(select(JobRow.preset).distinct())
             codes = session.scalars(select(JobRow.error_code).where(JobRow.error_code.is_not(None)).distinct())
             return sorted(presets), sorted(code for code in codes if code is not None)
 
     def events(self, job_id: int | None = None, *, limit: int | None = None) -> list[Event]:
-        """Return a job's events, oldest first; without a job, those of every job, the queue and the daemons.
+        """Return events, oldest first: of one job, or of every job, the queue and the daemons.
 
         Parameters
         ----------
-        job_id : int or None
         limit : int or None
-            Only the newest so many.
+            Return only this many, the newest.
 
         Raises
         ------
@@ -193,14 +192,14 @@ class History(Figures):
         }
 
     def count_by_state(self) -> dict[JobState, int]:
-        """Return how many jobs there are in each state, zero included."""
+        """Return the number of jobs in each state, zero included."""
         with self.reading() as session:
             rows = session.execute(select(JobRow.state, func.count()).group_by(JobRow.state))
             counts: dict[JobState, int] = {row[0]: row[1] for row in rows}
         return {state: counts.get(state, 0) for state in JobState}
 
     def count_by_error_code(self) -> dict[str, int]:
-        """Return how many failed and quarantined jobs there are for each error code."""
+        """Return the number of failed and quarantined jobs for each error code."""
         over = (JobState.FAILED, JobState.QUARANTINED)
         counted = select(JobRow.error_code, func.count()).where(JobRow.state.in_(over), JobRow.error_code.is_not(None))
         with self.reading() as session:
@@ -208,12 +207,12 @@ class History(Figures):
             return {str(row[0]): row[1] for row in rows}
 
     def known(self, paths: Iterable[str | PathLike[str]] | None = None) -> dict[str, KnownFile]:
-        """Return the newest job of each path, for the scan. A trial on a region does not stand for the slide.
+        """Return the newest job of each path, for the scan. Trials on a region are left out.
 
         Parameters
         ----------
         paths : iterable of path, optional
-            Only these; without it every path that ever had a job.
+            Every path in the database by default.
         """
         whole = JobRow.region.is_(None)
         newest = select(func.max(JobRow.id)).join(JobRow.slide).where(whole).group_by(SlideRow.path)
@@ -232,29 +231,29 @@ class History(Figures):
             }
 
     def paused(self) -> str | None:
-        """Return why the queue is paused, or None when it is not."""
+        """Return the reason of the oldest pause, or None while the queue is not paused."""
         with self.reading() as session:
             row = session.scalar(select(PauseRow).order_by(PauseRow.since))
             return None if row is None else row.reason or f"paused by {row.origin}"
 
     def pauses(self) -> dict[str, str]:
-        """Return every pause: who asked for it, and why."""
+        """Return the reason of every pause by its origin, oldest first."""
         with self.reading() as session:
             return {row.origin: row.reason for row in session.scalars(select(PauseRow).order_by(PauseRow.since))}
 
     def cancel_requested(self, job_id: int) -> bool:
-        """Return whether a person wants a running job to stop."""
+        """Return whether a user has requested that a running job stop."""
         with self.reading() as session:
             return bool(session.scalar(select(JobRow.cancel_requested).where(JobRow.id == job_id)))
 
     def states_of(self, fingerprint: str) -> set[JobState]:
-        """Return the states of all jobs whose slide's fingerprint begins like this, in hexadecimal digits."""
+        """Return the states of all jobs whose fingerprint starts with these hexadecimal digits."""
         begins = SlideRow.fingerprint.startswith(fingerprint, autoescape=True)
         with self.reading() as session:
             return set(session.scalars(select(JobRow.state).join(JobRow.slide).where(begins).distinct()))
 
     def daemons(self, *, stopped: bool = False) -> list[DaemonInfo]:
-        """Return the daemons, newest first; those that said goodbye only when asked for."""
+        """Return the daemons, newest first. Daemons known to have stopped are left out unless `stopped` is true."""
         query = select(DaemonRow).order_by(DaemonRow.id.desc())
         if not stopped:
             query = query.where(DaemonRow.stopped.is_(None))
@@ -281,7 +280,7 @@ class History(Figures):
 
 
 def value(session: Session, row: JobRow) -> Job:
-    """Return the value of one row, as it is in the database."""
+    """Write pending changes of a row, read it again, and return its value."""
     session.flush()
     session.refresh(row)
     session.refresh(row.slide)

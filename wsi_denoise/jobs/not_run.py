@@ -1,4 +1,4 @@
-"""Slides of the command line of which there is no job."""
+"""Slides named on the command line that have no job."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from wsi_denoise.jobs.values import Job
 
 @dataclass(frozen=True)
 class NotRun:
-    """A slide of which there is no job, and why.
+    """A slide without a job, and the error that prevented one.
 
     Parameters
     ----------
     slide : str
         Absolute path.
-    failure : WsiDenoiseError
     """
 
     slide: str
@@ -36,6 +35,6 @@ class NotRun:
         return str(self.failure)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the keys of a job, with None for whatever only a job has."""
+        """Return the same keys as for a job, with None for values that only a job has."""
         known = {"slide": self.slide, "state": self.state.value, "error_code": self.error_code, "error": self.error}
         return {**dict.fromkeys(field.name for field in fields(Job)), **known}

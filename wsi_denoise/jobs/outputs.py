@@ -1,4 +1,4 @@
-"""Outputs that the job database knows: whether they are where they were written."""
+"""Checks of whether the outputs in the job database still exist."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MISSING = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
 class WithOutput(Protocol):
-    """What is asked of a job here."""
+    """The part of a job that these functions use."""
 
     @property
     def output(self) -> str | None: ...  # noqa: D102
@@ -44,16 +44,16 @@ def with_checksum(database: Database, sha256: str) -> Job | None:
 
 
 def is_removed(database: Database, job: WithOutput) -> bool:
-    """Return whether a job's output was removed: the file is missing, and the folder that it was written to is there.
+    """Return whether a job's output was removed: the file is missing, and its folder exists.
 
-    On a share that is not mounted nothing is known to be removed.
+    An output on a share that is not mounted does not count as removed.
     """
     output = Path(job.output or "")
     return job.output is not None and _is_missing(output) and _is_there(database, output) and _is_missing(output)
 
 
 def whereabouts(database: Database, job: WithOutput) -> str:
-    """Return where a job's output is, or why that is unknown."""
+    """Return a sentence that says where a job's output is, or why that is unknown."""
     if job.output is None or not _is_missing(Path(job.output)):
         return f"its output is {job.output}"
     if is_removed(database, job):
@@ -73,7 +73,7 @@ def _is_there(database: Database, output: Path) -> bool:
     known = [folder for folder in places.folders(database) if output.is_relative_to(folder.path)]
     if known:
         nearest = max(known, key=lambda folder: len(folder.path.parts))
-        if not nearest.marker:  # our own default, which others remove with all that is in it
+        if not nearest.marker:  # a default folder, which users delete as a whole
             return is_on_same_mount(nearest.path, nearest.place, any_host=database.file is not None)
         try:
             return read_marker(nearest.path) == nearest.marker
@@ -82,7 +82,7 @@ def _is_there(database: Database, output: Path) -> bool:
     if output.parent == output.parent.parent:
         return False
     try:
-        # Of a version that marked no folders: an empty one may be the mount point of an unmounted share.
+        # Older versions did not mark folders. An empty folder may be the mount point of an unmounted share.
         with os.scandir(output.parent) as entries:
             return next(entries, None) is not None
     except OSError:

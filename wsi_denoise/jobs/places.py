@@ -1,4 +1,4 @@
-"""Places in the job database: marked folders, where slides were seen, and jobs that wait for a place."""
+"""Places in the job database: marked folders, the places of slides, and jobs that wait for a place."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from wsi_denoise.jobs.states import JobState
 
 @dataclass(frozen=True)
 class RecordedFolder:
-    """A folder that was marked.
+    """A folder in the job database.
 
     Parameters
     ----------
     path : Path
-        As the settings name it.
+        As in the settings.
     marker : str
-        Identifier in its marker file; empty for our own default, which has none.
+        Identifier in its marker file; empty for a default folder, which has no marker file.
     place : str
-        A :class:`wsi_denoise.system.mounts.Place`: of the folder above it, or of the default itself. Empty where that
+        A :class:`wsi_denoise.system.mounts.Place`: of its parent folder, or of a default folder itself. Empty if it
         could not be determined.
     """
 
@@ -36,21 +36,21 @@ class RecordedFolder:
 
 
 def folder(database: Database, path: Path) -> RecordedFolder | None:
-    """Return what is recorded of a folder, or None."""
+    """Return the entry of a folder, or None."""
     with database.reading() as session:
         row = session.get(FolderRow, str(path))
         return None if row is None else RecordedFolder(Path(row.path), row.marker, row.place)
 
 
 def folders(database: Database) -> list[RecordedFolder]:
-    """Return every marked folder."""
+    """Return the entries of all folders."""
     with database.reading() as session:
         rows = session.scalars(select(FolderRow).order_by(FolderRow.path))
         return [RecordedFolder(Path(row.path), row.marker, row.place) for row in rows]
 
 
 def record(database: Database, recorded: RecordedFolder, origin: str, now: datetime) -> None:
-    """Record a marked folder, or its new marker."""
+    """Add a folder, or replace its marker and place."""
     with database.writing(lock=f"folder {recorded.path}") as session:
         session.merge(FolderRow(path=str(recorded.path), marker=recorded.marker, place=recorded.place, since=now))
         message = f"{recorded.path} is a folder of this database from now on"
@@ -58,13 +58,13 @@ def record(database: Database, recorded: RecordedFolder, origin: str, now: datet
 
 
 def place_of(database: Database, job_id: int) -> str | None:
-    """Return the place that a job's slide was seen in; None where it was not recorded."""
+    """Return the place of a job's slide, or None if it was not recorded."""
     with database.reading() as session:
         return session.scalar(select(SlideRow.place).join(JobRow).where(JobRow.id == job_id))
 
 
 def note_place(database: Database, job_id: int, place: str) -> None:
-    """Record that a slide is now seen in another place, such as a share that was mounted over its folder."""
+    """Change the place of a job's slide, for example after a share was mounted over its folder."""
     with database.writing() as session:
         row = session.get(JobRow, job_id)
         if row is not None:
@@ -80,18 +80,16 @@ def resume(
     codes: Collection[str],
     jobs: Collection[int] | None = None,
 ) -> list[int]:
-    """Make queued jobs due that wait because of a place that is there again, and return their numbers.
+    """Make queued jobs due whose missing place is back, and return their numbers.
 
     Parameters
     ----------
-    database : Database
     origin, reason : str
-        Of the event.
-    now : datetime
+        Values of the event.
     codes : collection of str
-        Error codes that the jobs wait with.
+        Error codes of the waiting jobs.
     jobs : collection of int, optional
-        Only these.
+        Numbers of the jobs to resume; all by default.
     """
     due: list[int] = []
     waiting = select(JobRow).where(
@@ -109,7 +107,7 @@ def resume(
 
 
 def outputs_below(database: Database, path: Path, *, limit: int) -> list[Path]:
-    """Return the outputs of the newest done jobs that were written below a folder."""
+    """Return the output paths of the newest done jobs below a folder."""
     below = JobRow.output.startswith(f"{path}/", autoescape=True)
     newest = select(JobRow.output).where(JobRow.state == JobState.DONE, below).order_by(JobRow.id.desc()).limit(limit)
     with database.reading() as session:

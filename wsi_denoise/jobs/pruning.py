@@ -1,4 +1,4 @@
-"""Old jobs that nothing needs any more, and taking them out of the record."""
+"""Removal of old jobs from the job database."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from wsi_denoise.jobs.values import Job
 
 
 def over_since(database: Database, before: datetime) -> list[tuple[Job, bool]]:
-    """Return the jobs that ended before a time and that no other job refers to, oldest first.
+    """Return the jobs that ended before a time and that no other job refers to, lowest number first.
 
     Returns
     -------
     list of (Job, bool)
-        With each, whether a newer job of the same path stands for the file.
+        Each job, and whether a newer job of the same path exists that is not a trial.
     """
     newer, other = aliased(JobRow), aliased(SlideRow)
-    stands = (newer.id > JobRow.id, newer.region.is_(None))  # a trial does not stand for the file
+    stands = (newer.id > JobRow.id, newer.region.is_(None))  # a trial does not represent the file
     has_newer = exists().where(newer.slide_id == other.id, other.path == SlideRow.path, *stands)
     referring = aliased(JobRow)
     rows = (
@@ -39,9 +39,9 @@ def over_since(database: Database, before: datetime) -> list[tuple[Job, bool]]:
 
 
 def remove(database: Database, job_ids: Sequence[int], origin: str, now: datetime) -> int:
-    """Take jobs that are over out of the record, with their events, attempts and metrics, and return how many.
+    """Delete ended jobs with their events, attempts and metrics from the database, and return how many.
 
-    Files are not touched. That it was done is itself an event.
+    Output files are kept. The removal adds an event of kind ``tidied``.
     """
     removed = 0
     for part in chunks(list(job_ids)):

@@ -1,4 +1,4 @@
-"""Questions as people write them: states, times and counts as text. Used by the command line and the page."""
+"""Parsing of job queries from text, for the command line and the dashboard."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ def job_query(
     sort: str = "-created",
     now: datetime | None = None,
 ) -> JobQuery:
-    """Return the query that the texts mean.
+    """Return the query for arguments in text form.
 
     Parameters
     ----------
     states : iterable of str
-        Names of states; each may be several with commas between them.
+        Names of states; an item may be a comma-separated list.
     since, until : str, optional
-        As :func:`moment` reads them.
+        Times, in the forms of :func:`moment`.
     limit : int
-        0 for all.
+        0 for all jobs.
     now : datetime, optional
-        Instead of the clock, with a time zone.
+        With a time zone; the current time by default.
 
     Raises
     ------
     UsageError
-        For what is not a state, a verdict, a time or a count.
+        For an invalid state, verdict, time or count.
     """
     now = now or datetime.now(UTC)
     names = [name.strip() for text in states for name in text.split(",") if name.strip()]
@@ -73,17 +73,17 @@ def job_query(
 
 
 def moment(text: str, *, now: datetime, end: bool = False) -> datetime:
-    """Return the time that a text means, in UTC.
+    """Parse a time and return it in UTC.
 
     Parameters
     ----------
     text : str
-        ``90m``, ``24h``, ``7d`` or ``2w`` before `now`; or an ISO 8601 date, or date and time. Without a time zone
-        this machine's is meant.
+        ``90m``, ``24h``, ``7d`` or ``2w`` before `now`; or an ISO 8601 date, or date and time. The default time zone is
+        that of this machine.
     now : datetime
         With a time zone.
     end : bool
-        A date alone is the end of that day and not its start.
+        Return the end of the day, not its start, for a date without a time.
 
     Raises
     ------

@@ -1,7 +1,7 @@
-"""The one way to change a job, and the record of it.
+"""Changes of a job's state, each checked and stored with an event.
 
-Nothing else writes to the database than this module and those built on it (work.py, store.py). What is only measured
-while work goes on (a file that still grows, blocks done, heartbeats) changes no state and leaves no event.
+Only ``Record._move`` and the claim in work.py change a state. Measurements of running work (a growing file, finished
+blocks, heartbeats) change no state and add no event.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.values import Job, iso
 
 LEASE = "lease_seconds"
-"""Among the facts of a daemon: the length of its leases."""
+"""Key in a daemon's facts: the length of its leases in seconds."""
 
 
 def utc_now() -> datetime:
-    """Return the time, aware, in UTC."""
+    """Return the current time in UTC, with its time zone."""
     return datetime.now(UTC)
 
 
 class Record(History):
-    """Moves a job from state to state, checked, with an event.
+    """Transitions of jobs between states.
 
     Parameters
     ----------
     url : str
         SQLAlchemy URL of an SQLite file or a PostgreSQL database.
     clock : callable, optional
-        Gives the time; the machine's by default.
+        Returns the current time with a time zone; the system clock by default.
     """
 
     def __init__(self, url: str, *, clock: Callable[[], datetime] = utc_now) -> None:
@@ -53,7 +53,7 @@ class Record(History):
         return self._move(session, row, JobState.QUEUED, origin, reason, kind=kind, next_try=next_try)
 
     def _after_death(self, session: Session, row: JobRow) -> tuple[str, datetime | None]:
-        """Return what to say of the daemon that died at a job, and when that is taken up again (None: at once)."""
+        """Return the end of the event's message after a daemon died at a job, and the next try (None: at once)."""
         attempts = select(AttemptRow).where(AttemptRow.job_id == row.id).order_by(AttemptRow.number)
         count = retry.deaths(session.scalars(attempts).all(), again=True)
         said = f"; {count} in a row before a block was finished" if count > 1 else ""
@@ -114,14 +114,14 @@ class Record(History):
 
 
 def lease_of(session: Session, row: JobRow, default: timedelta) -> timedelta:
-    """Return the length of a running job's lease, as its daemon stated it, else `default`."""
+    """Return the length of a running job's lease from its daemon's facts, else `default`."""
     daemon = session.get(DaemonRow, row.daemon_id)
     stated = None if daemon is None else daemon.facts.get(LEASE)
     return timedelta(seconds=stated) if isinstance(stated, int | float) else default
 
 
 def row_of(session: Session, job_id: int) -> JobRow:
-    """Return a job's row, locked until the transaction ends; NoSuchJob without one."""
+    """Return a job's row, locked until the transaction ends, or raise NoSuchJob."""
     row = session.get(JobRow, job_id, with_for_update={"of": JobRow})
     if row is None:
         raise NoSuchJob(str(job_id))
@@ -129,7 +129,7 @@ def row_of(session: Session, job_id: int) -> JobRow:
 
 
 def held(session: Session, job_id: int, daemon_id: int) -> JobRow:
-    """Return the row of a running job whose lease this daemon holds; LeaseLost otherwise."""
+    """Return the row of a running job if this daemon holds its lease, or raise LeaseLost."""
     row = row_of(session, job_id)
     if row.state is not JobState.RUNNING or row.daemon_id != daemon_id:
         raise LeaseLost(f"job {job_id} is {row.state}, daemon {daemon_id} does not hold it")
@@ -137,41 +137,41 @@ def held(session: Session, job_id: int, daemon_id: int) -> JobRow:
 
 
 def guard(row: JobRow, origin: str) -> None:
-    """Refuse what a daemon says about a running job that another one has taken over."""
+    """Raise LeaseLost if `origin` is a daemon and another daemon runs the job."""
     if row.state is JobState.RUNNING and origin.startswith("daemon:") and origin != f"daemon:{row.daemon_id}":
         raise LeaseLost(f"job {row.id} is held by daemon {row.daemon_id}, not by {origin}")
 
 
 def row_for(session: Session, job_id: int, holder: int | None) -> JobRow:
-    """Return the row of a job; LeaseLost where a daemon is named that no longer holds it."""
+    """Return the row of a job, or raise LeaseLost if a `holder` is given that no longer holds it."""
     return row_of(session, job_id) if holder is None else held(session, job_id, holder)
 
 
 def row_to_end(session: Session, job_id: int, origin: str, holder: int | None) -> JobRow:
-    """Return the row of a job that is to end; LeaseLost where another daemon has it, or `holder` no longer does."""
+    """Return the row of a job that is to end, or raise LeaseLost if another daemon runs it or `holder` lost it."""
     row = row_for(session, job_id, holder)
     guard(row, origin)
     return row
 
 
 def open_attempt(session: Session, row: JobRow) -> AttemptRow | None:
-    """Return the attempt that is under way."""
+    """Return the running attempt of a job."""
     return session.scalar(select(AttemptRow).where(AttemptRow.job_id == row.id, AttemptRow.ended.is_(None)))
 
 
 def same_key(row: JobRow) -> tuple[str | None, str, str, str | None]:
-    """Return what makes two jobs the same work: fingerprint, settings' hash, preset, region."""
+    """Return the values that two jobs of the same work share: fingerprint, settings hash, preset, region."""
     return row.slide.fingerprint, row.settings_hash, row.preset, row.region
 
 
 def same_work(
     session: Session, row: JobRow, among: Sequence[JobState], *, without: Collection[int] = ()
 ) -> JobRow | None:
-    """Return the oldest other job of the same work in one of these states, `without` some."""
+    """Return the oldest other job of the same work in one of the states `among`, except those in `without`."""
     fingerprint, settings_hash, preset, region = same_key(row)
     if fingerprint is None:
         return None
-    # Of a job from before weights were noted, or that nobody could ask for them, nothing else is known.
+    # The weights of a job are unknown if an older version made it or they could not be read. It matches any weights.
     unknown = JobRow.model_checksum.is_(None)
     model = or_(unknown, JobRow.model_checksum == row.model_checksum) if row.model_checksum else true()
     same = (
@@ -193,13 +193,13 @@ def same_work(
 
 
 def newer_job(session: Session, row: JobRow) -> int | None:
-    """Return the newest job of the same path that is no trial, if that is a newer one than this."""
+    """Return the number of the newest later job of the same path that is not a trial, or None."""
     newer = (SlideRow.path == row.slide.path, JobRow.id > row.id, JobRow.region.is_(None))
     return session.scalar(select(func.max(JobRow.id)).join(JobRow.slide).where(*newer))
 
 
 def detach(session: Session, row: JobRow) -> None:
-    """Give a job a slide of its own, where others refer to the same one: they keep what they were made from."""
+    """Give a job its own slide row if other jobs share it, so that theirs keep the old content's fingerprint."""
     slide = row.slide
     if session.scalar(select(JobRow.id).where(JobRow.slide_id == slide.id, JobRow.id != row.id).limit(1)) is not None:
         size = {"size_bytes": slide.size_bytes, "mtime_ns": slide.mtime_ns}
@@ -207,10 +207,10 @@ def detach(session: Session, row: JobRow) -> None:
 
 
 def region_text(region: tuple[int, int, int, int] | None) -> str | None:
-    """Return a region (x, y, width, height) as it is kept."""
+    """Return a region (x, y, width, height) in the form of its database column."""
     return None if region is None else ",".join(map(str, region))
 
 
 def finite(figure: float | None) -> float | None:
-    """Return a figure, or None for NaN and infinity, which no JSON can say."""
+    """Return a number, or None for NaN and infinity, which JSON cannot represent."""
     return figure if figure is not None and math.isfinite(figure) else None

@@ -1,4 +1,4 @@
-"""When a job is retried, and how its failures are counted. Pure: no clock, no database."""
+"""Times of retries, and counts of a job's failures. Pure: no clock, no database."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _DIED = frozenset({"daemon_died", "lease_expired"})
 
 
 class Tried(Protocol):
-    """What counts of an attempt."""
+    """The values of an attempt that the counts use."""
 
     @property
     def outcome(self) -> str | None:
-        """How it ended; None while it runs."""
+        """Outcome of the attempt; None while it runs."""
 
     @property
     def blocks_done(self) -> int:
-        """Blocks that are finished."""
+        """Finished blocks, those of earlier attempts included."""
 
     @property
     def blocks_resumed(self) -> int:
-        """Blocks that were finished when it began."""
+        """Blocks that earlier attempts finished."""
 
 
 def failures(attempts: Sequence[Tried]) -> int:
@@ -68,12 +68,12 @@ def deaths(attempts: Sequence[Tried], *, again: bool = False) -> int:
 
 
 def after_deaths(count: int, now: datetime) -> datetime | None:
-    """Return when a job is resumed after `count` consecutive deaths; None is at once, as after a power cut."""
+    """Return the time of the next try after `count` consecutive deaths; None means at once, as after a power cut."""
     return retry_at(count - _DEATHS_AT_ONCE, _DEATH_SECONDS, now) if count > _DEATHS_AT_ONCE else None
 
 
 def retry_at(attempt: int, base_seconds: float, now: datetime) -> datetime:
-    """Return when a job is retried after its `attempt`-th attempt failed.
+    """Return the time of the next try after the `attempt`-th failure.
 
     The wait is ``min(base_seconds * RETRY_FACTOR ** (attempt - 1), RETRY_LONGEST)``: with the default of 30 seconds
     30, 60, 120, 240 seconds and so on, never more than an hour.
@@ -81,9 +81,9 @@ def retry_at(attempt: int, base_seconds: float, now: datetime) -> datetime:
     Parameters
     ----------
     attempt : int
-        Number of attempts so far, from 1.
+        Number of failures so far, from 1.
     base_seconds : float
-        Wait after the first one, in seconds.
+        Wait after the first failure, in seconds.
     now : datetime
         Time of the failure, with a time zone.
     """

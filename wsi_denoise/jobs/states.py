@@ -10,15 +10,15 @@ from wsi_denoise.errors import TransitionRefused
 
 
 class JobState(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
-    SETTLING = "settling"  # the file was seen; nobody knows yet whether it is complete
-    QUEUED = "queued"  # complete and fingerprinted, waits for a daemon; may carry the time of its next try
+    SETTLING = "settling"  # the file was found; it may still be incomplete
+    QUEUED = "queued"  # complete and fingerprinted, waits for a daemon; may have the time of its next try
     RUNNING = "running"  # a daemon holds its lease
     DONE = "done"  # output verified and published
-    FAILED = "failed"  # not the file's fault; will not be tried again by itself
+    FAILED = "failed"  # the file is not at fault; not retried automatically
     QUARANTINED = "quarantined"  # the file is at fault
-    CANCELLED = "cancelled"  # a person asked for it, or the file went away before it settled
+    CANCELLED = "cancelled"  # by a user, or because the file disappeared or a newer job replaces this one
     DUPLICATE = "duplicate"  # the same content with the same settings is queued, running or done
 
 
@@ -33,7 +33,7 @@ ALLOWED: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
         JobState.QUEUED: frozenset(
             {JobState.RUNNING, JobState.SETTLING, JobState.QUARANTINED, JobState.FAILED, JobState.CANCELLED}
         ),
-        # Back to queued: tried again later, lease expired, or the daemon stopped.
+        # Back to queued: a later retry, an expired lease, or a daemon that stopped.
         JobState.RUNNING: frozenset(
             {
                 JobState.DONE,
@@ -44,28 +44,28 @@ ALLOWED: Mapping[JobState, frozenset[JobState]] = MappingProxyType(
                 JobState.CANCELLED,
             }
         ),
-        # The same content with the same settings gives the same output: again only when that output is gone.
+        # The same content with the same settings gives the same output: only if that output was removed.
         JobState.DONE: frozenset({JobState.QUEUED}),
-        # A person may insist. Without a fingerprint the file has to settle first.
+        # By a user's retry. Without a fingerprint the file has to settle first.
         JobState.FAILED: _AGAIN,
         JobState.QUARANTINED: _AGAIN,
         JobState.CANCELLED: _AGAIN,
         JobState.DUPLICATE: _AGAIN,
     }
 )
-"""The states that may follow each state. There is no other list of them."""
+"""The states that may follow each state. This is the only list of transitions."""
 
 OVER = frozenset({JobState.DONE, JobState.FAILED, JobState.QUARANTINED, JobState.CANCELLED, JobState.DUPLICATE})
-"""States in which nothing more happens by itself; such a job has a `finished` time."""
+"""Final states: no automatic transition leaves them. A job in one of them has a `finished` time."""
 
 
 def check(old: JobState, new: JobState) -> None:
-    """Let a transition pass, or refuse it.
+    """Check that a transition is allowed.
 
     Raises
     ------
     TransitionRefused
-        When `new` is not among ``ALLOWED[old]``.
+        If `new` is not in ``ALLOWED[old]``.
     """
     if new not in ALLOWED[old]:
         raise TransitionRefused(f"a job that is {old} cannot become {new}")

@@ -1,4 +1,4 @@
-"""The store: every change of a job, by intake, daemon or person. Each is checked and leaves an event."""
+"""The job store: changes of jobs by intake and users."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _SAME_WORK = (JobState.QUEUED, JobState.RUNNING, JobState.DONE)
 
 
 class JobStore(Work):
-    """The record of every job, and the queue.
+    """The job database and the queue.
 
-    Questions are in history.py, what a daemon does with its jobs in work.py; here is what intake and people do.
+    Read-only queries are in history.py and figures.py, the methods of daemons in work.py.
 
     Parameters
     ----------
     url : str
         SQLAlchemy URL of an SQLite file or a PostgreSQL database.
     clock : callable, optional
-        Gives the time; the machine's by default.
+        Returns the current time with a time zone; the system clock by default.
 
     Notes
     -----
-    Every method may raise DatabaseBusy, DatabaseFull, DatabaseOutdated or DatabaseUnreachable; a change either happened
-    whole or not at all. A method that gets a job's number may raise NoSuchJob. An `origin` names who asks for the
-    change: ``daemon:3``, ``person:cli``. What a daemon asks for while another holds the lease raises LeaseLost.
+    Every method may raise DatabaseBusy, DatabaseFull, DatabaseOutdated, DatabaseReplaced or DatabaseUnreachable. Each
+    change is one transaction. A method with a `job_id` may raise NoSuchJob. An `origin` names the author of a change:
+    ``daemon:3``, ``person:cli``. A daemon's change of a job whose lease another daemon holds raises LeaseLost.
     """
 
     def see(
@@ -57,10 +57,10 @@ class JobStore(Work):
         region: tuple[int, int, int, int] | None = None,
         place: str | None = None,
     ) -> Job:
-        """Return the settling job of a file, or of a trial on a `region` of it; makes one where there is none.
+        """Return the settling job of a file, or of a trial on a `region` of it; add it if it does not exist.
 
-        A path has at most one settling job, however many daemons look at it, and at most one of each trial. `place` is
-        where the file is (:class:`wsi_denoise.system.mounts.Place`).
+        A path has at most one settling job, and one for each region of a trial, even if several daemons scan it.
+        `place` is the file's :class:`wsi_denoise.system.mounts.Place`.
         """
         with self.writing(lock=f"path {fspath(path)}") as session:
             settling = (
@@ -92,12 +92,12 @@ class JobStore(Work):
             return value(session, row)
 
     def update_seen(self, job_id: int, size_bytes: int, mtime_ns: int) -> None:
-        """Note that a settling file is still changing. No event: a slow copy would leave thousands.
+        """Store a settling file's new size and time. It adds no event, because a slow copy would add thousands.
 
         Raises
         ------
         TransitionRefused
-            When the job has settled already.
+            If the job is no longer settling.
         """
         with self.writing() as session:
             row = row_of(session, job_id)
@@ -106,12 +106,12 @@ class JobStore(Work):
             row.slide.size_bytes, row.slide.mtime_ns = size_bytes, mtime_ns
 
     def forget(self, job_id: int, reason: str, *, origin: str = "intake") -> Job:
-        """Cancel a settling job whose file went away.
+        """Cancel a settling job whose file disappeared.
 
         Raises
         ------
         TransitionRefused
-            When the job has settled already.
+            If the job is no longer settling.
         """
         with self.writing() as session:
             row = row_of(session, job_id)
@@ -133,15 +133,15 @@ class JobStore(Work):
     ) -> Job:
         """Queue a settled job, or mark it as a duplicate.
 
-        It is a duplicate when a job with the same fingerprint, settings' hash, preset and region is queued, running
-        or done, and was not made by other weights of that preset (`model_checksum`, where both are known). A done job
-        whose output was removed does not count. A job that another daemon has queued meanwhile, with the same content
-        and settings, is returned as it is.
+        A job is a duplicate if another one with the same fingerprint, settings hash, preset, region and weights is
+        queued, running or done. Weights differ only if both jobs have a `model_checksum`. A done job whose output was
+        removed does not count. If another daemon has already queued this job with the same values, it is returned
+        unchanged.
 
         Raises
         ------
         TransitionRefused
-            When the job is not settling.
+            If the job is not settling.
         """
         removed = self._without_output(fingerprint)
         with self.writing(lock=f"content {fingerprint}") as session:
@@ -168,32 +168,32 @@ class JobStore(Work):
         Parameters
         ----------
         holder : int, optional
-            The daemon that has the job in work; without one it is intake, or a person, that looks at a settling job.
+            Number of the daemon that runs the job; None for a settling job.
 
         Raises
         ------
         LeaseLost
-            When the holder no longer has the job: it slept, and the job was given back or settles anew.
+            If the holder's lease expired, for example while its machine slept.
         TransitionRefused
-            When there is no holder and the job no longer settles: somebody else found the file whole meanwhile.
+            Without a holder, if the job is no longer settling: another daemon has found the file complete.
         """
         return self._end(job_id, JobState.QUARANTINED, error, origin, holder)
 
     def fail(self, job_id: int, error: WsiDenoiseError, origin: str, *, holder: int | None = None) -> Job:
-        """End a job that will not be tried again by itself; `holder` is as in :meth:`quarantine`."""
+        """End a job that is not retried automatically; `holder` is as in :meth:`quarantine`."""
         return self._end(job_id, JobState.FAILED, error, origin, holder)
 
     def settle_again(self, job_id: int, error: WsiDenoiseError, origin: str, *, holder: int | None = None) -> Job:
-        """Send a queued or running job back to settling, because its file changed after it was fingerprinted.
+        """Return a queued or running job to settling, because its file changed after the fingerprint.
 
-        If intake has made a newer job of the file already, that one stands for the new content, and this one is
-        cancelled. What other jobs of the same slide were made from stays in the record. A trial fails: it was to show
-        what was there, and nobody watches for what comes. `holder` is as in :meth:`quarantine`.
+        If intake has added a newer job for the file, this job is cancelled. Other jobs of the same slide keep the
+        fingerprint of the old content. A trial fails, because intake does not watch its file. `holder` is as in
+        :meth:`quarantine`.
 
         Raises
         ------
         TransitionRefused
-            When the job is neither queued nor running.
+            If the job is neither queued nor running.
         """
         path = self.job(job_id).slide
         with self.writing(lock=f"path {path}") as session:
@@ -221,12 +221,12 @@ class JobStore(Work):
             return self._move(session, row, new, origin, str(error), error=error)
 
     def cancel(self, job_id: int, origin: str) -> Job:
-        """Cancel a job. A running one is asked to stop: its daemon sees :meth:`cancel_requested`.
+        """Cancel a job, or request that its daemon stop it: the daemon polls :meth:`cancel_requested`.
 
         Raises
         ------
         TransitionRefused
-            When the job is over.
+            If the job has ended.
         """
         now = self._clock()
         with self.writing() as session:
@@ -247,24 +247,22 @@ class JobStore(Work):
         return not clocks.is_ahead(row.lease_until, lease_of(session, row, usual), now)
 
     def retry(self, job_id: int, origin: str, *, inboxes: Collection[Path] | None = None) -> Job:
-        """Queue a job again that is over, or try a waiting one at once; a done job only when its output was removed.
+        """Queue an ended job again, or make a waiting one due.
 
-        Without a fingerprint (it never settled) it goes back to settling.
+        A job without a fingerprint returns to settling.
 
         Parameters
         ----------
-        job_id : int
-        origin : str
         inboxes : collection of Path, optional
-            Where daemons look for what a person brought by ``wsi-denoise run``; everywhere by default. What a daemon
-            found itself it finds again, wherever it was told to look.
+            Folders that daemons watch; any folder by default. Used only for jobs that a user added with
+            ``wsi-denoise run``: a file that a daemon found is in a folder that it watches.
 
         Raises
         ------
         TransitionRefused
-            When the job is settling or running, or done and its output not removed, or another job does the same work
-            at the moment. Also where it would settle for ever, because no daemon looks: a file that a person brought
-            from outside the inboxes, a trial.
+            If the job is settling, running or due already, or done with its output not removed. If another job of the
+            same work is queued or running, or a newer job of the same file exists. If no daemon watches the file of a
+            job that has to settle: a trial, or a file that a user added from outside the inboxes.
         """
         known = self.job(job_id)
         if known.state is JobState.DONE and not outputs.is_removed(self, known):
@@ -310,14 +308,14 @@ class JobStore(Work):
         origin: str,
         model_checksum: str | None = None,
     ) -> Job:
-        """Queue a slide once more, as a new job with another preset, other settings, or new weights of that preset.
+        """Queue a slide again as a new job with another preset, other settings, or new weights of its preset.
 
-        Whether the file still is what was fingerprinted is looked at when the job starts.
+        The daemon compares the file with its fingerprint when the job starts.
 
         Raises
         ------
         TransitionRefused
-            When the slide has not settled, or the same work is queued, running or done already.
+            If the slide has not settled, or the same work is queued, running or done.
         """
         fingerprint = self.job(job_id).fingerprint
         if fingerprint is None:
@@ -346,16 +344,19 @@ class JobStore(Work):
             return self._move(session, row, JobState.QUEUED, origin, f"again, after job {job_id}", kind="rerun")
 
     def _without_output(self, fingerprint: str) -> set[int]:
-        """Return the done jobs of a content whose output was removed; asked before a transaction locks the database."""
+        """Return the done jobs of a content whose output was removed.
+
+        Call it before a transaction: a slow share would otherwise keep the database locked.
+        """
         return {job.id for job in outputs.done(self, fingerprint) if outputs.is_removed(self, job)}
 
     def set_priority(self, job_id: int, priority: int, origin: str) -> Job:
-        """Change a job's place in the queue; higher is earlier.
+        """Change a job's priority; higher is earlier.
 
         Raises
         ------
         TransitionRefused
-            When the job is over.
+            If the job has ended.
         """
         with self.writing() as session:
             row = row_of(session, job_id)
@@ -367,7 +368,7 @@ class JobStore(Work):
             return value(session, row)
 
     def pause(self, origin: str, reason: str = "") -> bool:
-        """Let nothing be claimed; running jobs go on. Returns whether this origin had not paused it yet."""
+        """Pause the queue. Running jobs continue. Return whether this is a new pause of this origin."""
         with self.writing(lock="queue") as session:
             row = session.get(PauseRow, origin)
             if row is not None and row.reason == reason:
@@ -377,7 +378,7 @@ class JobStore(Work):
             return row is None
 
     def lift(self, origin: str) -> bool:
-        """Lift one pause, that of this origin. Returns whether there was one."""
+        """Lift the pause of this origin. Return whether it existed."""
         with self.writing(lock="queue") as session:
             row = session.get(PauseRow, origin)
             if row is not None:
@@ -386,7 +387,7 @@ class JobStore(Work):
             return row is not None
 
     def resume(self, origin: str) -> bool:
-        """Lift pauses: a person every one, a daemon only those of daemons. Returns whether there was any."""
+        """Lift every pause for a user, those of daemons for a daemon. Return whether any pause was lifted."""
         kind = origin.partition(":")[0]
         with self.writing(lock="queue") as session:
             lifted = delete(PauseRow).returning(PauseRow.origin)

@@ -1,4 +1,4 @@
-"""What the store gives out: frozen values, never rows that are tied to a session."""
+"""Results of the job store: frozen values that are independent of a database session."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from wsi_denoise.jobs.states import JobState
 
 PRIORITIES = range(-999, 1000)
-"""What people may set."""
+"""Priorities that users may set."""
 
 LARGEST = (1 << 63) - 1
-"""What a database counts to: there are no larger numbers of jobs, nor more of them."""
+"""The largest integer of a database: the limit of job numbers and counts."""
 
 
 def iso(time: datetime | None) -> str | None:
-    """Return ISO 8601 in UTC with milliseconds and a final Z, or None."""
+    """Return a time as ISO 8601 in UTC with milliseconds and a final Z, or None."""
     if time is None:
         return None
     return time.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -30,72 +30,71 @@ def _plain(value: Any) -> Any:
 
 
 class _Value:
-    """Gives a frozen dataclass its JSON form: times as ISO 8601 in UTC, tuples as lists."""
+    """Base of the dataclasses with a JSON form: times as ISO 8601 in UTC, tuples as lists."""
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values that :func:`json.dumps` takes. The keys are in docs/programs/json.md."""
+        """Return values for :func:`json.dumps`. The keys are in docs/programs/json.md."""
         return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job(_Value):
-    """One slide to be denoised in one way, and how far it has come.
+    """One slide with one preset and one set of settings, and its progress.
 
     Parameters
     ----------
     id : int
-        Number of the job; never used again.
+        Number of the job; never reused.
     slide, relative : str
         Absolute path of the slide, and its path under the inbox.
-    state : JobState
     verdict : str or None
         ``pass``, ``review`` or ``not_needed`` once done.
     reasons : list of str
-        Why the verdict is what it is.
-    preset : str
+        Reasons for the verdict.
     priority : int
         Higher is earlier.
     progress : float
         0 to 1, from the blocks; 1 once done.
     blocks_done, blocks_total, blocks_resumed : int
-        Blocks finished (the resumed ones included), of how many, and taken over from an earlier attempt's spool.
+        Finished blocks (the resumed ones included), all blocks, and blocks from an earlier attempt's spool.
     rate, seconds_left : float or None
-        Megapixels per second, and the estimate of what is left.
+        Megapixels per second, and the estimate of the remaining time.
     created, started, finished, next_try : datetime or None
-        When the file was seen, first claimed since it was queued, over; and when a queued job may be tried again. UTC.
+        UTC. The file was found; a daemon first claimed the job since it was queued; the job ended; a queued job is
+        not claimed before this.
     output, output_sha256, maps : str or None
         Path and checksum of the published TIFF, and path of the per-patch maps.
     attempts : int
-        How often it was started since it was last queued by intake or by a person.
+        Attempts since intake or a user last queued it. An attempt that was released, or that waited for a resource
+        such as disk space, does not count.
     error_code, error : str or None
-        What went wrong last and what to do.
+        Stable name and text of the last error.
     metrics : dict of str to (float or None)
         Key names are in docs/programs/json.md.
     fingerprint : str or None
         SHA-256 of the slide's content; None until it has settled.
     size_bytes, mtime_ns : int
-        Of all its files: total size, and latest modification in nanoseconds since 1970.
+        Total size and latest modification time of the slide's files, in nanoseconds since 1970.
     width, height : int or None
         Pixels at level 0.
     mpp : (float, float) or None
-        Micrometres per pixel in x and y; None where the slide does not say.
+        Micrometres per pixel in x and y; None if the slide does not state it.
     facts : dict
-        What else the reader found, as plain values.
+        Other values from the reader, in JSON types.
     settings, settings_hash
-        The settings that change pixels when it was queued, and their hash.
-    model_checksum : str or None
+        The settings that change pixels, at the time of queueing, and their hash.
     origin : str
-        Who brought it in, such as ``daemon:3`` or ``person:cli``.
+        Author of the job, such as ``daemon:3`` or ``person:cli``.
     duplicate_of : int or None
         The job with the same content and settings.
     region : (int, int, int, int) or None
-        x, y, width, height at level 0, when only a part is processed.
+        x, y, width, height in level-0 pixels, for a trial.
     provenance : dict
-        What made the output: versions, model, device.
+        Versions, model and device that made the output.
     daemon : int or None
-        Who holds the lease, while running.
+        Number of the daemon that holds the lease, while running.
     cancel_requested : bool
-        A person wants the running job to stop.
+        A user has requested that the running job stop.
     """
 
     id: int
@@ -143,20 +142,18 @@ class Job(_Value):
 
 @dataclass(frozen=True, slots=True)
 class KnownFile:
-    """What the scan has to know about a path: its newest job.
+    """The newest job of a path, for the scan.
 
     Parameters
     ----------
-    job_id : int
-    state : JobState
     size_bytes, mtime_ns : int
-        As they were when that job last looked.
+        As stored with that job.
     place : str or None
-        Where the file was seen (:class:`wsi_denoise.system.mounts.Place`).
+        Where the file is (:class:`wsi_denoise.system.mounts.Place`).
     error_code : str or None
-        What the job met last.
+        Last error of the job.
     waits : bool
-        A queued job that is tried again later.
+        The job is queued with a time of its next try.
     """
 
     job_id: int
@@ -170,22 +167,20 @@ class KnownFile:
 
 @dataclass(frozen=True)
 class Event(_Value):
-    """One entry of the record.
+    """One event of a job, the queue or a daemon.
 
     Parameters
     ----------
-    id : int
     job_id : int or None
-        None for what concerns the queue or a daemon.
+        None for an event of the queue or a daemon.
     time : datetime
         UTC.
     origin : str
-        Who did it, such as ``daemon:3`` or ``person:cli``.
+        Author of the event, such as ``daemon:3`` or ``person:cli``.
     kind : str
         Stable name for programs; listed in docs/programs/json.md.
-    message : str
     data : dict
-        ``from`` and ``to`` for a change of state, and what else belongs to the kind.
+        ``from`` and ``to`` for a change of state, and other values of this kind.
     """
 
     id: int
@@ -199,19 +194,17 @@ class Event(_Value):
 
 @dataclass(frozen=True)
 class Attempt(_Value):
-    """One try of one daemon at a job.
+    """One attempt of a daemon at a job.
 
     Parameters
     ----------
     number : int
-        From 1, over the job's whole life.
-    daemon : int
+        From 1; continues after a user's retry.
     started, ended : datetime
         UTC; `ended` is None while it runs.
     outcome : str or None
         The job's state afterwards (``done``, ``failed``, ``quarantined``, ``cancelled``, ``settling``), or
         ``retry_later``, ``released``, ``daemon_died``, ``lease_expired``.
-    error_code, error : str or None
     blocks_done, blocks_resumed : int
         As last reported in this attempt.
     """
@@ -233,17 +226,12 @@ class DaemonInfo(_Value):
 
     Parameters
     ----------
-    id : int
-    host : str
-    pid : int
-    version : str
-    device : str or None
     started, heartbeat, stopped : datetime
-        UTC; `stopped` is None for one that did not say goodbye, whether it lives or not.
+        UTC; `stopped` is None for a daemon that runs, or that died without a successor that noticed.
     jobs : list of int
         Running jobs whose lease it holds.
     facts : dict
-        What else it said about itself.
+        Other values that it reported about itself.
     """
 
     id: int
@@ -260,23 +248,21 @@ class DaemonInfo(_Value):
 
 @dataclass(frozen=True)
 class JobQuery:
-    """Which jobs are wanted. An empty field does not filter.
+    """Filter, order and page of a job list. An empty field does not filter.
 
     Parameters
     ----------
-    states : sequence of JobState
     since, until : datetime or None
-        Seen at or after, and before; with a time zone.
+        First time, and the time after the last one, at which the file was found; with a time zone.
     slide : str
-        Part of the path; upper and lower case are the same.
-    verdict, preset, error_code : str or None
+        Part of the path, in upper or lower case.
     limit : int or None
-        Most jobs to return; None for all.
+        Maximum number of jobs; None for all.
     offset : int
-        Jobs to leave out at the start.
+        Number of jobs to skip.
     sort : str
         One of ``created``, ``started``, ``finished``, ``id``, ``slide``, ``size``, ``priority``, ``state``; a leading
-        minus turns it round. Jobs that are equal in it come newest first.
+        minus reverses it. Jobs with equal keys are in descending order of number.
     """
 
     states: Sequence[JobState] = ()
@@ -293,13 +279,12 @@ class JobQuery:
 
 @dataclass(frozen=True)
 class JobPage:
-    """A page of the history.
+    """One page of a job list.
 
     Parameters
     ----------
-    jobs : list of Job
     total : int
-        How many match without limit and offset.
+        Number of matches without limit and offset.
     """
 
     jobs: list[Job]
@@ -312,13 +297,12 @@ class JobPage:
 
 @dataclass(frozen=True)
 class Scanner:
-    """What is kept of the scanner that made a slide; None where the file does not say.
+    """The scanner that made a slide; None for values that the file does not state.
 
     Parameters
     ----------
-    vendor, model : str or None
     serial_hash : str or None
-        Tells scanners of one model apart without naming them.
+        Distinguishes scanners of one model without storing a serial number.
     """
 
     vendor: str | None
@@ -332,20 +316,16 @@ class Scanner:
 
 @dataclass(frozen=True)
 class SlideFigures:
-    """Some metrics of one slide that is done.
+    """Selected metrics of one done slide.
 
     Parameters
     ----------
-    job_id : int
-    relative : str
     created : datetime
-        When the slide was seen. UTC.
-    verdict : str or None
-    scanner : Scanner
+        UTC; the time at which the slide was found.
     scan_week : str or None
-        ISO week that the scanner wrote, such as ``2026-W09``.
+        ISO week of the scan, such as ``2026-W09``.
     values : dict of str to (float or None)
-        By name of the metric; those that the job has.
+        Values by name of the metric; a metric that the job lacks is omitted.
     """
 
     job_id: int
@@ -359,16 +339,14 @@ class SlideFigures:
 
 @dataclass(frozen=True)
 class TrendPoint:
-    """One scanner on one day, or in one week.
+    """A metric of one scanner on one day or in one week.
 
     Parameters
     ----------
     when : str
         ``2026-03-01`` or ``2026-W09``.
-    scanner : Scanner
     mean, low, high : float
-        Of the metric, over the slides.
-    slides : int
+        Mean, minimum and maximum over the slides.
     """
 
     when: str

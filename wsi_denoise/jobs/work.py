@@ -1,4 +1,4 @@
-"""What a daemon does with jobs: claim, report, finish, give back."""
+"""The part of the job store that daemons use: claim, report, finish and release jobs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from wsi_denoise.system import clocks
 
 
 class Work(Record):
-    """The side of the store that daemons use."""
+    """Methods of the job store for daemons."""
 
     def register_daemon(
         self,
@@ -35,7 +35,7 @@ class Work(Record):
         device: str | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> int:
-        """Note a new daemon, by default this process, and return its number, never used before."""
+        """Register a daemon, by default this process, and return its number, which is never reused."""
         now = self._clock()
         with self.writing() as session:
             row = DaemonRow(
@@ -53,7 +53,7 @@ class Work(Record):
             return row.id
 
     def note_daemon(self, daemon_id: int, facts: Mapping[str, Any]) -> None:
-        """Add to what is known about a daemon."""
+        """Update the facts of a daemon."""
         with self.writing() as session:
             row = session.get(DaemonRow, daemon_id)
             if row is not None:
@@ -62,15 +62,16 @@ class Work(Record):
     def stop_daemon(
         self, daemon_id: int, *, origin: str | None = None, reason: str = "stopped", died: bool = False
     ) -> list[int]:
-        """Note that a daemon is gone, and give back what it still held.
+        """Mark a daemon as stopped, and queue its running jobs again.
 
-        A daemon says so itself, or its successor on the same machine that sees its process gone: then nobody has to
-        wait for the leases. That one has `died`, which its jobs remember (:func:`wsi_denoise.jobs.retry.deaths`).
+        A stopping daemon calls this for itself. A new daemon on the same machine calls it for one whose process has
+        `died`, so that its jobs need not wait for their leases; such deaths are counted
+        (:func:`wsi_denoise.jobs.retry.deaths`). A job whose cancellation was requested is cancelled instead.
 
         Returns
         -------
         list of int
-            Jobs that were given back.
+            Numbers of the jobs that it ran.
         """
         who = origin or f"daemon:{daemon_id}"
         with self.writing() as session:
@@ -90,15 +91,15 @@ class Work(Record):
             return [row.id for row in rows]
 
     def claim(self, daemon_id: int, lease_seconds: float, *, only: int | None = None) -> Job | None:
-        """Take the next job, or None when there is nothing to do or the queue is paused.
+        """Claim the next job and return it, or return None if no job is due or the queue is paused.
 
-        First come running jobs whose lease has expired, then the queued ones whose next try has come, by priority
-        (highest first) and age. `only` takes this job or none, also while the queue is paused: a person wants it now.
+        Running jobs whose lease has expired come first, then queued jobs that are due, by priority (highest first) and
+        age. With `only`, claim this job or none, even while the queue is paused: ``wsi-denoise run`` needs it now.
         """
         now = self._clock()
         length = timedelta(seconds=lease_seconds)
         times = {"now": now, "ahead": now + clocks.SKEW, "never": now + _NEVER}
-        # Asking first, without the writer's lock: a waiting daemon asks every second, and mostly in vain.
+        # Check without the writer's lock first: an idle daemon polls every second and usually finds no job.
         with self.reading() as session:
             if only is None and not session.scalar(_ANYTHING, {**times, "latest": now + length}):
                 return None
@@ -135,7 +136,7 @@ class Work(Record):
 
     @staticmethod
     def _expire_leases_ahead(session: Session, length: timedelta, now: datetime) -> None:
-        """End the leases that a clock ahead of this one has written; see :mod:`wsi_denoise.system.clocks`."""
+        """End the leases that a clock ahead of this one stored; see :mod:`wsi_denoise.system.clocks`."""
         found = select(JobRow).where(JobRow.state == JobState.RUNNING, JobRow.lease_until > now + length)
         for row in session.scalars(found.with_for_update(of=JobRow, skip_locked=True)):
             if row.lease_until is not None and clocks.is_ahead(row.lease_until, lease_of(session, row, length), now):
@@ -143,7 +144,7 @@ class Work(Record):
         session.flush()
 
     def next_queued(self) -> Job | None:
-        """Return the job that :meth:`claim` would take from the queue now; it is not taken, and may be gone by then."""
+        """Return the queued job that :meth:`claim` would take now, without a claim: another daemon may take it."""
         now = self._clock()
         with self.reading() as session:
             number = session.scalar(_NEXT, {"now": now, "ahead": now + clocks.SKEW, "never": now + _NEVER})
@@ -151,12 +152,12 @@ class Work(Record):
             return None if row is None else value(session, row)
 
     def heartbeat(self, daemon_id: int, job_id: int | None, lease_seconds: float, *, device: str | None = None) -> bool:
-        """Say that a daemon lives, and renew its lease on a job.
+        """Store a daemon's heartbeat, and renew its lease on a job.
 
         Returns
         -------
         bool
-            False when the lease is lost: the job was taken over, and this daemon must stop working on it.
+            False if the lease is lost. The daemon must then stop the job.
         """
         now = self._clock()
         with self.writing() as session:
@@ -182,15 +183,14 @@ class Work(Record):
         rate: float | None = None,
         seconds_left: float | None = None,
     ) -> None:
-        """Note how far a running job is. The caller limits itself to once a second.
+        """Store the progress of a running job. Call it at most once a second.
 
         Parameters
         ----------
         blocks_done, blocks_total, blocks_resumed : int
-            Blocks finished (the resumed ones included), of how many, and taken from an earlier attempt's spool.
+            Finished blocks (the resumed ones included), all blocks, and blocks from an earlier attempt's spool.
         rate : float or None
             Megapixels per second.
-        seconds_left : float or None
 
         Raises
         ------
@@ -214,12 +214,12 @@ class Work(Record):
         *,
         holder: int | None = None,
     ) -> None:
-        """Note what the reader found: pixels at level 0, micrometres per pixel (x, y), and other plain values.
+        """Store the reader's values: pixels at level 0, micrometres per pixel (x, y), and others in JSON types.
 
         Raises
         ------
         LeaseLost
-            When `holder`, the daemon that has the job in work, no longer has it.
+            If `holder`, the number of a daemon, no longer holds the job.
         """
         with self.writing() as session:
             row = row_for(session, job_id, holder)
@@ -232,7 +232,7 @@ class Work(Record):
             self._record(session, row, who, "slide", f"{width} x {height} px, {resolution}")
 
     def remark(self, job_id: int, daemon_id: int, message: str) -> None:
-        """Note why a running job does not get on. It changes nothing else.
+        """Add an event that says why a running job waits.
 
         Raises
         ------
@@ -256,7 +256,7 @@ class Work(Record):
         provenance: Mapping[str, Any] | None = None,
         model_checksum: str | None = None,
     ) -> Job:
-        """End a job whose output has been verified and published. A figure that is not finite is kept as None.
+        """End a job whose output is verified and published. Metrics that are not finite are stored as NULL.
 
         Raises
         ------
@@ -276,15 +276,15 @@ class Work(Record):
     def retry_later(
         self, job_id: int, error: WsiDenoiseError, next_try: datetime, origin: str, *, counts: bool = True
     ) -> Job:
-        """Queue a running job again, not before a time (:func:`wsi_denoise.jobs.retry.retry_at`).
+        """Queue a running job again, with a next try (:func:`wsi_denoise.jobs.retry.retry_at`).
 
-        Without `counts` the attempt is none: the job waits for something, such as room on a disk, however long.
+        Without `counts` this attempt does not count: the job waits for a resource such as disk space. A job whose
+        cancellation was requested is cancelled instead.
 
         Raises
         ------
         TransitionRefused
-            When the job is not running. What is over is queued again by a person's ``retry`` only, which
-            looks whether another job does the same work.
+            If the job is not running. Only :meth:`retry` queues an ended job, because it checks for the same work.
         LeaseLost
         """
         with self.writing() as session:
@@ -301,7 +301,9 @@ class Work(Record):
             )
 
     def release(self, job_id: int, daemon_id: int, reason: str) -> Job:
-        """Give a running job back unfinished, as at shutdown. It does not count as an attempt.
+        """Queue an unfinished job again, as at shutdown. The attempt does not count.
+
+        A job whose cancellation was requested is cancelled instead.
 
         Raises
         ------
@@ -313,7 +315,7 @@ class Work(Record):
             return self._give_back(session, row, f"daemon:{daemon_id}", "released", reason)
 
     def cancelled(self, job_id: int, daemon_id: int) -> Job:
-        """End a running job that a person wanted to stop, once the work has stopped.
+        """Cancel a running job after its work has stopped.
 
         Raises
         ------
@@ -340,8 +342,8 @@ def _late(jobs: Any) -> ColumnElement[bool]:
 
 
 def _due(jobs: Any) -> ColumnElement[bool]:
-    # A next try is stored when an attempt ends. Where that end, or the next try, is too far ahead, the clock was put
-    # back since.
+    # A next try is stored when an attempt ends. If one of the two times is too far in the future, the clock was put
+    # back after that, and the job is due.
     ended = (
         select(AttemptRow.ended)
         .where(AttemptRow.job_id == jobs.c.id)
@@ -368,7 +370,7 @@ def _first(condition: Callable[[Any], ColumnElement[bool]]) -> Any:
     return _ordered(condition).with_for_update(skip_locked=True).scalar_subquery()
 
 
-# These are made once, because making them takes longer than running them, and that under the writer's lock.
+# Built once: building these statements takes longer than running them, and would happen under the writer's lock.
 _ANYTHING = select(
     exists().where(
         or_(

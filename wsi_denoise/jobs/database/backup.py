@@ -1,4 +1,4 @@
-"""A copy of the job database while programs use it."""
+"""Backup of the job database while programs use it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from wsi_denoise.system.files import atomic_path
 
 
 def backup(database: Database, target: Path) -> int:
-    """Copy an SQLite database as it is at one moment, check the copy, and return its size in bytes.
+    """Copy a consistent state of an SQLite database, check the copy, and return its size in bytes.
 
-    Writers go on meanwhile: a copy of the file alone would miss what is in its journal.
+    Other programs may write during the copy. A plain copy of the file would lack the contents of its journal.
 
     Parameters
     ----------
-    database : Database
     target : Path
-        Not there yet; its folder is made. It gets this name only when it is whole.
+        A file that does not exist; its folder is made. The copy gets this name when it is complete and checked.
 
     Raises
     ------
     UsageError
-        For PostgreSQL, which has a tool of its own, and for a file that exists.
+        For PostgreSQL, which has its own tool, and if `target` exists.
     NoDatabase, OutputUnwritable, DatabaseUnreachable
     """
     if database.file is None:

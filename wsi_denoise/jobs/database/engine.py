@@ -1,4 +1,4 @@
-"""How the database is opened, written, read, upgraded, and what its failures mean."""
+"""Connections to the job database, its migrations, and the translation of driver errors."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from wsi_denoise.system.redact import public_url
 
 BUSY_SECONDS = 5.0
 BUSY_WAITS = (0.1, 0.5, 1.0)
-"""A writer waits `BUSY_SECONDS` for the lock, and does so once more after each of these pauses: 22 seconds in all."""
+"""A writer waits `BUSY_SECONDS` for the lock, and once more after each of these pauses: 22 seconds in total."""
 
 CACHE_KIB = 256
 
@@ -51,8 +51,8 @@ _BUSY_SQLSTATES = {"40001", "40P01", "55P03"}  # serialisation failure, deadlock
 _FULL_SQLSTATES = {"53100"}
 _NO_RIGHT = "42501"
 _OUR_MISTAKES = (DataError, IntegrityError, ProgrammingError)
-"""What waiting does not mend. All else that a driver raises is its server's or file's state, such as one that may only
-be read after a failover, and is waited for."""
+"""Errors that a retry does not fix. Every other driver error is a state of the server or file, and callers retry.
+An example is a server that is read-only after a failover."""
 _MIGRATION_LOCK = 7_305_105_105_105_105
 
 
@@ -60,8 +60,8 @@ class Database:
     """An SQLite file or a PostgreSQL server.
 
     SQLite has one writer at a time. The writing engine takes the lock at the start of each transaction (``BEGIN
-    IMMEDIATE``): a transaction that begins by reading and then writes would fail at once, without waiting, when
-    another wrote in between. Reading has an engine of its own, so that readers never queue for that lock.
+    IMMEDIATE``). A transaction that reads before it writes would fail at once, without waiting, if another program
+    wrote in between. Readers have their own engine, so that they never wait for that lock.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class Database:
     Raises
     ------
     SettingsInvalid
-        For any other URL, or when the driver is not installed.
+        For any other URL, or if the driver is not installed.
     """
 
     def __init__(self, url: str) -> None:
@@ -88,15 +88,15 @@ class Database:
         self._identity = None
 
     def check_place(self) -> None:
-        """Check that the open file still has its name: others may remove it, or restore a backup over it.
+        """Check that the open file still has its path: it may be deleted, or replaced by a backup.
 
-        SQLite would continue in the file without a name, which is lost when the program ends.
+        SQLite would continue to write to the deleted file, which is lost when the program ends.
 
         Raises
         ------
         DatabaseReplaced
         DatabaseUnreachable
-            When its folder cannot be read.
+            If its folder cannot be read.
         """
         if self.file is None or self._identity is None:
             return
@@ -110,14 +110,16 @@ class Database:
             raise DatabaseReplaced(f"{self.file} is another file")
 
     def _opened(self) -> None:
-        """Remember the file that the first connection opened, and refuse another one."""
+        """Remember the identity of the first connection's file, and reject a connection to another file."""
         assert self.file is not None
         if self._identity is None:
             self._identity = _identity(self.file)
         self.check_place()
 
     def open_connections(self, threads: int) -> None:
-        """Open what so many threads need at a time, which is kept: none of them lacks a file handle months later.
+        """Open the connections of this many threads now, and keep them.
+
+        A daemon then needs no further file handles, which may be scarce after months.
 
         Raises
         ------
@@ -133,7 +135,7 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
-        """Give a session that sees one state of the database and cannot write.
+        """Yield a session that sees one state of the database and cannot write.
 
         Raises
         ------
@@ -145,12 +147,12 @@ class Database:
 
     @contextmanager
     def writing(self, lock: str = "") -> Iterator[Session]:
-        """Give a session that is committed at the end, or rolled back by an exception.
+        """Yield a session that is committed at the end, or rolled back by an exception.
 
         Parameters
         ----------
         lock : str
-            What must not happen twice at once although no row stands for it yet, such as a path.
+            Name of a lock, such as a path. It prevents two transactions from adding the same row at the same time.
 
         Raises
         ------
@@ -160,7 +162,7 @@ class Database:
         with self._said(), Session(self._writer, expire_on_commit=False) as session:
             self._begin(session)
             if lock and self.file is None:  # SQLite's only writer needs no other lock
-                # Hashed here and not there: a path may hold what no text column takes.
+                # Hashed in Python: PostgreSQL rejects some characters of paths as text.
                 digest = hashlib.sha256(lock.encode("utf-8", "surrogateescape")).digest()
                 key = int.from_bytes(digest[:8], signed=True)
                 session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": key})
@@ -168,21 +170,21 @@ class Database:
             session.commit()
 
     def upgrade(self) -> None:
-        """Bring the tables to this program's revision; makes the file and its folder.
+        """Upgrade the tables to this program's revision. Make the file and its folder if necessary.
 
-        Several programs may call this at once: one migrates, the others wait for it.
+        If several programs call this at once, one migrates and the others wait for it.
 
         Raises
         ------
         DatabaseNewer
-            When a newer program has upgraded the database.
+            If a newer program has upgraded the database.
         DatabaseBusy, DatabaseFull, DatabaseUnreachable
         """
         self.migrate("head")
 
     def migrate(self, revision: str, *, down: bool = False) -> None:
-        """Run Alembic's migrations up, or down, to a revision (``base`` is the empty database)."""
-        # Alembic takes a fifth of a second to import, and almost every command does without it.
+        """Run Alembic's migrations up or down to a revision (``base`` is the empty database)."""
+        # Alembic takes 0.2 s to import, and almost no command needs it.
         from alembic import command  # noqa: PLC0415
         from alembic.util import CommandError  # noqa: PLC0415
 
@@ -211,12 +213,14 @@ class Database:
             engine.dispose()
 
     def check(self) -> None:
-        """Look whether the database can be used by this program.
+        """Check that the database has this program's revision.
 
         Raises
         ------
         DatabaseOutdated
-            When its revision is not ours, or there is none yet; DatabaseNewer when it is a later one.
+            If the revision is older, or the file or its tables do not exist yet.
+        DatabaseNewer
+            If the revision is newer.
         DatabaseUnreachable
         """
         if self.file is not None and not self.file.exists():
@@ -242,7 +246,7 @@ class Database:
         return _sqlite(self.file, writing=writing, migrating=migrating, opened=opened, **options)
 
     def _begin(self, session: Session | Connection) -> None:
-        """Start the transaction; for SQLite this is where the lock is waited for, and the only place to be busy."""
+        """Start the transaction. SQLite waits for its lock here, and can be busy only here."""
         for wait in (*BUSY_WAITS, None):
             try:
                 if isinstance(session, Session):
@@ -259,7 +263,7 @@ class Database:
 
     @staticmethod
     def revision(connection: Connection) -> str | None:
-        """Return the revision of the tables, or None where there are none."""
+        """Return the revision of the tables, or None if they do not exist."""
         if not connection.dialect.has_table(connection, "alembic_version"):
             return None
         found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
@@ -274,7 +278,7 @@ class Database:
 
     @contextmanager
     def _said(self) -> Iterator[None]:
-        """Turn the driver's failures into ours."""
+        """Translate the driver's errors into those of wsi_denoise.errors."""
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error) as error:
@@ -302,20 +306,19 @@ def _parse(url: str) -> URL:
 
 
 def _sqlite(file: Path, *, writing: bool, migrating: bool, opened: Callable[[], None], **options: Any) -> Engine:
-    # Only a migration makes the file: else `jobs` in a wrong folder would leave an empty database behind.
+    # Only a migration makes the file. Otherwise `wsi-denoise jobs` in a wrong folder would leave an empty database.
     address = f"file:{quote(str(file))}?mode={'rwc' if migrating else 'rw'}"
 
     def connect() -> sqlite3.Connection:
-        # isolation_level=None: the module's own transaction control begins late, and not before DDL.
+        # isolation_level=None: sqlite3's own transaction control begins at the first write, and not before DDL.
         connection = sqlite3.connect(
             address, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
         try:
-            # Migrations rebuild tables, which would delete what refers to them; this cannot be switched off later.
+            # Migrations rebuild tables, which would violate foreign keys. This pragma has no effect in a transaction.
             connection.execute(f"PRAGMA foreign_keys = {'OFF' if migrating else 'ON'}")
             connection.execute("PRAGMA synchronous = FULL")
-            # Each connection keeps pages, up to 2 MB unless told, and fills that as the database grows; a daemon has
-            # five of them. The system keeps the file's pages anyway.
+            # By default each of a daemon's five connections caches up to 2 MB. The system caches the file anyway.
             connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
             if writing:
                 connection.execute("PRAGMA journal_mode = WAL").fetchone()
@@ -338,13 +341,13 @@ def _sqlite(file: Path, *, writing: bool, migrating: bool, opened: Callable[[], 
 
 
 def _postgres(url: URL, *, writing: bool, **options: Any) -> Engine:
-    # After those of the URL, which connect_args would replace.
+    # connect_args replaces the URL's options, so they are repeated first.
     given = " ".join(url.normalized_query.get("options", ()))
     settings = f"{given} -c timezone=UTC -c lock_timeout={round(BUSY_SECONDS * 4000)}".lstrip()
     try:
         engine = create_engine(
             url,
-            pool_pre_ping=True,  # a restarted server is noticed before a statement is lost to it
+            pool_pre_ping=True,  # detects a restarted server before a statement fails
             connect_args={"connect_timeout": 10, "options": settings},
             **options,
         )
@@ -352,7 +355,7 @@ def _postgres(url: URL, *, writing: bool, **options: Any) -> Engine:
         raise SettingsInvalid("jobs.database: for PostgreSQL install wsi-denoise[postgres]") from error
     if writing:
         return engine
-    # One state of the database for the page and its total, as SQLite's readers have it.
+    # Both queries of a job list, its rows and its total, see one state of the database, as in SQLite.
     return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
 
@@ -361,7 +364,7 @@ def _json(value: Any) -> str:
 
 
 def _finite(value: Any) -> Any:
-    """Replace what JSON cannot say (NaN, infinity) by null."""
+    """Replace NaN and infinity, which JSON cannot represent, by None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -375,7 +378,7 @@ def _is_busy(error: Exception) -> bool:
 
 
 def _meaning(error: Exception, where: str) -> Exception:
-    """Return the error to raise for one of the driver's; the driver's own where it is our mistake."""
+    """Return the error to raise for a driver's error: the same one if this program is at fault."""
     cause = getattr(error, "orig", None) or error
     said = str(cause).strip().splitlines()[0] if str(cause).strip() else type(cause).__name__
     kind: type[WsiDenoiseError]

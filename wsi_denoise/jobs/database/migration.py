@@ -1,4 +1,4 @@
-"""Where Alembic finds the migrations. Imported only where they are run, because Alembic is slow to import."""
+"""Alembic's configuration. Imported only to run migrations, because Alembic is slow to import."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from sqlalchemy import Connection
 
 def folder() -> Path:
     """Return the folder of ``env.py``, which is installed beside the package."""
-    # From our own package and not by the name "migrations": a folder of that name where the program is started, or
-    # another project's, must not be taken for ours.
+    # Found from this package, not by the name "migrations", which a folder in the working directory or another
+    # project may have.
     return Path(str(files("wsi_denoise"))).parent / "migrations"
 
 
 def config(connection: Connection | None = None) -> Config:
-    """Return Alembic's configuration for an open transaction; it prints nothing and reads no file."""
+    """Return Alembic's configuration for an open transaction. It prints nothing and reads no configuration file."""
     made = Config(stdout=io.StringIO())
-    # Alembic's Config interpolates %, which a folder's name may contain.
+    # Alembic's Config interpolates %, which the name of a folder may contain.
     made.set_main_option("script_location", str(folder()).replace("%", "%%"))
     made.set_main_option("path_separator", "os")
     made.attributes["connection"] = connection

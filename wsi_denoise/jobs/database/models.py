@@ -1,4 +1,4 @@
-"""The tables. Only ``jobs`` itself sees these classes; everybody else gets values (values.py)."""
+"""The tables. Only this package and the migrations use these classes; other packages use values.py."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from wsi_denoise.jobs.states import JobState
 
 HEAD = "0002"
-"""The revision that these tables are at. A constant, so that looking at the version does not import Alembic."""
+"""The revision of these tables. A constant, so that a check of the version does not import Alembic."""
 
 _UNDECODABLE = {0xDC00 + byte: 0xEF00 + byte for byte in range(0x80, 0x100)}
 _DECODABLE = {private: lone for lone, private in _UNDECODABLE.items()}
@@ -32,7 +32,7 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class Utc(TypeDecorator[datetime]):
-    """A point in time, aware and in UTC on every database. SQLite itself forgets the zone."""
+    """A time in UTC with its time zone on every database. SQLite itself does not store the time zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -51,10 +51,10 @@ class Utc(TypeDecorator[datetime]):
 
 
 class PathText(TypeDecorator[str]):
-    """A path as Python has it.
+    """A path as Python represents it.
 
-    Names that are not UTF-8 reach Python as lone surrogates, which no database takes. They are kept as characters of
-    the private use area (U+EF80 to U+EFFF), and come back as they were.
+    Python represents names that are not UTF-8 with lone surrogates, which databases reject. They are stored as
+    characters of the private use area (U+EF80 to U+EFFF) and restored on reading.
     """
 
     impl = Text
@@ -68,7 +68,7 @@ class PathText(TypeDecorator[str]):
 
 
 class Readable(TypeDecorator[str]):
-    """Text for people. It may quote a damaged header, so what no database takes is written out by its number."""
+    """Text for users. It may quote a damaged header, so characters that databases reject are stored as escapes."""
 
     impl = Text
     cache_ok = True
@@ -78,7 +78,7 @@ class Readable(TypeDecorator[str]):
 
 
 class Base(DeclarativeBase):
-    """Every table. Constraints have names, so that a migration can change them."""
+    """Base of the tables. Constraints have names, so that a migration can change them."""
 
     metadata = MetaData(
         naming_convention={
@@ -102,7 +102,7 @@ class Base(DeclarativeBase):
 
 
 class SlideRow(Base):
-    """One content of one path. The same name with new content is another row."""
+    """One content of one path. The same path with new content is another row."""
 
     __tablename__ = "slides"
     __table_args__ = (Index("ix_slides_path", "path"), Index("ix_slides_fingerprint", "fingerprint"))
@@ -122,11 +122,11 @@ class SlideRow(Base):
 
 
 class JobRow(Base):
-    """One slide to be denoised in one way."""
+    """One slide with one preset and one set of settings."""
 
     __tablename__ = "jobs"
     __table_args__ = (
-        # Not "priority DESC", the order of claiming: Alembic reads such an index back from SQLite as another one.
+        # Not "priority DESC", the order of claiming: Alembic reads such an index from SQLite as a different one.
         Index("ix_jobs_claim", "state", "priority", "created"),
         Index("ix_jobs_created", "created"),
         Index("ix_jobs_finished", "finished"),
@@ -134,7 +134,7 @@ class JobRow(Base):
         Index("ix_jobs_error_code", "error_code", "created"),
         Index("ix_jobs_slide_id", "slide_id"),
         Index("ix_jobs_daemon_id", "daemon_id"),
-        {"sqlite_autoincrement": True},  # without it SQLite gives the number of a removed job to the next one
+        {"sqlite_autoincrement": True},  # otherwise SQLite reuses the number of a removed job
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -178,7 +178,7 @@ class JobRow(Base):
 
 
 class AttemptRow(Base):
-    """One try of one daemon at a job."""
+    """One attempt of a daemon at a job."""
 
     __tablename__ = "attempts"
     __table_args__ = (Index("uq_attempts_job_id_number", "job_id", "number", unique=True),)
@@ -197,7 +197,7 @@ class AttemptRow(Base):
 
 
 class MetricRow(Base):
-    """One figure about one job. A row for each key, so that a new figure is no migration."""
+    """One metric of one job. Each key has its own row, so that a new metric needs no migration."""
 
     __tablename__ = "metrics"
     __table_args__ = (Index("ix_metrics_key_value", "key", "value"),)
@@ -208,7 +208,7 @@ class MetricRow(Base):
 
 
 class EventRow(Base):
-    """One entry of the record; never changed afterwards."""
+    """One event; never changed afterwards."""
 
     __tablename__ = "events"
     __table_args__ = (Index("ix_events_job_id", "job_id"), Index("ix_events_time", "time"))
@@ -226,7 +226,7 @@ class DaemonRow(Base):
     """A daemon that registered."""
 
     __tablename__ = "daemons"
-    __table_args__ = ({"sqlite_autoincrement": True},)  # an event's "daemon:3" means one daemon for ever
+    __table_args__ = ({"sqlite_autoincrement": True},)  # numbers are not reused: an event's "daemon:3" stays valid
 
     id: Mapped[int] = mapped_column(primary_key=True)
     host: Mapped[str]
@@ -240,7 +240,7 @@ class DaemonRow(Base):
 
 
 class PauseRow(Base):
-    """A reason why nothing is claimed. The queue is paused while there is any."""
+    """A pause of the queue by one origin. The queue is paused while this table has a row."""
 
     __tablename__ = "pauses"
 
@@ -250,7 +250,7 @@ class PauseRow(Base):
 
 
 class FolderRow(Base):
-    """A folder that outputs or quarantine notes go to, once it was marked."""
+    """A folder for outputs or quarantine notes, and its marker."""
 
     __tablename__ = "folders"
 

@@ -1,4 +1,4 @@
-"""A new program on the database of an old one that still runs: the old one finishes, then the new one migrates."""
+"""Upgrade of a database that daemons of an older version still use: it waits until they have stopped."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from wsi_denoise.jobs.database.models import HEAD
 from wsi_denoise.system import clocks
 
 SILENT = timedelta(seconds=60)
-"""A daemon that has not been heard of for so long does not count as running."""
+"""A daemon without a heartbeat for this period does not count as running."""
 
 _LOOK_SECONDS = 1.0
 
 
 def running(database: Database, now: datetime) -> list[str]:
-    """Return the daemons that work on a database of an older revision than this program's, in words.
+    """Return descriptions of the daemons that run on a database of an older revision than this program's.
 
-    Asked in plain SQL of columns that every revision has: the tables of this program may be others.
+    The query is plain SQL on columns that every revision has, because the tables may differ from models.py.
     """
     if database.file is not None and not database.file.exists():
         return []
@@ -40,15 +40,14 @@ def running(database: Database, now: datetime) -> list[str]:
 
 
 def upgrade(database: Database, say: Callable[[str], None], *, look: float = _LOOK_SECONDS) -> None:
-    """Bring a database to this program's revision once no daemon works on an older one.
+    """Upgrade a database to this program's revision after all daemons of an older one have stopped.
 
     Parameters
     ----------
-    database : Database
     say : callable
-        Told once for whom it waits.
+        Called with a message when the daemons that it waits for change.
     look : float
-        Seconds between two looks.
+        Seconds between two checks.
 
     Raises
     ------
