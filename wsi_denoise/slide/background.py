@@ -1,4 +1,4 @@
-"""The colour of empty glass, from pixels. Pure."""
+"""Estimate of the colour of empty glass from pixels. Pure."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-#: Glass is bright and nearly colourless: on the real slides its channels are 222 to 251 and differ by at most 11,
-#: while the palest stroma differs by 23.
+#: Bounds of bright, nearly colourless pixels. On real slides the channels of glass are 222 to 251 and differ by at most
+#: 11; those of the palest stroma differ by 23.
 LEAST_CHANNEL = 190
 MOST_CHROMA = 20
-#: Pixels this bright in all channels are a scanner's filling of areas that it did not look at.
+#: Pixels this bright in all channels are a scanner's filling of areas that it did not scan.
 FILLING = 254
-#: Share of all pixels below which bright pixels prove nothing.
+#: Smallest share of bright pixels, of all pixels, for an estimate.
 LEAST_SHARE = 0.01
 
 
@@ -34,10 +34,10 @@ class Glass:
 
 
 def find_glass(pixels: npt.NDArray[np.uint8]) -> Glass | None:
-    """Return the glass among RGB pixels of shape (..., 3), or None where there is none.
+    """Return the glass among RGB pixels of shape (..., 3), or None if too few pixels are bright and colourless.
 
-    The most frequent brightness among bright, colourless pixels; areas filled with white count only where nothing
-    else does. The spread is taken from the brighter side alone, because tissue is on the darker one.
+    The colour is that of the most frequent brightness among such pixels. White filling counts only without other
+    candidates. Sigma is estimated from brighter pixels only, because the darker ones may be tissue.
     """
     flat = pixels.reshape(-1, 3)
     least, most = flat.min(axis=1), flat.max(axis=1)

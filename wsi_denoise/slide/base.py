@@ -1,6 +1,6 @@
-"""What a slide is to the rest of the program: facts, pixels of a region, and a thumbnail.
+"""The interface of an open slide: facts, pixels of a region, and a thumbnail.
 
-Nothing heavy is imported here, so that other modules may name :class:`SlideInfo` for free.
+This module imports no decoder, so that other modules can import :class:`SlideInfo` cheaply.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from wsi_denoise.errors import (
 
 Pixels = npt.NDArray[np.uint8]
 
-#: Source pixels held at a time while a thumbnail is made of a level.
+#: Source pixels in memory at a time while a thumbnail is made.
 STRIP_PIXELS = 16_000_000
 
-#: How many pixels of a level are averaged along each side of a thumbnail's pixel, at least, if it is not level 0.
+#: Minimum number of pixels of a smaller level that are averaged along each side of a thumbnail's pixel.
 OVERSAMPLING = 3
-#: Side of the boxes of level 0, in pixels, on which a smaller level is compared with it.
+#: Side in level-0 pixels of the boxes in which a smaller level is compared with level 0.
 SPOT = 256
-#: Grey levels by which the mean colour of a smaller level may differ from that of level 0.
+#: Tolerance in grey levels between the mean colours of a smaller level and of level 0.
 LEVEL_TOLERANCE = 12.0
 
 _GONE = {errno.ENOENT, errno.ENOTDIR}
@@ -47,7 +47,7 @@ _GONE = {errno.ENOENT, errno.ENOTDIR}
 
 @dataclass(frozen=True)
 class SlideInfo:
-    """Facts about a slide; nothing of a label, and no vendor property outside this list.
+    """Facts about a slide. They include no label text, and no vendor property outside this list.
 
     Parameters
     ----------
@@ -56,8 +56,7 @@ class SlideInfo:
     width, height : int
         Size of level 0 in pixels.
     mpp : (float, float) or None
-        Micrometres per pixel in x and y; None where the file does not say, or says nonsense.
-    objective_power : float or None
+        Micrometres per pixel in x and y; None if the file states no plausible value.
     levels : tuple of (int, int)
         (width, height) of each level of the source, largest first.
     vendor, model : str or None
@@ -66,17 +65,16 @@ class SlideInfo:
         First 12 hexadecimal digits of the SHA-256 of the scanner's serial number.
     scan_week : str or None
         ISO week of the scan, such as ``2009-W53``.
-    icc_profile : bytes or None
     background : (int, int, int)
-        RGB of empty glass: what the file states, or an estimate, or white.
+        RGB of empty glass: from the file, else an estimate, else white.
     compression : str or None
         Codec of the source's pixels, such as ``jpeg`` or ``jpeg2000``.
     reader : str
         Library that decodes the pixels: ``tifffile``, ``openslide``, ``zarr``, ``imagecodecs`` or ``glymur``.
     tile : (int, int)
-        (width, height) of the source's tiles at level 0, or of the steps in which it is best read.
+        (width, height) of the source's tiles at level 0, or of the most efficient reads.
     notes : tuple of str
-        What is odd about the file and what was made of it.
+        Irregularities of the file and how they were handled.
     """
 
     path: Path
@@ -98,14 +96,14 @@ class SlideInfo:
 
 
 class DecodeFailure(Exception):
-    """A region could not be decoded; never leaves the readers.
+    """A region could not be decoded; internal to the readers.
 
     Parameters
     ----------
     reason : str
-        What the library said.
+        Message of the library.
     place : (int, int, int), optional
-        Level, x and y (in that level's pixels) of the tile, where the reader knows it.
+        Level, x and y (in that level's pixels) of the tile, if the reader knows it.
     """
 
     def __init__(self, reason: str, place: tuple[int, int, int] | None = None) -> None:
@@ -119,7 +117,7 @@ class ColourFailure(DecodeFailure):
 
 
 class Slide(ABC):
-    """An open slide; a context manager. Threads may share it, processes may not: send the path instead."""
+    """An open slide; a context manager. Threads may share it. Processes may not: send the path instead."""
 
     info: SlideInfo
 
@@ -136,14 +134,16 @@ class Slide(ABC):
         Returns
         -------
         uint8 array, (height, width, 3), RGB
-            Transparent areas are composited on the slide's own background colour.
+            Transparent areas are composited on the slide's background colour.
 
         Raises
         ------
         UnreadableTile, TruncatedSlide
-            After a second try on a fresh handle; names level, x and y of the tile.
+            If a second try fails too; names level, x and y of the tile.
+        ContradictoryColours
+            If a tile has an uncertain colour model.
         SlideVanished, SlideChanged, SourceUnavailable
-            When the cause is that the file went away, changed, or its place cannot be read.
+            If the file disappeared or changed, or its place cannot be read.
         ValueError
             For a region that is empty or not within the slide.
         """
@@ -151,19 +151,18 @@ class Slide(ABC):
         return self._read_safely(0, x, y, width, height)
 
     def read_level(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
-        """Return pixels of a level, as :meth:`read` does of level 0; places and sizes in that level's pixels.
+        """Return pixels of a level, as :meth:`read` for level 0; coordinates and sizes are in that level's pixels.
 
-        A smaller level may show something else than level 0 does: see :meth:`level_is_true`.
+        A smaller level may differ from level 0: see :meth:`level_is_true`.
         """
         self._inside(level, x, y, width, height)
         return self._read_safely(level, x, y, width, height)
 
     def thumbnail(self, max_side: int) -> Pixels:
-        """Return the whole slide, made small by area means, its longer side at most `max_side` pixels.
+        """Return the whole slide, reduced by area means to at most `max_side` pixels along its longer side.
 
-        Read in strips, so that memory stays flat for a slide of one level too, and from the smallest level that is
-        three times as large: there are files whose levels were made by leaving pixels out, and without averaging
-        their noise would pass into the thumbnail as it is.
+        It is read in strips, so that memory is bounded even for a slide of one level. The source is the smallest level
+        with at least three times the size: some files have subsampled levels, whose noise needs averaging.
 
         Returns
         -------
@@ -184,14 +183,14 @@ class Slide(ABC):
             try:
                 return self._shrunk(level, small)
             except (UnreadableTile, ContradictoryColours):
-                # Outputs are made of level 0 alone: a smaller level that does not decode is no fault that matters.
+                # Outputs are made from level 0 only, so a smaller level that cannot be decoded does not matter.
                 continue
         return self._shrunk(0, small)
 
     def level_is_true(self, level: int) -> bool:
-        """Whether a smaller level can be read and shows what level 0 shows, on nine spots.
+        """Return whether a smaller level can be read and agrees with level 0, on nine spots.
 
-        There are files whose smaller levels have wrong colours or do not decode; nobody notices who looks at level 0.
+        Some files have smaller levels with wrong colours or undecodable tiles, which level 0 does not show.
         """
         if level == 0:
             return True
@@ -207,7 +206,7 @@ class Slide(ABC):
         return bool(np.abs(np.mean(differences, axis=0)).max() <= LEVEL_TOLERANCE)
 
     def _mean_at(self, level: int, centre: tuple[float, float], share: tuple[float, float]) -> npt.NDArray[np.float64]:
-        """Return the mean colour of a box given in shares of the slide, at a level."""
+        """Return the mean colour of a box at a level; `centre` and `share` are fractions of the slide."""
         starts, sizes = [], []
         for middle, part, full in zip(centre, share, self.info.levels[level], strict=True):
             size = min(full, max(1, round(part * full)))
@@ -218,22 +217,22 @@ class Slide(ABC):
         return mean
 
     def is_empty(self, level: int, x: int, y: int, width: int, height: int) -> bool:  # noqa: ARG002
-        """Return whether the file holds no pixels of a region of a level; its pixels are then a stated filling.
+        """Return whether the file stores no pixels of a region; reading it then returns a filling.
 
-        False where the reader does not know. Readers of formats with transparency return the background there.
+        False if the reader does not know. In formats with transparency the filling is the background.
         """
         return False
 
     def set_background(self, colour: tuple[int, int, int]) -> None:
-        """Change the colour behind transparent areas; only while nobody else has the slide."""
+        """Change the colour behind transparent areas. Call it before other threads use the slide."""
         self.info = replace(self.info, background=colour)
 
     def trim(self) -> None:  # noqa: B027 - most keep nothing
-        """Let go of decoded pixels kept for the next read."""
+        """Free decoded pixels that are cached for the next read."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what is open; reading afterwards is a mistake."""
+        """Close the slide. It must not be read afterwards."""
 
     def __enter__(self) -> Self:
         return self
@@ -248,7 +247,7 @@ class Slide(ABC):
 
     @abstractmethod
     def _read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
-        """Decode a region of a level, in that level's pixels; fit for another try after DecodeFailure."""
+        """Decode a region of a level, in that level's pixels. It can be called again after DecodeFailure."""
 
     def _inside(self, level: int, x: int, y: int, width: int, height: int) -> None:
         size = self.info.levels[level]
@@ -258,7 +257,7 @@ class Slide(ABC):
             )
 
     def _read_safely(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
-        """Read, and after a failure find out whose fault it is."""
+        """Read a region, retry once after a failure, and raise the error that names the cause."""
         for last in (False, True):
             try:
                 return self._read(level, x, y, width, height)
@@ -269,7 +268,7 @@ class Slide(ABC):
                 self._still_there()
                 if last:
                     error = self._unreadable(failure, level, x, y, width, height)
-                    # libdicom's words for a file that was cut off.
+                    # libdicom's message for a truncated file.
                     raise (TruncatedSlide(error.detail) if "end of filehandle" in error.detail else error) from failure
             except OSError as trouble:
                 raise from_os_error(trouble, self.info.path) from trouble
@@ -278,7 +277,7 @@ class Slide(ABC):
     def _unreadable(
         self, failure: DecodeFailure, level: int, x: int, y: int, width: int, height: int
     ) -> UnreadableTile:
-        """Narrow a failed region down to the first tile of it that fails."""
+        """Return the error for the first tile of a failed region that cannot be read."""
         if failure.place is not None:
             return unreadable(failure.place, failure.reason)
         step_x, step_y = self.info.tile
@@ -298,11 +297,11 @@ class Slide(ABC):
                 yield top, left
 
     def _still_there(self) -> None:
-        """Raise what is wrong with the file's place, if that is the reason for a failure."""
+        """Raise the error of a missing or unreadable file, if that is the cause of a failure."""
         stat_source(self.info.path)
 
     def _shrunk(self, level: int, size: tuple[int, int]) -> Pixels:
-        """Return a level made small to `size` (width, height) by area means, read in strips."""
+        """Return a level reduced to `size` (width, height) by area means, read in strips."""
         from PIL import Image  # noqa: PLC0415
 
         width, height = self.info.levels[level]
@@ -311,7 +310,7 @@ class Slide(ABC):
         result = np.empty((size[1], size[0], 3), np.uint8)
         per_row, per_column = height / size[1], width / size[0]
         rows = max(1, int(STRIP_PIXELS / (width * per_row)))
-        # A single row of the result can need more than the budget: then the strip is cut into columns too.
+        # A single row of the result can need more than STRIP_PIXELS: then the strip is split into columns too.
         columns = size[0] if rows > 1 else max(1, int(STRIP_PIXELS / (per_column * (per_row + 1))))
         for top in range(0, size[1], rows):
             bottom = min(top + rows, size[1])
@@ -332,7 +331,7 @@ class Slide(ABC):
 
 
 def _ceil(value: float) -> int:
-    # Products of float steps may land a hair above the integer that is meant.
+    # Floating-point products may be slightly above the exact integer.
     return int(-(-(value - 1e-9) // 1))
 
 
@@ -342,7 +341,7 @@ def unreadable(place: tuple[int, int, int], reason: str) -> UnreadableTile:
 
 
 def from_os_error(error: OSError, path: Path) -> WsiDenoiseError:
-    """Return what an operating system's error means for a slide: gone, or its place cannot be read."""
+    """Return the error for an OSError on a slide: the file is missing, or its place cannot be read."""
     if error.errno in _GONE:
         return SlideVanished(path.name)
     return SourceUnavailable(f"{path.name}: {error.strerror or error}")
@@ -355,7 +354,7 @@ def stat_source(path: Path) -> os.stat_result:
     ------
     SlideVanished, SourceUnavailable
     NotARegularFile
-        For a pipe, socket or device, which must not even be opened.
+        For a pipe, socket or device. It must not be opened, because that can block or have side effects.
     """
     try:
         found = path.stat()
@@ -369,13 +368,13 @@ def stat_source(path: Path) -> os.stat_result:
 
 
 def check_size(info: SlideInfo, max_megapixels: float) -> None:
-    """Raise TooLarge when level 0 has more pixels than the limit, in millions."""
+    """Raise TooLarge if level 0 has more than `max_megapixels` million pixels."""
     if info.width * info.height > max_megapixels * 1e6:
         raise TooLarge(f"{info.width:,} x {info.height:,} px; limits.megapixels is {max_megapixels:g}")
 
 
 def check_unchanged(path: Path, size: int, mtime_ns: int, *, tolerance_ns: int = 0) -> None:
-    """Raise SlideChanged when the file is not the one that had this size and time of change."""
+    """Raise SlideChanged if a file's size or modification time has changed."""
     found = stat_source(path)
     if found.st_size != size or abs(found.st_mtime_ns - mtime_ns) > tolerance_ns:
         raise SlideChanged(path.name)
@@ -383,15 +382,14 @@ def check_unchanged(path: Path, size: int, mtime_ns: int, *, tolerance_ns: int =
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file of a slide, as it was when its content was fingerprinted.
+    """A file of a slide at the time of its fingerprint.
 
     Parameters
     ----------
-    path : Path
     size : int
         Bytes.
     mtime_ns : int
-        Time of change, nanoseconds since 1970.
+        Modification time, nanoseconds since 1970.
     """
 
     path: Path
@@ -400,7 +398,7 @@ class SourceFile:
 
 
 def as_found(path: Path) -> SourceFile:
-    """Return a file as it is now.
+    """Return a file's present size and modification time.
 
     Raises
     ------
@@ -411,11 +409,11 @@ def as_found(path: Path) -> SourceFile:
 
 
 MTIME_TOLERANCE = 2_000_000_000
-"""Nanoseconds. Another host may see the times of a share in steps of up to two seconds."""
+"""Nanoseconds. Hosts may see the modification times of a share rounded to up to two seconds."""
 
 
 def check_files(files: Iterable[SourceFile]) -> None:
-    """Raise SlideChanged when a file is not the one that was fingerprinted.
+    """Check that no file has changed since the fingerprint.
 
     Raises
     ------
@@ -426,7 +424,7 @@ def check_files(files: Iterable[SourceFile]) -> None:
 
 
 def composite(rgb: Pixels, alpha: Pixels, background: tuple[int, int, int], *, premultiplied: bool = False) -> Pixels:
-    """Lay RGB with transparency on a colour.
+    """Composite RGB pixels with transparency on a background colour.
 
     Parameters
     ----------
@@ -434,8 +432,9 @@ def composite(rgb: Pixels, alpha: Pixels, background: tuple[int, int, int], *, p
     alpha : uint8 array, (height, width)
         255 is opaque.
     background : (int, int, int)
+        RGB.
     premultiplied : bool
-        Whether `rgb` has been multiplied by alpha already.
+        `rgb` is already multiplied by alpha.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""A small demo slide: real H&E that ships with tiatoolbox, with noise of a known strength, for a first try."""
+"""A small demo slide: the H&E picture that ships with tiatoolbox, with noise of known sigma."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wsi_denoise.system.files import atomic_path
 NAME = "demo-noise-25.tiff"
 SIDE = 3000
 SIGMA = 25.0
-#: Micrometres per pixel. The picture does not say; that of a 40x scan is taken, so that viewers show a scale.
+#: Micrometres per pixel. The picture states none; the value of a 40x scan makes viewers show a scale bar.
 MPP = 0.25
 SEED = 20_210_501
 _TILE = 256
@@ -32,7 +32,7 @@ def tissue() -> Pixels:
     Raises
     ------
     NoSuchPath
-        When tiatoolbox is not installed, or came without it.
+        If tiatoolbox is not installed, or lacks the picture.
     """
     found = importlib.util.find_spec("tiatoolbox")
     file = Path(found.origin).parent / "data" / "target_image.png" if found and found.origin else None
@@ -43,7 +43,7 @@ def tissue() -> Pixels:
 
 
 def mirrored(picture: Pixels, side: int) -> Pixels:
-    """Return `side` x `side` pixels made of a picture and its mirror images, so that no seam is seen."""
+    """Return `side` x `side` pixels of a picture and its mirror images, without visible seams."""
     rows, columns = (_folded(side, length) for length in picture.shape[:2])
     return picture[rows[:, None], columns[None, :]]
 
@@ -54,9 +54,9 @@ def _folded(side: int, length: int) -> npt.NDArray[np.intp]:
 
 
 def noisy(picture: Pixels, sigma: float, seed: int) -> Pixels:
-    """Return a picture with white Gaussian noise, as a camera would give it: clipped and rounded to 8 bits.
+    """Return a picture with white Gaussian noise, clipped and rounded to 8 bits as by a camera.
 
-    Drawn by bands of rows, to stay small in memory.
+    The noise is drawn in bands of rows to save memory.
     """
     draws = np.random.default_rng(seed)
     result = np.empty_like(picture)
@@ -68,19 +68,19 @@ def noisy(picture: Pixels, sigma: float, seed: int) -> Pixels:
 
 
 def write(folder: Path, *, side: int = SIDE) -> Path:
-    """Write the demo slide into a folder and return its path; it appears there whole, and is not written twice.
+    """Write the demo slide into a folder atomically and return its path. An existing one is kept.
 
     Parameters
     ----------
     folder : Path
-        Made where it does not exist.
+        Made if it does not exist.
     side : int
         Width and height in pixels.
 
     Raises
     ------
     NoSuchPath
-        When tiatoolbox's picture is missing.
+        If tiatoolbox's picture is missing.
     OutputUnwritable
     """
     goal = folder / NAME

@@ -1,7 +1,7 @@
-"""Codecs of the output's tiles: what a worker does to pixels, and the TIFF tags that say so.
+"""Codecs of the output's tiles, and the matching TIFF tags.
 
-JPEG tiles are YCbCr, with photometric and subsampling tags to match. Written as RGB JPEG with photometric RGB they read
-right in tifffile and grossly wrong in OpenSlide. See docs/programs/tiff.md.
+JPEG tiles are YCbCr, with matching photometric and subsampling tags. Tiles written as RGB JPEG with photometric RGB
+have correct colours in tifffile and wrong ones in OpenSlide. See docs/programs/tiff.md.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Encoding:
-    """How tiles are compressed.
+    """Compression of tiles.
 
     Parameters
     ----------
     compression : str
         ``jpeg``, ``deflate`` or ``zstd``.
     quality : int
-        Of JPEG, 50 to 100.
+        JPEG quality, 50 to 100.
     subsampling : str
-        Of JPEG's chroma: ``4:4:4``, ``4:2:2`` or ``4:2:0``.
+        JPEG chroma subsampling: ``4:4:4``, ``4:2:2`` or ``4:2:0``.
     """
 
     compression: Literal["jpeg", "deflate", "zstd"] = "jpeg"
@@ -38,7 +38,7 @@ class Encoding:
 
     @property
     def lossless(self) -> bool:
-        """Whether decoding gives the same pixels."""
+        """Whether decoding returns the same pixels."""
         return self.compression != "jpeg"
 
     def encode(self, tile: Pixels) -> bytes:
@@ -56,7 +56,7 @@ class Encoding:
         return bytes(imagecodecs.zstd_encode(differences, level=9))
 
     def decode(self, data: bytes) -> Pixels:
-        """Undo :meth:`encode`, as far as the codec can."""
+        """Decode one tile to (256, 256, 3) uint8; JPEG returns approximate pixels."""
         if self.compression == "jpeg":
             return np.asarray(imagecodecs.jpeg8_decode(data), np.uint8)
         inflate = imagecodecs.zlib_decode if self.compression == "deflate" else imagecodecs.zstd_decode
@@ -64,7 +64,7 @@ class Encoding:
         return np.asarray(imagecodecs.delta_decode(differences, axis=-2), np.uint8)
 
     def tags(self) -> dict[str, Any]:
-        """Return what tifffile is told so that the tags fit the tiles."""
+        """Return arguments of tifffile's writer that make the tags match the tiles."""
         if self.compression == "jpeg":
             horizontal = 1 if self.subsampling == "4:4:4" else 2
             vertical = 2 if self.subsampling == "4:2:0" else 1
@@ -74,9 +74,9 @@ class Encoding:
 
 
 def cut(pixels: Pixels, row: int, column: int) -> Pixels:
-    """Return one whole tile, (256, 256, 3), of (height, width, 3) pixels.
+    """Return one full tile, (256, 256, 3), of (height, width, 3) pixels.
 
-    What lies beyond the pixels repeats the last row and column: a hard edge would ring in a JPEG.
+    A tile at the edge is padded with the last row and column, because a sharp edge causes ringing in JPEG.
     """
     part = pixels[row * TILE : (row + 1) * TILE, column * TILE : (column + 1) * TILE]
     height, width = part.shape[:2]

@@ -1,7 +1,7 @@
-"""Geometry of a slide: patches, blocks, levels and tiles. Pure arithmetic, no pixels; windows are in `cover.py`.
+"""Geometry of a slide: patches, blocks, levels and tiles. Pure arithmetic without pixels; windows are in windows.py.
 
-Everything is worked out in one dimension first (:class:`Span`) and combined by a product. Coordinates are level-0
-pixels unless a name says otherwise. Sizes are (width, height); grid shapes are (rows, columns), as arrays are.
+Coordinates are level-0 pixels unless a name says otherwise. Sizes are (width, height). Shapes of grids are
+(rows, columns), as in arrays.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Span:
         return self.stop - self.start
 
     def grown(self, margin: int) -> Span:
-        """Return the span with `margin` pixels more on both sides; it may leave the slide."""
+        """Return the span extended by `margin` pixels on both sides; it may exceed the slide."""
         return Span(self.start - margin, self.stop + margin)
 
 
@@ -52,13 +52,13 @@ class Region:
         return self.x.start, self.y.start
 
     def grown(self, margin: int) -> Region:
-        """Return the region with `margin` pixels more on every side; it may leave the slide."""
+        """Return the region extended by `margin` pixels on every side; it may exceed the slide."""
         return Region(self.y.grown(margin), self.x.grown(margin))
 
 
 @dataclass(frozen=True, order=True)
 class BlockIndex:
-    """A block's place in the grid of blocks; its name in spool, progress and errors."""
+    """Row and column of a block in the grid of blocks; its text form names it in the spool and in errors."""
 
     row: int
     column: int
@@ -68,7 +68,7 @@ class BlockIndex:
 
 
 def count(length: int, step: int) -> int:
-    """Return the number of parts of `step` pixels in `length`, the last one perhaps shorter."""
+    """Return the number of parts of `step` pixels in `length`; the last one may be shorter."""
     return -(-length // step)
 
 
@@ -90,7 +90,7 @@ class Lattice:
 
     @property
     def patch_shape(self) -> tuple[int, int]:
-        """(rows, columns) of patches; those at the right and lower edge may be partial."""
+        """(rows, columns) of patches; those at the right and lower edges may be partial."""
         return count(self.height, PATCH), count(self.width, PATCH)
 
     @property
@@ -106,10 +106,10 @@ class Lattice:
                 yield BlockIndex(row, column)
 
     def lanes(self, workers: int) -> Iterator[BlockIndex]:
-        """Yield every block, column by column in as many rows at a time as there are workers.
+        """Yield every block, column by column within groups of `workers` rows.
 
-        A worker that takes the next block when it is done with one has then mostly had the one to the left of it, and
-        still holds the tiles that both need.
+        With this order, a worker's next block is usually the right neighbour of its last one, and the worker has the
+        tiles that both need in its cache.
         """
         rows, columns = self.block_shape
         for top in range(0, rows, workers):
@@ -118,7 +118,7 @@ class Lattice:
                     yield BlockIndex(row, column)
 
     def region(self, block: BlockIndex) -> Region:
-        """Return the pixels of a block that lie on the slide."""
+        """Return the region of a block, clipped to the slide."""
         return Region(
             Span(block.row * BLOCK, min((block.row + 1) * BLOCK, self.height)),
             Span(block.column * BLOCK, min((block.column + 1) * BLOCK, self.width)),
@@ -136,8 +136,8 @@ class Lattice:
 def mirror(start: int, stop: int, length: int) -> NDArray[np.intp]:
     """Return the indices that mirror ``[start, stop)`` into ``[0, length)``, without repeating the edge pixel.
 
-    Folding works for any distance from the slide and any length from 1 on (``numpy.pad`` modes and PyTorch's reflect
-    stop at one fold): the period is ``2 * (length - 1)``.
+    The period is ``2 * (length - 1)``. This works at any distance from the slide and for any length from 1 on;
+    PyTorch's reflect padding is limited to one reflection.
     """
     if length < 1:
         raise ValueError("nothing to mirror")
@@ -151,7 +151,7 @@ def mirror(start: int, stop: int, length: int) -> NDArray[np.intp]:
 
 
 def level_sizes(width: int, height: int) -> tuple[tuple[int, int], ...]:
-    """Return the (width, height) of each level, halved as ``(n + 1) // 2`` until a level fits into one tile."""
+    """Return the (width, height) of each level, halved as ``(n + 1) // 2`` until it fits into one tile."""
     sizes = [(width, height)]
     while max(sizes[-1]) > TILE:
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))

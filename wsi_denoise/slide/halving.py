@@ -1,4 +1,4 @@
-"""An image made smaller by half: each level of a pyramid from the one below it."""
+"""Reduction of an image by half: each level of a pyramid from the next larger one."""
 
 from __future__ import annotations
 
@@ -21,6 +21,6 @@ def halve(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = pixels.shape[:2]
     if height % 2 or width % 2:
         pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-    # OpenCV's mean of areas is just this where both sides are halved, and ten times as quick as NumPy.
+    # OpenCV's INTER_AREA gives exactly these means if both sides are halved, and is ten times faster than NumPy.
     size = (pixels.shape[1] // 2, pixels.shape[0] // 2)
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.uint8)

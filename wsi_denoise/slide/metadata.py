@@ -1,4 +1,4 @@
-"""What is believed of a file's metadata, and what is kept of it. Pure."""
+"""Selection and plausibility checks of a file's metadata. Pure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-#: Beyond these, a resolution is a leftover of some export and not a microscope's. 28.97 um/px, the overview level of a
-#: DICOM series, is true; 264.58 um/px is 96 dpi.
+#: A resolution outside this range comes from an export and not from a microscope. 28.97 um/px, the overview level of a
+#: DICOM series, is genuine; 264.58 um/px is 96 dpi.
 MPP_RANGE = (0.01, 50.0)
-#: Coarsest resolution that is believed where nothing but a TIFF's resolution tags, in inch or centimetre, states it. No
-#: slide is scanned so; 1200 dpi, which a program may have meant for a printer, would be 21.2 um/px.
+#: Coarsest resolution that is accepted from a TIFF's resolution tags, in inch or centimetre. No scan is as coarse as
+#: this; 1200 dpi, which a program may have set for a printer, would be 21.2 um/px.
 COARSEST_TAGS = 5.0
 
-#: Names under which OpenSlide's readers give the few properties that are kept.
+#: OpenSlide's names of the properties that are kept.
 MODEL_KEYS = (
     "dicom.ManufacturerModelName",
     "leica.device-model",
@@ -54,16 +54,16 @@ _DATES = (
 
 @dataclass(frozen=True)
 class Statement:
-    """A resolution as one part of a file states it, not judged.
+    """A resolution as one part of a file states it, without a plausibility check.
 
     Parameters
     ----------
     x, y : float or None
         Micrometres per pixel.
     problem : str
-        Why x and y are None although the file states something.
+        Reason why x and y are None although the file states a value.
     tags : bool
-        Whether they come from tags of a TIFF in inch or centimetre, which serve printers as well.
+        The values come from a TIFF's resolution tags in inch or centimetre, which are also used for printers.
     """
 
     x: float | None = None
@@ -75,19 +75,19 @@ class Statement:
 def believed_mpp(
     x: float | None, y: float | None, *, tags: bool = False
 ) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
-    """Return (x, y) micrometres per pixel as :func:`first_believed` does, of a single statement."""
+    """Return (x, y) micrometres per pixel and notes, as :func:`first_believed`, for a single statement."""
     return first_believed([Statement(x, y, tags=tags)])
 
 
 def first_believed(statements: Iterable[Statement]) -> tuple[tuple[float, float] | None, tuple[str, ...]]:
-    """Return (x, y) micrometres per pixel of the first statement that a microscope can have.
+    """Return (x, y) micrometres per pixel of the first statement that is plausible for a microscope.
 
-    A resolution stated for one direction only is taken for both.
+    A resolution that is stated for one direction only is used for both.
 
     Returns
     -------
     ((float, float) or None, tuple of str)
-        The resolution, and a note for each statement before it that is not used.
+        The resolution, and a note for each rejected statement before it.
     """
     notes: list[str] = []
     for statement in statements:
@@ -113,7 +113,7 @@ def number(text: str | float | None) -> float | None:
 
 
 def first(properties: Mapping[str, str], keys: tuple[str, ...]) -> str | None:
-    """Return the first of the named properties that says something, in one line of at most 64 characters."""
+    """Return the first of the named properties that is set, in one line of at most 64 characters."""
     for key in keys:
         text = " ".join((properties.get(key) or "").split())[:64]
         if text and text.lower() != "unknown":
@@ -122,12 +122,12 @@ def first(properties: Mapping[str, str], keys: tuple[str, ...]) -> str | None:
 
 
 def serial_hash(serial: str | None) -> str | None:
-    """Return 12 hexadecimal digits that tell scanners apart without naming them."""
+    """Return 12 hexadecimal digits that distinguish scanners without storing serial numbers."""
     return hashlib.sha256(serial.encode("utf-8", "replace")).hexdigest()[:12] if serial else None
 
 
 def scan_week(text: str | None) -> str | None:
-    """Return the ISO week (``2009-W53``) of a date as scanners write it, or None.
+    """Return the ISO week (``2009-W53``) of a date in one of the scanners' formats, or None.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """Resolution, objective and date of one image in OME-XML.
 
-The XML comes from an untrusted file. expat reads it as a stream, without entities: a document type declaration that
-could define them ends the reading.
+The XML comes from an untrusted file. expat parses it as a stream. A document type declaration, which could define
+entities, stops the parser.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ _Attributes = dict[str, str]
 
 @dataclass(frozen=True)
 class OmeFacts:
-    """What OME-XML states about one image.
+    """Values of one image in OME-XML.
 
     Parameters
     ----------
     x, y : float or None
-        Micrometres per pixel as stated, not judged.
+        Micrometres per pixel as stated, without a plausibility check.
     problem : str
-        Why x or y is None although the file states something; quotes what is not understood.
+        Reason why x or y is None although the file states a value; quotes that value.
     objective : float or None
         Nominal magnification.
-    date : str or None
     """
 
     x: float | None = None
@@ -56,15 +55,15 @@ def is_ome(text: str) -> bool:
 
 
 def ome_facts(text: str, size: tuple[int, int], file_name: str) -> OmeFacts:
-    """Return what OME-XML states about the first image of a TIFF.
+    """Return the values of a TIFF's first image from OME-XML.
 
-    That is the Image whose TiffData names directory 0 of this file; Images come in any order, and may be in other
-    files. An Image of another size describes another image, and is not used.
+    These are from the Image whose TiffData refers to directory 0 of this file. Images may be in any order, and in other
+    files. An Image with a different size is not used.
 
     Parameters
     ----------
     text : str
-        XML, perhaps cut off at its end.
+        XML; it may be truncated.
     size : (int, int)
         (width, height) of the TIFF's first image in pixels.
     file_name : str
@@ -87,7 +86,7 @@ def ome_facts(text: str, size: tuple[int, int], file_name: str) -> OmeFacts:
 
 
 def _nothing(parser: _Parser, error: str, chosen: list[_Image], size: tuple[int, int]) -> str:
-    """Return why no Image is used."""
+    """Return the reason why no Image is used."""
     if chosen:
         described = " x ".join(chosen[0].size)
         return f"its OME-XML describes an image of {described} px, and the first image has {size[0]} x {size[1]} px"
@@ -99,7 +98,7 @@ def _nothing(parser: _Parser, error: str, chosen: list[_Image], size: tuple[int,
 
 
 def _sizes(image: _Image) -> tuple[float | None, float | None, str]:
-    """Return x and y in micrometres per pixel, and what is not understood of them."""
+    """Return x and y in micrometres per pixel, and the problem with them."""
     lengths, problems = [], []
     for axis in "XY":
         name = f"PhysicalSize{axis}"
@@ -108,18 +107,18 @@ def _sizes(image: _Image) -> tuple[float | None, float | None, str]:
         lengths.append(value)
         problems += [problem] if problem else []
     if problems:
-        # Half of a statement is not used: what is not understood may contradict it.
+        # If one direction is invalid, the other is not used: it may contradict the invalid one.
         return None, None, f"in its OME-XML {problems[0]}"
     return lengths[0], lengths[1], ""
 
 
 def _of_first_directory(images: list[_Image], uuid: str, file_name: str) -> list[_Image]:
-    """Return the Images that may describe directory 0: those that say so, else those that say nothing of the kind."""
+    """Return the Images that state directory 0 of this file, else those that state no directory."""
     files = {plane["UUID"]: plane.get("FileName", "") for image in images for plane in image.planes if "UUID" in plane}
     if uuid in files:
         own = {uuid}
     else:
-        # Without the UUID of this file, its name says which of the files it is; a single one was perhaps renamed.
+        # Without a UUID of this file, its name identifies it. A single file may have been renamed.
         own = {each for each, name in files.items() if name == file_name} or (set(files) if len(files) == 1 else set())
     stating = [image for image in images if any(_is_first(plane, own) for plane in image.planes)]
     return stating or ([image for image in images if not image.planes] if len(images) > 1 else images)
@@ -133,17 +132,17 @@ def _is_first(plane: _Attributes, own: set[str]) -> bool:
 
 
 def _fits(image: _Image, size: tuple[int, int]) -> bool:
-    """Return whether an Image has this (width, height), as far as it states its size."""
+    """Return whether an Image has this (width, height), or states no size."""
     stated = image.size
     return not all(text.isdecimal() for text in stated) or (int(stated[0]), int(stated[1])) == size
 
 
 class _Refused(Exception):
-    """The XML has something that is not read."""
+    """The XML has content that the parser rejects."""
 
 
 class _Parser:
-    """Collects Images and objectives from OME-XML of any schema version."""
+    """A collector of Images and objectives from OME-XML of any schema version."""
 
     def __init__(self) -> None:
         self.images: list[_Image] = []
@@ -155,7 +154,7 @@ class _Parser:
         self._text = ""
 
     def parse(self, text: str) -> str:
-        """Read XML up to its end or first error, and return the error."""
+        """Parse XML up to its end or first error, and return the error."""
         parser = expat.ParserCreate("UTF-8")
         parser.buffer_text = True
         parser.StartElementHandler = self._start
@@ -172,11 +171,11 @@ class _Parser:
 
     def _doctype(self, _name: str, system: str | None, public: str | None, internal: bool) -> None:  # noqa: FBT001
         if system or public or internal:
-            # It could define entities, which expand without bound or name other files.
+            # It could define entities, which may expand without bound or refer to other files.
             raise _Refused("it has a document type declaration")
 
     def _start(self, tag: str, attributes: _Attributes) -> None:
-        # Local names: prefixes differ between writers, and some do not declare theirs.
+        # Only local names: prefixes differ between writers, and some are not declared.
         self._path.append(tag.rpartition(":")[2])
         self._text = ""
         values = {name.rpartition(":")[2]: value for name, value in attributes.items()}

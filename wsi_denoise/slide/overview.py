@@ -1,7 +1,7 @@
-"""The overview of a slide that has no smaller levels of its own: what low zoom is shown from.
+"""Overviews of slides without usable smaller levels, for low zoom in the viewer.
 
-Made from the source's pixels at level 2 while the slide is processed, since they pass by then. Without it, one look at
-the whole of a 40k x 40k slide of one level would decode all of it.
+An overview is made from the source's pixels at level 2 during processing, when they are in memory. Without it, a view
+of a whole 40k x 40k slide of one level would decode all of its pixels.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ FIRST = 2
 """The slide's level that is the overview's level 0."""
 
 LARGEST_STEP = 8.5
-"""A level may be this many times as large as the next; then a tile of a viewer is made from at most 8 x 8 as much."""
+"""Maximum ratio between a level and the next: a viewer's tile then needs at most 8 x 8 times its pixels."""
 
 SMALL = 4096
-"""The longer side of a level that is read whole without a thought."""
+"""Longer side, in pixels, of a level that is small enough to be read as a whole."""
 
 ENCODING = Encoding("jpeg", 95, "4:4:4")
 DESCRIPTION = "wsi-denoise: overview of an original, at a quarter of its size. Research use only, derived image."
 
 
 def true_levels(slide: Slide) -> tuple[int, ...]:
-    """Return the levels that show what level 0 shows, level 0 first."""
+    """Return the levels that agree with level 0, level 0 first."""
     return tuple(level for level in range(len(slide.info.levels)) if slide.level_is_true(level))
 
 
 def needed(slide: Slide) -> bool:
-    """Return whether the slide's own levels leave a gap, or end too early, for looking at it as a whole."""
+    """Return whether a slide needs an overview: a ratio between its levels, or its smallest level, is too large."""
     if len(level_sizes(slide.info.width, slide.info.height)) <= FIRST:
         return False
     sides = [max(slide.info.levels[level]) for level in true_levels(slide)]
@@ -43,11 +43,10 @@ def needed(slide: Slide) -> bool:
 
 
 def write(path: Path, size: tuple[int, int], rows: Iterable[Pixels]) -> None:
-    """Write an overview, whole or not at all.
+    """Write an overview atomically.
 
     Parameters
     ----------
-    path : Path
     size : (int, int)
         (width, height) of the slide at level 0.
     rows : iterable of ndarray
@@ -57,7 +56,7 @@ def write(path: Path, size: tuple[int, int], rows: Iterable[Pixels]) -> None:
     ------
     OSError
     ValueError
-        When the rows do not make up level 2.
+        If the rows do not add up to level 2.
     """
     path.parent.mkdir(exist_ok=True)  # not the state folder above it
     bands = Bands(level_sizes(*size)[FIRST:], ENCODING, path.parent)

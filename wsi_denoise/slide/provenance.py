@@ -1,4 +1,4 @@
-"""What a derived slide says about itself in its ImageDescription."""
+"""Provenance of a derived slide in its ImageDescription."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ PREFIX = "wsi-denoise "
 
 
 def describe(facts: Mapping[str, Any]) -> str:
-    """Return an ASCII ImageDescription: one line for people, one of JSON for programs.
+    """Return an ASCII ImageDescription: one line for users, one of JSON for programs.
 
     Parameters
     ----------
     facts : mapping
-        Plain values: source fingerprint, preset, model checksum, settings, numerics, time.
+        Values in JSON types: source fingerprint, preset, model checksum, settings, numerics, time.
     """
     return f"{PREFIX}{__version__} | {NOTICE}\n{json.dumps({'notice': NOTICE, **facts}, sort_keys=True)}"
 
 
 def parse(description: str) -> dict[str, Any] | None:
-    """Undo :func:`describe`; None for a description of somebody else."""
+    """Return the facts in an ImageDescription of :func:`describe`, or None for any other text."""
     first, _, second = description.partition("\n")
     if not first.startswith(PREFIX):
         return None
@@ -36,13 +36,13 @@ def parse(description: str) -> dict[str, Any] | None:
 
 
 def same_work(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two files were made from the same content by the same model and settings."""
+    """Return whether two files were made from the same content by the same model and settings."""
     keys = ("fingerprint", "preset", "model_sha256", "settings", "region")
     return all(one.get(key) == other.get(key) for key in keys)
 
 
 def same_content(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
-    """Whether two files were made from the same part of the same content, however they were made."""
+    """Return whether two files were made from the same region of the same content, by any model and settings."""
     return bool(one.get("fingerprint")) and all(one.get(key) == other.get(key) for key in ("fingerprint", "region"))
 
 
@@ -53,5 +53,5 @@ def of_file(path: Path) -> dict[str, Any] | None:
     try:
         with tifffile.TiffFile(path) as tiff:
             return parse(str(tiff.pages.first.description))
-    except Exception:  # noqa: BLE001 - any file may be asked, and a damaged one makes tifffile raise anything
+    except Exception:  # noqa: BLE001 - the file may be damaged, and tifffile then raises any exception
         return None

@@ -1,9 +1,9 @@
-"""Writing a pyramidal TIFF from tiles that are encoded already.
+"""Writing a pyramidal TIFF from encoded tiles.
 
-Memory stays flat whatever the slide's size: level 0 and 1 are byte copies of what the workers encoded, and the levels
-above are made from level 2 by bands of rows (:class:`Bands`). The layout is a generic tiled BigTIFF with the levels as
-top-level pages that are flagged as reduced, and the resolution on each of them: OpenSlide, QuPath, ASAP and tiatoolbox
-read all of it. OpenSlide sees only level 0 of an OME-TIFF with SubIFDs. See docs/programs/tiff.md.
+Memory use does not depend on the slide's size. Levels 0 and 1 are byte copies of the workers' tiles, and smaller levels
+are made from level 2 in bands of rows (:class:`Bands`). The layout is a generic tiled BigTIFF. The levels are top-level
+pages that are flagged as reduced, each with its resolution. OpenSlide, QuPath, ASAP and tiatoolbox read all of it;
+OpenSlide sees only level 0 of an OME-TIFF with SubIFDs. See docs/programs/tiff.md.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Level:
     size : (int, int)
         (width, height) in pixels.
     tiles : iterable of bytes
-        Encoded tiles in raster order; read once.
+        Encoded tiles in raster order; iterated once.
     """
 
     size: tuple[int, int]
@@ -42,15 +42,14 @@ class Level:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says about itself.
+    """Metadata of a pyramidal TIFF.
 
     Parameters
     ----------
     description : str
         ImageDescription of level 0; ASCII.
     mpp : (float, float) or None
-        Micrometres per pixel in x and y. None writes no resolution: none is invented.
-    icc_profile : bytes or None
+        Micrometres per pixel in x and y. None omits the resolution.
     """
 
     description: str
@@ -59,24 +58,23 @@ class Header:
 
 
 def write_pyramid(path: Path, levels: Sequence[Level], encoding: Encoding, header: Header) -> None:
-    """Write a file, and bring it to the disk before returning.
+    """Write a pyramidal TIFF and flush it to the disk.
 
     Parameters
     ----------
     path : Path
-        A partial name: the file is not complete before this returns.
+        A temporary name, because the file is incomplete until this returns.
     levels : sequence of Level
         Largest first.
     encoding : Encoding
-        What the tiles were encoded with.
-    header : Header
+        Encoding of the tiles.
 
     Raises
     ------
     OSError
-        As the file system gives it.
+        From the file system.
     ValueError
-        When a level has too few or too many tiles.
+        If a level has too few or too many tiles.
     """
     full = levels[0].size
     with path.open("wb") as file:
@@ -86,7 +84,7 @@ def write_pyramid(path: Path, levels: Sequence[Level], encoding: Encoding, heade
                 rows, columns = tile_shape(width, height)
                 resolution = None
                 if header.mpp:
-                    # The true scale of a level, not a power of two: its size was rounded up.
+                    # The exact scale of a level is not a power of two, because its size is rounded up.
                     resolution = (1e4 / header.mpp[0] * width / full[0], 1e4 / header.mpp[1] * height / full[1])
                 tiles = iter(level.tiles)
                 tiff.write(
@@ -103,7 +101,7 @@ def write_pyramid(path: Path, levels: Sequence[Level], encoding: Encoding, heade
                     iccprofile=header.icc_profile,
                     **encoding.tags(),
                 )
-                # tifffile takes as many as it needs and asks for no more.
+                # tifffile ignores surplus tiles.
                 if next(tiles, None) is not None:
                     raise ValueError(f"level {number} has more than the {rows * columns} tiles it needs")
         file.flush()
@@ -120,19 +118,18 @@ def _counted(tiles: Iterable[bytes], expected: int, level: int) -> Iterator[byte
 
 
 class Bands:
-    """Makes a level and those above it from rows of pixels that come from the top.
+    """A builder of one level and all smaller ones from rows of pixels, top to bottom.
 
-    Each level keeps the rows that do not fill a row of tiles yet, at most 255 of them, and passes pairs of rows,
-    halved, to the next. Encoded tiles wait in temporary files, since a TIFF is written one level after the other:
-    together they are a twelfth of level 0.
+    Each level keeps the rows that do not fill a row of tiles yet, at most 255, and passes halved pairs of rows to the
+    next level. Encoded tiles are stored in temporary files, because a TIFF is written level by level. From level 2 on
+    they have about 1/12 of the pixels of level 0.
 
     Parameters
     ----------
     sizes : sequence of (int, int)
-        (width, height) of the levels, the one that is fed first.
-    encoding : Encoding
+        (width, height) of the levels, largest first.
     folder : Path
-        Where the temporary files are.
+        Folder of the temporary files.
     """
 
     def __init__(self, sizes: Sequence[tuple[int, int]], encoding: Encoding, folder: Path) -> None:
@@ -146,7 +143,7 @@ class Bands:
         self._above = Bands(sizes[1:], encoding, folder) if len(sizes) > 1 else None
 
     def feed(self, rows: Pixels) -> None:
-        """Take the next rows, (any height, width of the level, 3) uint8."""
+        """Add the next rows, (any height, width of the level, 3) uint8."""
         width, height = self._size
         if rows.shape[1:] != (width, 3) or self._seen + len(rows) > height:
             raise ValueError(f"rows of shape {rows.shape} after row {self._seen} of a level of {width} x {height}")
@@ -167,7 +164,7 @@ class Bands:
         self._above.feed(halve(rows))
 
     def levels(self) -> Iterator[Level]:
-        """Yield the finished levels, the one that was fed first."""
+        """Yield the finished levels, largest first."""
         if self._seen != self._size[1]:
             raise ValueError(f"only {self._seen} of {self._size[1]} rows were fed")
         yield Level(self._size, self._tiles())
@@ -194,7 +191,7 @@ def _kept(
     last: bool,
     sink: Callable[[Pixels], None] | None = None,
 ) -> list[Pixels]:
-    """Hand on as many rows as make whole steps, and return the others; the last call hands on all."""
+    """Pass on as many rows as fill whole steps, and return the rest. The last call passes on all rows."""
     rows = pieces[0] if len(pieces) == 1 else np.concatenate(pieces)
     whole = len(rows) if last else len(rows) // step * step
     if sink is not None and whole:

@@ -1,8 +1,7 @@
-"""Opening slides, whatever they are: which library reads what, and what is refused for which reason.
+"""Opening of slides: the choice of a library by format, and the reasons for rejection.
 
-A file is stat'ed, then its own tables are checked, and only then a library sees it. The order of the libraries is
-tifffile for plain TIFFs, OpenSlide for scanners' formats and DICOM, zarr for NGFF, and imagecodecs for JPEG 2000;
-``docs/evidence/formats.md`` has the table.
+The type of a file is checked first, then its internal tables, before a library opens it. tifffile reads plain TIFFs,
+OpenSlide scanners' formats and DICOM, zarr NGFF, and imagecodecs JPEG 2000; see ``docs/evidence/formats.md``.
 """
 
 from __future__ import annotations
@@ -54,15 +53,15 @@ from wsi_denoise.slide.readers import (
 __all__ = ["Slide", "SlideInfo", "open_cached", "open_slide", "probe"]
 
 MAX_MEGAPIXELS = 40_000.0
-#: Open slides kept per process by :func:`open_cached`.
+#: Open slides that :func:`open_cached` keeps per process.
 CACHED_SLIDES = 4
-#: Brightest channel below which the typical pixel is that of a dark background.
+#: A background is dark if the median of its brightest channel is below this.
 DARK = 50
-#: OpenSlide's words for a file that ends early.
+#: OpenSlide's message for a file that ends early.
 _CUT_OFF = "Short read"
-#: OpenSlide's words for a slide of several files whose kind it does not read: no file is missing.
+#: OpenSlide's messages for an unsupported format of several files; no file is missing.
 _NOT_READ = ("Unrecognized image format", "not supported", "Unsupported", "unsupported")
-#: Files of a DICOM series that are asked for the reason why none of them opens.
+#: Maximum number of files of a DICOM series that are examined for the reason why none of them opens.
 _MOST_REFUSALS = 16
 
 _ZIP = b"PK\x03\x04"
@@ -83,9 +82,9 @@ def open_slide(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> S
     Parameters
     ----------
     path : Path or str
-        A file, or the folder of a DICOM series or NGFF image. Of a DICOM series any single file does as well.
+        A file, or the folder of a DICOM series or NGFF image. Any file of a DICOM series stands for the series.
     max_megapixels : float
-        More declared pixels than this at level 0, in millions, are refused before anything is allocated.
+        Limit of declared pixels at level 0, in millions. A larger slide is rejected before memory is allocated.
 
     Returns
     -------
@@ -99,7 +98,7 @@ def open_slide(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> S
     ContradictoryColours, DecodersDisagree
         Its colours are uncertain.
     SlideVanished, SlideChanged, SourceUnavailable
-        The place is.
+        Its place is at fault, or the file changed.
     """
     path = Path(path)
     status = stat_source(path)
@@ -114,7 +113,7 @@ def open_slide(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> S
             return _with_background(tiff_opening.open_tiff(path, max_megapixels))
         return _open_other(path, head, max_megapixels)
     except (ContradictoryColours, DecodersDisagree):
-        # A file that was replaced while it was opened shows two contents.
+        # A file that is replaced while it is opened shows two contents.
         if not path.is_dir():
             check_unchanged(path, status.st_size, status.st_mtime_ns)
         raise
@@ -123,7 +122,7 @@ def open_slide(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> S
 
 
 def probe(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> SlideInfo:
-    """Open a slide, read what is written last, and return its facts: then it is complete.
+    """Open a slide, read its last tile, which an incomplete file lacks, and return its facts.
 
     Raises
     ------
@@ -140,7 +139,7 @@ def probe(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS) -> SlideI
 
 
 class _OpenSlides:
-    """The slides that this process has open, most recently used last."""
+    """The open slides of this process, most recently used last."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -154,7 +153,7 @@ class _OpenSlides:
                 slide = open_slide(path, max_megapixels=max_megapixels)
                 for old in [other for other in self.slides if other[0] == key[0]]:
                     del self.slides[old]
-                # A single tile may be half a gigabyte: it is kept for the slide that is being worked on, no longer.
+                # A single decoded tile may take half a gigabyte, so only the slide in use keeps its tiles.
                 for other in self.slides.values():
                     other.trim()
                 self.slides[key] = slide
@@ -173,29 +172,27 @@ def _forget() -> None:
     _open_slides = _OpenSlides()
 
 
-# Handles do not survive a fork: parent and child would share file positions and library state.
+# Handles must not be used after a fork: parent and child would share file positions and library state.
 os.register_at_fork(after_in_child=_forget)
 
 
 def open_cached(path: Path | str, *, max_megapixels: float = MAX_MEGAPIXELS, content: str = "") -> Slide:
-    """Return an open slide of this process, opening it if it is not open or has changed.
+    """Return an open slide of this process. Open it if it is not open or has changed.
 
-    The four used last stay open. The slide is shared by threads and must not be closed by the caller.
-    Raises as :func:`open_slide`.
+    The last four slides stay open. Threads share the slide, and the caller must not close it. Errors are those of
+    :func:`open_slide`.
 
     Parameters
     ----------
-    path : Path or str
-    max_megapixels : float
     content : str
-        Part of the slide's fingerprint. Of a folder only the top is compared with what was opened: a change below it,
-        in the chunks of an NGFF image, shows in the fingerprint alone.
+        Part of the slide's fingerprint. It detects changes in subfolders, such as the chunks of an NGFF image: for a
+        folder only the files at its top are compared.
     """
     return _open_slides.get(Path(path), max_megapixels, content)
 
 
 def _state(path: Path) -> tuple[object, ...]:
-    """Return what changes when a slide's content does."""
+    """Return size and modification time of a file, or of the entries of a folder, to detect changes."""
     status = stat_source(path)
     if not path.is_dir():
         return status.st_size, status.st_mtime_ns
@@ -224,7 +221,7 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _open_dicom(path: Path, files: list[Path], max_megapixels: float) -> Slide:
-    """Open a DICOM series by whichever of its files OpenSlide takes; it finds the others of the series itself."""
+    """Open a DICOM series from its first file that OpenSlide accepts. OpenSlide finds the other files itself."""
     refusals: list[tuple[Path, str]] = []
     for file in files:
         try:
@@ -245,7 +242,8 @@ def _open_dicom(path: Path, files: list[Path], max_megapixels: float) -> Slide:
         slide = openslide_reader.OpenSlideSlide(handle, info, file)
         return _with_background(dicom_colours.open_checked(slide, file, series))
     errors = [dicom_check.refusal(file, reason) for file, reason in refusals[:_MOST_REFUSALS]]
-    # What is still to come may mend it: an odd file beside the slide says less than that the slide is not there yet.
+    # IncompleteSlide has priority, because files that arrive later may fix it. Another error may come from an unrelated
+    # file in the folder.
     raise next((error for error in errors if isinstance(error, IncompleteSlide)), errors[0])
 
 
@@ -278,7 +276,7 @@ def _open_other(path: Path, head: bytes, max_megapixels: float) -> Slide:
 
 
 def _refusal(suffix: str, reason: str) -> SlideError:
-    """Return the error for a file whose format OpenSlide knows and that it does not open."""
+    """Return the error for a file whose format OpenSlide recognises but that it cannot open."""
     if suffix in parts_check.KEY_SUFFIXES and not any(words in reason for words in _NOT_READ):
         return IncompleteSlide(reason)
     if _CUT_OFF in reason:
@@ -287,7 +285,7 @@ def _refusal(suffix: str, reason: str) -> SlideError:
 
 
 def _other_kind(path: Path, head: bytes) -> str:
-    """Return what a file is that no slide reader takes, by its first bytes; empty for a slide, perhaps."""
+    """Return the kind of a file that is not a slide, by its first bytes; empty if it may be a slide."""
     for magic, kind in _PICTURES:
         if head.startswith(magic) and not _openslide_knows(path):
             names = path.name.lower().endswith((".zarr.zip", ".ozx"))
@@ -298,28 +296,28 @@ def _other_kind(path: Path, head: bytes) -> str:
 
 
 def _is_huge_ndpi(path: Path, head: bytes, size: int) -> bool:
-    """Whether a file is in Hamamatsu's own 64-bit variant of TIFF, which only OpenSlide reads."""
+    """Return whether a file is in Hamamatsu's 64-bit variant of TIFF, which only OpenSlide reads."""
     return size >= 2**32 and head[2:3] == b"*" and path.suffix.lower() == ".ndpi"
 
 
 def _openslide_knows(path: Path) -> bool:
-    # A MIRAX index can be a JPEG's neighbour, but its own file is text; only a vendor's detection decides.
+    # The first bytes do not decide: the file that is named for a slide of several files may look like a picture.
     import openslide  # noqa: PLC0415
 
     return openslide.OpenSlide.detect_format(path) is not None
 
 
 def _with_background(slide: Slide) -> Slide:
-    """Fill in the colour of empty glass where the file does not state it."""
+    """Set the colour of empty glass if the file does not state it."""
     if slide.info.background == (255, 255, 255):
         slide.set_background(_glass_colour(slide))
     return slide
 
 
 def _glass_colour(slide: Slide) -> tuple[int, int, int]:
-    """Return the colour of glass on 25 spots of the smallest level that can be read.
+    """Return the colour of glass on 25 spots of the smallest usable level.
 
-    White where there is none, and the typical colour of a slide that is dark (fluorescence).
+    It is the median colour for a dark slide (fluorescence), and white without glass.
     """
     side = 32
     for level in reversed(range(len(slide.info.levels))):
@@ -332,7 +330,7 @@ def _glass_colour(slide: Slide) -> tuple[int, int, int]:
             y = max(0, (height - side) * (step // 5) // 4)
             if slide.is_empty(level, x, y, min(side, width - x), min(side, height - y)):
                 continue
-            # Damage is reported when the place is read in earnest.
+            # Damage is reported when the region is read for processing.
             with contextlib.suppress(DecodeFailure, WsiDenoiseError, OSError):
                 spot = slide._read(level, x, y, min(side, width - x), min(side, height - y))  # noqa: SLF001
                 spots.append(spot.reshape(-1, 3))

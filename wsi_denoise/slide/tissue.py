@@ -1,7 +1,7 @@
-"""Which patches hold tissue, and whether the slide is brightfield at all.
+"""Detection of patches with tissue, and of slides that are not brightfield.
 
-A patch that is taken for tissue by mistake costs time; tissue that is taken for glass is left noisy. So every doubt
-counts as tissue. How the thresholds were chosen is in ``docs/evidence/formats.md``.
+A patch that is wrongly taken for tissue costs time, but tissue that is taken for glass stays noisy. Doubtful patches
+therefore count as tissue. ``docs/evidence/formats.md`` explains the choice of the thresholds.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from wsi_denoise.slide.background import find_glass
 from wsi_denoise.slide.base import Pixels
 from wsi_denoise.slide.geometry import PATCH
 
-#: Below this many patches a mask saves nothing and everything is tissue.
+#: Below this number of patches a mask saves no time, and every patch counts as tissue.
 LEAST_PATCHES = 64
-#: Pixels of the thumbnail along a patch: 24 x 24 px are averaged, so that noise of sigma 25 is left with sigma 1.
+#: Pixels of the thumbnail along a patch. Each averages 24 x 24 px, which reduces noise of sigma 25 to sigma 1.
 PIXELS_PER_PATCH = 4
 LARGEST_THUMBNAIL = 4096
-#: Grey levels by which a pixel must be darker than glass in some channel: five sigma of the glass, within these bounds.
+#: Grey levels by which tissue is darker than glass in at least one channel: 5 sigma of the glass, within these bounds.
 LEAST_MARGIN, MOST_MARGIN = 6.0, 14.0
-#: Otsu's two classes are believed when their means are this many grey levels apart; those of noisy glass are 2 apart.
+#: Grey levels between the means of Otsu's two classes for them to be used; for noisy glass the means differ by 2.
 LEAST_SEPARATION = 12.0
-#: A slide is dark when its median brightness is below the first and its share of bright pixels below the second.
+#: A slide is dark if its median brightness is below the first value and its share of pixels that are brighter than the
+#: third value in every channel is below the second.
 DARK_MEDIAN, BRIGHT_SHARE, BRIGHT = 50.0, 0.02, 150
 
 Bools = npt.NDArray[np.bool_]
@@ -35,16 +36,16 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class TissueMask:
-    """Tissue on the lattice.
+    """Patches with tissue.
 
     Parameters
     ----------
     patches : bool array, (rows, columns)
-        True where a patch is to be sent through the network.
+        True for patches that the network processes.
     found : bool
-        False when no tissue was found at all; then `patches` is all False.
+        False if no tissue was found; `patches` is then all False.
     note : str
-        How the mask came about, or an empty text when nothing about it is special.
+        Reason for a mask of all or no patches; empty otherwise.
     """
 
     patches: Bools
@@ -53,7 +54,7 @@ class TissueMask:
 
 
 def thumbnail_side(lattice_shape: tuple[int, int]) -> int:
-    """Return the side of the thumbnail to make for a lattice of (rows, columns) patches, in pixels."""
+    """Return the longer side in pixels of the thumbnail for a lattice of (rows, columns) patches."""
     return min(LARGEST_THUMBNAIL, PIXELS_PER_PATCH * max(lattice_shape))
 
 
@@ -65,20 +66,20 @@ def tissue_patches(
     mode: Literal["auto", "all"] | str = "auto",  # noqa: PYI051 - the two words that settings know, as text
     dilate: int = 1,
 ) -> TissueMask:
-    """Find the patches that hold tissue.
+    """Find the patches that contain tissue.
 
     Parameters
     ----------
     thumbnail : uint8 array, (height, width, 3), RGB
-        The whole slide made small, best with :func:`thumbnail_side`.
+        The whole slide, preferably with the size of :func:`thumbnail_side`.
     lattice_shape : (int, int)
-        (rows, columns) of 96-px patches; the last ones may reach beyond the slide.
+        (rows, columns) of 96-px patches; the last ones may extend beyond the slide.
     slide_size : (int, int)
         (width, height) at level 0.
     mode : {"auto", "all"}
-        ``all`` takes every patch and asks nothing.
+        ``all`` selects every patch without any check.
     dilate : int
-        Patches by which the tissue is widened, in all eight directions.
+        Number of patches by which the mask is dilated in all eight directions.
 
     Raises
     ------
@@ -107,11 +108,11 @@ def tissue_patches(
 
 
 def tissue_pixels(thumbnail: Pixels) -> Bools | None:
-    """Return where a thumbnail is not glass, (height, width), or None when there is no glass on it.
+    """Return the mask of pixels that are not glass, (height, width), or None if the thumbnail has no glass.
 
-    Tissue is what is darker than glass in any channel, so that a pale pink counts, and in addition what tiatoolbox's
-    masker finds with Otsu's threshold, where that threshold separates anything. Otsu alone loses pale tissue, and
-    splits the noise of an empty slide in two.
+    Pixels that are darker than glass in any channel count, which includes pale pink. The mask of tiatoolbox's Otsu
+    masker is added if its threshold separates two classes. Otsu alone loses pale tissue, and splits the noise of an
+    empty slide into two classes.
     """
     glass = find_glass(thumbnail)
     if glass is None:
@@ -129,7 +130,7 @@ def tissue_pixels(thumbnail: Pixels) -> Bools | None:
 
 
 def is_dark(thumbnail: Pixels) -> bool:
-    """Whether a slide has a dark background, as fluorescence has."""
+    """Return whether a slide has a dark background, as in fluorescence."""
     bright = float((thumbnail.min(axis=2) > BRIGHT).mean())
     return _median_brightness(thumbnail) < DARK_MEDIAN and bright < BRIGHT_SHARE
 
@@ -139,7 +140,7 @@ def _median_brightness(thumbnail: Pixels) -> float:
 
 
 def _averaged(thumbnail: Pixels, lattice_shape: tuple[int, int]) -> Pixels:
-    """Return the thumbnail at four pixels a patch, by area means, if it is larger."""
+    """Return the thumbnail, reduced by area means to four pixels per patch if it is larger."""
     height, width = thumbnail.shape[:2]
     scale = PIXELS_PER_PATCH * max(lattice_shape) / max(height, width)
     if scale >= 1:
@@ -151,7 +152,7 @@ def _averaged(thumbnail: Pixels, lattice_shape: tuple[int, int]) -> Pixels:
 
 
 def _on_lattice(mask: Bools, lattice_shape: tuple[int, int], slide_size: tuple[int, int]) -> Bools:
-    """Return for each patch whether any pixel of the mask touches it, (rows, columns)."""
+    """Return whether any true pixel of the mask touches each patch, (rows, columns)."""
     spans = [
         _spans(count, full, small)
         for count, full, small in zip(lattice_shape, reversed(slide_size), mask.shape, strict=True)
@@ -167,7 +168,7 @@ def _on_lattice(mask: Bools, lattice_shape: tuple[int, int], slide_size: tuple[i
 
 
 def _spans(count: int, full: int, small: int) -> tuple[list[int], list[int]]:
-    """Return first and one past the last thumbnail pixel of each patch along one side."""
+    """Return the first thumbnail pixel of each patch along one side, and one past the last."""
     starts, ends = [], []
     for index in range(count):
         start = min(math.floor(index * PATCH * small / full), small - 1)

@@ -1,4 +1,4 @@
-"""Units of length, under the names that slide files use. Pure."""
+"""Conversion of units of length by the names that slide files use. Pure."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _NUMBER = re.compile(r"[-+]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][-+]?\d+)?", re.AS
 
 
 def micrometres(unit: str) -> float | None:
-    """Return the length of a unit in micrometres, or None where it is not a unit of length.
+    """Return the length of a unit in micrometres, or None if it is not a unit of length.
 
-    Symbols and names of OME, UDUNITS (NGFF) and ImageJ, singular or plural.
+    It knows the symbols and names of OME, UDUNITS (NGFF) and ImageJ, singular and plural.
 
     Examples
     --------
@@ -42,7 +42,7 @@ def micrometres(unit: str) -> float | None:
     True
     """
     text = _PER_PIXEL.sub("", plain(unit).strip(" \t\r\n\"'")).rstrip(" .")
-    # Both micro signs are µ; Â is left over where UTF-8 was read as Latin-1.
+    # Both Unicode micro signs become µ. Â appears if UTF-8 was read as Latin-1.
     text = unicodedata.normalize("NFC", text).replace("μ", "µ").replace("Âµ", "µ")
     if text in _SYMBOLS:
         return _SYMBOLS[text]
@@ -55,19 +55,19 @@ def micrometres(unit: str) -> float | None:
 
 
 def length(name: str, value: str, unit: str) -> tuple[float | None, str]:
-    """Return a length of a file in micrometres.
+    """Return a length in a file in micrometres.
 
     Parameters
     ----------
     name : str
         Name of the field, for the reason.
     value, unit : str
-        As the file states them. A decimal comma is accepted.
+        As in the file. A decimal comma is accepted.
 
     Returns
     -------
     (float or None, str)
-        Micrometres, of any sign; or None with the reason, which quotes what is not understood.
+        Micrometres, possibly negative; or None and a reason, which quotes the invalid text.
     """
     if not _NUMBER.fullmatch(value.strip()) or not math.isfinite(number := float(value.strip().replace(",", "."))):
         return None, f"{name} is {quoted(value)}, which is not a number"
@@ -78,14 +78,12 @@ def length(name: str, value: str, unit: str) -> tuple[float | None, str]:
 
 
 def quantity(name: str, text: str, default: str) -> tuple[float | None, str]:
-    """Return a length as :func:`length` does, from a number and its unit in one text, such as ``0.25 um``.
+    """Return a length in micrometres from a number with its unit, such as ``0.25 um``, as :func:`length` does.
 
     Parameters
     ----------
-    name : str
-    text : str
     default : str
-        Unit of a number that has none.
+        Unit of a number without a unit.
     """
     text = text.strip()
     start = _NUMBER.match(text)
@@ -100,6 +98,6 @@ def plain(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """Return text of an untrusted file for a message: in quotes, printable, at most 40 characters."""
+    """Return text from an untrusted file for a message: in quotes, printable, at most 40 characters."""
     short = text if len(text) <= 40 else f"{text[:40]}..."
     return '"' + "".join(letter if letter.isprintable() else " " for letter in short) + '"'

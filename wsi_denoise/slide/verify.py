@@ -1,8 +1,9 @@
-"""Proof that a written TIFF is what was meant, by reading it with two libraries that did not write it.
+"""Verification of written TIFFs with tifffile and OpenSlide.
 
-Before a file gets its final name: sizes, levels and resolution in OpenSlide and in tifffile, encoded tiles byte for
-byte, random tiles decoded by both and compared with what was meant, and the smaller levels with these. Later,
-``wsi-denoise verify`` proves that a file is what the store says, and that the original is unchanged.
+Before a file is published, sizes and levels are checked in both libraries, and the resolution in OpenSlide. A sample of
+tiles is compared byte for byte with the encoded ones, decoded by both libraries and compared with the intended pixels,
+and so are the smaller levels. ``wsi-denoise verify`` later compares a file with the job database, and the original with
+its fingerprint.
 """
 
 from __future__ import annotations
@@ -27,43 +28,44 @@ if TYPE_CHECKING:
     from wsi_denoise.slide.encoding import Pixels
 
 MPP_TOLERANCE = 1e-3
-"""Relative; resolution tags are rational numbers, and a level's size is rounded."""
+"""Relative tolerance, because resolution tags are rational numbers and the size of a level is rounded."""
 
 LOSSY_TOLERANCE = 4.0
-"""Grey levels by which the 4 x 4 means of a JPEG tile may differ from what was meant, on average over the tile. JPEG
-keeps means: quality 50 was measured at 1.3; a swapped tile, channel or colour space is at 15 and more."""
+"""Tolerance in grey levels between the 4 x 4 means of a JPEG tile and the intended ones, averaged over the tile. JPEG
+preserves means: quality 50 differs by 1.3; a wrong tile, channel or colour space differs by 15 and more (measured)."""
 
 LEVEL_TOLERANCE = 10.0
-"""The same for the smaller levels, whose boxes have fewer means (quality 50, 4:2:0, noisy tissue: measured at 4.1)."""
+"""The same for smaller levels, whose boxes have fewer means; noisy tissue at quality 50, 4:2:0 differs by 4.1."""
 
 SAMPLED_LEVELS = 4
-"""Up to this level a tile of level 0 is a box of at least 16 px, and boxes are compared; above, whole levels."""
+"""Up to this level a tile of level 0 covers a box of at least 16 px, and boxes are compared; then whole levels."""
 
 LEAST_PIXELS = 256
-"""Tiles and boxes of fewer pixels, at the slide's edge, say nothing about a JPEG: a single pixel may be off by more."""
+"""Smaller tiles and boxes, at the slide's edge, are not compared after JPEG: a single pixel may differ by more."""
 
 WHOLE_PIXELS = 40_000_000
-"""Levels of more pixels are not compared as a whole, to keep memory flat: there are such above 10 gigapixels."""
+"""Larger levels are not compared as a whole, to limit memory; only slides above 10 gigapixels have such."""
 
 _DAMAGE = frozenset({None, errno.EINVAL, errno.EOVERFLOW})
-"""Of an OSError: what a library raises itself, and what a place that no file can have gives."""
+"""Values of OSError.errno for damage: None if a library raised it, the others for an impossible offset."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a file must be.
+    """Intended content of a file.
 
     Parameters
     ----------
     width, height : int
+        Pixels at level 0.
     mpp : (float, float) or None
-        None: the file must state none.
+        Micrometres per pixel in x and y. None: the file must not state a resolution.
     icc_profile : bytes or None
-    lossless : bool
+        None: the file must not have a profile.
     tile : callable
-        (row, column) of level 0 to the encoded bytes.
+        From (row, column) of a level-0 tile to its encoded bytes.
     reduced : callable
-        (row, column) of a level-0 tile to what it is at level 2 before compression, (up to 64, up to 64, 3) uint8.
+        From (row, column) of a level-0 tile to its pixels at level 2 before compression, (up to 64, up to 64, 3) uint8.
     """
 
     width: int
@@ -76,22 +78,19 @@ class Expected:
 
 
 def check_written(path: Path, expected: Expected, *, tiles: int, seed: int = 0) -> str:
-    """Check a file that was just written, and return its SHA-256.
+    """Check a new file, and return its SHA-256.
 
     Parameters
     ----------
-    path : Path
-    expected : Expected
     tiles : int
-        How many random tiles of level 0 are decoded; all of them when there are fewer. The corners are always among.
-    seed : int
+        Number of level-0 tiles to decode: the corners, and random ones. If there are fewer, all are decoded.
 
     Raises
     ------
     VerificationFailed
-        Naming the first thing that is not as it was meant.
+        Names the first difference.
     OSError
-        When the file system does not let the file be read, which says nothing about the file.
+        If the file system fails, which does not mean that the file is damaged.
     """
     sizes = level_sizes(expected.width, expected.height)
     try:
@@ -104,7 +103,8 @@ def check_written(path: Path, expected: Expected, *, tiles: int, seed: int = 0) 
         if isinstance(error, OSError) and error.errno not in _DAMAGE:
             raise
         if not isinstance(error, WsiDenoiseError):
-            # The libraries do not tell a share that went away from a damaged file; a plain look at all of it does.
+            # The libraries do not distinguish a lost share from a damaged file. Reading the whole file raises OSError
+            # only for the former.
             sha256(path)
         raise VerificationFailed(f"the file cannot be read back ({type(error).__name__}: {error})") from error
     return sha256(path)
@@ -174,9 +174,9 @@ def _decoded(page: Any, raw: bytes, index: int) -> Pixels:
 
 
 def _check_above(pages: Any, file: IO[bytes], place: tuple[int, int], expected: Expected) -> None:
-    """Compare what became of a tile of level 0 at the levels above with what it is at level 2 by the spool.
+    """Compare the smaller levels of a level-0 tile with its intended pixels at level 2.
 
-    A tile of level 0 is a box of 256 / 2 ** level px within one tile there, so that halving alone gives what is meant.
+    At each level it covers a box of 256 / 2 ** level px within one tile, so that halving gives the intended pixels.
     """
     meant = expected.reduced(*place)
     for level in range(1, min(len(pages), SAMPLED_LEVELS + 1)):
@@ -194,7 +194,7 @@ def _check_above(pages: Any, file: IO[bytes], place: tuple[int, int], expected: 
 
 
 def _check_small_levels(pages: Any, expected: Expected) -> None:
-    """Compare each level that is too small for boxes with the one below it, as a whole."""
+    """Compare each level that is too small for boxes with the next larger one, as a whole."""
     for level in range(SAMPLED_LEVELS + 1, len(pages)):
         below = pages[level - 1]
         if below.shape[0] * below.shape[1] <= WHOLE_PIXELS:
@@ -242,26 +242,27 @@ def sha256(path: Path) -> str:
 
 @dataclass
 class Verification:
-    """What ``wsi-denoise verify`` found.
+    """Result of ``wsi-denoise verify``.
 
     Parameters
     ----------
     ok : bool
+        All checks passed.
     checks : list of (str, bool, str)
-        Name, whether it holds, and a sentence.
+        Name, whether it passed, and a sentence.
     """
 
     ok: bool = True
     checks: list[tuple[str, bool, str]] = field(default_factory=list)
 
     def add(self, name: str, text: str, *, holds: bool) -> None:
-        """Note one check."""
+        """Add one check."""
         self.checks.append((name, holds, text))
         self.ok = self.ok and holds
 
 
 class Record(Protocol):
-    """What the store knows of an output; a job has all of it."""
+    """The values of a job that a verification uses."""
 
     @property
     def id(self) -> int: ...  # noqa: D102
@@ -278,15 +279,14 @@ class Record(Protocol):
 
 
 def verify_file(path: Path, job: Record | None, *, source_fingerprint: Callable[[Path], str]) -> Verification:
-    """Compare a published TIFF with the store, and the original with its fingerprint.
+    """Compare a published TIFF with the job database, and the original with its fingerprint.
 
     Parameters
     ----------
-    path : Path
     job : Record or None
-        The job whose output it should be.
+        The job that should have written the file.
     source_fingerprint : callable
-        Gives the fingerprint of a slide's path, or raises WsiDenoiseError or OSError.
+        Returns the fingerprint of a slide's path, or raises WsiDenoiseError or OSError.
     """
     import tifffile  # noqa: PLC0415
 
@@ -295,7 +295,7 @@ def verify_file(path: Path, job: Record | None, *, source_fingerprint: Callable[
         with tifffile.TiffFile(path) as tiff:
             facts = provenance.parse(tiff.pages.first.description)
             levels = [(page.shape[1], page.shape[0]) for page in tiff.pages]
-    except Exception as error:  # noqa: BLE001 - any file may be given
+    except Exception as error:  # noqa: BLE001 - the file may be of any kind
         result.add("readable", f"the file is no readable TIFF ({error})", holds=False)
         return result
     result.add("readable", f"a TIFF with levels {levels}", holds=True)
@@ -318,6 +318,6 @@ def verify_file(path: Path, job: Record | None, *, source_fingerprint: Callable[
         result.add(
             "original", f"the original is {'unchanged' if unchanged else 'another than was denoised'}", holds=unchanged
         )
-    except Exception as error:  # noqa: BLE001 - whatever keeps us from reading it is said
+    except Exception as error:  # noqa: BLE001 - every reason for an unreadable original is reported
         result.add("original", f"the original cannot be read ({error})", holds=False)
     return result

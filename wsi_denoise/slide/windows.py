@@ -1,7 +1,7 @@
-"""Which windows a block is denoised in: as few computed pixels as possible. Pure arithmetic, no pixels.
+"""Choice of the windows in which a block is denoised, for the fewest computed pixels. Pure arithmetic without pixels.
 
-A device is quickest with few shapes of windows, which it is prepared for. Smaller ones save more than that at the edge
-of tissue; and where the slide ends, a CPU ends the window as well.
+A device is fastest with the few window shapes that it is prepared for. At the edge of tissue, smaller windows save more
+time than other shapes cost. On a CPU, windows also end at the edge of the slide.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 from wsi_denoise.slide.geometry import PATCH, STRIDE, Region, Span, round_up
 
 PREPARED = 2
-"""Sides of windows that a device is prepared for, of those that there are: each takes memory for itself."""
+"""Number of window sides, largest first, that a device which takes any shape is prepared for: each needs memory."""
 
 
 @dataclass(frozen=True)
 class Cover:
-    """The windows that a block's region is denoised in.
+    """The windows of a block's region.
 
     Parameters
     ----------
     region : Region
-        What is kept of the block, in pixels of the slide.
+        The part of the block on the slide, in level-0 pixels.
     whole, fitted : tuple of Region
-        Windows without halo, which do not overlap: those that the device is prepared for, and others. They may reach
-        beyond the region; what lies there is cut off afterwards.
+        Windows without halo, which do not overlap: in shapes that the device is prepared for, and in other shapes.
+        They may extend beyond the region; the surplus is cropped later.
     halo : int
         Context in pixels around each window.
     """
@@ -45,7 +45,7 @@ class Cover:
 
     @property
     def area(self) -> Region:
-        """What has to be read: the region, and all windows with their halo. It may leave the slide."""
+        """The region to read: `region` and all windows, with the halo around them. It may exceed the slide."""
         if not self.windows:
             return self.region
         parts = (self.region, *self.windows)
@@ -56,16 +56,16 @@ class Cover:
 
 
 def cover(region: Region, needed: NDArray[np.bool_], sides: Sequence[int], halo: int, fitted: int = 0) -> Cover:
-    """Choose windows that hold every needed patch of a block and for which the network computes the fewest pixels.
+    """Choose the windows for all needed patches of a block for which the network computes the fewest pixels.
 
-    Large windows spend less on their halo, small ones less on glass: a window is cut into its four quarters where
-    those that are needed cost less, and so on. Windows of a side lie on the lattice of that side. Their lengths are
-    multiples of 16 px, as the network needs it.
+    Large windows need less halo, small ones less glass. A window is split into its four quarters, recursively, if the
+    needed quarters cost less. Windows of one side lie on the lattice of that side. Lengths are multiples of 16 px,
+    because the network requires it.
 
     Parameters
     ----------
     region : Region
-        Of a block; its origin lies on the lattice.
+        Region of a block; its origin is on the lattice.
     needed : ndarray of bool
         (rows, columns) of the block's patches.
     sides : sequence of int
@@ -73,13 +73,13 @@ def cover(region: Region, needed: NDArray[np.bool_], sides: Sequence[int], halo:
     halo : int
         Pixels.
     fitted : int
-        Where the device takes any shape: the most pixels that such a window has, with its halo. Windows then end where
-        the region does, and whole ones are those of the two largest sides. 0: every window is a whole square.
+        For a device that takes any shape: the maximum pixels of a window with its halo. Windows then end at the edge of
+        the region, and only the two largest squares count as `whole`. 0: every window is a whole square.
 
     Returns
     -------
     Cover
-        Windows of one size follow each other, the largest first.
+        Windows are sorted by size, largest first.
     """
     side = sides[0]
     found: list[Region] = []
@@ -95,7 +95,7 @@ def cover(region: Region, needed: NDArray[np.bool_], sides: Sequence[int], halo:
 def _cheapest(
     region: Region, needed: NDArray[np.bool_], place: tuple[int, int], sides: Sequence[int], limits: tuple[int, int]
 ) -> tuple[int, list[Region]]:
-    """Return the computed pixels and the windows of a square of patches: one, or those of its quarters."""
+    """Return the computed pixels and the windows of a square of patches: one window, or those of its quarters."""
     (row, column), (side, *smaller), (halo, fitted) = place, sides, limits
     if not needed[row : row + side, column : column + side].any():
         return 0, []
@@ -128,6 +128,6 @@ def _ended(window: Region, region: Region) -> Region:
 
 
 def _pixels(window: Region, halo: int) -> int:
-    """Return what the network computes."""
+    """Return the number of pixels that the network computes for a window."""
     width, height = window.size
     return (width + 2 * halo) * (height + 2 * halo)

@@ -1,7 +1,8 @@
-"""Colour model of encoded tiles: what the file's tag says, what the stream says, and which of them is believed. Pure.
+"""Colour model of encoded tiles, from the file's tag, the stream and the pixels. Pure.
 
-Decoders settle a contradiction differently: libtiff and OpenSlide follow the tag, libjpeg, tifffile and pydicom the
-stream. The result differs by 50 grey levels (**measured**), so a contradiction is settled here, once, or refused.
+Decoders resolve a contradiction differently: libtiff and OpenSlide follow the tag, libjpeg, tifffile and pydicom the
+stream. The results differ by 50 grey levels (**measured**). This module resolves a contradiction once, or rejects the
+image.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from wsi_denoise.slide.readers.streams import Jpeg2000Header, JpegHeader, jpeg20
 
 Pixels = npt.NDArray[np.uint8]
 
-#: Share of pixels out of gamut above which stored samples cannot be YCbCr. **Measured** on 1,256 patches of tissue,
-#: each stored as RGB and read as YCbCr: 0.126 at least; stored as YCbCr: 0.000 at most.
+#: Share of pixels out of gamut above which stored samples cannot be YCbCr. **Measured** on 1,256 patches of tissue:
+#: stored as RGB and read as YCbCr at least 0.126; stored as YCbCr at most 0.000.
 NOT_YCBCR = 0.05
 #: Share of pixels out of gamut up to which stored samples fit YCbCr.
 FITS_YCBCR = 0.005
 #: Grey levels beyond 0 and 255 at which a pixel counts as out of gamut; compression noise stays below.
 GAMUT_MARGIN = 24
-#: Mean difference in grey levels between both readings below which pixels say nothing, as mid grey does.
+#: Mean difference in grey levels between both interpretations below which pixels do not decide, such as mid grey.
 DISTINCT = 8.0
 _RGB_IDS = (0x52, 0x47, 0x42)
 _SYCC = 18
@@ -39,18 +40,18 @@ class Space(StrEnum):
 
 @dataclass(frozen=True)
 class Statement:
-    """What an encoded tile states about its own colours.
+    """Colour model that an encoded tile states.
 
     Parameters
     ----------
     space : Space or None
-        None where the stream states nothing.
+        None if the stream states no colour model.
     source : str
         The marker that states it.
     conflict : str
-        Two statements of the stream that exclude each other; empty if there are none.
+        Two contradictory statements of the stream; empty without a contradiction.
     subsampled : bool
-        The components have different sampling factors, which suits YCbCr only.
+        The components have different sampling factors, which is usual for YCbCr only.
     """
 
     space: Space | None = None
@@ -60,16 +61,16 @@ class Statement:
 
 
 def statement_of(data: bytes, codec: str, tables: bytes | None = None) -> Statement | None:
-    """Return what an encoded tile states about its colours, None where it has no header.
+    """Return the colour model that an encoded tile states, or None if it has no header.
 
     Parameters
     ----------
     data : bytes
         The tile, or its start up to the first scan.
     codec : str
-        As in ``tiff_directory.CODECS``; codecs other than JPEG and JPEG 2000 state nothing.
+        As in ``tiff_directory.CODECS``; codecs other than JPEG and JPEG 2000 state no colour model.
     tables : bytes, optional
-        JPEGTables of the directory; its markers count where the tile has none.
+        JPEGTables of the directory; its markers count if the tile has none.
     """
     if codec == "jpeg2000":
         coded = jpeg2000_header(data)
@@ -87,7 +88,7 @@ def statement_of(data: bytes, codec: str, tables: bytes | None = None) -> Statem
 
 
 def jpeg_statement(header: JpegHeader) -> Statement:
-    """Return what the markers of a JPEG state, by the rules that libjpeg follows."""
+    """Return the colour model of a JPEG's markers, by libjpeg's rules."""
     identifiers = tuple(component[0] for component in header.components)
     if len(identifiers) == 4 and header.adobe is not None:
         kind = "YCCK" if header.adobe == 2 else "CMYK"
@@ -108,7 +109,7 @@ def jpeg_statement(header: JpegHeader) -> Statement:
 
 
 def jpeg2000_statement(header: Jpeg2000Header) -> Statement:
-    """Return what a JPEG 2000 stream states: a colour box of YCbCr, or its component transform."""
+    """Return the colour model of a JPEG 2000 stream: from a colour box of YCbCr, or the component transform."""
     if header.components not in (3, 4):
         return Statement()
     if header.colour_space == _SYCC and header.transform:
@@ -117,17 +118,17 @@ def jpeg2000_statement(header: Jpeg2000Header) -> Statement:
         return Statement(Space.YCBCR, "colour box", subsampled=header.subsampled)
     if header.transform:
         return Statement(Space.RGB, "component transform")
-    # A box that says sRGB states nothing: encoders write it around samples that they know nothing about.
+    # A colour box of sRGB is ignored: encoders write it without knowing the colour model of the samples.
     return Statement(subsampled=header.subsampled)
 
 
 def pixel_evidence(stored: Pixels) -> Space | None:
-    """Return the colour model that stored samples fit, None where they fit both or cannot tell.
+    """Return the only colour model that stored samples fit, or None if they do not decide.
 
     Parameters
     ----------
     stored : uint8 array, (..., 3)
-        Samples as they are stored, not converted.
+        Samples as stored, without conversion.
     """
     samples = stored.reshape(-1, 3).astype(np.float32)
     if not len(samples):
@@ -163,20 +164,20 @@ def _converted(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class ColourRule:
-    """Which colour models the tiles of one image are decoded by.
+    """Colour models by which the tiles of one image are decoded.
 
     Parameters
     ----------
     tag : Space
-        What the file says; tiles that state nothing are decoded by it.
+        The file's tag. Tiles without a statement are decoded by it.
     unstated : bool
-        Whether tiles that state nothing are accepted.
+        Accept tiles without a statement.
     stated : frozenset of Space
-        Statements of tiles that are accepted.
+        Accepted statements of tiles.
     notes : tuple of str
-        What was contradictory, and how it was settled.
+        Contradictions, and how they were resolved.
     refusal : str
-        Why the image is refused; empty if it is not.
+        Reason for rejecting the image; empty if it is accepted.
     contradiction : str
         How accepted tiles contradict the tag; empty if none do.
     """
@@ -189,7 +190,7 @@ class ColourRule:
     contradiction: str = ""
 
     def space_of(self, statement: Statement) -> Space | None:
-        """Return the colour model that a tile is decoded by, None for a tile that is refused."""
+        """Return the colour model for decoding a tile, or None to reject the tile."""
         if statement.conflict or self.refusal:
             return None
         if statement.space is None:
@@ -199,31 +200,29 @@ class ColourRule:
 
 @dataclass(frozen=True)
 class Sample:
-    """Statement of one tile, with its stored samples where they were needed."""
+    """Statement of one tile, with its stored samples if they were needed."""
 
     statement: Statement
     stored: Pixels | None = None
 
 
 def needs_pixels(tag: Space, statement: Statement) -> bool:
-    """Whether the stored samples decide about a tile: it states nothing, or contradicts the tag."""
+    """Return whether a tile's samples must be examined: it has no statement, or contradicts the tag."""
     return statement.space is not tag
 
 
 def settle(tag: Space, samples: Iterable[Sample], *, tag_name: str, doubted: bool = False) -> ColourRule:
-    """Compare the statements of sampled tiles with the tag and return how to decode all of them.
+    """Compare the statements of sampled tiles with the tag and return the rule for all tiles.
 
-    A stream that contradicts the tag is decoded as it states, unless its pixels fit the tag only. Tiles that state
-    nothing are decoded by the tag, unless their pixels fit the other model only.
+    A stream that contradicts the tag is decoded by its own statement, unless its pixels fit the tag only. Tiles without
+    a statement are decoded by the tag, unless their pixels fit the other model only.
 
     Parameters
     ----------
-    tag : Space
-    samples : iterable of Sample
     tag_name : str
         Name of the tag, for messages.
     doubted : bool
-        The tag promises what the streams lack: tiles that state nothing need pixels that confirm it.
+        The tag implies a colour transform. For tiles without a statement, the pixels must confirm the tag.
     """
     found = list(samples)
     conflict = next((each.statement.conflict for each in found if each.statement.conflict), "")
@@ -236,7 +235,7 @@ def settle(tag: Space, samples: Iterable[Sample], *, tag_name: str, doubted: boo
         if doubt:
             return _refused(tag, f"{tag_name} says {tag}, the compressed data state nothing, and {doubt}")
     if not against:
-        # Tiles that were not sampled may agree with the tag or state nothing; a contradiction would be new.
+        # Tiles outside the sample may agree with the tag or have no statement; those that contradict it are rejected.
         return ColourRule(tag, stated=frozenset({tag}))
     statement = against[0].statement
     words = f"{tag_name} says {tag}, the {statement.source} of the compressed data says {statement.space}"
@@ -254,7 +253,7 @@ def settle(tag: Space, samples: Iterable[Sample], *, tag_name: str, doubted: boo
 
 
 def _doubt(tag: Space, unstated: Iterable[Sample], *, doubted: bool) -> str:
-    """Return what speaks against decoding tiles that state nothing by the tag; empty if nothing does."""
+    """Return the reason not to decode tiles without a statement by the tag; empty if the tag can be used."""
     found = list(unstated)
     evidence = _evidence(found)
     if evidence not in (None, tag):

@@ -1,7 +1,6 @@
-"""Whether a Zeiss CZI is complete, from its own tables, before a library sees it.
+"""Check that a Zeiss CZI is complete, from its own tables, before a library opens it.
 
-OpenSlide seeks to whatever position the head states, and reports a table that was never written, and one that was cut
-off, in the same words.
+OpenSlide reports a table that was never written and a truncated one with the same message.
 """
 
 from __future__ import annotations
@@ -15,33 +14,33 @@ from wsi_denoise.errors import NotASlide, TruncatedSlide
 _MAGIC = b"ZISRAWFILE\0\0\0\0\0\0"
 #: Bytes of a segment before its content: name, bytes reserved, bytes used.
 _HEAD = struct.Struct("<16sqq")
-#: Of the file header: positions of subblock directory and metadata, a flag, and position of the attachment directory.
+#: In the file header: positions of subblock directory and metadata, a flag, and position of the attachment directory.
 _POSITIONS = struct.Struct("<qqiq")
 _POSITIONS_AT = _HEAD.size + 52
 _XML_AT = 256
-#: Bytes of the XML that are read to see whether it was written to its end.
+#: Number of bytes at the end of the XML that are checked for zeros.
 _TAIL = 16
 
 
 def is_czi(head: bytes) -> bool:
-    """Return whether a file that starts so is a CZI."""
+    """Return whether a file with these first bytes is a CZI."""
     return head.startswith(_MAGIC)
 
 
 def check_czi(path: Path) -> str:
-    """Check that the tables of a CZI lie where its head says.
+    """Check that the tables of a CZI are at the positions in its header.
 
     Returns
     -------
     str
-        What a complete file lacks that OpenSlide needs; empty where it lacks nothing.
+        A part that OpenSlide needs and this complete file lacks; empty if it lacks none.
 
     Raises
     ------
     TruncatedSlide
         The file ends early, or its writer did not finish it.
     NotASlide
-        Something else is where a table should be.
+        Other data are at the position of a table.
     """
     with path.open("rb") as file:
         descriptor = file.fileno()
@@ -60,7 +59,7 @@ def check_czi(path: Path) -> str:
 
 
 def _check_segment(descriptor: int, size: int, start: int, name: bytes, what: str) -> None:
-    """Raise TruncatedSlide where a segment is not whole."""
+    """Raise TruncatedSlide if a segment is incomplete, NotASlide if it has another name."""
     if start <= 0:
         raise TruncatedSlide(f"CZI: its header does not say where its {what} is; the file was not written to its end")
     if start + _HEAD.size > size:
@@ -77,7 +76,7 @@ def _check_segment(descriptor: int, size: int, start: int, name: bytes, what: st
 
 
 def _check_xml(descriptor: int, start: int) -> None:
-    """Raise TruncatedSlide where the metadata's XML ends in zeros: a copy of reserved size."""
+    """Raise TruncatedSlide if the metadata's XML ends in zeros, as in an unfinished copy of reserved size."""
     at = start + _HEAD.size
     (length,) = struct.unpack("<i", os.pread(descriptor, 4, at))
     tail = os.pread(descriptor, min(length, _TAIL), at + _XML_AT + max(0, length - _TAIL)) if length > 0 else b""

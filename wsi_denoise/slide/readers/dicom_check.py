@@ -1,4 +1,4 @@
-"""What a DICOM file says about itself when OpenSlide refuses it, and which codec its pixels have."""
+"""Checks of DICOM headers: codec, concatenations, and the reason why OpenSlide rejects a file."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ _CODECS = {
     "1.2.840.10008.1.2.5": "rle",
 }
 
-#: Tag of ConcatenationUID (0020,9161), little endian, and the bytes from the start of a file in which it is.
+#: Tag of ConcatenationUID (0020,9161), little endian, and the number of first bytes of a file that contain it.
 _CONCATENATION = b"\x20\x00\x61\x91"
 _HEADER = 64 << 10
 
 _BESIDE = (["LABEL"], ["OVERVIEW"], ["THUMBNAIL"])
-"""Third value of the ImageType of what a series holds besides the slide."""
+"""Third value of ImageType for images of a series other than the slide."""
 
 
 def is_dicom(head: bytes) -> bool:
-    """Whether a file that starts so is a DICOM file."""
+    """Return whether a file with these first bytes is a DICOM file."""
     return head[128:132] == b"DICM"
 
 
 def codec(file: Path) -> str | None:
-    """Return the codec that the transfer syntax names, from the start of the file."""
+    """Return the codec of the transfer syntax, from the start of the file; None if it is not found."""
     with file.open("rb") as opened:
         head = opened.read(4096)
     # The file's meta group is always explicit little endian: tag (0002,0010), type UI, two bytes of length.
@@ -53,7 +53,7 @@ def codec(file: Path) -> str | None:
 
 @dataclass(frozen=True)
 class _Part:
-    """A file as part of a concatenation: the frames that it has, and those that the whole has (0: any number)."""
+    """A file as part of a concatenation: its own frames, and the frames of the whole (0: any number)."""
 
     series: str
     concatenation: str
@@ -62,10 +62,10 @@ class _Part:
 
 
 def check_concatenations(file: Path) -> None:
-    """Raise IncompleteSlide where a part of a concatenation of this file's series is not there.
+    """Raise IncompleteSlide if a part of a concatenation of this file's series is missing.
 
-    A large instance may be split into files. Where their number is not stated, OpenSlide opens a concatenation
-    without its last part, and the missing frames would look like empty glass.
+    A large instance may be split into several files. If their number is not stated, OpenSlide opens a concatenation
+    without its last part, and the missing frames look like empty glass.
 
     Parameters
     ----------
@@ -89,12 +89,12 @@ def _may_be_part(path: Path) -> bool:
         with path.open("rb") as file:
             head = file.read(_HEADER)
     except OSError:
-        return False  # another slide's: whether this one can be read is found where its pixels are read
+        return False  # it may belong to another slide; a file of this one is reported when its pixels are read
     return is_dicom(head) and _CONCATENATION in head
 
 
 def _part(file: Path) -> _Part:
-    """Return what a file says of itself as part of a concatenation.
+    """Return a file's values as part of a concatenation.
 
     Raises
     ------
@@ -106,13 +106,13 @@ def _part(file: Path) -> _Part:
         wanted = _full_frames(data) if data.get("DimensionOrganizationType") == "TILED_FULL" else 0
         frames = int(data.get("NumberOfFrames", 1))
         series, concatenation = (str(data.get(name, "")) for name in ("SeriesInstanceUID", "ConcatenationUID"))
-    except Exception as error:  # damaged values make pydicom raise anything
+    except Exception as error:  # pydicom raises any exception for damaged values
         raise UnsupportedSlide(f"DICOM: its header cannot be read ({error})") from error
     return _Part(series, concatenation, frames, wanted)
 
 
 def _full_frames(data: Any) -> int:
-    """Return how many frames cover the whole matrix of an instance."""
+    """Return the number of frames that cover the whole matrix of an instance."""
     columns, rows = (
         math.ceil(int(data.get(f"TotalPixelMatrix{side}", 0)) / max(1, int(data.get(side, 1))))
         for side in ("Columns", "Rows")
@@ -121,7 +121,7 @@ def _full_frames(data: Any) -> int:
 
 
 def _header(file: Path) -> Any:
-    """Return what stands before the pixels of a DICOM file.
+    """Return the header of a DICOM file, without its pixels.
 
     Raises
     ------
@@ -132,17 +132,17 @@ def _header(file: Path) -> Any:
 
     try:
         with warnings.catch_warnings():
-            # Its remarks on odd values are no help to a user.
+            # pydicom's warnings about unusual values do not help users.
             warnings.simplefilter("ignore")
             return pydicom.dcmread(file, stop_before_pixels=True)
     except OSError:
         raise
-    except Exception as error:  # damage makes pydicom raise anything
+    except Exception as error:  # pydicom raises any exception for damaged files
         raise UnsupportedSlide(f"DICOM: its header cannot be read ({error})") from error
 
 
 def refusal(file: Path, reason: str) -> SlideError:
-    """Return the true reason why a DICOM file cannot be read, given what OpenSlide said."""
+    """Return the error for a DICOM file that OpenSlide rejects with `reason`."""
     if file.stat().st_size == 0:
         return EmptyFile(file.name)
     if "end of filehandle" in reason:
@@ -151,12 +151,12 @@ def refusal(file: Path, reason: str) -> SlideError:
         return _kind(_header(file), reason)
     except UnsupportedSlide as error:
         return UnsupportedSlide(f"DICOM: {reason} ({error.detail})")
-    except Exception as error:  # noqa: BLE001 - damaged values make pydicom raise anything, and all of it is in the reason
+    except Exception as error:  # noqa: BLE001 - pydicom raises any exception for damaged values; the message includes it
         return UnsupportedSlide(f"DICOM: {reason} ({error})")
 
 
 def _kind(data: Any, reason: str) -> SlideError:
-    """Return the error for what a header declares."""
+    """Return the error for a file with this header."""
     modality = str(data.get("Modality", "unknown"))
     samples, bits = int(data.get("SamplesPerPixel", 0)), int(data.get("BitsAllocated", 0))
     image_type = [str(word) for word in data.get("ImageType", None) or ()]
@@ -173,7 +173,7 @@ def _kind(data: Any, reason: str) -> SlideError:
 
 
 def _lacks_parts(reason: str) -> bool:
-    """Return whether OpenSlide says that parts of a concatenation are not there."""
+    """Return whether OpenSlide reports missing parts of a concatenation."""
     count = re.search(r"Expected (\d+) SOP instances in concatenation .*, found (\d+)", reason)
     if count:
         return int(count.group(2)) < int(count.group(1))

@@ -1,4 +1,4 @@
-"""Colour models of a DICOM series: PhotometricInterpretation compared with what the frames state."""
+"""Colour models of a DICOM series: comparison of PhotometricInterpretation with the frames."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _JPEG_2000_TRANSFORMS = ("YBR_ICT", "YBR_RCT")
 
 
 def instances(files: Iterable[Path], series: str | None = None) -> list[Instance]:
-    """Return the files of slide microscopy in JPEG or JPEG 2000, of one series where it is given.
+    """Return the files of slide microscopy in JPEG or JPEG 2000, of one series if it is given.
 
     Raises
     ------
@@ -52,7 +52,7 @@ def rule_of(instance: Instance) -> ColourRule:
     with instance.file.open("rb") as file:
         numbers = spread(range(len(instance.frames)), SAMPLED_BY_TAG)
         found = {number: _statement(file.fileno(), instance, number) for number in numbers}
-        # A frame without header is reported when it is read.
+        # A frame without a header is reported when it is read.
         statements = {number: statement for number, statement in found.items() if statement is not None}
         judged = {
             number
@@ -92,21 +92,21 @@ def _stored(descriptor: int, instance: Instance, number: int) -> Pixels | None:
 
 
 def open_checked(slide: OpenSlideSlide, file: Path, files: Iterable[Path]) -> Slide:
-    """Return a DICOM slide whose colours are certain: the one that OpenSlide opened, or one read frame by frame.
+    """Return a DICOM slide with certain colours: OpenSlide's, or one that decodes each frame itself.
 
     Parameters
     ----------
     slide : OpenSlideSlide
-        Closed where another is returned, or an error raised.
+        It is closed if another slide is returned or an error is raised.
     file : Path
-        What OpenSlide opened.
+        The file that OpenSlide opened.
     files : iterable of Path
-        All files of the folder, among them those of the series.
+        All files of the folder, those of the series included.
 
     Raises
     ------
     ContradictoryColours
-        When the colours are uncertain, or contradictory in a layout that only OpenSlide reads.
+        If the colours are uncertain, or contradictory in a layout that only OpenSlide reads.
     OSError
     """
     series = next((each.series for each in instances([file])), None)

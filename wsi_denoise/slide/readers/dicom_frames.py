@@ -1,4 +1,4 @@
-"""Encapsulated frames of a DICOM file: where they are, without decoding them."""
+"""Positions of the encapsulated frames of a DICOM file."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Instance:
 
     Parameters
     ----------
-    file : Path
     series : str
+        SeriesInstanceUID.
     codec : str
-        As in ``tiff_check.CODECS``.
+        As in ``tiff_directory.CODECS``.
     photometric : str
         PhotometricInterpretation.
     matrix, tile : (int, int)
@@ -38,9 +38,9 @@ class Instance:
     full : bool
         The frames cover the matrix row by row, in one plane and one file.
     samples, bits : int
-        Of a pixel, and of a sample.
+        Samples per pixel, and bits per sample.
     frames : tuple of int
-        Offset of the first item of each frame; empty where they could not be found.
+        Offset of the first item of each frame; empty if the frames were not found.
     """
 
     file: Path
@@ -65,7 +65,7 @@ class Instance:
         Raises
         ------
         ValueError
-            When the frame is not where the file says.
+            If the frame is not at the stated offset.
         """
         at = self.frames[number]
         end = self.frames[number + 1] if number + 1 < len(self.frames) else None
@@ -83,7 +83,7 @@ class Instance:
 
 
 def read_instance(file: Path) -> Instance | None:
-    """Return a file's frames, None for a file that has none in JPEG or JPEG 2000, or that cannot be read.
+    """Return a file's frames, or None for a file without JPEG or JPEG 2000 frames or a readable header.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def read_instance(file: Path) -> Instance | None:
 
     try:
         with file.open("rb") as opened, warnings.catch_warnings():
-            # Its remarks on odd values are no help to a user.
+            # pydicom's warnings about unusual values do not help users.
             warnings.simplefilter("ignore")
             data = pydicom.dcmread(opened, stop_before_pixels=True, specific_tags=list(_TAGS))
             number = int(data.get("NumberOfFrames", 1))
@@ -104,7 +104,7 @@ def read_instance(file: Path) -> Instance | None:
             return _instance(file, codec, data, starts)
     except OSError:
         raise
-    except Exception:  # noqa: BLE001 - damage makes pydicom raise anything; OpenSlide says what is wrong with the file
+    except Exception:  # noqa: BLE001 - pydicom raises any exception for damage, which OpenSlide reports
         return None
 
 
@@ -134,7 +134,7 @@ def _instance(file: Path, codec: str, data: Any, starts: tuple[int, ...]) -> Ins
 
 
 def _starts(descriptor: int, at: int, number: int, extended: bytes) -> tuple[int, ...]:
-    """Return the offset of the first item of each frame, from the tables or by walking through the items."""
+    """Return the offset of the first item of each frame, from an offset table or from the chain of items."""
     head = os.pread(descriptor, 20, at)
     if head[:4] != _PIXEL_DATA or head[8:12] != _UNDEFINED or head[12:16] != _ITEM:
         return ()
@@ -144,7 +144,7 @@ def _starts(descriptor: int, at: int, number: int, extended: bytes) -> tuple[int
         return tuple(first + offset for offset in struct.unpack(f"<{number}Q", extended))
     if length == 4 * number:
         table = struct.unpack(f"<{number}I", os.pread(descriptor, length, at + 20))
-        if list(table) == sorted(set(table)):  # offsets beyond 4 GiB wrap round
+        if list(table) == sorted(set(table)):  # offsets beyond 4 GiB overflow
             return tuple(first + offset for offset in table)
     items: list[int] = []
     at = first

@@ -1,4 +1,4 @@
-"""DICOM frames decoded one by one by a colour rule, where OpenSlide would follow a wrong PhotometricInterpretation."""
+"""Reader of DICOM frames by a colour rule, for files whose PhotometricInterpretation would mislead OpenSlide."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ class DicomSlide(Slide):
     info : SlideInfo
         Its only level is that of `instance`.
     instance : Instance
-        A full one.
-    rule : ColourRule
+        An instance with ``full`` set.
     """
 
     def __init__(self, info: SlideInfo, instance: Instance, rule: ColourRule) -> None:
@@ -43,7 +42,7 @@ class DicomSlide(Slide):
         self._status = (status.st_size, status.st_mtime_ns)
 
     def trim(self) -> None:
-        """Let go of decoded frames."""
+        """Free decoded frames."""
         with self._lock:
             self._cache.clear()
 
@@ -56,7 +55,7 @@ class DicomSlide(Slide):
             os.close(file)
 
     def __del__(self) -> None:
-        # Evicted from the cache of open slides while another thread may still read: closed by the last reference.
+        # The cache of open slides drops a slide while another thread may read it, so the last reference closes it.
         if getattr(self, "_file", None) is not None:
             self.close()
 
@@ -105,7 +104,7 @@ class DicomSlide(Slide):
             pixels = coloured_pixels(data, self._instance.codec, None, self._rule)
         except (MemoryError, DecodeFailure):
             raise
-        except Exception as error:  # codecs raise classes of their own, one per library
+        except Exception as error:  # each codec library has its own exceptions
             raise DecodeFailure(str(error) or type(error).__name__) from error
         width, height = self._instance.tile
         if pixels.dtype != np.uint8 or pixels.shape != (height, width, 3):

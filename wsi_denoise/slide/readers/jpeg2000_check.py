@@ -1,6 +1,6 @@
-"""A JPEG 2000 file's boxes and codestream header, read without trusting them.
+"""Validation of a JPEG 2000 file's boxes and codestream header.
 
-OpenJPEG fills a codestream of reserved size with grey and reports nothing, so completeness is checked here first.
+OpenJPEG silently fills missing parts of an unfinished codestream with grey, so this module checks completeness first.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _MAX_BOXES = 10_000
 _MAX_BOX = 16 << 20
 _MAX_SEGMENTS = 10_000_000
 _SIZE, _CODING, _TILE, _DATA, _END = 0xFF51, 0xFF52, 0xFF90, 0xFF93, 0xFFD9
-#: Enumerated colour spaces that are decoded as RGB: sRGB, sYCC; and the names of the others.
+#: Enumerated colour spaces that are decoded as RGB (sRGB, sYCC), and the names of the others.
 _SRGB, SYCC = 16, 18
 _OTHERS = {0: "black and white", 12: "CMYK", 13: "YCCK", 14: "CIELab", 15: "black and white", 17: "grey", 19: "CIEJab"}
 
 
 @dataclass(frozen=True)
 class Jpeg2000Facts:
-    """What a JPEG 2000 file declares.
+    """Declarations of a JPEG 2000 file.
 
     Parameters
     ----------
@@ -42,15 +42,15 @@ class Jpeg2000Facts:
     tiles : (int, int)
         (width, height) of a tile of the codestream.
     colour_transform : bool
-        Whether the codestream itself says that its components are RGB.
+        The codestream uses the component transform, so its components are RGB.
     colour : int or None
         Enumerated colour space.
-    palette : bool
     alpha : int
-        Meaning of the fourth component: 1 transparency, 2 with colours multiplied by it, 0 none.
-    icc_profile : bytes or None
+        Meaning of the fourth component: 1 alpha, 2 premultiplied alpha, 0 none.
     resolution : tuple of Statement
+        Most specific first.
     objective : float or None
+        Nominal magnification.
     """
 
     width: int
@@ -69,7 +69,7 @@ class Jpeg2000Facts:
 
 @dataclass
 class _Header:
-    """What the boxes around a codestream state."""
+    """Values of the boxes around a codestream."""
 
     start: int = 0
     end: int = 0
@@ -82,12 +82,12 @@ class _Header:
 
 
 def is_jpeg2000(head: bytes) -> bool:
-    """Return whether a file that starts so is a JP2 file or a bare codestream."""
+    """Return whether a file with these first bytes is a JP2 file or a bare codestream."""
     return head.startswith((_BOXES, _CODESTREAM))
 
 
 def check_jpeg2000(path: Path) -> Jpeg2000Facts:
-    """Read what a JPEG 2000 file declares, and check that its codestream is whole.
+    """Return the declarations of a JPEG 2000 file, and check that its codestream is complete.
 
     Raises
     ------
@@ -101,7 +101,7 @@ def check_jpeg2000(path: Path) -> Jpeg2000Facts:
 
 
 def check_rgb(facts: Jpeg2000Facts) -> None:
-    """Refuse a picture that is not 8-bit RGB, with what it is.
+    """Reject a picture that is not 8-bit RGB, with its kind in the message.
 
     Raises
     ------
@@ -124,7 +124,7 @@ def check_rgb(facts: Jpeg2000Facts) -> None:
 
 
 def _boxes(descriptor: int, size: int) -> _Header:
-    """Return what the boxes of a JP2 file state."""
+    """Return the values of a JP2 file's boxes."""
     header = _Header()
     for kind, start, end in _children(descriptor, 0, size, limit=size):
         if kind == b"jp2c":
@@ -161,7 +161,7 @@ def _children(descriptor: int, start: int, end: int, *, limit: int) -> Iterator[
 
 
 def _note(header: _Header, kind: bytes, content: bytes) -> None:
-    """Note what a box of the JP2 header states."""
+    """Store the values of a box of the JP2 header."""
     if kind == b"pclr":
         header.palette = True
     elif kind == b"colr" and len(content) >= 7 and content[0] == 1 and header.colour is None:
@@ -181,7 +181,7 @@ def _note(header: _Header, kind: bytes, content: bytes) -> None:
 
 
 def _note_resolution(header: _Header, kind: bytes, content: bytes) -> None:
-    """Note samples per metre; that for display may be meant for a screen or printer."""
+    """Store samples per metre; the display resolution may be that of a screen or printer."""
     if kind not in (b"resc", b"resd") or len(content) < 10:
         return
     above_y, below_y, above_x, below_x, power_y, power_x = struct.unpack(">HHHHbb", content[:10])
@@ -192,7 +192,7 @@ def _note_resolution(header: _Header, kind: bytes, content: bytes) -> None:
 
 
 def _note_xml(header: _Header, content: bytes) -> None:
-    """Note what Omnyx and Aperio write into a description: items ``name = value`` between vertical bars."""
+    """Store values of a description by Omnyx or Aperio: items ``name = value`` between vertical bars."""
     text = content.decode("utf-8", "replace")
     stated = re.search(r"\bMPP\s*=\s*([^|<>]{1,80})", text)
     if stated:
@@ -203,7 +203,7 @@ def _note_xml(header: _Header, content: bytes) -> None:
 
 
 def _codestream(descriptor: int, size: int, header: _Header) -> Jpeg2000Facts:
-    """Read the main header of the codestream, then walk over its tiles to its end."""
+    """Read the main header of the codestream, and check its tiles up to the end."""
     at, sizes, transform = header.start + 2, b"", False
     while True:
         marker, length = _marker(descriptor, at, size)
@@ -257,9 +257,9 @@ def _marker(descriptor: int, at: int, size: int) -> tuple[int, int]:
 
 
 def _check_tiles(descriptor: int, size: int, at: int, end: int) -> None:
-    """Raise TruncatedSlide where a part of a tile is not whole.
+    """Raise TruncatedSlide if a part of a tile is incomplete.
 
-    A codestream that only lacks its end marker is whole.
+    A codestream that lacks only its end marker is complete.
     """
     for _ in range(_MAX_SEGMENTS):
         if at == min(end, size):
@@ -271,7 +271,7 @@ def _check_tiles(descriptor: int, size: int, at: int, end: int) -> None:
         if marker != _TILE or len(raw) < 12:
             raise TruncatedSlide(f"its codestream has no tile at byte {at:,}")
         length = int.from_bytes(raw[6:10], "big")
-        if length == 0:  # the last one: up to the end marker
+        if length == 0:  # the last part, which extends to the end marker
             if os.pread(descriptor, 64, max(at, min(end, size) - 64)).rstrip(b"\0").endswith(b"\xff\xd9"):
                 return
             raise TruncatedSlide("its codestream ends without an end marker")

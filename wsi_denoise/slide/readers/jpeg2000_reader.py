@@ -1,7 +1,7 @@
 """JPEG 2000 files: JP2 and bare codestreams.
 
-imagecodecs brings OpenJPEG along and decodes whole pictures. A larger picture is read by regions with glymur, which
-needs the system's OpenJPEG.
+imagecodecs, which includes OpenJPEG, decodes whole pictures. glymur reads regions of larger pictures with the system's
+OpenJPEG.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from wsi_denoise.slide.readers import jpeg2000_check
 from wsi_denoise.slide.readers.colours import Space, pixel_evidence
 from wsi_denoise.slide.readers.jpeg2000_check import Jpeg2000Facts
 
-#: Pixels of a picture that is decoded whole. OpenJPEG needs 4 bytes for each sample meanwhile.
+#: Maximum pixels of a picture that is decoded as a whole. OpenJPEG needs 4 bytes per sample during decoding.
 MAX_WHOLE = 50_000_000
-#: Side of the nine spots on which the colour model is judged, in pixels.
+#: Side in pixels of the nine spots on which the colour model is checked.
 SPOT = 128
 
 
@@ -70,9 +70,9 @@ def open_jpeg2000(path: Path, max_megapixels: float) -> Slide:
 
 
 def _check_colours(slide: Slide, facts: Jpeg2000Facts) -> None:
-    """Raise ContradictoryColours where the colour model is stated twice, or the pixels are YCbCr and nothing says so.
+    """Raise ContradictoryColours for two different statements, or for YCbCr pixels without a statement.
 
-    A box that says sRGB states nothing: encoders write it around samples that they know nothing about.
+    A colour box of sRGB is ignored: encoders write it without knowing the colour model of the samples.
     """
     ycbcr = facts.colour == jpeg2000_check.SYCC
     if ycbcr and facts.colour_transform:
@@ -83,7 +83,7 @@ def _check_colours(slide: Slide, facts: Jpeg2000Facts) -> None:
     spots = []
     for step in range(9):
         x, y = (facts.width - side_x) * (step % 3) // 2, (facts.height - side_y) * (step // 3) // 2
-        with contextlib.suppress(SlideError):  # damage is reported when the place is read in earnest
+        with contextlib.suppress(SlideError):  # damage is reported when the region is read for processing
             spots.append(slide.read(x, y, side_x, side_y).reshape(-1, 3))
     if spots and pixel_evidence(np.concatenate(spots)) is Space.YCBCR:
         raise ContradictoryColours(
@@ -94,7 +94,7 @@ def _check_colours(slide: Slide, facts: Jpeg2000Facts) -> None:
 def _glymur(path: Path, facts: Jpeg2000Facts) -> Any:
     """Return glymur's reader of a picture that is too large to be decoded whole."""
     with warnings.catch_warnings():
-        # It warns of odd boxes, which do not matter here.
+        # glymur warns about unusual boxes, which do not matter here.
         warnings.simplefilter("ignore")
         import glymur  # noqa: PLC0415
 
@@ -107,19 +107,17 @@ def _glymur(path: Path, facts: Jpeg2000Facts) -> Any:
             raise UnsupportedSlide("a JPEG 2000 picture of this size is read in RGB only, and it is YCbCr")
         try:
             return glymur.Jp2k(path)
-        except Exception as error:  # glymur raises what the damage happens to trigger
+        except Exception as error:  # glymur raises any exception for damage
             raise UnsupportedSlide(f"glymur cannot open it ({error})") from error
 
 
 class Jpeg2000Slide(Slide):
-    """A JPEG 2000 picture, decoded whole when it is first read, or by regions.
+    """A JPEG 2000 picture, decoded as a whole at the first read, or by regions.
 
     Parameters
     ----------
-    info : SlideInfo
-    facts : Jpeg2000Facts
     regions : glymur.Jp2k, optional
-        Reads regions; without it the picture is decoded whole.
+        Reader of regions; without it the picture is decoded as a whole.
     """
 
     def __init__(self, info: SlideInfo, facts: Jpeg2000Facts, regions: Any = None) -> None:
@@ -170,7 +168,7 @@ class Jpeg2000Slide(Slide):
             pixels: Pixels = np.asarray(imagecodecs.jpeg2k_decode(data))
         except MemoryError:
             raise
-        except Exception as error:  # the codec raises a class of its own
+        except Exception as error:  # the codec has its own exception class
             raise DecodeFailure(str(error) or type(error).__name__) from error
         return self._checked(pixels, self.info.width, self.info.height)
 
@@ -181,7 +179,7 @@ class Jpeg2000Slide(Slide):
                 pixels: Pixels = np.asarray(self._regions[y : y + height, x : x + width])
         except OSError:
             raise
-        except Exception as error:  # glymur raises what the damage happens to trigger
+        except Exception as error:  # glymur raises any exception for damage
             raise DecodeFailure(str(error) or type(error).__name__) from error
         return self._checked(pixels, width, height)
 

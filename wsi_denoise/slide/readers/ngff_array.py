@@ -1,7 +1,7 @@
-"""One Zarr array of an NGFF image: its metadata, checked before the ``zarr`` package sees it, and its files.
+"""Metadata of a Zarr array of an NGFF image, validated before the ``zarr`` package reads it.
 
-Zarr's metadata names the code that decodes the chunks. Some of it unpickles what it decodes, and anything may be
-registered; so only the codecs listed here are accepted.
+The metadata names the codecs of the chunks. Some codecs unpickle data, and packages may register any code, so only the
+codecs listed here are accepted.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ import numpy as np
 
 from wsi_denoise.errors import IncompleteSlide, NotARegularFile, NotRGB, TooLarge, UnsupportedSlide
 
-#: Bytes of a metadata file that are read; real ones have a few kilobytes.
+#: Maximum bytes of a metadata file that are read; real ones have a few kilobytes.
 MAX_METADATA = 16 << 20
-#: A chunk that is larger when decoded is refused: it must be held in memory whole.
+#: Maximum decoded size of a chunk, which must fit into memory.
 MAX_CHUNK_BYTES = 512 << 20
 
-#: Codecs of Zarr version 2 that turn bytes into bytes and execute nothing.
+#: Codecs of Zarr version 2 that convert bytes to bytes and execute no stored code.
 CODECS_V2 = frozenset(
     {"blosc", "zstd", "zlib", "gzip", "bz2", "lzma", "lz4", "shuffle", "delta", "crc32", "crc32c", "adler32",
      "fletcher32", "jenkins_lookup3"}
@@ -40,14 +40,14 @@ _SHARDED = "sharding_indexed"
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """Place of the table of a shard's chunks: 16 bytes per chunk (offset, length), little endian.
+    """Position of the table of a shard's chunks: 16 bytes per chunk (offset, length), little endian.
 
     Parameters
     ----------
     at_start : bool
-        Whether the table lies at the start of the file; at its end otherwise.
+        The table is at the start of the file, not at its end.
     checksum : bool
-        Whether four bytes of CRC-32C follow it.
+        A CRC-32C of four bytes follows it.
     """
 
     at_start: bool
@@ -60,22 +60,19 @@ class ZarrArray:
 
     Parameters
     ----------
-    folder : Path
     zarr_format : {2, 3}
     document : bytes
-        The metadata file, as it was checked.
-    shape : tuple of int
+        The metadata file that was checked.
     files : tuple of int
-        Extent of what one file holds: a chunk, or a shard.
+        Extent of one file, a chunk or a shard, along each dimension.
     chunks : tuple of int
-        Extent of a chunk.
+        Extent of a chunk along each dimension.
     fill : int or None
-        Value of chunks that are not stored; None where the file leaves it open.
+        Value of chunks that are not stored; None if the file states none.
     prefix, separator : str
         Names of the chunk files: ``prefix``, then the chunk's numbers joined by `separator`.
     compression : str
         Name of the codec that compresses the chunks, or ``none``.
-    index : ShardIndex, optional
     """
 
     folder: Path
@@ -97,7 +94,7 @@ class ZarrArray:
 
     @property
     def grid(self) -> tuple[int, ...]:
-        """Chunk files along each dimension."""
+        """Number of chunk files along each dimension."""
         return tuple(-(-size // step) for size, step in zip(self.shape, self.files, strict=True))
 
     def name(self, numbers: Sequence[int]) -> str:
@@ -105,7 +102,7 @@ class ZarrArray:
         return self.prefix + self.separator.join(map(str, numbers))
 
     def numbers(self, name: str) -> tuple[int, ...] | None:
-        """Return the numbers of the chunk file `name`; None for another file."""
+        """Return the numbers of the chunk file `name`, or None for any other file."""
         parts = name.removeprefix(self.prefix).split(self.separator)
         if not name.startswith(self.prefix) or len(parts) != len(self.shape) or not all(map(is_number, parts)):
             return None
@@ -114,12 +111,12 @@ class ZarrArray:
 
 
 def read_metadata(path: Path) -> tuple[bytes, dict[str, Any]] | None:
-    """Return a metadata file and its JSON object, or None where there is no such file.
+    """Return a metadata file and its JSON object, or None if the file does not exist.
 
     Raises
     ------
     IncompleteSlide
-        It is empty, cut off or no JSON.
+        It is empty, truncated or invalid JSON.
     NotARegularFile
     """
     try:
@@ -135,7 +132,7 @@ def read_metadata(path: Path) -> tuple[bytes, dict[str, Any]] | None:
             raise NotARegularFile(f"{path.name} in {path.parent.name}")
         text = file.read(MAX_METADATA)
     try:
-        # A constant such as NaN is no value that any of this needs.
+        # Constants such as NaN are invalid JSON and are not needed here.
         found = json.loads(text, parse_constant=lambda _word: None)
     except (ValueError, RecursionError) as error:
         raise IncompleteSlide(f"{path.name} in {path.parent.name} is cut off or damaged") from error
@@ -150,7 +147,7 @@ def array_at(folder: Path) -> ZarrArray:
     Raises
     ------
     IncompleteSlide
-        The metadata file is missing or cut off.
+        The metadata file is missing or truncated.
     NotRGB
         The values are not unsigned 8-bit integers.
     UnsupportedSlide, TooLarge
@@ -232,7 +229,7 @@ def _version3(folder: Path, document: bytes, stated: Mapping[str, Any]) -> ZarrA
 
 
 def _named(stated: Mapping[str, Any], key: str, known: tuple[str, ...]) -> tuple[str, Mapping[str, Any]]:
-    """Return name and configuration of an extension point of Zarr version 3."""
+    """Return name and configuration of an extension of Zarr version 3."""
     found = stated.get(key)
     name = found.get("name") if isinstance(found, Mapping) else found
     if name not in known:
@@ -261,7 +258,7 @@ def _extents(stated: Mapping[str, Any], key: str, folder: Path) -> tuple[int, ..
 
 
 def _check_type(stated: object) -> None:
-    """Raise NotRGB for values that are not unsigned 8-bit integers; objects are never decoded."""
+    """Raise NotRGB for values that are not unsigned 8-bit integers. Python objects are never decoded."""
     if stated in {"uint8", "|u1", "<u1", ">u1", "u1"} if isinstance(stated, str) else False:
         return
     name = str(stated)[:60]

@@ -1,4 +1,4 @@
-"""Files of a Zarr array: which chunks are stored, found without decoding any."""
+"""Search for the stored chunks of a Zarr array, without decoding them."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from wsi_denoise.errors import IncompleteSlide, NotARegularFile, UnsupportedSlid
 from wsi_denoise.slide.readers.ngff_array import ShardIndex, ZarrArray, is_number
 
 Bools = npt.NDArray[np.bool_]
-#: Chunks of a level; more are the sign of a damaged or hostile file.
+#: Maximum number of chunks of a level; more indicate a damaged or malicious file.
 MAX_CHUNKS = 16_000_000
-#: Offset and length of a chunk that a shard does not hold.
+#: Offset and length of a chunk that a shard does not contain.
 _NOT_STORED = np.uint64(2**64 - 1)
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What of an array is stored; both with the array's dimensions.
+    """Stored files and chunks of an array; both masks have the array's dimensions.
 
     Parameters
     ----------
     files : bool array
         One entry per chunk file.
     chunks : bool array
-        One entry per chunk; the same array where a file holds one chunk.
+        One entry per chunk; the same array if each file has one chunk.
     """
 
     files: Bools
@@ -38,16 +38,16 @@ class Stored:
 
 
 def stored_chunks(array: ZarrArray) -> Stored:
-    """Return which chunks are stored.
+    """Return the masks of stored files and chunks.
 
     Raises
     ------
     IncompleteSlide
-        A chunk file is empty or cut off.
+        A chunk file is empty or truncated.
     NotARegularFile
-        A file or folder of the array is a link, or no regular file.
+        A file or folder of the array is a link.
     UnsupportedSlide
-        It is divided into too many chunks.
+        The array has too many chunks.
     """
     count = math.prod(-(-size // step) for size, step in zip(array.shape, array.chunks, strict=True))
     if count > MAX_CHUNKS:
@@ -71,7 +71,7 @@ def stored_chunks(array: ZarrArray) -> Stored:
 
 
 def _files(array: ZarrArray) -> Iterator[tuple[str, int]]:
-    """Yield path below the array's folder, and size, of every file that may be a chunk.
+    """Yield the path below the array's folder, and the size, of every file that may be a chunk.
 
     Raises
     ------
@@ -99,12 +99,12 @@ def _files(array: ZarrArray) -> Iterator[tuple[str, int]]:
 
 
 def _in_shards(array: ZarrArray, index: ShardIndex, files: Sequence[tuple[tuple[int, ...], int]]) -> Bools:
-    """Return which chunks are stored, from the tables of the shards.
+    """Return the mask of stored chunks, from the tables of the shards.
 
     Raises
     ------
     IncompleteSlide
-        A shard is cut off: its table is damaged, or names places beyond its end.
+        A shard is truncated: its table is damaged, or refers to data beyond its end.
     """
     per_shard = tuple(a // b for a, b in zip(array.files, array.chunks, strict=True))
     grid = tuple(-(-size // step) for size, step in zip(array.shape, array.chunks, strict=True))
@@ -122,7 +122,7 @@ def _in_shards(array: ZarrArray, index: ShardIndex, files: Sequence[tuple[tuple[
 
 
 def _shard_entries(path: Path, index: ShardIndex, length: int, size: int) -> npt.NDArray[np.uint64] | None:
-    """Return (offset, length) of each chunk of a shard, or None where its table is invalid."""
+    """Return (offset, length) of each chunk of a shard, or None if its table is invalid."""
     tail = 4 if index.checksum else 0
     if size < length + tail:
         return None
@@ -140,7 +140,7 @@ def _shard_entries(path: Path, index: ShardIndex, length: int, size: int) -> npt
             return None
     entries = np.frombuffer(data[:length], "<u8").reshape(-1, 2)
     used = entries[(entries != _NOT_STORED).any(axis=1)]
-    # Python's integers: offset plus length of a hostile table may pass 64 bits.
+    # Python's integers, because offset plus length of a malicious table may exceed 64 bits.
     if any(int(offset) + int(count) > size or count == 0 for offset, count in used):
         return None
     return entries

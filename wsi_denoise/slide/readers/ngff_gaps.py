@@ -1,16 +1,15 @@
-"""Whether chunks that are not stored were left out by the writer or lost.
+"""Distinction of chunks that the writer omitted from chunks that were lost.
 
-Zarr reads a chunk that is not stored as the array's fill value. Writers use that for empty areas; a copy that is still
-running, or that lost files, looks the same. What decides is the rest of the image, from the smallest level up:
+Zarr reads a chunk that is not stored as the array's fill value. Writers omit chunks of empty areas. An unfinished copy,
+or one that lost files, looks the same. The rest of the image decides, from the smallest level up:
 
-* Each level is made from the one before it. A chunk counts as left out where the next smaller level shows the fill
-  value, and as lost where that shows anything else.
-* The smallest level has no such witness. There a chunk counts as left out only if every stored neighbour shows the
-  fill value along the shared edge, and is not itself filled throughout: a writer that stores such chunks leaves none
-  out.
-* A chunk inside a stored shard was left out: a shard is written and copied as one file.
+* Each level is made from the next larger one. A chunk counts as omitted if the next smaller level shows the fill value
+  there, and as lost otherwise.
+* For the smallest level, a chunk counts as omitted only if every stored neighbour shows the fill value along the shared
+  edge, and does not consist of the fill value only: a writer that stores such chunks omits none.
+* A chunk inside a stored shard counts as omitted, because a shard is written and copied as one file.
 
-Where this cannot decide, the chunk counts as lost: the slide waits for it.
+In all other cases the chunk counts as lost, and the slide waits for it.
 """
 
 from __future__ import annotations
@@ -23,14 +22,14 @@ from wsi_denoise.errors import IncompleteSlide
 from wsi_denoise.slide.base import DecodeFailure, Pixels
 from wsi_denoise.slide.readers.ngff_level import ChunkGone, Level
 
-#: Grey levels by which a resampled fill value may differ from it.
+#: Tolerance in grey levels of a resampled fill value.
 TOLERANCE = 2
-#: Pixels of the smaller level along the border of a chunk that hold some of its neighbours: resampling filters.
+#: Pixels of the smaller level at the border of a chunk that resampling filters mix with its neighbours.
 MARGIN = 3
 
 
 def check_gaps(levels: Sequence[Level]) -> None:
-    """Check that every chunk which is not stored was left out by the writer.
+    """Check that the writer omitted every chunk that is not stored.
 
     Parameters
     ----------
@@ -66,7 +65,7 @@ def _check_level(level: Level, smaller: Level | None, missing: Sequence[tuple[in
 
 
 def _on_smaller(level: Level, smaller: Level, place: tuple[int, int, int]) -> str:
-    """Return why the next smaller level says that a chunk was lost; empty if it shows the fill value there."""
+    """Return why a chunk is lost, according to the next smaller level; empty if that shows the fill value."""
     x, y, width, height = level.box(place)
     left, right = _scaled(x, x + width, level.size[0], smaller.size[0])
     top, bottom = _scaled(y, y + height, level.size[1], smaller.size[1])
@@ -77,17 +76,17 @@ def _on_smaller(level: Level, smaller: Level, place: tuple[int, int, int]) -> st
 
 
 def _scaled(start: int, stop: int, full: int, small: int) -> tuple[int, int]:
-    """Return the pixels of the smaller level inside a span, without those that hold some of its neighbours."""
+    """Return the span in pixels of the smaller level, without those that resampling mixes with its neighbours."""
     first, last = start * small // full, max(start * small // full + 1, -(-stop * small // full))
     last = min(last, small)
     first = min(first, last - 1)
     margin = min(MARGIN, (last - first - 1) // 2)
-    # Beyond the edge of the image there is no neighbour.
+    # At the edge of the image a chunk has no neighbour.
     return first + (margin if start else 0), last - (margin if stop < full else 0)
 
 
 def _beside(level: Level, place: tuple[int, int, int]) -> str:
-    """Return why the stored neighbours say that a chunk was lost; empty if they show the fill value."""
+    """Return why a chunk is lost, according to its stored neighbours; empty if they show the fill value."""
     which, row, column = place
     for down, right in ((-1, 0), (1, 0), (0, -1), (0, 1)):
         beside = (which, row + down, column + right)

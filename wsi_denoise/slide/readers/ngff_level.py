@@ -1,4 +1,4 @@
-"""One level of an NGFF image: pixels, and which of its chunks are not stored."""
+"""One level of an NGFF image: its pixels, and the masks of its stored chunks."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from wsi_denoise.slide.base import DecodeFailure, Pixels
 from wsi_denoise.slide.readers.ngff_array import ZarrArray
 from wsi_denoise.slide.readers.ngff_files import Bools, stored_chunks
 
-#: Decoded bytes of a chunk above which it is kept for the next read; smaller ones are decoded again.
+#: Chunks of more decoded bytes are cached for the next read; smaller ones are decoded again.
 LARGE_CHUNK = 1_500_000
-#: Decoded chunks kept per level, in bytes.
+#: Maximum bytes of cached chunks per level.
 CACHE_BYTES = 64 << 20
 
 
 class ChunkGone(Exception):
-    """A chunk that was stored when the level was opened is not there any more; names its file."""
+    """A chunk that was stored when the level was opened is missing; names its file."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def placement_of(array: ZarrArray, axes: Sequence[str]) -> Placement:
     NotRGB
         The array has other than three channels.
     UnsupportedSlide
-        It has several planes or times, or other dimensions than the metadata says.
+        The array has several planes or times, or not the dimensions in the metadata.
     """
     if len(axes) != len(array.shape):
         raise UnsupportedSlide(
@@ -67,8 +67,8 @@ class Level:
 
     Parameters
     ----------
-    array : ZarrArray
     axes : sequence of str
+        Names of the array's dimensions.
     order : (int, int, int)
         Positions of red, green and blue along the channel axis.
 
@@ -79,9 +79,9 @@ class Level:
     chunk : (int, int)
         (width, height) of a chunk.
     stored : bool array, (channel chunks, rows, columns)
-        Chunks that are stored. The fill value stands for the others.
+        Stored chunks. The others have the fill value.
     missing : bool array, (channel chunks, rows, columns)
-        Chunks whose file, a shard perhaps, is not there.
+        Chunks whose file, which may be a shard, does not exist.
 
     Raises
     ------
@@ -109,19 +109,19 @@ class Level:
         return self.array.folder.name
 
     def numbers(self, place: tuple[int, int, int]) -> tuple[int, ...]:
-        """Return the numbers of the file that would hold the chunk at `place` (channel chunk, row, column)."""
+        """Return the numbers of the file of the chunk at `place` (channel chunk, row, column)."""
         numbers = [0] * len(self.array.shape)
         for position, number in zip((self._place.channel, self._place.y, self._place.x), place, strict=True):
             numbers[position] = number * self.array.chunks[position] // self.array.files[position]
         return tuple(numbers)
 
     def box(self, place: tuple[int, int, int]) -> tuple[int, int, int, int]:
-        """Return (x, y, width, height) of the chunk at `place`, cut at the edges of the level."""
+        """Return (x, y, width, height) of the chunk at `place`, clipped to the level."""
         x, y = place[2] * self.chunk[0], place[1] * self.chunk[1]
         return x, y, min(self.chunk[0], self.size[0] - x), min(self.chunk[1], self.size[1] - y)
 
     def channels(self, place: tuple[int, int, int]) -> list[int]:
-        """Return which of red, green and blue (0, 1, 2) the chunk at `place` holds."""
+        """Return the channels, red, green and blue (0, 1, 2), of the chunk at `place`."""
         first = place[0] * self.channel_step
         return [index for index, stored_at in enumerate(self._order) if first <= stored_at < first + self.channel_step]
 
@@ -153,12 +153,12 @@ class Level:
         return result
 
     def trim(self) -> None:
-        """Release decoded chunks."""
+        """Free decoded chunks."""
         with self._lock:
             self._cache.clear()
 
     def _kept(self, row: int, column: int) -> Pixels:
-        """Return a whole chunk, from the cache where it is."""
+        """Return a whole chunk, from the cache if it is there."""
         key = (row, column)
         with self._lock:
             if key in self._cache:
@@ -182,7 +182,7 @@ class Level:
             pixels = np.asarray(self._source[tuple(selection)])
         except (MemoryError, OSError, ChunkGone):
             raise
-        except Exception as error:  # each codec raises classes of its own
+        except Exception as error:  # each codec has its own exceptions
             raise DecodeFailure(str(error) or type(error).__name__) from error
         kept = sorted((place.y, place.x, place.channel))
         pixels = pixels.transpose([kept.index(each) for each in (place.y, place.x, place.channel)])
@@ -198,7 +198,7 @@ def _pixel_axes(chunks: Bools, place: Placement) -> Bools:
 
 
 def _per_chunk(files: Bools, array: ZarrArray) -> Bools:
-    """Return for each chunk the entry of its file."""
+    """Return the entry of each chunk's file."""
     for axis, (held, step, size) in enumerate(zip(array.files, array.chunks, array.shape, strict=True)):
         if held != step:
             files = np.repeat(files, held // step, axis=axis).take(range(-(-size // step)), axis=axis)
@@ -206,13 +206,12 @@ def _per_chunk(files: Bools, array: ZarrArray) -> Bools:
 
 
 def _open(array: ZarrArray, stored: Bools) -> Any:
-    """Return the array as the ``zarr`` package reads it.
+    """Open the array with the ``zarr`` package.
 
     Parameters
     ----------
-    array : ZarrArray
     stored : bool array
-        Chunk files that are there.
+        Chunk files that exist.
 
     Raises
     ------
@@ -221,17 +220,17 @@ def _open(array: ZarrArray, stored: Bools) -> Any:
     zarr = _zarr()
     try:
         with warnings.catch_warnings():
-            # Its remarks on codecs that version 3 does not specify are no help to a user.
+            # zarr's warnings about codecs that version 3 does not specify do not help users.
             warnings.simplefilter("ignore")
             return zarr.open_array(store=_store_class()(array, stored), mode="r", zarr_format=array.zarr_format)
     except OSError:
         raise
-    except Exception as error:  # whatever its many checks raise
+    except Exception as error:  # zarr's checks raise many kinds
         raise UnsupportedSlide(f"Zarr cannot open level {array.folder.name} ({error})") from error
 
 
 def _zarr() -> Any:
-    # numcodecs logs a line for each of its codecs when it is imported, asyncio and zarr others.
+    # numcodecs logs a line for each of its codecs on import; asyncio and zarr also log.
     for name in ("numcodecs", "zarr", "asyncio"):
         logger = logging.getLogger(name)
         if logger.level == logging.NOTSET:
@@ -243,7 +242,7 @@ def _zarr() -> Any:
 
 @functools.cache
 def _store_class() -> Any:
-    """Return a class of read-only Zarr stores that hold one array; ``zarr`` is imported only when it is needed."""
+    """Return a class of read-only Zarr stores of one array. ``zarr`` is imported only when it is needed."""
     _zarr()
     from zarr.core.buffer import default_buffer_prototype  # noqa: PLC0415
     from zarr.storage import LocalStore  # noqa: PLC0415
@@ -251,8 +250,8 @@ def _store_class() -> Any:
     class ArrayStore(LocalStore):  # type: ignore[misc]
         """The files of one array.
 
-        Zarr gets the metadata that was checked, and no other file than chunks. LocalStore takes every failure to find
-        a chunk for one that is not stored; here, one that was there when the array was opened must still be.
+        Zarr gets only the checked metadata and the chunks. LocalStore treats every missing file as a chunk that is not
+        stored. This store raises ChunkGone for a chunk that existed when the array was opened.
         """
 
         def __init__(self, array: ZarrArray, stored: Bools, *, read_only: bool = True) -> None:

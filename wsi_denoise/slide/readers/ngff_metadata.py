@@ -1,7 +1,7 @@
 """NGFF (OME-Zarr) metadata: axes, levels, scale and channel order of an image. Pure.
 
-Versions 0.1 to 0.5 are understood. The attributes come from an untrusted file: every value is checked for its type
-before it is used.
+Versions 0.1 to 0.5 are supported. The attributes come from an untrusted file, so the type of every value is checked
+before use.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from wsi_denoise.errors import NotRGB, UnsupportedSlide
 from wsi_denoise.slide import metadata, units
 
-#: Levels of one image; more are the sign of a damaged or hostile file.
+#: Maximum number of levels of an image; more indicate a damaged or malicious file.
 MAX_LEVELS = 64
 #: Axes of versions 0.1 and 0.2, which do not state them.
 _IMPLICIT_AXES = ("t", "c", "z", "y", "x")
@@ -23,7 +23,7 @@ _PRIMARIES = ("FF0000", "00FF00", "0000FF")
 
 @dataclass(frozen=True)
 class Dataset:
-    """One level of an image, as the metadata states it.
+    """One level of an image in the metadata.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Image:
-    """One multiscale image, as the metadata states it.
+    """One multiscale image in the metadata.
 
     Parameters
     ----------
@@ -47,11 +47,11 @@ class Image:
         ``t``, ``c``, ``z``, ``y``, ``x``, each at most once, in the order of the arrays' dimensions; other axes keep
         their own name.
     units : tuple of str
-        Unit of each axis; empty where none is stated.
+        Unit of each axis; empty if it is not stated.
     datasets : tuple of Dataset
         Levels, largest first.
     channels : (int, int, int) or None
-        Positions of red, green and blue along ``c`` where the metadata gives the channels' colours.
+        Positions of red, green and blue along ``c``, if the metadata states the channels' colours.
     notes : tuple of str
         Peculiarities of the metadata.
     """
@@ -64,13 +64,13 @@ class Image:
 
 
 def ome_attributes(attributes: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the attributes that NGFF defines: below ``ome`` since version 0.5, at the top before."""
+    """Return the NGFF attributes: below ``ome`` since version 0.5, at the top level before."""
     inner = attributes.get("ome")
     return inner if isinstance(inner, Mapping) else attributes
 
 
 def is_bioformats2raw(attributes: Mapping[str, Any]) -> bool:
-    """Return whether a group holds images in sub-groups, as bioformats2raw writes it, and is none itself."""
+    """Return whether a group has the layout of bioformats2raw: images in sub-groups, and none in the group itself."""
     ome = ome_attributes(attributes)
     return "bioformats2raw.layout" in ome and not {"multiscales", "plate"} & set(ome)
 
@@ -81,7 +81,7 @@ def image_of(attributes: Mapping[str, Any]) -> Image:
     Raises
     ------
     UnsupportedSlide
-        The attributes describe something else, or do not follow NGFF.
+        The attributes describe other content, or are invalid NGFF.
     NotRGB
         The channels have colours other than red, green and blue.
     """
@@ -110,9 +110,9 @@ def image_of(attributes: Mapping[str, Any]) -> Image:
 
 
 def resolution(image: Image) -> metadata.Statement:
-    """Return the resolution that the metadata states for level 0.
+    """Return the resolution of level 0 in the metadata.
 
-    A scale without a unit is no resolution: writers that know none state 1.0.
+    A scale without a unit is not used as a resolution: writers state 1.0 if they know none.
     """
     scale = image.datasets[0].scale
     if scale is None:
@@ -134,7 +134,7 @@ def resolution(image: Image) -> metadata.Statement:
 
 
 def _other_content(ome: Mapping[str, Any]) -> str:
-    """Return what a group without multiscales is."""
+    """Return a description of a group without multiscales."""
     if "plate" in ome:
         return "it is an NGFF plate of many wells, not a slide; give the folder of one image"
     if "well" in ome:
@@ -155,7 +155,7 @@ def _axes(multiscale: Mapping[str, Any], version: str) -> tuple[tuple[str, ...],
         raise UnsupportedSlide("its NGFF metadata is invalid: axes is not a list")
     names, stated_units = [], []
     for axis in stated:
-        each = axis if isinstance(axis, Mapping) else {"name": axis}  # version 0.3 gives names alone
+        each = axis if isinstance(axis, Mapping) else {"name": axis}  # version 0.3 has names only
         name = str(each.get("name", "")).strip().lower()
         kind = str(each.get("type", "")).strip().lower()
         names.append({"channel": "c", "time": "t"}.get(kind, name))
@@ -176,7 +176,7 @@ def folder_names(stated: object) -> tuple[str, ...]:
         The path would leave the store.
     """
     parts = tuple(stated.strip("/").split("/")) if isinstance(stated, str) else ()
-    # Surrogates are no UTF-8, and file systems take names of 255 bytes at most.
+    # Surrogates cannot be encoded in UTF-8, and file systems limit names to 255 bytes.
     if (
         not parts
         or any(
@@ -192,9 +192,9 @@ def folder_names(stated: object) -> tuple[str, ...]:
 
 
 def _scale(holder: Mapping[str, Any], dimensions: int) -> tuple[float, ...] | None:
-    """Return the product of the scales among ``coordinateTransformations``; None without a usable one.
+    """Return the product of the scales in ``coordinateTransformations``, or None without a usable one.
 
-    A transformation that turns or shears leaves the size of a pixel unknown.
+    A rotation or shear makes the size of a pixel unknown.
     """
     stated = holder.get("coordinateTransformations")
     result: tuple[float, ...] | None = None

@@ -1,7 +1,7 @@
-"""Slides in NGFF (OME-Zarr), read with the ``zarr`` package.
+"""Reader of slides in NGFF (OME-Zarr) with the ``zarr`` package.
 
-``docs/evidence/formats.md`` lists the images that are read and refused. A folder is opened in four steps: its
-metadata is checked, then the files of every array, then what is missing of them, and only then are pixels read.
+``docs/evidence/formats.md`` lists the supported and rejected images. Before pixels are read, the metadata of a folder
+is checked, then the files of every array, then its missing chunks.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from wsi_denoise.slide.readers.ngff_level import ChunkGone, Level, placement_of
 METADATA_NAMES = (".zattrs", ".zgroup", ".zarray", "zarr.json")
 """Files that make a folder a Zarr group or array."""
 
-#: Images of a store that bioformats2raw wrote which are considered.
+#: Maximum number of images in a store of bioformats2raw.
 MAX_IMAGES = 1_000
-#: Bytes of OME-XML that are read.
+#: Maximum bytes of OME-XML that are read.
 MAX_DESCRIPTION = 16 << 20
 
 
@@ -50,14 +50,14 @@ def open_ngff(path: Path, max_megapixels: float) -> Slide:
     Parameters
     ----------
     path : Path
-        Folder of the image, or of a store as bioformats2raw writes it.
+        Folder of the image, or of a store of bioformats2raw.
     max_megapixels : float
-        More pixels than this at level 0, in millions, are refused before the files of a level are listed.
+        Limit of pixels at level 0, in millions. It is checked before the files of a level are listed.
 
     Raises
     ------
     IncompleteSlide
-        Metadata or chunks are missing or cut off.
+        Metadata or chunks are missing or truncated.
     UnsupportedSlide, NotRGB, TooLarge, NotARegularFile
     """
     attributes = _group(path)
@@ -101,14 +101,14 @@ def _group(folder: Path) -> dict[str, object] | None:
 def _first_image(store: Path) -> tuple[Path, dict[str, object], tuple[str, ...]]:
     """Return folder and attributes of the slide in a store of several images, with notes.
 
-    The first image is the slide. The others, a label or macro image perhaps, are not opened; only their size is read.
+    The first image is the slide. Of the others, such as a label or macro image, only the size is read.
 
     Raises
     ------
     IncompleteSlide
-        The first image, or one that the store lists, is not there.
+        The first image, or one that the store lists, is missing.
     UnsupportedSlide
-        A later image is larger: which of them is the slide is not known.
+        A later image is larger, so it is unknown which of them is the slide.
     """
     names = _series(store)
     found = _group(_inside(store, names[0].split("/"))) if names else None
@@ -129,7 +129,7 @@ def _first_image(store: Path) -> tuple[Path, dict[str, object], tuple[str, ...]]
 
 
 def _series(store: Path) -> list[str]:
-    """Return the names of the images' groups: what the group ``OME`` lists, else 0, 1, 2 and so on."""
+    """Return the names of the images' groups: those that the group ``OME`` lists, else 0, 1, 2 and so on."""
     listed = None
     if os.path.lexists(store / "OME"):
         _inside(store, ("OME",))
@@ -148,7 +148,7 @@ def _series(store: Path) -> list[str]:
 
 
 def _megapixels(folder: Path, attributes: dict[str, object]) -> float:
-    """Return the size of an image that is not the slide; 0 for one that cannot be read here."""
+    """Return the size of another image in megapixels; 0 if it cannot be read."""
     try:
         image = ngff_metadata.image_of(attributes)
         array = array_at(_inside(folder, image.datasets[0].path))
@@ -167,9 +167,9 @@ def _inside(folder: Path, parts: Sequence[str]) -> Path:
     Raises
     ------
     IncompleteSlide
-        It is not there.
+        The folder does not exist.
     NotARegularFile
-        A part of its path is a link or no folder: the store must not lead anywhere else.
+        A part of its path is a link or a file. A link could lead out of the store.
     """
     for part in parts:
         folder = folder / part
@@ -196,7 +196,7 @@ def _arrays(folder: Path, image: ngff_metadata.Image, max_megapixels: float) -> 
         except (NotRGB, UnsupportedSlide, TooLarge) as error:
             if not arrays:
                 raise
-            # Outputs are made of level 0 alone: a smaller level of another kind is no fault that matters.
+            # Outputs are made from level 0 only, so an unusable smaller level does not matter.
             notes.append(f"level {name} is not used: {error.detail}")
             continue
         width, height = array.shape[placement.x], array.shape[placement.y]
@@ -209,7 +209,7 @@ def _arrays(folder: Path, image: ngff_metadata.Image, max_megapixels: float) -> 
 
 
 def _description(store: Path) -> str:
-    """Return the OME-XML of a store that bioformats2raw wrote; empty where there is none."""
+    """Return the OME-XML of a store of bioformats2raw; empty if it has none."""
     try:
         handle = os.open(_inside(store, ("OME",)) / "METADATA.ome.xml", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except (OSError, IncompleteSlide):
@@ -246,24 +246,18 @@ def _info(
 
 
 class NgffSlide(Slide):
-    """A slide read by ``zarr``.
-
-    Parameters
-    ----------
-    info : SlideInfo
-    levels : sequence of Level
-    """
+    """A slide in NGFF."""
 
     def __init__(self, info: SlideInfo, levels: Sequence[Level]) -> None:
         self.info = info
         self._levels: Sequence[Level] | None = tuple(levels)
 
     def close(self) -> None:
-        """Release the arrays; no file stays open between reads."""
+        """Release the arrays. No file stays open between reads."""
         self._levels = None
 
     def trim(self) -> None:
-        """Release decoded chunks."""
+        """Free decoded chunks."""
         for level in self._open_levels():
             level.trim()
 
@@ -272,10 +266,10 @@ class NgffSlide(Slide):
         return self._open_levels()[level].is_gap(x, y, width, height)
 
     def thumbnail(self, max_side: int) -> Pixels:
-        """Return the whole slide as :meth:`Slide.thumbnail` does, with the background where no chunk is stored.
+        """Return the whole slide as :meth:`Slide.thumbnail`, with the background instead of missing chunks.
 
-        A tissue mask is made of it: the fill value, black in most files, would count as tissue. Regions that are read
-        have the fill value, as every other reader of the file gives it.
+        The tissue mask is made from it, and the fill value, black in most files, would count as tissue. :meth:`read`
+        returns the fill value, as other readers of the file do.
         """
         pixels = super().thumbnail(max_side)
         first = self._open_levels()[0]
@@ -283,7 +277,7 @@ class NgffSlide(Slide):
             return pixels
         share = _share_of_gaps(first, (pixels.shape[1], pixels.shape[0]))
         behind = np.array(self.info.background, np.float32) - (first.array.fill or 0)
-        # The thumbnail is a mean over areas, so that the fill value's part of it can be exchanged.
+        # The thumbnail is a mean over areas, so the fill value's share of it can be replaced.
         painted: Pixels = np.clip(np.rint(pixels + share * behind), 0, 255).astype(np.uint8)
         return painted
 
@@ -301,7 +295,7 @@ class NgffSlide(Slide):
 
 
 def _share_of_gaps(level: Level, size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """Return which share of each pixel of a thumbnail of `size` has no stored chunk, (height, width, 3)."""
+    """Return the share of each pixel of a thumbnail of `size` that has no stored chunk, (height, width, 3)."""
     across = _overlaps(level.size[0], level.chunk[0], size[0])
     down = _overlaps(level.size[1], level.chunk[1], size[1])
     share = np.zeros((size[1], size[0], 3), np.float32)
@@ -312,7 +306,7 @@ def _share_of_gaps(level: Level, size: tuple[int, int]) -> npt.NDArray[np.float3
 
 
 def _overlaps(full: int, step: int, small: int) -> npt.NDArray[np.float32]:
-    """Return the share of each thumbnail pixel that lies in each chunk along one side, (chunks, pixels)."""
+    """Return the share of each thumbnail pixel that is in each chunk along one side, (chunks, pixels)."""
     starts = np.arange(0, full, step)[:, None]
     ends = np.minimum(starts + step, full)
     edges = np.arange(small + 1) * (full / small)

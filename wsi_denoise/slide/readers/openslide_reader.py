@@ -1,8 +1,8 @@
-"""Slides through OpenSlide: SVS, NDPI, MRXS, SCN, BIF, VMS, Philips, CZI, DICOM, and whatever else it opens.
+"""Reader of slides with OpenSlide: SVS, NDPI, MRXS, SCN, BIF, VMS, Philips, CZI, DICOM and others.
 
-tiatoolbox reads these through OpenSlide as well; it is bypassed here because it lays transparent areas on white, takes
-some pyramidal TIFFs for a picture held in memory whole, fails on DICOM without a Manufacturer, and costs seconds and a
-gigabyte to import in every worker.
+tiatoolbox also reads these with OpenSlide. It is not used here, because it composites transparent areas on white, loads
+some pyramidal TIFFs into memory as a whole, fails on DICOM without a Manufacturer, and needs seconds and a gigabyte to
+import in every worker.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wsi_denoise.slide.base import DecodeFailure, Pixels, Slide, SlideInfo, chec
 
 TILE_KEYS = ("openslide.level[0].tile-width", "openslide.level[0].tile-height")
 GENERIC = "generic-tiff"
-"""Vendor in OpenSlide's words of a TIFF that no scanner's own format is."""
+"""OpenSlide's vendor of a TIFF that is not in a scanner's own format."""
 OPENSLIDE_KEYS = (
     "openslide.vendor",
     "openslide.mpp-x",
@@ -30,12 +30,12 @@ OPENSLIDE_KEYS = (
 
 
 def open_handle(path: Path) -> Any:
-    """Return an ``openslide.OpenSlide``, or None for what it does not know.
+    """Return an ``openslide.OpenSlide``, or None for an unknown format.
 
     Raises
     ------
     DecodeFailure
-        When it knows the format and cannot open the file.
+        If OpenSlide recognises the format but cannot open the file.
     """
     import openslide  # noqa: PLC0415
 
@@ -48,7 +48,7 @@ def open_handle(path: Path) -> Any:
 
 
 def vendor(path: Path) -> str | None:
-    """Return the vendor of a file in OpenSlide's words, whether or not it opens; None for what it does not know."""
+    """Return OpenSlide's vendor of a file, even if it cannot be opened; None for an unknown format."""
     import openslide  # noqa: PLC0415
 
     name: str | None = openslide.OpenSlide.detect_format(path)
@@ -56,7 +56,7 @@ def vendor(path: Path) -> str | None:
 
 
 def info_from(handle: Any, path: Path) -> SlideInfo:
-    """Return the facts that OpenSlide gives, from its properties on the allow-list.
+    """Return the facts of a slide from OpenSlide's properties on the allow-list.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def info_from(handle: Any, path: Path) -> SlideInfo:
     try:
         properties = _allowed(handle)
         levels = tuple((int(width), int(height)) for width, height in handle.level_dimensions)
-        profile = openslide.lowlevel.read_icc_profile(handle._osr)  # noqa: SLF001 - the public way re-encodes it
+        profile = openslide.lowlevel.read_icc_profile(handle._osr)  # noqa: SLF001 - the public API re-encodes it
     except openslide.OpenSlideError as error:
         raise DecodeFailure(str(error)) from error
     vendor = properties.get("openslide.vendor")
@@ -97,13 +97,13 @@ def info_from(handle: Any, path: Path) -> SlideInfo:
 
 
 def _allowed(handle: Any) -> dict[str, str]:
-    """Return the properties on the allow-list and no others: the rest may name a patient."""
+    """Return only the properties on the allow-list, because others may name a patient."""
     keys = (*metadata.KEPT_KEYS, *OPENSLIDE_KEYS, *TILE_KEYS)
     return {key: value for key in keys if (value := handle.properties.get(key)) is not None}
 
 
 def stated_background(properties: Mapping[str, str]) -> tuple[int, int, int] | None:
-    """Return the background colour that the file itself states, or None."""
+    """Return the background colour that the file states, or None."""
     text = properties.get("openslide.background-color", "")
     try:
         return (int(text[0:2], 16), int(text[2:4], 16), int(text[4:6], 16)) if len(text) == 6 else None
@@ -117,9 +117,8 @@ class OpenSlideSlide(Slide):
     Parameters
     ----------
     handle : openslide.OpenSlide
-    info : SlideInfo
     file : Path
-        What OpenSlide opens: `info.path`, or one file of its folder.
+        The file that OpenSlide opens: `info.path`, or one file of that folder.
     """
 
     def __init__(self, handle: Any, info: SlideInfo, file: Path) -> None:
@@ -136,7 +135,7 @@ class OpenSlideSlide(Slide):
         self._distrusted = frozenset(levels)
 
     def level_is_true(self, level: int) -> bool:
-        """Whether a smaller level can be read and shows what level 0 shows."""
+        """Return whether a smaller level can be read and agrees with level 0."""
         return level not in self._distrusted and super().level_is_true(level)
 
     def close(self) -> None:
@@ -153,13 +152,13 @@ class OpenSlideSlide(Slide):
         import openslide  # noqa: PLC0415
 
         handle = self._fresh()
-        # read_region wants the corner in pixels of level 0, whatever the level.
+        # read_region expects the corner in level-0 pixels for every level.
         size, full = self.info.levels[level], self.info.levels[0]
         corner = (x, y) if level == 0 else (round(x * full[0] / size[0]), round(y * full[1] / size[1]))
         try:
             region = np.asarray(handle.read_region(corner, level, (width, height)))
         except openslide.OpenSlideError as error:
-            # After one error every call on that handle fails. It is not closed: another thread may be using it.
+            # After an error every call on the handle fails. It is not closed, because another thread may be using it.
             with self._lock:
                 if self._handle is handle:
                     self._handle = None

@@ -1,7 +1,7 @@
-"""Whether all files of a slide that is made of several are there, before a library sees it.
+"""Check that all files of a slide of several files exist, before a library opens it.
 
-A copy brings them one after another, and the first of them may well open alone: OpenSlide reads a MIRAX slide's data
-files only when a tile of them is asked for.
+A copy writes one file after another, and the first may open without the others: OpenSlide opens the data files of a
+MIRAX slide only when it reads one of their tiles.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from pathlib import Path
 
 from wsi_denoise.errors import IncompleteSlide
 
-#: Suffixes of files that are nothing without others.
+#: Suffixes of files that need other files.
 KEY_SUFFIXES = (".mrxs", ".vms", ".vmu")
 
 _INDEX_LIMIT = 4 << 20
 
 
 def check_mirax(path: Path) -> None:
-    """Check that the folder of a MIRAX slide is there, with every file that its table names.
+    """Check that the folder of a MIRAX slide exists, with every file that its Slidedat.ini lists.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def check_mirax(path: Path) -> None:
 
 
 def _named(text: str) -> list[str]:
-    """Return the names of the index and data files in ``Slidedat.ini``, never one outside its folder."""
+    """Return the names of the index and data files in ``Slidedat.ini``, without those outside its folder."""
     names, section = set(), ""
     for line in text.splitlines():
         key, _, value = (part.strip() for part in line.partition("="))

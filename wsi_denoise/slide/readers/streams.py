@@ -1,4 +1,4 @@
-"""Headers of encoded tiles: what a JPEG or JPEG 2000 stream states about itself. Pure."""
+"""Parsing of the headers of encoded tiles. Pure."""
 
 from __future__ import annotations
 
@@ -20,14 +20,13 @@ class JpegHeader:
     size : (int, int)
         (width, height) in pixels; (0, 0) without a frame header.
     components : tuple of (int, int, int)
-        Identifier, horizontal and vertical sampling factor of each.
+        Identifier, horizontal and vertical sampling factor of each component.
     jfif : bool
         A JFIF marker (APP0) is present.
     adobe : int or None
         Colour transform of the Adobe marker (APP14): 0 none, 1 YCbCr, 2 YCCK. None without the marker.
-    progressive : bool
     scan : int or None
-        Offset of the first scan's data, None where the header has no scan.
+        Offset of the first scan's data; None without a scan.
     """
 
     size: tuple[int, int] = (0, 0)
@@ -44,7 +43,7 @@ class JpegHeader:
 
 
 def jpeg_header(data: bytes) -> JpegHeader | None:
-    """Return the markers of a JPEG, complete or cut off after them; None for other content."""
+    """Return the markers of a JPEG, which may be truncated after them, or None for other content."""
     if data[:2] != b"\xff\xd8":
         return None
     facts: dict[str, object] = {}
@@ -85,13 +84,13 @@ class Jpeg2000Header:
     ----------
     size : (int, int)
         (width, height) in pixels.
-    components : int
     subsampled : bool
+        The components have different sampling factors.
     transform : bool
-        The multiple component transform is used: the decoder undoes it and returns RGB.
+        The multiple component transform is used: the decoder reverses it and returns RGB.
     colour_space : int or None
-        Enumerated colour space of the JP2 box: 16 sRGB, 17 grey, 18 sYCC. None for a bare codestream, or another way
-        of stating the colours.
+        Enumerated colour space of the JP2 box: 16 sRGB, 17 grey, 18 sYCC. None for a bare codestream, or for another
+        method of the colour box.
     """
 
     size: tuple[int, int]
@@ -124,7 +123,7 @@ def jpeg2000_header(data: bytes) -> Jpeg2000Header | None:
 
 
 def _transform(data: bytes, start: int) -> bool:
-    """Whether the COD marker of a codestream asks for the multiple component transform."""
+    """Return whether the COD marker of a codestream states the multiple component transform."""
     at = start + 2
     while at + 9 <= len(data) and data[at] == 0xFF and data[at + 1] != 0x90:
         if data[at + 1] == 0x52:
@@ -144,7 +143,7 @@ def _colour_space(boxes: bytes) -> int | None:
 
 
 def has_end(data: bytes, codec: str) -> bool:
-    """Whether a stream's end marker is present; JPEG and JPEG 2000 share it."""
+    """Return whether a stream's end marker is present; it is the same for JPEG and JPEG 2000."""
     start = 0
     if codec == "jpeg":
         header = jpeg_header(data)
@@ -153,9 +152,9 @@ def has_end(data: bytes, codec: str) -> bool:
 
 
 def declared_size(data: bytes, codec: str) -> tuple[int, int] | None:
-    """Return the (width, height) that an encoded tile declares, None where it is not known.
+    """Return the (width, height) that an encoded tile declares, or None if it is unknown.
 
-    Decoders allocate whatever the header declares.
+    It is checked before decoding, because decoders allocate the declared size.
     """
     parse = _SIZES.get(codec)
     return parse(data) if parse else None

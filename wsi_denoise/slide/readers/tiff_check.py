@@ -1,7 +1,7 @@
-"""A TIFF's directories, read without trusting them.
+"""Validation of a TIFF's directories.
 
-Libraries report a file that was cut off as "missing resolution" or a MemoryError. So the tables are read here first,
-with bounds on everything: what the file declares is compared with what it has before any library sees it.
+Libraries report a truncated file as "missing resolution" or a MemoryError. This module reads the tables first, with
+limits on every count and size, and compares them with the size of the file before a library opens it.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ _NUMPY_TYPES = {1: "u1", 3: "u2", 4: "u4", 6: "i1", 8: "i2", 9: "i4", 13: "u4", 
 
 
 def is_tiff(head: bytes) -> bool:
-    """Whether a file that starts so is a TIFF or BigTIFF."""
+    """Return whether a file with these first bytes is a TIFF or BigTIFF."""
     return head[:4] in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 
 
 def check_tiff(path: Path, max_megapixels: float) -> TiffFacts:
-    """Read a TIFF's directories and refuse what cannot be right.
+    """Read a TIFF's directories and reject invalid ones.
 
     Raises
     ------
     TruncatedSlide
-        Says how many bytes are missing.
+        States the number of missing bytes.
     TooLarge, NotASlide
     """
     with path.open("rb") as file:
@@ -68,7 +68,7 @@ def check_tiff(path: Path, max_megapixels: float) -> TiffFacts:
 
 
 class _Parser:
-    """Walks the directories of one file; bounded in count and size, and proof against loops."""
+    """A parser of one file's directories, with limits on count and size and a check for loops."""
 
     def __init__(self, file: int, size: int) -> None:
         self.file = file
@@ -116,7 +116,7 @@ class _Parser:
                 yield below
 
     def _directory(self, offset: int, path: tuple[int, ...], seen: set[int]) -> tuple[Directory | None, int]:
-        """Return the directory at `offset` and the offset of the next, or None when it lies beyond the end."""
+        """Return the directory at `offset`, or None if it extends beyond the file, and the offset of the next."""
         if offset in seen:
             raise NotASlide("it is a TIFF whose directories form a loop")
         seen.add(offset)
@@ -126,7 +126,7 @@ class _Parser:
             return None, 0
         count = self._unpack("Q" if self.big else "H", os.pread(self.file, head, offset))
         if count == 0:
-            # A copier that reserves the whole size first leaves zeros where the rest will come.
+            # A copy program that reserves the whole size first leaves zeros in the part that it has not written yet.
             raise TruncatedSlide(f"the directory at byte {offset:,} holds zeros only: its end was not written")
         if count > MAX_ENTRIES:
             raise NotASlide(f"it is a TIFF whose directory has {count:,} entries")
@@ -146,19 +146,19 @@ class _Parser:
             if value is not None:
                 tags[tag] = value
         if NDPI_VERSION in tags:
-            # Hamamatsu's directories go on: four more bytes of the link, then the upper half of each value.
+            # Hamamatsu's directories are longer: four more bytes of the link, then the upper half of each value.
             self.needed = max(self.needed, end + 4 + 4 * count)
         directory = Directory(path, tags)
         self._reach(directory)
         return directory, self._unpack("Q" if self.big else "I", table[-link:])
 
     def _reach(self, directory: Directory) -> None:
-        """Note up to which byte the directory's pixels go."""
+        """Update `needed` with the end of the directory's pixels."""
         offsets, counts = directory.offsets, directory.counts
         present = min(len(offsets), len(counts))
         if not present:
             return
-        # Sums in float where they could overflow 64 bits: garbage is to be found beyond the end, not wrapped round.
+        # Checked in float first, because sums of invalid values may overflow 64 bits and would not exceed the file.
         used = counts[:present] > 0
         ends = offsets[:present][used].astype(np.float64) + counts[:present][used].astype(np.float64)
         if ends.size:
@@ -168,7 +168,7 @@ class _Parser:
             self.needed = max(self.needed, reach)
 
     def _note_reach(self, entry: bytes) -> None:
-        """Note up to which byte a tag goes whose value is of no interest: a file may end within it."""
+        """Update `needed` with the end of an unused tag's value: a truncated file may end within it."""
         each = _TYPE_BYTES.get(self._unpack("H", entry[2:4]), 0)
         count = self._unpack("Q" if self.big else "I", entry[4 : 12 if self.big else 8])
         inline = entry[12:20] if self.big else entry[8:12]
@@ -217,18 +217,18 @@ class _Parser:
     def _unpack(self, kind: str, raw: bytes) -> int:
         try:
             return int(struct.unpack(self.order + kind, raw)[0])
-        except struct.error as error:  # the file shrank while it was read
+        except struct.error as error:  # the file was truncated while it was read
             raise TruncatedSlide("it ends within a directory") from error
 
 
 def _text(raw: bytes) -> str:
-    """Return the text of a tag: UTF-8, UTF-16 by its mark or first letter, else Latin-1."""
+    """Decode the text of a tag: UTF-16 by its byte order mark or first character, else UTF-8, else Latin-1."""
     for start, encoding in _UTF_16:
         if raw.startswith(start):
             return raw.decode(encoding, "ignore").rstrip("\0")
     try:
         return raw.decode("utf-8").rstrip("\0")
     except UnicodeDecodeError as error:
-        # A text that was cut off at the limit may end within a letter.
+        # A text that was truncated to MAX_TEXT may end within a character.
         cut = len(raw) == MAX_TEXT and error.start > len(raw) - 4
         return raw.decode("utf-8" if cut else "latin-1", "ignore").rstrip("\0")

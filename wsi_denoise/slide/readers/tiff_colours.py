@@ -1,4 +1,4 @@
-"""Colour models of a TIFF: its tags compared with what its tiles state, before pixels are trusted."""
+"""Colour models of a TIFF: comparison of its tags with its tiles, before pixels are used."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from wsi_denoise.slide.readers.tiff_directory import DESCRIPTION, Directory, Tif
 from wsi_denoise.slide.readers.tile_decoder import stored_samples
 
 Rules = Mapping[tuple[int, ...], ColourRule]
-"""Of each directory's path, how its tiles are decoded."""
+"""The colour rule of each directory, by its path."""
 
-#: Tiles of a directory whose headers are read; tiles that were not sampled are checked when they are decoded.
+#: Maximum number of tiles per directory whose headers are read; other tiles are checked when they are decoded.
 SAMPLED = 256
 #: The same for files that OpenSlide reads, whose tiles are not checked later.
 SAMPLED_BY_TAG = 1024
-#: Tiles whose stored samples are decoded where the headers leave doubt.
+#: Maximum number of tiles that are decoded if the headers do not decide.
 DECODED = 9
 #: Bytes of a tile that are read for its header.
 HEAD_BYTES = 4096
-#: Bytes at a tile's end in which its end marker is looked for.
+#: Bytes at a tile's end that are searched for its end marker.
 TAIL_BYTES = 512
-#: Larger tiles are not decoded only to judge their colours, nor read only for their end.
+#: Larger tiles are not decoded for a check of their colours, nor read for a check of their end.
 MAX_JUDGED_PIXELS = 16_000_000
 MAX_JUDGED_BYTES = 64 << 20
-#: Pixels of a tile that are judged.
+#: Step in rows and columns between the pixels of a tile that are used for the check of its colours.
 JUDGED_STEP = 4
 _APERIO_YCBCR = 33003
 _STREAMS = ("jpeg", "old-style jpeg", "jpeg2000")
@@ -42,7 +42,7 @@ _STREAMS = ("jpeg", "old-style jpeg", "jpeg2000")
 def tag_space(directory: Directory) -> Space:
     """Return the colour model that a directory's tags state.
 
-    33003 means YCbCr where Aperio wrote it. Bio-Formats writes RGB under the same number.
+    Compression 33003 means YCbCr in files by Aperio. Bio-Formats writes RGB with the same number.
     """
     if directory.photometric == 6:
         return Space.YCBCR
@@ -51,7 +51,7 @@ def tag_space(directory: Directory) -> Space:
 
 
 def survey(path: Path, directories: Iterable[Directory], *, most: int | None = None) -> Rules:
-    """Compare the tags of directories with up to `most` of their tiles each, 256 unless given.
+    """Compare the tags of directories with up to `most` of their tiles each, 256 by default.
 
     Raises
     ------
@@ -65,12 +65,12 @@ def survey(path: Path, directories: Iterable[Directory], *, most: int | None = N
 
 
 def notes_of(rules: Rules, main: Directory) -> tuple[str, ...]:
-    """Return the notes about the colours of a slide, each once.
+    """Return the notes about the colours of a slide, without duplicates.
 
     Raises
     ------
     ContradictoryColours
-        When those of level 0 are uncertain. A smaller level with uncertain colours is not used.
+        If the colours of level 0 are uncertain. A smaller level with uncertain colours is not used.
     """
     if rules[main.path].refusal:
         raise ContradictoryColours(rules[main.path].refusal)
@@ -78,17 +78,17 @@ def notes_of(rules: Rules, main: Directory) -> tuple[str, ...]:
 
 
 def check_by_tag(path: Path, facts: TiffFacts) -> tuple[str, ...]:
-    """Check a TIFF that OpenSlide reads: it follows the tag, and of Hamamatsu's files the stream.
+    """Check the colours of a TIFF that OpenSlide reads. It follows the tag, but the stream in Hamamatsu's files.
 
     Returns
     -------
     tuple of str
-        What is to be known of the colours.
+        Notes about the colours.
 
     Raises
     ------
     ContradictoryColours
-        When the tag is contradicted or the stream uncertain.
+        If the tiles contradict the tag, or their colours are uncertain.
     """
     images = [each for each in facts.directories if each.is_tiled or facts.is_ndpi]
     coloured = [each for each in images if set(each.bits) == {8} and each.samples == 3]
@@ -106,7 +106,7 @@ def _rule(file: int, directory: Directory, most: int) -> ColourRule:
         return ColourRule(tag)
     numbers = spread(np.flatnonzero(directory.counts[: len(directory.offsets)]), most)
     found = [(number, _statement(file, directory, number)) for number in numbers]
-    # A tile without header, as one that is still being copied, is reported when it is read.
+    # A tile without a header, as in an unfinished copy, is reported when it is read.
     statements = [(number, statement) for number, statement in found if statement is not None]
     judged = {number: _stored(file, directory, number) for number in _doubtful(tag, statements)}
     rule = settle(
@@ -132,7 +132,7 @@ def _doubtful(tag: Space, statements: Sequence[tuple[int, Statement]]) -> Iterat
 
 
 def spread(numbers: Sequence[int] | npt.NDArray[np.int64], most: int) -> list[int]:
-    """Return up to `most` of some numbers, first and last among them."""
+    """Return up to `most` of the numbers, evenly spread, with the first and the last."""
     found = np.asarray(numbers)
     if len(found) > most:
         found = found[np.linspace(0, len(found) - 1, most).astype(int)]

@@ -1,4 +1,4 @@
-"""What the directories of a TIFF declare: tags, codecs, and one image of the file."""
+"""Declarations of a TIFF's directories: tags, codecs and images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-#: A tile or strip that is larger when decoded is refused: it must be held in memory whole.
+#: Maximum decoded size of a tile or strip, which must fit into memory.
 MAX_SEGMENT_BYTES = 512 << 20
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
@@ -31,7 +31,7 @@ TEXTS = {DESCRIPTION, MAKE, MODEL, SOFTWARE}
 BYTES = {ICC_PROFILE, JPEG_TABLES}
 TABLES = {STRIP_OFFSETS, STRIP_COUNTS, TILE_OFFSETS, TILE_COUNTS}
 
-#: TIFF's numbers of codecs, by the names used in this program.
+#: Names of codecs in this program, by their TIFF numbers.
 CODECS = {
     1: "none", 5: "lzw", 6: "old-style jpeg", 7: "jpeg", 8: "deflate", 32946: "deflate", 32773: "packbits",
     33003: "jpeg2000", 33004: "jpeg2000", 33005: "jpeg2000", 33007: "jpeg", 34712: "jpeg2000", 34887: "lerc",
@@ -50,7 +50,7 @@ class Directory:
     path : tuple of int
         Index in the chain, and below it index among the sub-directories.
     tags : dict of int to object
-        Wanted tags: ints, floats, text, bytes, tuples of int, or arrays for the tables of offsets.
+        The tags in WANTED: ints, floats, text, bytes, tuples of int, or arrays for the tables of offsets.
     """
 
     path: tuple[int, ...]
@@ -69,7 +69,7 @@ class Directory:
 
     @cached_property
     def is_tiled(self) -> bool:
-        """Whether it is stored in tiles, not strips."""
+        """Whether the image is stored in tiles, not strips."""
         return TILE_OFFSETS in self.tags or TILE_WIDTH in self.tags
 
     @cached_property
@@ -129,12 +129,12 @@ class Directory:
 
     @property
     def planar(self) -> bool:
-        """Whether red, green and blue are stored apart."""
+        """Whether red, green and blue are stored in separate planes."""
         return self._int(PLANAR, 1) == 2 and self.samples > 1
 
     @property
     def planes(self) -> int:
-        """Number of segments that make up the samples of one place: 1, or one for each sample stored apart."""
+        """Number of segments for one position: 1, or one per sample in separate planes."""
         return self.samples if self.planar else 1
 
     @property
@@ -144,7 +144,7 @@ class Directory:
 
     @property
     def reduced(self) -> bool:
-        """Whether it is flagged as a smaller version of another image."""
+        """Whether the image is flagged as a smaller version of another one."""
         return bool(self._int(SUBFILE, 0) & 1)
 
     @property
@@ -154,7 +154,7 @@ class Directory:
 
     @property
     def orientation(self) -> int:
-        """How the rows and columns are stored; 1 is as they are seen, from the upper left corner."""
+        """TIFF's number of the orientation; 1 is the usual one, from the upper left corner."""
         return self._int(ORIENTATION, 1)
 
     @property
@@ -164,7 +164,7 @@ class Directory:
         return frozenset(value) if isinstance(value, tuple) else frozenset({1})
 
     def text(self, tag: int) -> str:
-        """Return a tag's text, empty where there is none."""
+        """Return a tag's text; empty if it is missing."""
         value = self.tags.get(tag, "")
         return value if isinstance(value, str) else ""
 
@@ -187,20 +187,20 @@ class Directory:
 
     @property
     def focal_plane(self) -> int | None:
-        """Nanometres of a Hamamatsu NDPI's focal plane from the middle one; None where it is no image of the tissue."""
+        """Offset in nanometres of a Hamamatsu NDPI's focal plane; None for a label, macro or other image."""
         if NDPI_FOCAL_PLANE not in self.tags or (self._number(NDPI_MAGNIFICATION) or 0) <= 0:
             return None
         return self._int(NDPI_FOCAL_PLANE, 0)
 
     @property
     def resolution(self) -> tuple[float, float] | None:
-        """Pixels per unit of length in x and y, not judged; None where a tag is missing."""
+        """Pixels per unit of length in x and y, without a plausibility check; None if a tag is missing."""
         x, y = (self._number(tag) for tag in (X_RESOLUTION, Y_RESOLUTION))
         return None if x is None or y is None else (x, y)
 
     @property
     def resolution_unit(self) -> int | None:
-        """TIFF's number of the unit: 1 none, 2 inch, 3 centimetre; None where the tag is missing."""
+        """TIFF's number of the unit: 1 none, 2 inch, 3 centimetre; None if the tag is missing."""
         return self._int(RESOLUTION_UNIT, 0) if RESOLUTION_UNIT in self.tags else None
 
     def _number(self, tag: int) -> float | None:
@@ -212,7 +212,10 @@ class Directory:
 
 @dataclass(frozen=True)
 class TiffFacts:
-    """All directories of a TIFF: the chain first, each followed by its sub-directories."""
+    """All directories of a TIFF in the order of the chain, each followed by its sub-directories.
+
+    `needed` is the size in bytes that the file must have for all declared data.
+    """
 
     directories: tuple[Directory, ...]
     needed: int
@@ -224,10 +227,10 @@ class TiffFacts:
 
     @property
     def largest(self) -> Directory:
-        """The largest image of the chain, the first of several."""
+        """The largest image of the chain; the first of several."""
         return max((each for each in self.directories if len(each.path) == 1), key=lambda each: math.prod(each.size))
 
     @property
     def is_ndpi(self) -> bool:
-        """Whether Hamamatsu wrote it; its strips are not what TIFF says."""
+        """Whether the file is a Hamamatsu NDPI, whose strips do not follow TIFF."""
         return NDPI_VERSION in self.main.tags

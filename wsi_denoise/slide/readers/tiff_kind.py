@@ -1,11 +1,11 @@
-"""Which TIFFs are not denoised, and the true reason: what kind of image they hold, judged by what they declare."""
+"""Rejection of TIFFs that are not 8-bit RGB slides, with the kind of their images as the reason."""
 
 from __future__ import annotations
 
 from wsi_denoise.errors import NotRGB, UnsupportedSlide
 from wsi_denoise.slide.readers.tiff_directory import CODECS, DESCRIPTION, MAX_SEGMENT_BYTES, Directory, TiffFacts
 
-#: TIFF's numbers of the codecs that code black and white only.
+#: TIFF's numbers of codecs for black and white only.
 _BILEVEL = {2, 3, 4, 34661}
 _PHOTOMETRIC = {0: "grey", 1: "grey", 3: "palette", 4: "mask", 5: "CMYK", 8: "CIELab", 9: "ICCLab", 32803: "CFA"}
 _VENDORS = {
@@ -28,11 +28,10 @@ def _channels(pages: int, maker: str) -> str:
 
 
 def check_rgb(facts: TiffFacts, main: Directory) -> None:
-    """Refuse a TIFF that is not 8-bit RGB, with the true reason.
+    """Reject a TIFF that is not 8-bit RGB, with the reason.
 
     Parameters
     ----------
-    facts : TiffFacts
     main : Directory
         Full resolution of the slide.
 
@@ -40,7 +39,7 @@ def check_rgb(facts: TiffFacts, main: Directory) -> None:
     ------
     NotRGB
     UnsupportedSlide
-        For a codec that is not known, by name or number.
+        For an unknown or black-and-white codec, or a tile that is too large.
     """
     pages = sum(len(directory.path) == 1 and directory.size == main.size for directory in facts.directories)
     maker = " by Akoya/PerkinElmer" if "PerkinElmer-QPI" in facts.main.text(DESCRIPTION)[:400] else ""
@@ -67,18 +66,18 @@ def check_rgb(facts: TiffFacts, main: Directory) -> None:
 
 
 def check_first(facts: TiffFacts) -> tuple[str, ...]:
-    """Refuse a TIFF of no scanner's own kind whose first image is not what it seems to be.
+    """Reject a generic TIFF whose first image may not be the slide, or is stored rotated or mirrored.
 
     Returns
     -------
     tuple of str
-        What is to be known of it.
+        Notes about the file.
 
     Raises
     ------
     UnsupportedSlide
-        When a larger image follows (the first is then a label, an overview or another series), or when the first is
-        stored turned or mirrored, which readers understand differently.
+        If a larger image follows: the first is then a label, an overview or another series. Also for a rotated or
+        mirrored image, because readers interpret its orientation differently.
     """
     main = facts.main
     width, height = main.size
@@ -96,15 +95,14 @@ def check_first(facts: TiffFacts) -> tuple[str, ...]:
 
 
 def vendor_refusal(vendor: str | None, facts: TiffFacts, words: str) -> str:
-    """Return why OpenSlide does not open a scanner's TIFF.
+    """Return the reason why OpenSlide cannot open a scanner's TIFF.
 
     Parameters
     ----------
     vendor : str or None
-        In OpenSlide's words.
-    facts : TiffFacts
+        OpenSlide's name of the vendor.
     words : str
-        OpenSlide's own error.
+        OpenSlide's error message.
     """
     name = _VENDORS.get(vendor or "", f"a slide of the format {vendor}")
     planes = {each.focal_plane for each in facts.directories if each.focal_plane is not None}

@@ -16,12 +16,12 @@ _UNITS = {2: "inch", 3: "centimeter", 4: "millimeter", 5: "micrometer"}
 
 
 def described(info: SlideInfo, main: Directory, path: Path) -> SlideInfo:
-    """Return the facts of a slide with resolution, objective and date as its TIFF states them.
+    """Return the facts of a slide with resolution, objective, date and notes from its TIFF.
 
     Parameters
     ----------
     info : SlideInfo
-        What is known of the slide otherwise. Its notes are kept, except that on the resolution.
+        Other facts about the slide. Its notes are replaced.
     main : Directory
         First image of the TIFF.
     path : Path
@@ -43,13 +43,13 @@ def described(info: SlideInfo, main: Directory, path: Path) -> SlideInfo:
 
 
 def _statements(text: str, facts: ome.OmeFacts, main: Directory) -> Iterator[Statement]:
-    """Yield what the file states about its resolution, the most specific first."""
+    """Yield the file's statements about its resolution, most specific first."""
     yield Statement(facts.x, facts.y, facts.problem)
     aperio = _aperio(text)
     if "MPP" in aperio:
         value, problem = units.quantity("MPP", aperio["MPP"], "µm")
         yield Statement(value, value, problem)
-    # ImageJ's own unit counts where the tags have none.
+    # ImageJ's own unit has priority if the tags have none.
     imagej = _from_imagej(text, main)
     if imagej is not None and _UNITS.get(main.resolution_unit or 0) is None:
         yield imagej
@@ -60,7 +60,7 @@ def _statements(text: str, facts: ome.OmeFacts, main: Directory) -> Iterator[Sta
 
 
 def _aperio(text: str) -> dict[str, str]:
-    """Return the items ``name = value`` of an Aperio description, which stand between vertical bars."""
+    """Return the items ``name = value`` of an Aperio description, which vertical bars separate."""
     if not text.startswith("Aperio"):
         return {}
     items = (item.partition("=") for item in text.split("|")[1:])
@@ -68,7 +68,7 @@ def _aperio(text: str) -> dict[str, str]:
 
 
 def _from_imagej(text: str, main: Directory) -> Statement | None:
-    """Return the resolution of an ImageJ TIFF, whose description names the unit, or None."""
+    """Return the resolution of an ImageJ TIFF, whose description states the unit, or None."""
     if not text.startswith("ImageJ=") or main.resolution is None:
         return None
     items = dict(line.partition("=")[::2] for line in text.splitlines())

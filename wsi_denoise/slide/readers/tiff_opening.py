@@ -1,4 +1,4 @@
-"""Opening TIFFs: with tifffile where OpenSlide agrees or does not read the file, else with OpenSlide."""
+"""Opening of TIFFs: with tifffile if OpenSlide agrees or cannot read the file, else with OpenSlide."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from wsi_denoise.slide.readers import (
     tiff_reader,
 )
 
-#: Mean difference in grey levels up to which two decoders of a tile agree.
+#: Maximum mean difference in grey levels between two decoders that agree.
 DECODER_TOLERANCE = 1.0
 _SPOTS = ((0.5, 0.5), (0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
-"""Places at which two decoders are compared, in shares of the slide."""
-#: Vendors in OpenSlide's words whose levels are plain TIFF images in plain coordinates.
+"""Positions at which two decoders are compared, as fractions of the slide."""
+#: OpenSlide's vendors whose levels are plain TIFF images without offsets.
 _PLAIN_VENDORS = {"aperio", openslide_reader.GENERIC}
 
 
@@ -51,15 +51,16 @@ def open_tiff(path: Path, max_megapixels: float) -> Slide:
     slow = openslide_reader.OpenSlideSlide(handle, info, path)
     levels = tiff_reader.levels_as(facts, info.levels) if vendor in _PLAIN_VENDORS else None
     if ome.is_ome(facts.main.text(tiff_directory.DESCRIPTION)) and not tiff_reader.readable(facts.main):
-        # OpenSlide sees level 0 of an OME-TIFF and none of its XML.
+        # OpenSlide reads only level 0 of an OME-TIFF, and not its XML.
         levels = tiff_reader.levels_of(facts)
         info = tiff_reader.info_from(facts, path, levels)
     if levels is None or any((level.counts == 0).any() for level in levels):
-        # Tiles left out are OpenSlide's business: it knows what each vendor means by them.
+        # OpenSlide knows the meaning of omitted tiles for each vendor.
         return _by_openslide(slow, facts)
     info = replace(info, reader="tifffile", notes=(*info.notes, *notes))
     fast, contradictory = _by_tifffile(info, levels)
-    # OpenSlide follows the tag, and takes a fourth sample for transparency whatever the file says of it.
+    # No comparison is possible if the tag is wrong, because OpenSlide follows it, or if a fourth sample is not alpha,
+    # because OpenSlide treats it as alpha.
     if not contradictory and facts.main.extra_sample != 0 and not agree(fast, slow):
         fast.close()
         return _by_openslide(slow, facts)
@@ -107,7 +108,7 @@ def _info_of(
 
 
 def _full_resolution(path: Path, facts: tiff_directory.TiffFacts) -> tiff_directory.Directory:
-    """Return the first image of a TIFF; in scanners' own formats, where a label may come first, the largest."""
+    """Return the first image of a TIFF, or the largest in scanners' formats, where a label may be first."""
     if facts.largest is facts.main or openslide_reader.vendor(path) in (None, *_PLAIN_VENDORS):
         return facts.main
     return facts.largest
@@ -123,7 +124,7 @@ def _by_tifffile(info: SlideInfo, levels: list[tiff_directory.Directory]) -> tup
 
 
 def _by_openslide(slide: Slide, facts: tiff_directory.TiffFacts) -> Slide:
-    """Return a TIFF read with OpenSlide, its colours checked."""
+    """Return a TIFF read with OpenSlide after a check of its colours."""
     try:
         notes = tiff_colours.check_by_tag(slide.info.path, facts)
     except WsiDenoiseError:
@@ -134,7 +135,7 @@ def _by_openslide(slide: Slide, facts: tiff_directory.TiffFacts) -> Slide:
 
 
 def _open_plain_tiff(path: Path, facts: tiff_directory.TiffFacts) -> Slide:
-    """Open a TIFF that OpenSlide does not: strips, OME-TIFF, and the like."""
+    """Open a TIFF that OpenSlide cannot read, such as one with strips."""
     if facts.is_ndpi:
         raise UnsupportedSlide("it is a Hamamatsu NDPI, and OpenSlide does not recognise it")
     reason = tiff_reader.readable(facts.main)
@@ -153,7 +154,7 @@ def agree(fast: Slide, slow: Slide) -> bool:
     Raises
     ------
     DecodersDisagree
-        When both decode a spot, and differ.
+        If both decode a spot with different results.
     """
     width, height = min(256, slow.info.width), min(256, slow.info.height)
     usable = True
@@ -168,7 +169,7 @@ def agree(fast: Slide, slow: Slide) -> bool:
             except SlideError:
                 results.append(None)
         if results[0] is None or results[1] is None:
-            # A damaged tile in both says nothing against either; in one, the other is the better reader.
+            # If both fail, the tile is damaged. If only the faster one fails, the other one is used.
             usable = usable and results[1] is None
             continue
         difference = float(np.abs(results[0].astype(np.int16) - results[1]).mean())

@@ -1,8 +1,7 @@
-"""Tiles and strips of the TIFF family, decoded one by one with tifffile and imagecodecs.
+"""Reader of TIFFs, tile by tile or strip by strip, with tifffile and imagecodecs.
 
-Six times as fast as OpenSlide on a JPEG SVS, and able to read what OpenSlide refuses: strips, and OME-TIFF with its
-levels in sub-directories. Where OpenSlide opens the file too, a tile is compared when the slide is opened, and its
-reader is used instead if they do not agree.
+It is six times as fast as OpenSlide on a JPEG SVS. It also reads files that OpenSlide rejects: strips, and OME-TIFF
+with its levels in sub-directories. If OpenSlide can open a file too, tiff_opening.py compares both readers.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from wsi_denoise.slide.readers.tiff_colours import Rules
 from wsi_denoise.slide.readers.tiff_directory import Directory, TiffFacts
 from wsi_denoise.slide.readers.tile_decoder import TileDecoder
 
-#: Bytes of decoded tiles kept per slide: neighbouring regions share their edge tiles.
+#: Maximum bytes of cached tiles per slide: neighbouring regions share their edge tiles.
 CACHE_BYTES = 32 << 20
 CODECS = frozenset(
     {1, 5, 7, 8, 32946, 32773, 33003, 33004, 33005, 33007, 34712, 34887, 34925, 34926, 34927, 34933, 34934, 22610}
@@ -43,7 +42,7 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def readable(directory: Directory) -> str:
-    """Return why a directory cannot be read here, or an empty text if it can."""
+    """Return the reason why this reader cannot read a directory; empty if it can."""
     width, height = directory.segment
     reason = ""
     if directory.compression not in CODECS:
@@ -64,7 +63,7 @@ def readable(directory: Directory) -> str:
 
 
 def _is_direct(directory: Directory) -> bool:
-    """Whether rows can be read from the file as they are."""
+    """Return whether rows are stored without compression or predictor."""
     return not directory.is_tiled and directory.compression == 1 and directory.predictor == 1
 
 
@@ -78,7 +77,7 @@ def levels_of(facts: TiffFacts) -> list[Directory]:
         last = chosen[-1].size
         if not (below or (len(directory.path) == 1 and directory.reduced)) or readable(directory):
             continue
-        # A label or macro image has another shape: one pixel of rounding is what separates levels.
+        # A label or macro image has another aspect ratio; those of levels differ only by rounding.
         scale = main.size[0] / max(1, width)
         if 0 < width < last[0] and 0 < height <= last[1] and abs(main.size[1] / scale - height) <= 2:
             chosen.append(directory)
@@ -86,7 +85,7 @@ def levels_of(facts: TiffFacts) -> list[Directory]:
 
 
 def levels_as(facts: TiffFacts, sizes: tuple[tuple[int, int], ...]) -> list[Directory] | None:
-    """Return the tiled directories that are OpenSlide's levels of the given (width, height), or None."""
+    """Return the tiled directories with the (width, height) of OpenSlide's levels, or None if one is missing."""
     chosen: list[Directory] = []
     for size in sizes:
         match = [each for each in facts.directories if each.size == size and each.is_tiled and not readable(each)]
@@ -132,12 +131,12 @@ class TiffSlide(Slide):
     levels : list of Directory
         Each one :func:`readable`.
     rules : dict of path to ColourRule
-        How the tiles of each level are decoded.
+        Colour rule of each level.
 
     Raises
     ------
     UnsupportedSlide
-        When tifffile does not agree with our own reading of the directories.
+        If tifffile reads the directories differently than tiff_check.py.
     """
 
     def __init__(self, info: SlideInfo, levels: list[Directory], rules: Rules) -> None:
@@ -160,10 +159,10 @@ class TiffSlide(Slide):
     def set_background(self, colour: tuple[int, int, int]) -> None:
         """Change the colour behind transparent areas."""
         super().set_background(colour)
-        self.trim()  # decoded tiles have been laid on the old one
+        self.trim()  # cached tiles were composited on the old one
 
     def trim(self) -> None:
-        """Let go of decoded tiles."""
+        """Free decoded tiles."""
         with self._lock:
             self._cache.clear()
             self._cached = 0
@@ -178,12 +177,12 @@ class TiffSlide(Slide):
             os.close(file)
 
     def __del__(self) -> None:
-        # Evicted from the cache of open slides while another thread may still read: closed when the last one lets go.
+        # The cache of open slides drops a slide while another thread may read it, so the last reference closes it.
         if getattr(self, "_file", None) is not None:
             self.close()
 
     def read_last(self) -> None:
-        """Decode the tile that lies last in the file: what a copier writes last.
+        """Decode the last tile of the file, which a copy writes last.
 
         Raises
         ------
@@ -224,7 +223,7 @@ class TiffSlide(Slide):
         return result
 
     def _read_rows(self, level: int, x: int, y: int, result: Pixels) -> None:
-        """Fill `result` from strips that are stored as they are, without reading whole strips."""
+        """Fill `result` from uncompressed strips, without reading whole strips."""
         directory = self._levels[level].directory
         row, end = y, y + result.shape[0]
         while row < end:
@@ -239,7 +238,7 @@ class TiffSlide(Slide):
             row += rows
 
     def _strip_rows(self, level: int, strip: int, first: int, rows: int) -> Pixels:
-        """Return rows of a strip that is stored as it is, (rows, width, samples)."""
+        """Return rows of an uncompressed strip, (rows, width, samples)."""
         directory = self._levels[level].directory
         samples = directory.samples // directory.planes
         row_bytes = directory.size[0] * samples
@@ -252,7 +251,7 @@ class TiffSlide(Slide):
         return np.frombuffer(raw, np.uint8).reshape(rows, directory.size[0], samples)
 
     def _segment(self, level: int, number: int) -> Pixels:
-        """Return a decoded tile or strip, (height, width, 3), from the cache where it is."""
+        """Return a decoded tile or strip, (height, width, 3), from the cache if it is there."""
         key = (level, number)
         with self._lock:
             found = self._cache.get(key)
@@ -296,7 +295,7 @@ class TiffSlide(Slide):
         return self._rgb(directory, pixels)
 
     def _rgb(self, directory: Directory, pixels: Pixels) -> Pixels:
-        """Return three samples of each pixel, transparent ones on the background."""
+        """Return RGB pixels; transparent ones are composited on the background."""
         if directory.samples == 4 and pixels.shape[2] == 4 and directory.extra_sample in (1, 2):
             return composite(
                 pixels[..., :3], pixels[..., 3], self.info.background, premultiplied=directory.extra_sample == 1
@@ -316,10 +315,10 @@ class TiffSlide(Slide):
 
 
 def _pages(path: Path, levels: list[Directory], rules: Rules) -> list[_Level]:
-    """Return each level with a decoder made from tifffile's page."""
+    """Return each level with a decoder from tifffile's page."""
     import tifffile  # noqa: PLC0415
 
-    # It logs an error for each odd tag; what matters of that has been reported by tiff_check already.
+    # tifffile logs an error for each unusual tag; tiff_check.py has already reported the relevant ones.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
     found, same = [], True
     try:
@@ -328,12 +327,12 @@ def _pages(path: Path, levels: list[Directory], rules: Rules) -> list[_Level]:
                 page = tiff.pages[directory.path[0]]
                 for below in directory.path[1:]:
                     page = page.pages[below]
-                # The decoder looks at the first tile: it is made while the file is open.
+                # The decoder reads the first tile, so it is made while the file is open.
                 same = same and (page.imagewidth, page.imagelength) == directory.size
                 found.append(_Level(directory, TileDecoder(directory, page, rules[directory.path])))
     except OSError as error:
         raise from_os_error(error, path) from error
-    except Exception as error:  # tifffile raises what the damage happens to trigger
+    except Exception as error:  # tifffile raises any exception for damage
         raise UnsupportedSlide(f"its directories cannot be read ({error})") from error
     if not same:
         raise UnsupportedSlide("two libraries read its directories differently")

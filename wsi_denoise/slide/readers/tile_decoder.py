@@ -1,7 +1,7 @@
-"""Decoding one encoded tile or strip of a TIFF or DICOM file with imagecodecs, by a colour rule.
+"""Decoding of one encoded tile or strip of a TIFF or DICOM file with imagecodecs, by a colour rule.
 
-Decoders fill up a tile that was cut off with grey, allocate any size that its header declares, and settle a
-contradictory colour model in silence. All three are checked here before the pixels are returned.
+Decoders fill a truncated tile with grey, allocate any size that its header declares, and resolve a contradictory colour
+model silently. This module checks all three.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ from wsi_denoise.slide.readers.streams import codestream, declared_size, has_end
 from wsi_denoise.slide.readers.tiff_directory import Directory
 
 _PADDINGS = (b"\x00" * 64, b"\xaa" * 64, b"\x55" * 64, bytes(range(1, 65)))
-"""Bits that may follow a scan; zeros or ones alone can stand for empty blocks."""
+"""Bytes appended to a scan as a test; zeros or ones alone may be valid codes of empty blocks."""
 _END = b"\xff\xd9"
 _ZEROS = b"\0" * 16
-"""**Measured**: WebP ends in up to 2 zeros, JPEG XR in 1. Their decoders take a missing end for data."""
+"""**Measured**: WebP ends in up to 2 zeros, JPEG XR in 1. Their decoders decode longer runs of zeros as data."""
 
 
 def coded_fault(data: bytes, codec: str, segment: tuple[int, int]) -> str:
-    """Return what is wrong with an encoded tile as far as its headers show, an empty text if nothing is.
+    """Return the fault of an encoded tile according to its headers and end; empty if there is no fault.
 
     Parameters
     ----------
-    data : bytes
     codec : str
         As in ``tiff_directory.CODECS``.
     segment : (int, int)
@@ -50,25 +49,24 @@ def coded_fault(data: bytes, codec: str, segment: tuple[int, int]) -> str:
 
 
 def _stream(data: bytes, codec: str) -> bytes:
-    """Return a stream without what may pad it, where it states its length."""
+    """Return a stream without its padding, if it states its length."""
     return data[: 8 + int.from_bytes(data[4:8], "little")] if codec == "webp" else data
 
 
 def jpeg_pixels(data: bytes, tables: bytes | None, space: str | None, out: str) -> Pixels:
-    """Decode a JPEG, also one without end marker whose last scan is complete.
+    """Decode a JPEG. The end marker may be missing if the last scan is complete.
 
     Parameters
     ----------
-    data : bytes
     tables : bytes, optional
         JPEGTables of the directory.
     space, out : str
-        Colour model of the stored samples and of the result in imagecodecs' words.
+        imagecodecs' names of the colour models of the stored samples and of the result.
 
     Raises
     ------
     DecodeFailure
-        When samples are missing.
+        If samples are missing.
     """
     import imagecodecs  # noqa: PLC0415
 
@@ -80,7 +78,7 @@ def jpeg_pixels(data: bytes, tables: bytes | None, space: str | None, out: str) 
 
     if has_end(data, "jpeg"):
         return decode(data)
-    # What follows a complete scan is never read, so that any bits in its place give the same pixels.
+    # A decoder does not read beyond a complete scan, so any appended bits give the same pixels.
     scan = _without_filling(data)
     first, *others = (decode(scan + padding + _END) for padding in _PADDINGS)
     if not all(np.array_equal(first, other) for other in others):
@@ -89,7 +87,7 @@ def jpeg_pixels(data: bytes, tables: bytes | None, space: str | None, out: str) 
 
 
 def _without_filling(data: bytes) -> bytes:
-    """Return a scan without the bytes that fill up a copy that was cut off: a decoder takes them for samples."""
+    """Return a scan without the filling of an unfinished copy, which a decoder would decode as samples."""
     scan = data.rstrip(b"\0\xff")
     tail = data[len(scan) :]
     if tail == b"\0":
@@ -101,7 +99,7 @@ def _without_filling(data: bytes) -> bytes:
 
 
 def stored_samples(data: bytes, codec: str, tables: bytes | None) -> Pixels | None:
-    """Return the samples of a tile as they are stored, (height, width, 3), None where they cannot be decoded."""
+    """Return the stored samples of a tile, (height, width, 3), or None if they cannot be decoded."""
     import imagecodecs  # noqa: PLC0415
 
     try:
@@ -114,7 +112,7 @@ def stored_samples(data: bytes, codec: str, tables: bytes | None) -> Pixels | No
             pixels = jpeg_pixels(data, tables, "RGB", "RGB")
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001 - damage is reported when the tile is read in earnest
+    except Exception:  # noqa: BLE001 - damage is reported when the tile is read for processing
         return None
     if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] < 3:
         return None
@@ -127,7 +125,7 @@ def coloured_pixels(data: bytes, codec: str, tables: bytes | None, rule: ColourR
     Raises
     ------
     ColourFailure
-        When the tile's colour model is uncertain.
+        If the tile's colour model is uncertain.
     DecodeFailure
     """
     import imagecodecs  # noqa: PLC0415
@@ -143,20 +141,18 @@ def coloured_pixels(data: bytes, codec: str, tables: bytes | None, rule: ColourR
         return jpeg_pixels(data, tables, space.upper(), "RGB")
     if statement.subsampled:
         raise DecodeFailure("its JPEG 2000 components have different sampling factors")
-    # Without its boxes, whose colour space the decoder would convert by.
+    # Without the boxes, because the decoder would convert colours by their colour space.
     pixels: Pixels = imagecodecs.jpeg2k_decode(codestream(data))
     return ycbcr_to_rgb(pixels[..., :3]) if space is Space.YCBCR else pixels
 
 
 class TileDecoder:
-    """Decodes the tiles or strips of one directory of a TIFF.
+    """A decoder of the tiles or strips of one TIFF directory.
 
     Parameters
     ----------
-    directory : Directory
     page : tifffile.TiffPage
-        tifffile's view of the directory, made while its file was open.
-    rule : ColourRule
+        tifffile's page of the directory, made while its file was open.
     """
 
     def __init__(self, directory: Directory, page: Any, rule: ColourRule) -> None:
@@ -165,13 +161,12 @@ class TileDecoder:
         self._rule = rule
 
     def decode(self, data: bytes, number: int) -> Pixels:
-        """Return the pixels of an encoded tile, (height, width, samples); at least as large as its place.
+        """Return the pixels of an encoded tile, (height, width, samples).
 
         Parameters
         ----------
-        data : bytes
         number : int
-            Index in the directory's table of tiles; of planes stored apart, each has its own.
+            Index in the directory's table of tiles, which has separate entries for separate planes.
 
         Raises
         ------
@@ -185,13 +180,13 @@ class TileDecoder:
         try:
             decoded = self._decoded(data, codec, number)
         except (MemoryError, DecodeFailure):
-            raise  # memory is the machine's fault: what a tile may ask for has been limited
-        except Exception as error:  # codecs raise classes of their own, one per library
+            raise  # the tile is not at fault for a MemoryError, because its declared size was checked
+        except Exception as error:  # each codec library has its own exceptions
             raise DecodeFailure(str(error) or type(error).__name__) from error
         if decoded is None:
             raise DecodeFailure("the tile is empty")
         pixels: Pixels = np.asarray(decoded)
-        if pixels.ndim > 3:  # tifffile puts the plane and the depth first
+        if pixels.ndim > 3:  # tifffile puts axes for plane and depth first
             pixels = pixels.reshape(*pixels.shape[-3:])
         if pixels.ndim == 2:
             pixels = pixels[..., None]

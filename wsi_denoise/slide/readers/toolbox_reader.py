@@ -1,7 +1,7 @@
-"""tiatoolbox's tissue masker, and tiatoolbox's import kept quiet.
+"""Import of tiatoolbox's tissue masker without side effects.
 
-Importing it takes seconds and a gigabyte, logs to standard output and redirects every warning of the process into its
-own handlers. All of that stays in this module.
+The import of tiatoolbox takes seconds and a gigabyte, logs to standard output, and redirects all warnings of the
+process to its own handlers. This module undoes that.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ _maskers: list[Any] = []
 
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
-    """Import tiatoolbox without its handlers on the root logger and without the warnings of what it imports."""
+    """Keep tiatoolbox's import from adding log handlers and from showing warnings of its dependencies."""
     root = logging.getLogger()
     with _import_lock:
         handlers, level, showwarning = list(root.handlers), root.level, warnings.showwarning
-        # It imports numcodecs, which logs a line for each of its codecs.
+        # tiatoolbox imports numcodecs, which logs a line for each of its codecs.
         logging.getLogger("numcodecs").setLevel(logging.WARNING)
-        # With a handler in place tiatoolbox adds none of its own.
+        # tiatoolbox adds no handler if the root logger has one.
         root.addHandler(logging.NullHandler())
         try:
             with warnings.catch_warnings():
-                # Deprecations inside tiatoolbox's own dependencies: nothing that a user of this program can act on.
+                # Users cannot act on deprecations in tiatoolbox's dependencies.
                 warnings.simplefilter("ignore")
                 try:
                     yield
                 finally:
-                    # It redirects all warnings to the log; undone only if it was not so before.
+                    # tiatoolbox redirects all warnings to the log. Undo that, unless they were redirected before.
                     if warnings.showwarning is not showwarning:
                         logging.captureWarnings(capture=False)
         finally:
@@ -48,8 +48,8 @@ def quiet_import() -> Iterator[None]:
 def otsu_masker() -> Any:
     """Return tiatoolbox's ``OtsuTissueMasker``.
 
-    Its file is loaded by itself: the package around it imports every tool of tiatoolbox (**measured**: 28 s and
-    1.2 GB against 7 s and 0.7 GB, most of the latter torch).
+    Only its file is loaded, because the package around it imports every tool of tiatoolbox (**measured**: 28 s and
+    1.2 GB instead of 7 s and 0.7 GB, most of which is torch).
     """
     with _once:
         if not _maskers:
