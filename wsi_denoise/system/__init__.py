@@ -1,1 +1,1 @@
-"""What the operating system provides: files, processes, permissions, memory, logs."""
+"""Services of the operating system: files, processes, permissions, memory, logs."""

@@ -1,4 +1,4 @@
-"""Where the page listens, and who can reach it there."""
+"""Bind address and port of the dashboard."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ MOVES = 20
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a name or an address is this machine's own and nobody else's."""
+    """Return whether a name or address can be reached from this machine only."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return False  # a name such as 127.0.0.1.example.org may lead anywhere
+        return False  # a name such as 127.0.0.1.example.org may resolve to any address
 
 
 def refuse_unguarded(page: DashboardSettings) -> None:
-    """Refuse to listen where others can connect without a token and without signing in.
+    """Reject settings with which other machines could use the dashboard without a token or a login.
 
     Raises
     ------
@@ -33,7 +33,7 @@ def refuse_unguarded(page: DashboardSettings) -> None:
 
 
 def url(page: DashboardSettings) -> str:
-    """Return the page's address for a browser on this machine, without the token."""
+    """Return the dashboard's URL for a browser on this machine, without the token."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(page.host, page.host)  # noqa: S104
     return f"http://{f'[{host}]' if ':' in host else host}:{page.port}/"
 
@@ -44,12 +44,12 @@ def free_port(page: DashboardSettings, *, may_move: bool) -> int:
     Parameters
     ----------
     may_move : bool
-        Take one of the next ports when this one is in use: nobody asked for this one.
+        Try the next ports if this one is in use.
 
     Raises
     ------
     SettingsInvalid
-        When the port, or every port that may be taken, is in use.
+        If every port that may be used is in use.
     """
     last: OSError | None = None
     for port in range(page.port, page.port + (MOVES if may_move and page.port else 1)):

@@ -1,7 +1,7 @@
 """Comparison of stored times with a clock that may have been put back since they were stored. Pure.
 
-A machine whose clock is ahead when it dies leaves times in the future: a lease, a heartbeat, a time of change. Such a
-time is never waited for. A time that is further ahead than the period it belongs to counts as expired.
+A machine whose clock is ahead when it dies leaves times in the future: a lease, a heartbeat, a modification time. The
+program never waits for such a time. A time that is further ahead than its period counts as expired.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 SKEW = timedelta(seconds=30)
-"""Machines that share a database may differ by this much; docs/it/service.md asks for less than a lease."""
+"""Tolerance between clocks of machines that share a database; docs/it/service.md requires less than a lease."""
 
 
 def silence(heard: datetime, now: datetime) -> timedelta:
-    """Return how far a sign of life is from `now`, in the past or in the future.
+    """Return the time between a heartbeat and `now`, in the past or in the future.
 
     Examples
     --------
@@ -24,19 +24,19 @@ def silence(heard: datetime, now: datetime) -> timedelta:
 
 
 def age(seconds: float, now: float) -> float:
-    """Return the seconds between a file's time and `now`, whichever is later."""
+    """Return the absolute difference in seconds between a file's time and `now`."""
     return abs(now - seconds)
 
 
 def is_ahead(end: datetime, length: timedelta, now: datetime) -> bool:
-    """Return whether a period of this length cannot end as late as `end`: the clock was ahead when it was stored.
+    """Return whether `end` is too late for a period of this length, because the clock was ahead when it was stored.
 
     Parameters
     ----------
     end : datetime
         With a time zone.
     length : timedelta
-        Of the period, such as a lease. A difference of half of it, and at most of :data:`SKEW`, is tolerated.
+        Length of the period, such as a lease. The tolerance is half of it, and at most :data:`SKEW`.
     now : datetime
         With a time zone.
 

@@ -1,6 +1,6 @@
-"""Log lines for conditions that last: one when a condition begins, changes or ends, none for each check in between.
+"""Log lines for lasting failures: one when a failure begins, changes or ends.
 
-A share or a database that is away is checked every few seconds, and would fill the log with 17,000 equal lines a day.
+A missing share or database is checked every few seconds, and would otherwise add 17,000 equal lines a day to the log.
 """
 
 from __future__ import annotations
@@ -14,25 +14,20 @@ from wsi_denoise.errors import WsiDenoiseError
 
 @dataclass
 class Conditions:
-    """The failures that one component has logged and that still last.
-
-    Parameters
-    ----------
-    log : logging.Logger
-    """
+    """The lasting failures that one component has logged."""
 
     log: logging.Logger
     _last: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     def failed(self, subject: str, error: Exception) -> bool:
-        """Log a failure, unless the last one of this subject was of the same kind, and return whether it was logged.
+        """Log a failure, unless the last one of this subject was of the same kind. Return whether it was logged.
 
         Parameters
         ----------
         subject : str
-            What failed, as the log names it.
+            Name of the failed component in the log.
         error : Exception
-            An unforeseen one is logged with its traceback.
+            Any other than a WsiDenoiseError is logged with its traceback.
         """
         kind = _kind(error)
         before, count = self._last.get(subject, ("", 0))
@@ -46,7 +41,7 @@ class Conditions:
         return True
 
     def works(self, subject: str) -> None:
-        """Log the end of a failure, if there was one."""
+        """Log the end of a failure if one was logged."""
         _, count = self._last.pop(subject, ("", 0))
         if count:
             self.log.info("%s: works again after %d failure%s", subject, count, "" if count == 1 else "s")
@@ -54,6 +49,6 @@ class Conditions:
 
 def _kind(error: Exception) -> str:
     if isinstance(error, WsiDenoiseError):
-        return error.code  # details vary, as a port or a duration does
+        return error.code  # details vary, such as a port or a duration
     place = traceback.extract_tb(error.__traceback__)[-1:]
     return f"{type(error).__name__} {[(frame.filename, frame.lineno) for frame in place]}"

@@ -1,4 +1,4 @@
-"""Free space, and what an error while writing means."""
+"""Free disk space, and the translation of write errors."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 from wsi_denoise.errors import DiskFull, OutputUnwritable, WsiDenoiseError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""What a system says when there is no room: on the disk, or for this user."""
+"""Error numbers of a full disk and of an exceeded quota."""
 
 
 def free(folder: Path) -> int:
-    """Return the bytes that this user may still write where a folder is, or will be."""
+    """Return the free bytes for this user on the disk of a folder, which need not exist yet."""
     return shutil.disk_usage(existing_folder(folder)).free
 
 
 def write_error(error: OSError, where: Path) -> WsiDenoiseError:
-    """Return the error of ours for an operating system's error while writing."""
+    """Return DiskFull or OutputUnwritable for an OSError of a write."""
     if error.errno in FULL:
         return DiskFull(f"in {where}")
     return OutputUnwritable(f"{where} ({error.strerror or error})")
@@ -28,7 +28,7 @@ def write_error(error: OSError, where: Path) -> WsiDenoiseError:
 
 @contextmanager
 def translate_write_errors(where: Path) -> Iterator[None]:
-    """Raise an operating system's error while writing as the error of ours; see :func:`write_error`."""
+    """Translate an OSError in the block by :func:`write_error`."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Where the log goes: lines with UTC times, to a rotated file in the state folder and to standard error."""
+"""Logging with UTC times to a rotated file in the state folder and to standard error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from wsi_denoise.system.text import Shown
 FOLDER = "logs"
 WITHHELD = "(name withheld)"
 MOST_FILES = 99
-#: Libraries that tell at `info` what only their authors want to know.
+#: Libraries whose messages at level `info` do not help users.
 _TALKATIVE = (
     "distributed",
     "dask",
@@ -36,12 +36,12 @@ _TALKATIVE = (
 
 
 class Line(logging.Formatter):
-    """One event, one line: a file's name cannot forge another.
+    """Formatter of one event as one line, so that a file's name cannot forge another line.
 
     Parameters
     ----------
     folders : sequence of Path, optional
-        Names of files are withheld: those that are logged as such, details of errors, and all that lies below these.
+        With these, names are withheld: file names, details of errors, and all paths below these folders.
     """
 
     converter = staticmethod(time.gmtime)
@@ -56,7 +56,7 @@ class Line(logging.Formatter):
             self._below = re.compile(rf"({roots})/[^\"'\n]+")
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, and the traceback if there is one, without names if they are to be withheld."""
+        """Return the line and any traceback, without names if they are withheld."""
         if self._below is None:
             return super().format(record)
         record = logging.makeLogRecord(record.__dict__)
@@ -66,7 +66,7 @@ class Line(logging.Formatter):
         return self._below.sub(rf"\1/{WITHHELD}", super().format(record))
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the library's name
-        """Return the line; a traceback, which follows it, keeps its lines."""
+        """Return the message as one line. A traceback, which is added later, keeps its lines."""
         line = super().formatMessage(record)
         return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in line)
 
@@ -74,28 +74,26 @@ class Line(logging.Formatter):
 def _nameless(item: object) -> object:
     if isinstance(item, Shown | Path):
         return WITHHELD
-    # The detail of an error may hold any name.
+    # The detail of an error may contain a name.
     return f"{item.happened} ({item.code})" if isinstance(item, WsiDenoiseError) else item
 
 
 class ShortLine(Line):
-    """The same without tracebacks, for a terminal: those are in the file."""
+    """Formatter without tracebacks, for a terminal. The file has them."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line alone."""
+        """Return the line without a traceback."""
         plain = logging.makeLogRecord({**record.__dict__, "exc_info": None, "exc_text": None, "stack_info": None})
         return super().format(plain)
 
 
 class _Rotated(logging.handlers.RotatingFileHandler):
-    """A log file of this process alone: two that rotate one file lose lines.
+    """A log file of one process: two processes that rotate one file would lose lines.
 
     Parameters
     ----------
-    folder : Path
     program : str
-        The file is ``daemon.log``; while another process has that, ``daemon-2.log``, and so on.
-    settings : LogSettings
+        Name of the file, such as ``daemon`` for ``daemon.log``, or ``daemon-2.log`` while another process has that.
     """
 
     def __init__(self, folder: Path, program: str, settings: LogSettings) -> None:
@@ -114,7 +112,7 @@ class _Rotated(logging.handlers.RotatingFileHandler):
             raise
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record; to a new file where the open one lost its name, and to none while its folder is gone."""
+        """Write a record. Open a new file if the old one was removed, and write nothing if its folder is missing."""
         try:
             if self.stream is not None and not _has_name(self.stream.fileno(), Path(self.baseFilename)):
                 self.stream.close()
@@ -122,12 +120,12 @@ class _Rotated(logging.handlers.RotatingFileHandler):
             if self.stream is None:
                 self._reopen()
         except OSError:
-            return  # the folder of the state folder is away, and is not made anew; standard error has the line
+            return  # the state folder is missing and is not made again; standard error has the line
         super().emit(record)
 
     def _reopen(self) -> None:
         with suppress(FileExistsError):
-            self._folder.mkdir()  # without those above it, which others removed
+            self._folder.mkdir()  # without parents: the state folder must exist
         if not _has_name(self._held, self._folder / f".{Path(self.baseFilename).stem}.lock"):
             name, held = _own_name(self._folder, self._program)
             os.close(self._held)
@@ -135,7 +133,7 @@ class _Rotated(logging.handlers.RotatingFileHandler):
         self.stream = self._open()
 
     def close(self) -> None:
-        """Close the file, and let the next one have it."""
+        """Close the file and release its name."""
         super().close()
         if self._held >= 0:
             os.close(self._held)
@@ -143,7 +141,7 @@ class _Rotated(logging.handlers.RotatingFileHandler):
 
 
 def _has_name(handle: int, file: Path) -> bool:
-    """Return whether an open file is the one that has a name now."""
+    """Return whether an open file still has this path."""
     try:
         return os.path.samestat(os.fstat(handle), file.stat())
     except FileNotFoundError:
@@ -151,7 +149,7 @@ def _has_name(handle: int, file: Path) -> bool:
 
 
 def _own_name(folder: Path, program: str) -> tuple[str, int]:
-    """Return a name that no other process logs to, and what holds it until it is closed, or this process dies."""
+    """Return a name that no other process logs to, and the descriptor of a file that locks it while open."""
     import fcntl  # noqa: PLC0415
 
     for number in range(1, MOST_FILES + 1):
@@ -162,26 +160,26 @@ def _own_name(folder: Path, program: str) -> tuple[str, int]:
         except BlockingIOError:
             os.close(handle)
         except OSError:
-            return name, handle  # a share without locks: as good as it gets
+            return name, handle  # a share without locks: the name may be in use
         else:
             return name, handle
     raise OSError(errno.EMFILE, f"{MOST_FILES} processes log there already")
 
 
 def setup(settings: Settings, program: str, *, console: bool = True) -> Path:
-    """Send the log to file and standard error, and return the file.
+    """Log to a file and to standard error, and return the file's path.
 
     Parameters
     ----------
     program : str
-        ``daemon``, ``run`` or ``dashboard``: names the file. A second process of that name gets one of its own.
+        Name of the file: ``daemon``, ``run`` or ``dashboard``. A second process of that name has its own file.
     console : bool
-        Write to standard error too.
+        Also write to standard error.
 
     Raises
     ------
     OutputUnwritable
-        When the state folder cannot be written.
+        If the state folder cannot be written.
     """
     root = logging.getLogger()
     for old in [handler for handler in root.handlers if isinstance(handler.formatter, Line)]:

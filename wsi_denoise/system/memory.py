@@ -1,9 +1,9 @@
-"""How much memory there is, and how what a process of months has done with goes back to the system.
+"""The memory limit, and the return of unused memory to the system in processes that run for months.
 
-A leakless daemon grew by 30 kB a slide (docs/evidence/reliability.md). The C library keeps what Python frees: each
-thread gets an arena of its own, which one small piece in use holds open. And what refers to itself in a circle is freed
-when Python looks for such circles among old objects: that is when there are a quarter more of them, and libraries bring
-hundreds of thousands.
+A daemon without a leak grew by 30 kB per slide (docs/evidence/reliability.md). First, the C library keeps memory that
+Python frees: each thread has its own arena, and one small allocation keeps an arena in use. Second, Python collects
+reference cycles among old objects only when their number has grown by a quarter, and libraries create hundreds of
+thousands of objects.
 """
 
 from __future__ import annotations
@@ -25,16 +25,15 @@ EVERY_SECONDS = 30.0
 
 
 def limit(root: Path = Path("/")) -> int:
-    """Return how many bytes this process and its children may take: the machine's, or what their control groups allow.
+    """Return the bytes of memory for this process and its children: the least of the machine's and its cgroups' limits.
 
-    A container has a group of its own, and so has a service of systemd (``MemoryMax=``); the least of a group and those
-    it is in counts. (`Dask looks at the outermost one only
-    <https://distributed.dask.org/en/stable/worker-memory.html>`_.)
+    A container and a systemd service (``MemoryMax=``) have their own control groups. All parent groups are read too;
+    `Dask reads the outermost one only <https://distributed.dask.org/en/stable/worker-memory.html>`_.
 
     Parameters
     ----------
     root : Path
-        Where ``proc`` and ``sys`` are.
+        Folder of ``proc`` and ``sys``.
     """
     found: list[int] = [psutil.virtual_memory().total]
     with suppress(OSError):
@@ -45,17 +44,17 @@ def limit(root: Path = Path("/")) -> int:
             top = root / "sys/fs/cgroup" / ("memory" if controllers else "")
             folder = top / group.lstrip("/")
             for place in (folder, *(above for above in folder.parents if above.is_relative_to(top))):
-                # memory.high slows a process down until it frees memory: that is no way to run either.
+                # memory.high also counts: it slows a process down until it frees memory.
                 for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
-                    with suppress(OSError, ValueError):  # of another version, or "max"
+                    with suppress(OSError, ValueError):  # a file of the other cgroup version, or "max"
                         found.append(int((place / name).read_text()))
     return min(found)
 
 
 def share_one_arena() -> bool:
-    """Have all threads of this process allocate from one arena, and large pieces given back at once.
+    """Make all threads allocate from one arena, and return large allocations to the system at once.
 
-    For a process whose threads mostly wait. Does nothing, and says so, where the C library is not glibc.
+    For a process whose threads mostly wait. Returns False without glibc, and changes nothing then.
     """
     with suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -64,31 +63,31 @@ def share_one_arena() -> bool:
 
 
 def leave_libraries_alone() -> None:
-    """Have the search for circles pass over all objects there are now, which makes it cheap and frequent."""
+    """Exclude all present objects from the collection of reference cycles, which makes it cheap and frequent."""
     gc.collect()
     gc.freeze()
 
 
 def give_back() -> None:
-    """Give free pages back to the system; a few milliseconds."""
+    """Return free pages to the system, in a few milliseconds."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 class GivingBack:
-    """Frees circles and gives back what is free, now and then.
+    """A periodic collection of reference cycles and return of free memory.
 
     Parameters
     ----------
     forget : callable
-        Called before: empties what else is kept for no use.
+        Called before each collection, to empty caches.
     """
 
     def __init__(self, forget: Callable[[], object] = lambda: None) -> None:
         self._next, self._forget = 0.0, forget
 
     def look(self) -> None:
-        """Give memory back when it is time to."""
+        """Return memory to the system, at most every `EVERY_SECONDS`."""
         if time.monotonic() >= self._next:
             self._forget()
             gc.collect()

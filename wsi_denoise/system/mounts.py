@@ -1,8 +1,8 @@
-"""Whether a missing file was removed, or the share that it is on is away.
+"""Distinction of a removed file from a file on a share that is not mounted.
 
-A place is the mount that a folder is on and, where inode numbers last, the folder itself. It is recorded when a file is
-seen. A file that is missing later counts as removed only while its place is the recorded one: an unmounted share leaves
-an empty folder behind, which looks like a share whose files were deleted.
+A place is the mount of a folder and, if inode numbers are stable, the folder's inode. It is stored when a file is
+found. A missing file counts as removed only if its place is the stored one: an unmounted share leaves an empty folder,
+which looks like a share whose files were deleted.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from pathlib import Path
 _MOUNTS = Path("/proc/self/mountinfo")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _UNSTABLE = re.compile(r"fuse.*|vfat|exfat|msdos|cifs|smb.*|9p")
-"""File systems whose inode numbers may differ after every mount. Of these the mount alone says enough."""
+"""File systems whose inode numbers may change with every mount. For these only the mount is compared."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a folder is.
+    """The place of a folder.
 
     Parameters
     ----------
     host : str
-        Name of the machine: mounts of another one say nothing about this one.
+        Name of the machine, because mounts of different machines are not comparable.
     mount : str
         Path of the mount point.
     inode : int or None
-        Of the root folder (the inbox); None where inode numbers do not last, or without a root.
+        Inode of the root folder (the inbox); None if inode numbers are not stable, or without a root.
     """
 
     host: str
@@ -43,7 +43,7 @@ class Place:
 
     @classmethod
     def parse(cls, text: str | None) -> Place | None:
-        """Return what :meth:`__str__` wrote, or None."""
+        """Return the place for a text of :meth:`__str__`, or None."""
         host, _, rest = (text or "").partition(":")
         inode, _, mount = rest.partition(":")
         return cls(host, mount, int(inode) if inode else None) if mount else None
@@ -51,7 +51,7 @@ class Place:
 
 @dataclass(frozen=True)
 class _Root:
-    """An inbox as it is now."""
+    """The present state of an inbox."""
 
     folder: Path
     real: str
@@ -61,21 +61,20 @@ class _Root:
 
 
 MARKER = ".wsi-denoise-folder"
-"""Name of the file in a folder that outputs or quarantine notes go to: without it, the folder is another one."""
+"""Name of the file that identifies a folder for outputs or quarantine notes."""
 
 _IDENTIFIER = re.compile(r"^id: ([0-9a-f]{32})$", re.MULTILINE)
 
 
 def is_on_same_mount(folder: Path, recorded: str, *, any_host: bool = False) -> bool:
-    """Return whether a folder, which need not be there, is on the recorded mount; yes where none is known.
+    """Return whether a folder, which need not exist, is on the stored mount; True if they are not comparable.
 
     Parameters
     ----------
-    folder : Path
     recorded : str
-        What :meth:`Places.of` returned of a file in it.
+        Result of :meth:`Places.of` for a file in the folder.
     any_host : bool
-        The record is of this machine, whatever its name was then, as that of a container changes.
+        `recorded` is from this machine even if the host name differs: that of a container changes.
     """
     known, here = Place.parse(recorded), Place.parse(Places().of(folder / MARKER))
     if known is None or here is None or (known.host != here.host and not any_host):
@@ -84,12 +83,12 @@ def is_on_same_mount(folder: Path, recorded: str, *, any_host: bool = False) -> 
 
 
 def read_marker(folder: Path) -> str | None:
-    """Return the identifier in a folder's marker file; None where there is no folder, or no marker in it.
+    """Return the identifier in a folder's marker file; None if the folder, the file or the identifier is missing.
 
     Raises
     ------
     OSError
-        When it cannot be read.
+        If the file cannot be read.
     """
     try:
         text = (folder / MARKER).read_text("utf-8", "replace")
@@ -100,25 +99,25 @@ def read_marker(folder: Path) -> str | None:
 
 
 class Places:
-    """The mounts and root folders of this machine, as they are when this is made.
+    """The mounts and root folders of this machine at the time of construction.
 
     Parameters
     ----------
     roots : iterable of Path
-        Inboxes, or other folders that settings name. Each of them is read when a file below it is asked for.
+        Inboxes, or other folders in the settings.
     """
 
     def __init__(self, roots: Iterable[Path] = ()) -> None:
         self._folders: Sequence[Path] = tuple(roots)
         self._roots: dict[Path, _Root] = {}
-        # Listing a folder is what mounts it, where automount is in use: the mounts are read afterwards.
+        # Listing a folder mounts it if automount is in use, so the mounts are read afterwards.
         for folder in self._folders:
             self._roots[folder] = _read_root(folder)
         self._mounts = _read_mounts()
         self.host = socket.gethostname()
 
     def of(self, path: Path) -> str | None:
-        """Return the place of a file that is there, to be recorded; None where it cannot be determined."""
+        """Return the place of an existing file as text, or None if it cannot be determined."""
         root = self._root_of(path)
         if root is not None and root.fault:
             return None
@@ -127,13 +126,12 @@ class Places:
         return str(Place(self.host, mount, root.inode if root is not None and lasting else None))
 
     def doubt(self, path: Path, recorded: str | None) -> str:
-        """Return why nothing can be said about a missing file; empty where its place is there.
+        """Return the reason why a missing file may still exist; empty if its place is available.
 
         Parameters
         ----------
-        path : Path
         recorded : str or None
-            What :meth:`of` returned when the file was there; None for files of a version that did not record it.
+            Result of :meth:`of` when the file existed; None if an older version did not store it.
         """
         root = self._root_of(path)
         if root is not None and root.fault:
@@ -155,8 +153,8 @@ class Places:
         return self._roots[max(found, key=lambda folder: len(folder.parts))] if found else None
 
     def _mount_of(self, path: Path, root: _Root | None) -> tuple[str, str]:
-        """Return mount point and type of the file system of a path, which need not be there."""
-        # Links below an inbox are not followed, and asking for each path is a round trip on a share.
+        """Return mount point and type of the file system of a path, which need not exist."""
+        # Links below an inbox are not followed, and resolving each path needs a round trip on a share.
         inside = None if root is None else os.path.join(root.real, path.parent.relative_to(root.folder))  # noqa: PTH118
         real = os.path.realpath(path.parent) if inside is None else os.path.normpath(inside)
         if not self._mounts:
@@ -176,10 +174,9 @@ def _read_root(folder: Path) -> _Root:
 
 
 def _read_mounts() -> dict[str, str]:
-    """Return mount points and their types; empty where the system has no such list.
+    """Return mount points and their file system types; empty if the system has no such list.
 
-    ``ismount`` does not see a folder that is bound to another one of the same file system, and a mount point that
-    automount watches counts as mounted although nothing is.
+    ``os.path.ismount`` misses a bind mount within one file system, and is true for an automount point without a mount.
     """
     try:
         lines = _MOUNTS.read_bytes().splitlines()

@@ -15,15 +15,13 @@ def make_folder(folder: Path, output: OutputSettings, *, below: Path | None = No
 
     Parameters
     ----------
-    folder : Path
-    output : OutputSettings
     below : Path, optional
-        A folder above it that is not made: without it the share is away.
+        A parent that must exist: if it is missing, its share is not mounted.
 
     Raises
     ------
     OSError
-        When it cannot be made.
+        If a folder cannot be made.
     OutputUnwritable
         When its mode cannot be set.
     """

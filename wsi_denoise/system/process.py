@@ -1,4 +1,7 @@
-"""What tells a process from one that gets its number later: of a daemon in the record, or of who was promised room."""
+"""Identity of a process, to distinguish it from a later process with the same number.
+
+It is stored for daemons in the job database, and for reservations of disk space.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 
 
 def identity() -> dict[str, Any]:
-    """Return what tells this process from one that gets its number later."""
+    """Return values that distinguish this process from a later one with the same number."""
     return {
         "boot": _line(Path("/proc/sys/kernel/random/boot_id")),
         "namespace": _namespace(),
@@ -18,7 +21,7 @@ def identity() -> dict[str, Any]:
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process of this machine has that number."""
+    """Return whether a process of this machine has this number."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -29,20 +32,19 @@ def is_alive(pid: int) -> bool:
 
 
 def is_gone(pid: int, whose: Mapping[str, Any]) -> bool:
-    """Tell whether a process of this boot and namespace is no more: nothing has its number, or another process has.
+    """Return whether a process of this boot and namespace has ended, even if another process has its number now.
 
     Parameters
     ----------
-    pid : int
     whose : mapping
-        What :func:`identity` gave in that process; nothing, from a program that did not note it.
+        Result of :func:`identity` in that process; empty if it was not stored.
     """
     return not is_alive(pid) or whose.get("began") not in {None, began(pid)}
 
 
 def began(pid: int) -> int | None:
-    """Return when a process began, in ticks since the machine did; None where that cannot be told."""
-    # Field 22; the second one, the program's name, may hold spaces and parentheses.
+    """Return the start time of a process in ticks since the boot, or None if it is unknown."""
+    # Field 22; field 2, the program's name, may contain spaces and parentheses.
     fields = _line(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
     return int(fields[19]) if len(fields) > 19 else None
 

@@ -1,4 +1,4 @@
-"""What of a setting may be shown: such output ends up in tickets and on screens."""
+"""Removal of secrets from settings that are shown, because such output appears in tickets and on screens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 HIDDEN = "***"
 
 _SECRET = frozenset({"dashboard.token", "notify.url"})
-"""The address of a notice often is the secret."""
+"""The URL for notifications often contains the secret."""
 
 
 def public(name: str, value: Any) -> Any:
@@ -21,7 +21,7 @@ def public(name: str, value: Any) -> Any:
     name : str
         ``section.key``.
     value : object
-        As JSON would hold it.
+        In JSON types.
     """
     if name in _SECRET and value:
         return HIDDEN
@@ -29,8 +29,8 @@ def public(name: str, value: Any) -> Any:
 
 
 def public_url(url: str | URL) -> str:
-    """Return the URL of a database without passwords, be they before the host or among the options."""
-    from sqlalchemy import make_url  # noqa: PLC0415 - a fifth of a second, and most commands show no setting
+    """Return the URL of a database without passwords, before the host and in the options."""
+    from sqlalchemy import make_url  # noqa: PLC0415 - the import takes 0.2 s, and most commands show no setting
     from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
 
     try:

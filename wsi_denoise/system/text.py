@@ -1,9 +1,9 @@
-"""Names of files where people read them. Laboratories put accession numbers into them, so a log can do without."""
+"""File names in log messages, which can be withheld because laboratories put accession numbers into them."""
 
 from __future__ import annotations
 
 
 class Shown(str):
-    """A file's name or path as printable text; the log can tell it from other text, and withhold it."""
+    """A file's name or path as printable text, which the log recognises and can withhold."""
 
     __slots__ = ()
