@@ -1,1 +1,1 @@
-"""IRUNet, its weights, and running it on pixels."""
+"""IRUNet, its weights, and inference on pixels."""

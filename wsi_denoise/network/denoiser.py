@@ -1,11 +1,11 @@
-"""Running the network on pixels: uint8 RGB in, uint8 RGB out, in batches of windows of fixed shapes.
+"""Inference on batches of windows: uint8 RGB in, uint8 RGB out.
 
-Device, backend and precision are chosen once (:func:`choose`) and travel with the work as a
+Device, backend and precision are chosen once (:func:`choose`) and passed to the workers as a
 :class:`~wsi_denoise.network.plan.Plan`, so that all blocks of a slide have the same numerics. In half precision the
-network computes the correction only, and the correction is added to the exact 8-bit input: bfloat16 holds 8 bits, so
-that a whole image in it would be rounded to 1 grey level.
+network computes only the correction, which is added to the exact 8-bit input: bfloat16 has 8 bits, so a whole image in
+bfloat16 would be rounded to 1 grey level.
 
-torch is imported only where it is used: OpenVINO does without.
+torch is imported only if it is used, because OpenVINO does not need it.
 """
 
 from __future__ import annotations
@@ -38,32 +38,31 @@ _log = logging.getLogger(__name__)
 Pixels = NDArray[np.uint8]
 
 LARGE_WINDOW, SMALL_WINDOW = 16, 8
-"""Default window sides in patches (docs/evidence/stitching.md): large ones waste less on the halo, small ones need
-less memory. A large one, which is a whole block, is for a GPU, and for OpenVINO where there is memory for it."""
+"""Default window sides in patches (docs/evidence/stitching.md): large windows need less halo, small ones less memory.
+Large windows, of a whole block, are used on a GPU, and with OpenVINO if the memory suffices."""
 
 MEMORY, MEMORY_OF_16_FILTERS = 2 * 2**30, 2**30
-"""Bytes a thread that large windows need, besides those that grow with the filters. With 16 filters a thread takes
-0.85 GB in windows of 16 patches and 0.3 GB in those of 8, with 44 it takes 2.9 and 0.85; finding tissue takes 1 GB more
-in one of the workers."""
+"""Bytes per thread for large windows: a constant part, and a part that grows with the filters. With 16 filters a thread
+takes 0.85 GB for windows of 16 patches and 0.3 GB for 8; with 44 filters 2.9 and 0.85 GB. Tissue detection takes 1 GB
+more in one of the workers."""
 
 CUDA_BATCH = 2
 
 
 def choose(compute: ComputeSettings, filters: int = 16, room: float | None = None) -> Plan:
-    """Choose from the settings and from what this machine has.
+    """Choose a plan from the settings and the hardware of this machine.
 
     Parameters
     ----------
-    compute : ComputeSettings
     filters : int
-        Of the network: a wide one needs more memory.
+        Filters of the network: more filters need more memory.
     room : float, optional
-        Bytes of memory for each thread that calls the network; by default what a core has of all that there is.
+        Bytes of memory for each thread that calls the network; by default the memory limit divided by the cores.
 
     Raises
     ------
     SettingsInvalid
-        When the settings ask for what is not there.
+        If the settings require hardware or software that this machine lacks.
     """
     has_cuda = compute.device != "cpu" and _has_cuda()
     if compute.device == "cuda" and not has_cuda:
@@ -86,7 +85,7 @@ def choose(compute: ComputeSettings, filters: int = 16, room: float | None = Non
 
 
 def default_window(device: str, backend: Backend, room: float, filters: int = 16) -> int:
-    """Return the default window side in patches for so many bytes of memory a thread."""
+    """Return the default window side in patches for `room` bytes of memory per thread."""
     needed = MEMORY + MEMORY_OF_16_FILTERS * filters / 16
     large = device == "cuda" or (backend == "openvino" and room >= needed)
     return LARGE_WINDOW if large else SMALL_WINDOW
@@ -95,7 +94,7 @@ def default_window(device: str, backend: Backend, room: float, filters: int = 16
 @lru_cache
 def _has_cuda() -> bool:
     try:
-        # torch takes seconds to say no; without the driver's library there is nothing to ask it.
+        # torch takes seconds to import. Without the driver's library the answer is known.
         ctypes.CDLL("libcuda.so.1")
     except OSError:
         return False
@@ -117,7 +116,7 @@ def _precision(compute: ComputeSettings, device: str, backend: Backend) -> Preci
 
 @lru_cache
 def cpu_has_bf16(backend: Backend) -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware; emulated it is slower than fp32."""
+    """Return whether this CPU multiplies bfloat16 in hardware; emulation is slower than fp32."""
     if backend == "openvino":
         from wsi_denoise.network.backends import openvino_backend  # noqa: PLC0415 - optional
 
@@ -128,10 +127,10 @@ def cpu_has_bf16(backend: Backend) -> bool:
 
 
 def describe_device(compute: ComputeSettings, preset: str, room: float | None = None) -> str:
-    """Return one line about what would be used here for a preset; `room` is as in :func:`choose`."""
+    """Return one line about the plan for a preset on this machine; `room` is as in :func:`choose`."""
     try:
         filters = presets.card(preset).filters
-    except (NoSuchPreset, WeightsDamaged):  # the job itself will say why
+    except (NoSuchPreset, WeightsDamaged):  # the job itself will report it
         filters = 16
     plan = choose(compute, filters, room)
     if plan.device != "cuda":
@@ -146,7 +145,7 @@ class _Backend(Protocol):
 
 
 class _Places:
-    """How many threads may be at the device at the same time: fewer, once it had no memory for all of them."""
+    """Limit of the threads that use the device at the same time; lowered after the device ran out of memory."""
 
     def __init__(self, most: int) -> None:
         self._most, self._taken = most, 0
@@ -154,7 +153,7 @@ class _Places:
 
     @contextmanager
     def taken(self) -> Iterator[int]:
-        """Wait for a place, keep it, and tell how many there were."""
+        """Wait for a place, hold it during the block, and yield the limit at the start."""
         with self._changed:
             self._changed.wait_for(lambda: self._taken < self._most)
             self._taken += 1
@@ -167,7 +166,7 @@ class _Places:
                 self._changed.notify_all()
 
     def halve(self, most: int) -> int:
-        """Have half as many places from now on as there were when memory was short, and tell how many."""
+        """Lower the limit to half of `most`, the limit when memory ran out, and return it."""
         with self._changed:
             self._most = min(self._most, max(1, most // 2))
             return self._most
@@ -179,12 +178,11 @@ class Denoiser:
     Parameters
     ----------
     preset : str or IRUNet
-        Name of a preset, or a network to be used as it is (in training and tests).
-    plan : Plan
+        Name of a preset, or a network (in training and tests).
     callers : int
-        Threads of this process that call it at the same time; each computes by itself.
+        Number of threads of this process that call it at the same time.
     number : int
-        Of this worker: where there are several GPUs, workers take one after the other.
+        Number of this worker. It selects one of several GPUs.
 
     Raises
     ------
@@ -198,16 +196,18 @@ class Denoiser:
         self._places = _Places(callers)
 
     def denoise(self, windows: Pixels, *, fitted: bool = False) -> Pixels:
-        """Denoise a batch; in halves where the device has no memory for it whole, which is remembered.
+        """Denoise a batch of windows.
 
-        Where it has none for a single window of each thread, fewer threads are at it from then on.
+        If the device runs out of memory, the batch size is halved, for later calls too. If memory does not suffice for
+        a single window per thread, fewer threads use the device from then on.
 
         Parameters
         ----------
         windows : ndarray
             (n, height, width, 3) uint8 RGB; height and width are multiples of 16.
         fitted : bool
-            A shape that may never come again: else the device is prepared for each, and few different ones are used.
+            The shape is rare, so the device is not prepared for it. Other shapes are few, and the device is prepared
+            for each.
 
         Returns
         -------
@@ -217,7 +217,7 @@ class Denoiser:
         Raises
         ------
         DeviceOutOfMemory
-            When there is no memory for a single window, with no other thread of this process at the device.
+            If memory does not suffice for a single window while no other thread of this process uses the device.
         """
         while True:
             most = min(len(windows), self._most or len(windows))
@@ -260,16 +260,16 @@ _making = threading.Lock()
 
 
 def cached(preset: str, plan: Plan, callers: int, number: int = 0, *, sha256: str) -> Denoiser:
-    """Return this process's denoiser with just these weights; loading and compiling take a moment.
+    """Return this process's denoiser with the weights of this checksum; the first call loads and compiles it.
 
-    The threads of a worker begin their first blocks at the same time: one makes the denoiser, and the others wait for
-    it. Two that load OpenVINO's plugin at once are twice the work.
+    The threads of a worker start their first blocks at the same time. One of them makes the denoiser, and the others
+    wait, because loading OpenVINO's plugin twice doubles the work.
 
     Raises
     ------
     WorkerDiffers
-        When the preset's weights are others now than `sha256` names: the program was upgraded under its own feet, or
-        another host has another version.
+        If the preset's weights do not have this checksum: the program was upgraded while it ran, or the host has
+        another version.
     """
     with _making:
         return _cached(preset, plan, callers, number, sha256)
@@ -278,7 +278,7 @@ def cached(preset: str, plan: Plan, callers: int, number: int = 0, *, sha256: st
 @lru_cache(maxsize=2)
 def _cached(preset: str, plan: Plan, callers: int, number: int, sha256: str) -> Denoiser:
     made = Denoiser(preset, plan, callers=callers, number=number)
-    # After loading, which compares weights and card: whichever of them was replaced before, it shows now.
+    # Loading compares the weights with the card. A check after that detects a replacement of either.
     found = presets.card(preset).sha256
     if found != sha256:
         raise WorkerDiffers(f"weights {found[:12]} of {preset}, planned with {sha256[:12]}")

@@ -1,7 +1,7 @@
 """IRUNet as an OpenVINO graph, built from the weights without torch.
 
-Converting the torch module gives the same graph, but costs every worker process the import of torch and of its
-exporter: some ten seconds and half a gigabyte before the first pixel. A test holds the two against each other.
+A conversion of the torch module gives the same results, but every worker process would have to import torch and its
+exporter, which takes about ten seconds and half a gigabyte. A test compares the two.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ Weights = Mapping[str, NDArray[np.float32]]
 
 
 def build(weights: Weights, shape: tuple[int, ...], *, residual: bool, full_skip: bool) -> Any:
-    """Return the graph from 8-bit windows to the correction, or with a direct network the image, in grey levels.
+    """Return the graph from 8-bit windows to the correction in grey levels, or to the image without `residual`.
 
     Parameters
     ----------
     weights : mapping of str to ndarray
-        As :class:`wsi_denoise.network.irunet.IRUNet` names them.
+        With the names of :class:`wsi_denoise.network.irunet.IRUNet`.
     shape : tuple of int
-        (n, height, width, 3) of the input, uint8, and of the output, float32; -1 where it is not known.
+        (n, height, width, 3) of the input, uint8, and of the output, float32; -1 for an unknown size.
     residual, full_skip : bool
-        As of IRUNet.
+        As for IRUNet.
     """
     graph = _Graph(_in_grey_levels(weights, residual=residual))
     windows = ops.parameter(list(shape), np.uint8, name="windows")
@@ -52,9 +52,9 @@ def build(weights: Weights, shape: tuple[int, ...], *, residual: bool, full_skip
 
 
 def _in_grey_levels(weights: Weights, *, residual: bool) -> Weights:
-    """Return weights that take grey levels instead of shares of 255, and give them.
+    """Return weights for input and output in grey levels instead of fractions of 255.
 
-    Not only for speed: bfloat16 holds every integer up to 256, and rounds most of them divided by 255.
+    This is faster, and more exact: bfloat16 represents every integer up to 256, but rounds most fractions of 255.
     """
     scaled = {**weights, "head.weight": np.asarray(weights["head.weight"], np.float32) / np.float32(255)}
     if residual:
@@ -65,18 +65,18 @@ def _in_grey_levels(weights: Weights, *, residual: bool) -> Weights:
 
 
 class _Graph:
-    """The network's parts; see :mod:`wsi_denoise.network.irunet` for what they are.
+    """The parts of the network, as in :mod:`wsi_denoise.network.irunet`.
 
-    The same sums in another order, a sixth faster (docs/evidence/performance.md): convolutions that read the same
-    pixels are one, and the 1x1 that joins the branches is a sum of one for each branch, so that they are never copied
-    side by side.
+    The sums are in another order, which is a sixth faster (docs/evidence/performance.md). Convolutions of the same
+    input are one convolution. The 1x1 convolution of the concatenated branches is a sum of 1x1 convolutions, without a
+    copy for the concatenation.
     """
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
 
     def _of(self, *names: str) -> NDArray[np.float32]:
-        """Return weights or biases one after the other."""
+        """Return the concatenation of weights or biases."""
         return np.concatenate([np.asarray(self._weights[name], np.float32) for name in names])
 
     def convolution(self, name: str, x: Any, pad: int) -> Any:
@@ -103,7 +103,7 @@ class _Graph:
         wide = ops.relu(_convolution(x, kernel, bias, 0, stride=2, after=1))
         joint_bias = self._of(f"{name}.r.bias") + self._of(f"{name}.s.bias")
         first = _convolution(wide, joint[:, :-filters], joint_bias, 0)
-        # The mean of 2 x 2 and its 1x1 are a 2x2 convolution of stride 2, as is the shortcut: one with both kernels.
+        # The 2 x 2 mean and its 1x1 are a 2x2 convolution of stride 2, and so is the shortcut: the kernels are added.
         pooled = shortcut + joint[:, -filters:] / np.float32(4)
         return ops.add(first, _convolution(x, pooled, None, 0, stride=2))
 
@@ -118,7 +118,7 @@ def _convolution(
     dilation: int = 1,
     after: int | None = None,
 ) -> Any:
-    """Return a convolution; `pad` is before, and after unless `after` says otherwise."""
+    """Return a convolution with `pad` pixels of padding before and `after` pixels after (`pad` by default)."""
     begin, end = [pad, pad], [pad if after is None else after] * 2
     kernel = np.ascontiguousarray(kernel)
     return _biased(ops.convolution(x, kernel, [stride] * 2, begin, end, [dilation] * 2), bias)

@@ -9,13 +9,12 @@
               ┆             └─ + ─ up1 dec1
               └┄┄┄┄ (+) ┄ up0 dec0 ─ tail ─ output
 
-Skips are additions after the decoder's inception block, at 1/4 and 1/2 resolution. The skip at 1/8 is left out, as in
-the authors' code. The dotted one at full resolution is not in the paper: it is an option, costs no parameter, and is
-off unless asked for.
+Skips are additions after the decoder's inception block, at 1/4 and 1/2 resolution. The skip at 1/8 is omitted, as in
+the authors' code. The dotted skip at full resolution is not in the paper. It is optional, has no parameters, and is off
+by default.
 
-Convolutions of stride 2 with a 3x3 kernel pad on the right and at the bottom only (TensorFlow's "same"), so that the
-network is bound to the lattice of 16 pixels: shift the input by 16 and the output shifts along, shift it by 1 and it
-does not quite.
+Convolutions of stride 2 with a 3x3 kernel pad on the right and at the bottom only (TensorFlow's "same"). The network is
+therefore equivariant to shifts by 16 pixels, and not exactly to smaller ones.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ STRIDE = 16
 
 
 class _Inception(nn.Module):
-    """3x3 (f), 3x3 (2f) and 3x3 dilated by 2 (f), each with ReLU, joined by a 1x1, plus the input."""
+    """3x3 (f), 3x3 (2f) and 3x3 dilated by 2 (f), each with ReLU, combined by a 1x1, plus the input."""
 
     def __init__(self, filters: int) -> None:
         super().__init__()
@@ -39,7 +38,7 @@ class _Inception(nn.Module):
         self.r = nn.Conv2d(4 * filters, filters, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        # `a` and `b` read the same pixels: one convolution with both kernels is the same sum, and faster.
+        # `a` and `b` have the same input: one convolution with both kernels gives the same result faster.
         weight = torch.cat([self.a.weight, self.b.weight])
         bias = torch.cat([self.a.bias, self.b.bias])  # type: ignore[list-item]
         near = functional.conv2d(x, weight, bias, padding=1)
@@ -48,7 +47,7 @@ class _Inception(nn.Module):
 
 
 class _Reduction(nn.Module):
-    """3x3 (f) and 3x3 (2f) of stride 2 and a 2x2 mean, joined by a 1x1, plus a 2x2 convolution of stride 2."""
+    """3x3 (f) and 3x3 (2f) of stride 2 and a 2x2 mean, combined by a 1x1, plus a 2x2 convolution of stride 2."""
 
     def __init__(self, filters: int) -> None:
         super().__init__()
@@ -72,12 +71,12 @@ class IRUNet(nn.Module):
     Parameters
     ----------
     filters : int
-        Channels inside; 16 is the paper's network, with 123,379 parameters.
+        Number of channels in hidden layers; 16 in the paper, with 123,379 parameters.
     residual : bool
-        What the last convolution means: False, the image itself through a sigmoid, as in the paper; True, a
-        correction that is added to the input.
+        True: the last convolution gives a correction that is added to the input. False, as in the paper: it gives the
+        image, through a sigmoid.
     full_skip : bool
-        Whether the head's features are added again at full resolution. Not in the paper; no parameters.
+        Add the head's features again at full resolution. Not in the paper; no parameters.
 
     Examples
     --------
@@ -103,13 +102,13 @@ class IRUNet(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Draw the weights by He's rule; a residual network's tail is zero, so that it starts as the identity."""
+        """Draw the weights by He's rule. The tail of a residual network is zero: it starts as the identity."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        # Sums of a branch and its input would double the variance in each of sixteen blocks.
+        # Without this factor, sums of a branch and its input would double the variance in each of sixteen blocks.
         for name, module in self.named_modules():
             if name.endswith(".r") and isinstance(module, nn.Conv2d):
                 module.weight.data.mul_(0.3)
@@ -127,7 +126,8 @@ class IRUNet(nn.Module):
         Returns
         -------
         Tensor
-            Same shape, in [0, 1]. A residual network is clamped only outside training: a clamped pixel has no gradient.
+            Same shape, in [0, 1]. In training, the output of a residual network is not clamped, because a clamped pixel
+            has no gradient.
 
         Raises
         ------
@@ -141,9 +141,9 @@ class IRUNet(nn.Module):
         return output if self.training else output.clamp(0.0, 1.0)
 
     def last(self, x: Tensor) -> Tensor:
-        """Return what the last convolution gives: the input of the sigmoid, or the correction of a residual network.
+        """Return the last convolution's output: the input of the sigmoid, or the correction of a residual network.
 
-        A residual network can so be run in half precision and its correction be added to the exact input.
+        A residual network can thus run in half precision, and its correction be added to the exact input.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""How the network is run: chosen once per slide, and sent along with the work. Imports nothing heavy."""
+"""Device, backend, precision and windows of a slide's inference. This module has no expensive imports."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ Backend = Literal["torch", "openvino"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 SMALLEST = {"cpu": 2, "cuda": 8}
-"""Smallest windows that are chosen, in patches: a small one does not fill a GPU."""
+"""Side of the smallest windows in patches: smaller ones do not use a GPU fully."""
 
 FITTED_PIXELS = 500_000
-"""Most pixels of a window of any shape, with its halo; it limits the memory (docs/evidence/stitching.md)."""
+"""Maximum pixels of a window of any shape, with its halo; it limits the memory (docs/evidence/stitching.md)."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How the network is run; equal plans give equal pixels.
+    """The configuration of the inference; equal plans give equal pixels.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class Plan:
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """Sides of windows in patches, largest first: a block that is partly glass is done in smaller ones."""
+        """Sides of windows in patches, largest first: a block that is partly glass is split into smaller ones."""
         sides = [self.window]
         while sides[-1] % 2 == 0 and sides[-1] // 2 >= SMALLEST[self.device]:
             sides.append(sides[-1] // 2)
@@ -49,12 +49,12 @@ class Plan:
 
     @property
     def fitted(self) -> int:
-        """Most pixels of a window of any shape, for :func:`wsi_denoise.slide.windows.cover`; 0 where there are none."""
+        """Maximum pixels of a window of any shape for :func:`wsi_denoise.slide.windows.cover`; 0 on a GPU."""
         return FITTED_PIXELS if self.device == "cpu" else 0
 
     @property
     def numerics(self) -> str:
-        """What must not be mixed within a slide."""
+        """Text that must be equal for all blocks of a slide."""
         return f"{self.device}-{self.backend}-{self.precision}-w{self.window}"
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""What the CPU is called, and whether bfloat16 makes it faster."""
+"""Name of the CPU, and whether bfloat16 is faster on it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ INTEL = "GenuineIntel"
 
 @dataclass(frozen=True)
 class Processor:
-    """A CPU as Linux describes it.
+    """A CPU as described by Linux.
 
     Parameters
     ----------
     name, vendor : str
-        Empty where nothing says so.
+        Empty if unknown.
     flags : frozenset of str
-        Instruction sets, by the names of ``/proc/cpuinfo``.
+        Instruction sets, with the names of ``/proc/cpuinfo``.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Processor:
 
 
 def parsed(cpuinfo: str) -> Processor:
-    """Return the first processor of a text as ``/proc/cpuinfo`` has it."""
+    """Return the first processor of a text in the format of ``/proc/cpuinfo``."""
     known: dict[str, str] = {}
     for line in cpuinfo.splitlines():
         key, _, value = line.partition(":")
@@ -40,17 +40,17 @@ def parsed(cpuinfo: str) -> Processor:
 
 @lru_cache
 def here() -> Processor:
-    """Return this machine's processor; elsewhere than on Linux only its name is known."""
+    """Return this machine's processor. On systems other than Linux only its name is known."""
     found = parsed(CPUINFO.read_text("utf-8")) if CPUINFO.is_file() else parsed("")
     return found if found.name else Processor(platform.processor() or platform.machine(), found.vendor, found.flags)
 
 
 def gains_from_bf16(vendor: str, flags: Collection[str]) -> bool:
-    """Whether bfloat16 is faster than fp32 on a CPU that can multiply it at all.
+    """Return whether bfloat16 is faster than fp32 on a CPU that multiplies it in hardware.
 
-    Intel's cores are fast at it in their matrix units (AMX) alone. Where those are missing, or a virtual machine hides
-    them, AVX-512's own instruction for it remains, which is slower than fp32: measured on a Xeon with ``avx512_bf16``
-    and without ``amx_bf16``, OpenVINO, one thread, 1.8 instead of 2.5 megapixels a second. On AMD's Zen 4 that
+    On Intel's CPUs only the matrix units (AMX) are fast. Without them, for example in a virtual machine that hides
+    them, the AVX-512 instruction is used, which is slower than fp32: 1.8 instead of 2.5 megapixels per second (measured
+    with OpenVINO and one thread on a Xeon with ``avx512_bf16`` and without ``amx_bf16``). On AMD's Zen 4 that
     instruction is twice as fast as fp32.
     """
     return vendor != INTEL or "amx_bf16" in flags

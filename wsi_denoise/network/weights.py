@@ -1,8 +1,8 @@
-"""Presets: the weights that ship, and the model card beside each.
+"""Presets: the weights in the package, and their model cards.
 
-A preset is two files in the package's ``weights`` folder: ``NAME.safetensors`` and ``NAME.json``. The card names the
-SHA-256 of the weights, which is checked at every load. Cards are read without torch, so that ``wsi-denoise models``
-answers at once; pickles are never read.
+A preset consists of two files in the package's ``weights`` folder: ``NAME.safetensors`` and ``NAME.json``. The card
+states the SHA-256 of the weights, which is checked at every load. Cards are read without torch, so that
+``wsi-denoise models`` is fast. Pickles are never read.
 
 Examples
 --------
@@ -46,9 +46,9 @@ class TrainedOn:
     ----------
     name, licence : str
     files : int
-        How many images.
+        Number of images.
     sha256 : str
-        Over their names and bytes, in order; empty for patches that are made up.
+        Checksum of their names and bytes, in order; empty for synthetic patches.
     """
 
     name: str
@@ -64,9 +64,9 @@ class Measured:
     Parameters
     ----------
     source : str
-        The images, which the network was not trained on.
+        Name of the images, which are not in the training set.
     images, seeds : int
-        How many images, and how many draws of noise on each.
+        Number of images, and number of noise draws for each.
     protocol : str
         Name of the noise: ``fresh``, or another of ``training/conditions.py``.
     sigma : float
@@ -76,7 +76,7 @@ class Measured:
     ssim : float
         Mean SSIM.
     noisy_psnr, noisy_ssim : float
-        The same of the noisy input.
+        The same for the noisy input.
     """
 
     source: str
@@ -94,29 +94,24 @@ class Measured:
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What is known about a preset.
+    """The model card of a preset.
 
     Parameters
     ----------
     name : str
         Lower-case letters, digits and hyphens.
     purpose : str
-        For whom it is, in a sentence.
-    architecture : str
+        Its use, in a sentence.
     filters, residual, full_skip
-        As in :class:`wsi_denoise.network.irunet.IRUNet`.
-    parameters : int
+        As for :class:`wsi_denoise.network.irunet.IRUNet`.
     protocol : str
         Noise protocol of the training: ``fresh``, ``scanner``, ``camera`` or ``fixed-map``.
-    trained_on : tuple of TrainedOn
     samples_seen : int
-        Crops seen in training.
+        Number of crops in training.
     training : dict
-        How it was trained, in plain values: steps, seed, loss, machine.
-    measured : tuple of Measured
+        Details of the training in JSON types: steps, seed, loss, machine.
     sha256 : str
-        Of the ``.safetensors`` file.
-    licence : str
+        Checksum of the ``.safetensors`` file.
     not_for_slides : bool
         True for a preset that only reproduces a published table.
     created : str
@@ -141,18 +136,18 @@ class ModelCard:
     created: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return the card as plain JSON values."""
+        """Return the card in JSON types."""
         plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return plain
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> ModelCard:
-        """Make a card of what :meth:`to_json` gave.
+        """Return the card for a result of :meth:`to_json`.
 
         Raises
         ------
         WeightsDamaged
-            If a field is missing, unknown or not of its kind.
+            If a field is missing or unknown.
         """
         try:
             nested = {
@@ -170,12 +165,12 @@ def folder() -> Traversable:
 
 
 def presets(where: Traversable | None = None) -> list[ModelCard]:
-    """Return the cards of all presets, by name. Reads JSON only.
+    """Return the cards of all presets, sorted by name. Only JSON is read.
 
     Parameters
     ----------
     where : folder, optional
-        Instead of the package's own.
+        The package's folder by default.
     """
     place = where or folder()
     if not place.is_dir():
@@ -185,17 +180,17 @@ def presets(where: Traversable | None = None) -> list[ModelCard]:
 
 
 def card(preset: str, where: Traversable | None = None) -> ModelCard:
-    """Return the card of a preset. Reads JSON only.
+    """Return the card of a preset. Only JSON is read.
 
     Raises
     ------
     NoSuchPreset
-        If there is none of that name.
+        If no preset has this name.
     WeightsDamaged
         If the card cannot be read.
     """
     file = (where or folder()) / f"{preset}.json"
-    # The name comes from a command line or a settings file: it must not lead out of the folder.
+    # The name comes from a command line or a settings file, and must not refer to another folder.
     if not _NAME.fullmatch(preset) or not file.is_file():
         raise NoSuchPreset(preset)
     try:
@@ -211,7 +206,7 @@ def load(preset: str, where: Traversable | None = None) -> IRUNet:
     Raises
     ------
     NoSuchPreset
-        If there is none of that name.
+        If no preset has this name.
     WeightsDamaged
         If the weights are missing, differ from the card's checksum, or do not fit the architecture.
     """
@@ -229,12 +224,12 @@ def load(preset: str, where: Traversable | None = None) -> IRUNet:
 
 
 def arrays(preset: str, where: Traversable | None = None) -> dict[str, NDArray[np.float32]]:
-    """Return the weights of a preset as plain arrays, by the names of the network's parameters. Without torch.
+    """Return the weights of a preset as arrays by the names of the network's parameters, without torch.
 
     Raises
     ------
     NoSuchPreset, WeightsDamaged
-        As :func:`load`, but for the fit to the architecture.
+        As :func:`load`, except that the architecture is not checked.
     """
     import safetensors.numpy  # noqa: PLC0415
 
@@ -246,7 +241,7 @@ def arrays(preset: str, where: Traversable | None = None) -> dict[str, NDArray[n
 
 
 def _checked(preset: str, where: Traversable | None) -> tuple[ModelCard, bytes]:
-    """Return a preset's card and the content of its weights' file, which has the card's checksum."""
+    """Return a preset's card, and the content of its weights file after a check of the checksum."""
     place = where or folder()
     known = card(preset, place)
     try:
@@ -260,7 +255,7 @@ def _checked(preset: str, where: Traversable | None) -> tuple[ModelCard, bytes]:
 
 
 def save(weights: dict[str, Tensor], known: ModelCard, where: Path) -> ModelCard:
-    """Write a preset's two files, and return its card with checksum and number of parameters filled in.
+    """Write a preset's two files, and return its card with checksum and number of parameters.
 
     Parameters
     ----------
@@ -269,7 +264,7 @@ def save(weights: dict[str, Tensor], known: ModelCard, where: Path) -> ModelCard
     known : ModelCard
         Its ``sha256`` and ``parameters`` are replaced.
     where : Path
-        Folder.
+        Folder, made if it does not exist.
 
     Raises
     ------
@@ -287,7 +282,7 @@ def save(weights: dict[str, Tensor], known: ModelCard, where: Path) -> ModelCard
         parameters=sum(value.numel() for value in weights.values()),
     )
     where.mkdir(parents=True, exist_ok=True)
-    # Weights first: a card never speaks of weights that are not there.
+    # Weights first, so that a card never exists without its weights.
     for name, content in (
         (f"{known.name}.safetensors", data),
         (f"{known.name}.json", (json.dumps(complete.to_json(), indent=2) + "\n").encode()),

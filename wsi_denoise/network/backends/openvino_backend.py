@@ -1,4 +1,4 @@
-"""The network in OpenVINO, for CPUs: compiled per shape, and once for all others; run by one request per thread."""
+"""Inference with OpenVINO on CPUs. The network is compiled per shape, and once for windows of any shape."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from wsi_denoise.errors import DeviceOutOfMemory
 from wsi_denoise.network.graph import Weights, build
 from wsi_denoise.network.plan import Plan
 
-# The first call fills a table that is a static variable of OpenVINO's binding. Two threads that fill it at the same
-# time wait for each other forever: one holds the variable's guard and waits for the GIL, the other holds the GIL and
-# waits for the guard. Jobs stopped at their first blocks because of it. Obsolete when
+# Workaround for a deadlock at the first blocks of a job. The first call fills a table in a static variable of
+# OpenVINO's binding. If two threads fill it at the same time, one holds the variable's guard and waits for the GIL, and
+# the other holds the GIL and waits for the guard. Obsolete when
 # tests/unit/network/backends/test_openvino_backend.py passes without this line.
 openvino.Type.f32.to_dtype()
 
 _SHAPES = 4
-"""Compiled shapes that are kept; a slide needs two, and the one for any shape."""
+"""Maximum number of compiled shapes; a slide needs three: two window sides and the one for any shape."""
 
 _ANY = (1, -1, -1, 3)
-"""Shape of a network that takes windows of any size: the same pixels, a twelfth slower, in buffers for the largest."""
+"""Shape for windows of any size: the same pixels, a twelfth slower, with buffers for the largest window."""
 
 _REMEMBERED = 300
-"""Layers that it keeps prepared for the sizes it had last, some sixty for each. OpenVINO's own number is 5000, and each
-new size takes 3 MB until there are as many: a daemon that sees many slides would grow by half a gigabyte."""
+"""Number of cached layers, about 60 per recent window size. OpenVINO's default is 5000, with which a daemon grows by
+3 MB per new size, up to half a gigabyte."""
 
 _NO_MEMORY = ("bad_alloc", "Failed to allocate", "can't alloc")
-"""OpenVINO has no class of its own for it: its plugin, the C++ library and oneDNN each say it in their words."""
+"""Messages of the plugin, the C++ library and oneDNN for a lack of memory, which has no exception class in OpenVINO."""
 
 
 class OpenVinoBackend:
-    """Runs a network as a plan says.
+    """Inference by a plan.
 
     Parameters
     ----------
     weights : mapping of str to ndarray
-    plan : Plan
+        With the names of IRUNet's parameters.
     callers : int
-        Threads of this process that call it at the same time; each computes by itself.
+        Number of threads of this process that call it at the same time.
     residual, full_skip : bool
-        As of IRUNet.
+        As for IRUNet.
     """
 
     def __init__(self, weights: Weights, plan: Plan, callers: int, *, residual: bool, full_skip: bool) -> None:
         self._weights, self._residual, self._full_skip = weights, residual, full_skip
         self._settings = {
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[plan.precision],
-            # A stream serves one caller at a time, and the others wait for it.
+            # One stream per caller, because a stream serves one caller at a time.
             "NUM_STREAMS": callers,
             "INFERENCE_NUM_THREADS": callers,
-            # Several worker processes would all be pinned to the first cores.
+            # With pinning, all worker processes would use the first cores.
             "ENABLE_CPU_PINNING": False,
             "CPU_RUNTIME_CACHE_CAPACITY": _REMEMBERED,
         }
@@ -82,14 +82,14 @@ class OpenVinoBackend:
         if not self._residual:
             direct: NDArray[np.uint8] = np.clip(np.rint(change), 0, 255).astype(np.uint8)
             return direct
-        # One pass instead of four: adds, rounds and saturates.
+        # One pass that adds, rounds and saturates.
         flat = windows.reshape(len(windows), -1)
         total = cv2.add(flat, change.reshape(flat.shape), dtype=cv2.CV_8U)
         result: NDArray[np.uint8] = np.asarray(total, np.uint8).reshape(windows.shape)
         return result
 
     def _request(self, shape: tuple[int, ...]) -> Any:
-        """Return this thread's request for a shape; a compiled network serves all threads, a request only one."""
+        """Return this thread's request for a shape. Threads share a compiled network, but not a request."""
         requests: dict[tuple[int, ...], Any] = self._local.__dict__.setdefault("requests", {})
         if shape not in requests:
             if len(requests) >= _SHAPES:
@@ -109,5 +109,5 @@ class OpenVinoBackend:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware."""
+    """Return whether this CPU multiplies bfloat16 in hardware."""
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

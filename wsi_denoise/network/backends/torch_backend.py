@@ -1,4 +1,4 @@
-"""The network in PyTorch: half precision and channels last on a GPU, bfloat16 on a CPU that has it."""
+"""Inference with PyTorch on GPUs and CPUs, in channels-last memory format."""
 
 from __future__ import annotations
 
@@ -16,28 +16,26 @@ from wsi_denoise.network.plan import Plan
 
 
 class _Correction(nn.Module):
-    """The network between 8-bit windows and what is added to them, or stands for them, in grey levels."""
+    """The network with 8-bit input and an output in grey levels: the correction, or the image."""
 
     def __init__(self, network: IRUNet) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Take uint8 (n, height, width, 3), give float of the same shape."""
+        """Return float of the same shape for uint8 (n, height, width, 3)."""
         x = windows.permute(0, 3, 1, 2).float() / 255.0
         last = self.network.last(x)
         return 255.0 * (last if self.network.residual else torch.sigmoid(last)).permute(0, 2, 3, 1)
 
 
 class TorchBackend:
-    """Runs a network as a plan says.
+    """Inference by a plan.
 
     Parameters
     ----------
-    network : IRUNet
-    plan : Plan
     number : int
-        Of this worker: where there are several GPUs, workers take one after the other.
+        Number of this worker. It selects one of several GPUs.
     """
 
     def __init__(self, network: IRUNet, plan: Plan, number: int = 0) -> None:
@@ -48,7 +46,7 @@ class TorchBackend:
         self._model = _Correction(network.eval()).to(self._device)
         self._model = self._model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)  # the threads' streams do not wait for the one that this was done in
+            torch.cuda.synchronize(self._device)  # the threads' streams do not wait for the stream of this copy
 
     def denoise(self, windows: NDArray[np.uint8], *, fitted: bool = False) -> NDArray[np.uint8]:  # noqa: ARG002 - all are alike
         """Denoise (n, height, width, 3) uint8; see :meth:`wsi_denoise.network.denoiser.Denoiser.denoise`.
@@ -58,7 +56,7 @@ class TorchBackend:
         DeviceOutOfMemory
         """
         if self._plan.device == "cpu" and torch.get_num_threads() != 1:
-            torch.set_num_threads(1)  # each caller computes by itself
+            torch.set_num_threads(1)  # each caller is one thread of the computation
         half = torch.autocast(self._plan.device, self._kind, enabled=self._kind is not None)
         try:
             with torch.inference_mode(), half:
@@ -66,13 +64,13 @@ class TorchBackend:
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
-        # After the handler, which would keep the tensors of the frames that failed.
+        # After the except clause, whose exception keeps the tensors of the failed frames alive.
         if self._plan.device == "cuda":
             torch.cuda.empty_cache()
         raise DeviceOutOfMemory(f"{len(windows)} windows of {windows.shape[1]} px")
 
     def _run(self, windows: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        # Pinned memory and a stream for each thread: the copies of one overlap with what another computes.
+        # With pinned memory and one stream per thread, copies overlap with the computation of other threads.
         on_gpu = self._device.type == "cuda"
         given = torch.empty(windows.shape, dtype=torch.uint8, pin_memory=on_gpu)
         given.numpy()[...] = windows
@@ -88,7 +86,7 @@ class TorchBackend:
         return pixels_of_result
 
     def _stream(self) -> AbstractContextManager[None]:
-        """Return this thread's own queue of work on the GPU."""
+        """Return this thread's CUDA stream as a context manager."""
         if not hasattr(self._local, "stream"):
             self._local.stream = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
         entered: AbstractContextManager[None] = torch.cuda.stream(self._local.stream)
@@ -96,32 +94,32 @@ class TorchBackend:
 
 
 def place(kind: str, number: int, count: int) -> str:
-    """Return the device of a worker by its number: GPUs in turn, of so many as there are."""
+    """Return the device of a worker by its number: one of `count` GPUs in turn."""
     return f"cuda:{number % max(1, count)}" if kind == "cuda" else kind
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    # A CPU has no class of its own for it: the allocator and oneDNN each say it in their words.
+    # On a CPU there is no exception class for this: the allocator and oneDNN have their own messages.
     words = ("not enough memory", "can't allocate memory", "could not create a memory", "out of memory")
     said = str(error).lower()
     return isinstance(error, torch.cuda.OutOfMemoryError | MemoryError) or any(part in said for part in words)
 
 
 def has_cuda() -> bool:
-    """Whether torch sees a CUDA device."""
+    """Return whether torch finds a CUDA device."""
     return torch.cuda.is_available()
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware; emulated it is slower than fp32."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - torch has no public name for it
+    """Return whether this CPU multiplies bfloat16 in hardware; emulation is slower than fp32."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # noqa: SLF001 - torch has no public function for it
 
 
 def arrays_of(network: IRUNet) -> dict[str, NDArray[np.float32]]:
-    """Return a network's weights as plain arrays, by the names of its parameters."""
+    """Return a network's weights as arrays by the names of its parameters."""
     return {name: value.detach().float().cpu().numpy() for name, value in network.state_dict().items()}
 
 
 def device_name() -> str:
-    """Return what the CUDA device calls itself."""
+    """Return the name of the CUDA device."""
     return str(torch.cuda.get_device_name())
