@@ -1,8 +1,8 @@
-"""What is measured for one block, how blocks add up to a slide, and the numbers that come out.
+"""Measurements of a block, their sum over a slide, and the resulting metrics.
 
-``measure`` looks at one block before and after. ``Evidence`` adds up in any order: sums, histograms of integers, and
-small maps per patch. ``Evidence.summary`` gives the job's metrics (``docs/programs/metrics.md``), which are
-judged by :func:`wsi_denoise.quality.verdict.judge`.
+``measure`` compares one block before and after denoising. ``Evidence`` objects can be added in any order: sums,
+histograms of integers, and small maps per patch. ``Evidence.summary`` returns the job's metrics
+(``docs/programs/metrics.md``), from which :func:`wsi_denoise.quality.verdict.judge` derives the verdict.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LAYERS = ("removed_sigma", "lighter", "darker", "low_sigma", "mismatch", "shift"
 """Order of the layers in :attr:`Evidence.maps`; see :class:`wsi_denoise.quality.structure.PatchLayers`."""
 
 LEAST_QUADS = 100
-"""Fewer values (30 x 30 px have as many) say nothing about noise: by chance alone sigma is off by a tenth or more."""
+"""Minimum number of values for a sigma, those of 30 x 30 px: with fewer, the random error is a tenth or more."""
 
 _SUMS = (
     "patches",
@@ -71,21 +71,21 @@ _HISTOGRAMS = {
 }
 
 STRUCTURE_DEVIATIONS = 6.0
-"""A local change counts as structure from this many deviations of what noise does to means of 8 px ..."""
+"""Minimum local change that counts as structure, in standard deviations of 8-px means due to noise ..."""
 
 STRUCTURE_LEVELS = 12.0
-"""... and this many grey levels (mean of red, green and blue): less is not seen at a nucleus."""
+"""... and in grey levels (mean of red, green and blue): a smaller change is not visible at a nucleus."""
 
 GLASS_STEP = 4
-"""Of a block without tissue every fourth patch both ways is measured."""
+"""In a block without tissue, every fourth patch along both axes is measured."""
 
 MISMATCH = 0.6
-"""A patch counts as other tissue from this value of :attr:`PatchLayers.mismatch` on."""
+"""Minimum :attr:`PatchLayers.mismatch` of a patch that counts as other tissue."""
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Measurements of one block or of any set of blocks. ``a + b`` in any order gives the same.
+    """Measurements of a block or of a set of blocks. ``+`` is commutative and associative.
 
     Parameters
     ----------
@@ -94,7 +94,8 @@ class Evidence:
     histograms : dict of str to ndarray
         int64.
     maps : dict of (int, int) to ndarray
-        (col, row) of a block's first patch on the slide's lattice to (6, rows, cols) float32, layers as :data:`LAYERS`.
+        From (col, row) of a block's first patch on the slide's lattice to (6, rows, cols) float32, with the layers of
+        :data:`LAYERS`.
     seam : Seam
         Lines between blocks.
     """
@@ -111,7 +112,7 @@ class Evidence:
 
     @classmethod
     def merge(cls, parts: Iterable[Evidence]) -> Evidence:
-        """Add up any number of blocks in one pass; quicker than ``+`` for thousands. No parts give an empty one."""
+        """Return the sum of any number of parts, empty for none. It is faster than ``+`` for thousands of blocks."""
         total = cls()
         seam = Seam()
         for part in parts:
@@ -123,7 +124,7 @@ class Evidence:
         return replace(total, seam=seam)
 
     def with_codec(self, sse: float, samples: int) -> Evidence:
-        """Add what the output's compression did: a sum of squared errors over `samples` 8-bit values."""
+        """Add the error of the output's compression: a sum of squared errors over `samples` 8-bit values."""
         sums = self.sums.copy()
         sums[_AT["codec_sse"]] += sse
         sums[_AT["codec_samples"]] += samples
@@ -134,7 +135,7 @@ class Evidence:
         return replace(self, seam=self.seam + seam)
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Return plain arrays for ``numpy.savez``; keys start with ``evidence_``."""
+        """Return arrays for ``numpy.savez``, with keys that start with ``evidence_``."""
         arrays: dict[str, NDArray[Any]] = {"evidence_sums": self.sums}
         arrays["evidence_seam"] = np.array(astuple(self.seam))
         arrays.update({f"evidence_histogram_{name}": counts for name, counts in self.histograms.items()})
@@ -143,7 +144,7 @@ class Evidence:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Evidence:
-        """Undo :meth:`to_arrays`; keys of others in the same file are left alone."""
+        """Return the evidence for arrays of :meth:`to_arrays`; other keys are ignored."""
         maps = {}
         for key in arrays:
             if key.startswith("evidence_map_"):
@@ -163,7 +164,7 @@ class Evidence:
         return PatchMap(layers[0], np.where(lighter > darker, -lighter, darker).astype(np.float32))
 
     def summary(self) -> dict[str, float | None]:
-        """Return the metrics: name to number, None where there was nothing to measure."""
+        """Return the metrics by name; None if a metric could not be measured."""
         sums = dict(zip(_SUMS, (float(value) for value in self.sums), strict=True))
         metrics: dict[str, float | None] = {
             "patches": sums["patches"],
@@ -213,7 +214,7 @@ class Evidence:
 
 
 def _deviations(layers: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the local changes (lighter, darker) in deviations; 1 deviation is never less than 2 grey levels."""
+    """Return the local changes (lighter, darker) in standard deviations, each of at least 2 grey levels."""
     floor = STRUCTURE_LEVELS / STRUCTURE_DEVIATIONS
     unit = np.fmax(layers[LAYERS.index("low_sigma")], floor)
     return layers[LAYERS.index("lighter")] / unit, layers[LAYERS.index("darker")] / unit
@@ -287,23 +288,19 @@ def measure(
     Parameters
     ----------
     before, after : ndarray
-        (height, width, 3) uint8 RGB: the block without halo as it was read, and as it is written (before compression).
+        (height, width, 3) uint8 RGB: the input and output of the block without halo, before compression.
     tissue : ndarray
-        (rows, cols) bool, one per 96-px patch of the block, the last ones in part. What is counted and meant over the
-        slide: glass, of which there may be ten times as much, would hide what happened to tissue.
+        (rows, cols) bool, one per 96-px patch of the block; the last ones may be partial. Counts and means of the slide
+        are over these patches: glass, which may be ten times as much, would hide changes of tissue.
     denoised : ndarray, optional
-        The same for what went through the network, which may be glass as well: the maps of patches are of all of it.
+        The same for patches that the network processed, which may include glass: the maps cover all of them.
     origin : tuple of int
         (x, y) px of the block on the slide at level 0; multiples of 96.
-
-    Returns
-    -------
-    Evidence
 
     Raises
     ------
     ValueError
-        When shapes do not fit, or the origin is off the lattice.
+        If shapes do not match, or the origin is off the lattice.
     """
     height, width = before.shape[:2]
     grid = structure.patch_grid(height, width)
@@ -332,7 +329,7 @@ def measure(
 
 
 def _glass_histograms(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
-    """Return the histograms of a block of glass: most of a slide may be that, and a part of it tells its noise."""
+    """Return the histograms of a block of glass. A sample suffices, because most of a slide may be glass."""
     before, after = _thinned(before), _thinned(after)
     grid = structure.patch_grid(*before.shape[:2])
     cells = (before.shape[0] // fidelity.CELL, before.shape[1] // fidelity.CELL)
@@ -340,7 +337,7 @@ def _glass_histograms(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> di
 
 
 def _thinned(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return every fourth patch both ways of those that are whole, side by side; all of an image that has less."""
+    """Return every fourth complete patch along both axes, side by side, or an image without complete patches."""
     rows, cols = image.shape[0] // PATCH, image.shape[1] // PATCH
     if not (rows and cols):
         return image
@@ -354,7 +351,7 @@ def _noise_histograms(
     tissue: NDArray[np.bool_],
     chosen: NDArray[np.bool_],
 ) -> tuple[dict[str, NDArray[np.int64]], float]:
-    """Return the histograms and the input's rough sigma on tissue, or on glass where there is no tissue."""
+    """Return the histograms, and a rough sigma of the input on tissue, or on glass without tissue."""
     histograms = {name: np.zeros(shape, np.int64) for name, shape in _HISTOGRAMS.items()}
     rough = 0.0
     per_patch = PATCH // noise.QUAD_STEP
@@ -397,7 +394,7 @@ def _measure_cells(
 
 
 def _totals(values: NDArray[np.float32]) -> tuple[float, ...]:
-    """Return the sum of each column in double precision; one by one, as NumPy is slow over rows of three."""
+    """Return the sum of each column in double precision; separately, because NumPy is slow on rows of three."""
     return tuple(float(column.sum(dtype=np.float64)) for column in values.T)
 
 

@@ -1,4 +1,4 @@
-"""How much was changed: PSNR, SSIM, and what the residual (input minus output) looks like."""
+"""Amount of change: PSNR, SSIM, and properties of the residual (input minus output)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 CELL = 8
-"""Side of a cell in px: low-frequency measurements are made on means of 8 x 8 px. 96 px are 12 cells."""
+"""Side in px of the cells whose means are used for low-frequency measurements. 96 px are 12 cells."""
 
 
 def psnr(sse: float, count: float) -> float | None:
     """Return PSNR in dB from a sum of squared errors over `count` 8-bit samples.
 
-    None without samples; 100 dB, so that it stays a number in JSON, where there is no error or next to none.
+    It is None without samples, and at most 100 dB, so that it is a finite number in JSON even without an error.
     """
     if count <= 0:
         return None
@@ -27,23 +27,23 @@ def psnr(sse: float, count: float) -> float | None:
 def squared_error(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> tuple[float, int]:
     """Return (sum of squared differences, number of samples) of two uint8 arrays of one shape.
 
-    What the writer hands to :meth:`Evidence.with_codec` for each tile: what was meant, and what the codec gave back.
+    Used for :meth:`Evidence.with_codec`, with the pixels of a tile before and after compression.
     """
     return float(cv2.norm(first, second, cv2.NORM_L2SQR)), first.size
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Moments of a block by cells of 8 x 8 px, each (rows, cols, 3) float32, rounded once from exact integer sums.
+    """Moments of cells of 8 x 8 px, each (rows, cols, 3) float32, rounded once from exact integer sums.
 
     Parameters
     ----------
     before, after : ndarray
-        Means, grey levels.
+        Means of input and output, grey levels.
     before_variance, after_variance, covariance : ndarray
-        Of input and output inside each cell, grey levels squared.
+        Variances and covariance of input and output inside each cell, grey levels squared.
     residual_square : ndarray
-        Mean of the squares of input minus output.
+        Mean of the squared residual, grey levels squared.
     """
 
     before: NDArray[np.float32]
@@ -54,7 +54,7 @@ class Cells:
     residual_square: NDArray[np.float32]
 
     def ssim(self) -> NDArray[np.float32]:
-        """Return SSIM per cell, mean of the channels, (rows, cols): 8 x 8 windows that do not overlap."""
+        """Return the SSIM of each cell, mean of the channels, (rows, cols): the 8 x 8 windows do not overlap."""
         c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
         light = (2 * self.before * self.after + c1) / (self.before**2 + self.after**2 + c1)
         shape = (2 * self.covariance + c2) / (self.before_variance + self.after_variance + c2)
@@ -63,16 +63,16 @@ class Cells:
 
 def channel_mean(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the mean of the three channels, (rows, cols) float32, of (rows, cols, 3)."""
-    # NumPy's own mean takes three times as long over an axis of three.
+    # NumPy's own mean takes three times as long along an axis of length three.
     return np.asarray((values[..., 0] + values[..., 1] + values[..., 2]) / np.float32(3))
 
 
 _STRIP = 12
-"""Rows of cells at a time, whose sums stay in the processor's cache."""
+"""Number of rows of cells whose sums fit into the processor's cache."""
 
 
 def cells(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> Cells:
-    """Compute :class:`Cells` of a block; what fills no cell is left out.
+    """Compute the :class:`Cells` of a block, without incomplete cells at its edges.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def cells(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> Cells:
                 at = (slice(row, row + (height - 1) * CELL + 1, CELL), slice(0, cols * CELL))
                 _add_products(before[at], after[at], down)
             for total, part in zip(sums, down, strict=True):
-                # Sums of 64 products of bytes stay below 2 ** 24, as do those of eight: single precision is exact.
+                # Sums of 8 or 64 products of bytes are below 2 ** 24, so single precision is exact.
                 cv2.resize(part, (cols, height), dst=total[top : top + height], interpolation=cv2.INTER_AREA)
     return _moments(sums)
 
@@ -106,7 +106,7 @@ def _add_products(before: NDArray[np.uint8], after: NDArray[np.uint8], sums: NDA
 
 
 def _moments(sums: NDArray[np.float32]) -> Cells:
-    """Return the moments from sums over the rows of cells, meant over their columns: (5, rows, cols, 3) float32."""
+    """Return the moments from sums over rows and means over columns of each cell, (5, rows, cols, 3) float32."""
     mean_b, mean_a, square_b, square_a, product = sums / np.float64(CELL)
     return Cells(
         mean_b.astype(np.float32),
@@ -121,7 +121,7 @@ def _moments(sums: NDArray[np.float32]) -> Cells:
 def lag_one(
     before: NDArray[np.uint8], after: NDArray[np.uint8], chosen: NDArray[np.bool_]
 ) -> tuple[float, float, float, float]:
-    """Return sums for the residual's autocorrelation at a distance of one pixel, from every fourth row of its green.
+    """Return sums for the residual's autocorrelation at a lag of one pixel, from every fourth row of green.
 
     Parameters
     ----------
@@ -133,8 +133,8 @@ def lag_one(
     Returns
     -------
     tuple of float
-        Sum of r(x, y) r(x + 1, y); of r(x, y) r(x, y + 1); of r squared; number of samples. Low frequencies are left
-        in: a shift or structure makes the residual less white, and should.
+        Sum of r(x, y) r(x + 1, y); of r(x, y) r(x, y + 1); of r squared; number of samples. Low frequencies are
+        included on purpose: a shift or structure makes the residual less white.
     """
     rows, cols = chosen.shape
     if rows == 0 or cols == 0 or not chosen.any():

@@ -1,13 +1,14 @@
-"""Two estimators of noise that fail differently.
+"""Two estimators of noise with different errors.
 
-* ``wavelet``: Donoho's median of the diagonal Haar coefficients. It sees the finest diagonal detail only: blind to
-  noise whose fine part is gone (JPEG, chroma subsampling, interpolation), and too high on finely textured tissue.
-* ``flat``: what a cubic surface leaves of the smoothest 8 x 8 px cells. It sees all but the lowest frequencies, so more
-  of correlated noise (white noise blurred by 0.6 px: 82 % of it, the wavelet 55 %), and is too high where nothing is
-  smooth.
+* ``wavelet``: Donoho's median of the diagonal Haar coefficients. It uses the finest diagonal detail only. It misses
+  noise without fine detail (after JPEG, chroma subsampling or interpolation), and is too high on finely textured
+  tissue.
+* ``flat``: the residual of a cubic surface in the smoothest 8 x 8 px cells. It includes all but the lowest frequencies,
+  and so measures more of correlated noise (white noise blurred by 0.6 px: 82 %, the wavelet 55 %). It is too high on a
+  slide without smooth cells.
 
-A slide is called free of noise only when both say so. Both are kept as histograms of integers, so that blocks add up in
-any order to exactly the slide's result.
+A slide counts as free of noise only if both estimates are low. Both are stored as histograms of integers, whose sum
+over blocks is exact in any order.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
 QUAD_STEP = 3
-"""Haar quads are read every third pixel both ways: a ninth of the work, and all phases of an 8-px JPEG grid."""
+"""Step between Haar quads along both axes: a ninth of the work, and all phases of an 8-px JPEG grid."""
 
 WAVELET_BINS = 511
-"""|a - b - c + d| of four 8-bit values: 0 to 510."""
+"""Number of values of |a - b - c + d| for four 8-bit values: 0 to 510."""
 
 FLAT_BINS = 1024
 FLAT_STEP = 0.0625
 """Grey levels per bin of the histogram of cell deviations."""
 
 FLAT_CELL = 8
-"""Side of a cell in px; on the lattice, so that cells coincide with JPEG blocks where the source's tiles allow it."""
+"""Side of a cell in px; on the lattice, so that cells coincide with JPEG blocks if the source's tiles allow it."""
 
 FLAT_QUANTILE = 0.05
-"""The flattest twentieth of the cells is taken for untextured."""
+"""Share of the cells, the flattest ones, that count as untextured."""
 
 _FLAT_FACTOR = 0.9080
 """The 0.05 quantile of the deviation of normal values with deviation 1 (chi, 3 x 54 degrees of freedom)."""
@@ -43,7 +44,7 @@ _MAD = 0.67449
 
 
 def diagonal(image: NDArray[np.uint8] | NDArray[np.int16]) -> NDArray[np.int16]:
-    """Return Haar's diagonal coefficients, not normalised, at every :data:`QUAD_STEP` pixels.
+    """Return the diagonal Haar coefficients, not normalised, at every :data:`QUAD_STEP` pixels.
 
     Parameters
     ----------
@@ -53,8 +54,8 @@ def diagonal(image: NDArray[np.uint8] | NDArray[np.int16]) -> NDArray[np.int16]:
     Returns
     -------
     ndarray
-        int16; (rows, cols, 3) with one row or column for every quad that fits. White noise of deviation sigma gives
-        values of deviation 2 sigma.
+        (rows, cols, 3) int16, with one row or column for every complete quad. White noise of standard deviation sigma
+        gives values of standard deviation 2 sigma.
     """
     height, width = max(image.shape[0] - 1, 0), max(image.shape[1] - 1, 0)
     rows, cols = -(-height // QUAD_STEP), -(-width // QUAD_STEP)
@@ -68,7 +69,7 @@ def diagonal(image: NDArray[np.uint8] | NDArray[np.int16]) -> NDArray[np.int16]:
 
 
 def wavelet_histogram(coefficients: NDArray[np.int16]) -> NDArray[np.int64]:
-    """Count |coefficient| per channel: (3, :data:`WAVELET_BINS`) int64, from (..., 3) int16."""
+    """Count the absolute values per channel: (3, :data:`WAVELET_BINS`) int64, from (..., 3) int16."""
     flat = np.minimum(np.abs(coefficients.reshape(-1, 3)), WAVELET_BINS - 1)
     return np.stack([np.bincount(flat[:, channel], minlength=WAVELET_BINS) for channel in range(3)]).astype(np.int64)
 
@@ -76,8 +77,8 @@ def wavelet_histogram(coefficients: NDArray[np.int16]) -> NDArray[np.int64]:
 def wavelet_sigma(histogram: NDArray[np.int64]) -> tuple[float, float, float] | None:
     """Return sigma per channel in grey levels, or None without samples.
 
-    Between integers the median is interpolated: a count at v stands for v - 0.5 to v + 0.5. Where most are 0, sigma is
-    the one whose share between -0.5 and 0.5 is that large, so that noise below one grey level is still measured.
+    The median is interpolated between integers: a count at v represents v - 0.5 to v + 0.5. If most values are 0, sigma
+    follows from the share of values between -0.5 and 0.5, so that noise below one grey level is measured too.
     """
     sigmas = []
     for counts in histogram:
@@ -96,7 +97,7 @@ def wavelet_sigma(histogram: NDArray[np.int64]) -> tuple[float, float, float] | 
 
 
 def flat_histogram(image: NDArray[np.uint8], chosen: NDArray[np.bool_], sigma: float) -> NDArray[np.int64]:
-    """Count what a cubic surface leaves of every second cell both ways, of those that are chosen and not clipped.
+    """Count the residuals of cubic surfaces in every second chosen cell along both axes, without clipped cells.
 
     Parameters
     ----------
@@ -105,8 +106,7 @@ def flat_histogram(image: NDArray[np.uint8], chosen: NDArray[np.bool_], sigma: f
     chosen : ndarray
         (height // 8, width // 8) bool: tissue, or glass.
     sigma : float
-        Rough sigma. Cells nearer than 1.5 sigma to 0 or 255 lose part of their noise to clipping and would pass for
-        flat.
+        Rough sigma. Cells closer than 1.5 sigma to 0 or 255 lose part of their noise by clipping and would appear flat.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def flat_histogram(image: NDArray[np.uint8], chosen: NDArray[np.bool_], sigma: f
     margin = min(1.5 * sigma + 1.0, 100.0)
     for values in _rows_of_cells(split[::2, :, ::2], picked):
         explained = values @ _SURFACES
-        # The first polynomial is constant: its coefficient is the mean, less 128, times the side of a cell.
+        # The first polynomial is constant: its coefficient is (mean - 128) times the side of a cell.
         red, green, blue = explained[..., 0] / FLAT_CELL + 128
         lightest, darkest = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
         inside = (darkest > margin) & (lightest < 255.0 - margin)
@@ -134,7 +134,7 @@ def flat_histogram(image: NDArray[np.uint8], chosen: NDArray[np.bool_], sigma: f
 
 
 def _rows_of_cells(split: NDArray[np.uint8], picked: NDArray[np.bool_]) -> Iterator[NDArray[np.float32]]:
-    """Yield (3, cells, 64) float32, grey levels less 128, six rows of cells at a time: they stay in the cache."""
+    """Yield (3, cells, 64) float32 of grey levels minus 128, for six rows of cells, which fit into the cache."""
     for top in range(0, split.shape[0], 6):
         part, mask = split[top : top + 6], picked[top : top + 6]
         if mask.any():
@@ -143,7 +143,7 @@ def _rows_of_cells(split: NDArray[np.uint8], picked: NDArray[np.bool_]) -> Itera
 
 
 def _surfaces() -> NDArray[np.float32]:
-    """Orthonormal polynomials of degree 0 to 3 over a cell, by rising degree in y: (64, 10) float32."""
+    """Return orthonormal polynomials of degree 0 to 3 over a cell, by rising degree in x and y: (64, 10) float32."""
     grid = np.linspace(-1, 1, FLAT_CELL)
     y, x = (axis.ravel() for axis in np.meshgrid(grid, grid, indexing="ij"))
     powers = [x**i * y**j for i in range(4) for j in range(4 - i)]
@@ -165,20 +165,20 @@ def flat_sigma(histogram: NDArray[np.int64]) -> float | None:
 
 
 _CLIP_STEPS = 16
-"""Of the table of biases, to a grey level."""
+"""Steps per grey level in the table of biases."""
 
 
 def clip_bias(level: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
-    """Return how far clipping to 0..255 moves the mean of noise.
+    """Return the shift of the mean of noisy values by clipping to 0..255.
 
-    White glass at 245 with sigma 25 reads 239 on average; a denoiser that gives 245 back has not shifted any colour.
+    Glass at 245 with noise of sigma 25 has a mean of 239. A denoiser that returns 245 has not shifted a colour.
 
     Parameters
     ----------
     level : ndarray
         Noise-free grey levels, any shape, float32.
     sigma : float
-        Deviation of the noise before clipping.
+        Standard deviation of the noise before clipping.
 
     Returns
     -------
@@ -195,5 +195,5 @@ def clip_bias(level: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
 
 
 def _overshoot(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    """E[max(noise + z, 0)] of a standard normal variable."""
+    """Return E[max(noise + z, 0)] for standard normal noise."""
     return np.asarray(np.exp(-0.5 * z * z) / np.sqrt(2 * np.pi) + z * ndtr(z))

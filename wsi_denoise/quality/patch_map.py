@@ -13,15 +13,15 @@ from wsi_denoise.system.files import atomic_file
 
 @dataclass(frozen=True)
 class PatchMap:
-    """What was removed, and where it looks like structure.
+    """Maps of the removed noise, and of removed or added structure.
 
     Parameters
     ----------
     sigma_removed : ndarray
         (rows, cols) float32, grey levels: root mean square of input minus output. NaN where there is no tissue.
     structure : ndarray
-        (rows, cols) float32, no unit: largest local change that noise does not explain, in deviations of what noise
-        does there. Negative: the output is lighter (something stained is gone); positive: darker (new). NaN as above.
+        (rows, cols) float32, no unit: largest local change, in standard deviations of the change due to noise.
+        Negative: the output is lighter (stained structure is missing); positive: darker (new). NaN as above.
     """
 
     sigma_removed: NDArray[np.float32]
@@ -35,6 +35,6 @@ def save(path: Path, patch_map: PatchMap) -> None:
 
 
 def load(path: Path) -> PatchMap:
-    """Read what :func:`save` wrote; nothing in the file is executed (no pickle)."""
+    """Read a map of :func:`save`, without pickle, so that no code in the file is executed."""
     with np.load(path, allow_pickle=False) as arrays:
         return PatchMap(arrays["sigma_removed"], arrays["structure"])

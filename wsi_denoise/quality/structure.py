@@ -1,7 +1,7 @@
-"""Structure in what was removed or added, colour, sharpness, and seams.
+"""Measurements of removed or added structure, colour, sharpness, and seams.
 
-Noise averages out over 8 x 8 px and structure does not: most checks look at means of cells. Where the input is clipped
-at 0 or 255 its mean is off by a known amount (:func:`wsi_denoise.quality.noise.clip_bias`), and that much is forgiven.
+Noise averages out over 8 x 8 px and structure does not, so most measurements use means of cells. Clipping at 0 or 255
+shifts the mean of the input by a known amount (:func:`wsi_denoise.quality.noise.clip_bias`), which is tolerated.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ PATCH = 96
 PATCH_CELLS = PATCH // CELL
 
 SEAM_STEP = 16
-"""Lattice lines are compared with those 16 px beside them: the same phase of JPEG blocks and of 4:2:0 chroma."""
+"""Lattice lines are compared with lines at this distance in px: the same phase of JPEG blocks and of 4:2:0 chroma."""
 
 WHITE = 256.0
-"""Transmitted light that counts as no stain."""
+"""Transmitted light without stain."""
 
 # Ruifrok and Johnston (2001): optical density of haematoxylin, eosin and DAB in red, green and blue, rows of length 1.
 _STAINS = np.array([[0.650, 0.704, 0.286], [0.072, 0.990, 0.105], [0.268, 0.570, 0.776]])
 _UNMIX = np.linalg.inv(_STAINS / np.linalg.norm(_STAINS, axis=1, keepdims=True))
-# Natural logarithms, which are quicker, to optical density, which is in tens.
+# Converts natural logarithms, which are faster, to optical density, which is decadic.
 _HAEMATOXYLIN_EOSIN = (_UNMIX[:, :2] / -np.log(10)).astype(np.float32)
 
 
 def low_residual(cells: Cells, sigma: float) -> NDArray[np.float32]:
-    """Return input minus output per cell, with what clipping explains forgiven: (rows, cols, 3) float32 grey levels."""
+    """Return input minus output per cell without the part due to clipping: (rows, cols, 3) float32 grey levels."""
     difference = cells.before - cells.after
     bias = clip_bias(cells.after, sigma)
     return np.asarray(difference - np.clip(difference, np.minimum(bias, 0), np.maximum(bias, 0)))
@@ -48,7 +48,7 @@ def stain_density(mean: NDArray[np.float32]) -> NDArray[np.float32]:
     Parameters
     ----------
     mean : ndarray
-        (..., 3) float32 grey levels in RGB; means of cells, because the logarithm of a noisy pixel is biased.
+        (..., 3) float32 RGB grey levels; means of cells, because the logarithm of a noisy pixel is biased.
 
     Returns
     -------
@@ -60,12 +60,12 @@ def stain_density(mean: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def patch_grid(height: int, width: int) -> tuple[int, int]:
-    """Return (rows, cols) of the 96-px patches that cover an image, the last ones in part."""
+    """Return (rows, cols) of the 96-px patches that cover an image; the last ones may be partial."""
     return -(-height // PATCH), -(-width // PATCH)
 
 
 def cell_values(patches: NDArray[Scalar], shape: tuple[int, ...]) -> NDArray[Scalar]:
-    """Spread values of patches, (rows, cols), over their cells: `shape` is (cell rows, cell cols)."""
+    """Repeat values of patches, (rows, cols), for their cells; `shape` is (cell rows, cell cols)."""
     spread = np.repeat(np.repeat(patches, PATCH_CELLS, axis=0), PATCH_CELLS, axis=1)
     return np.asarray(spread[: shape[0], : shape[1]])
 
@@ -80,7 +80,7 @@ def by_patch(values: NDArray[np.float32], grid: tuple[int, int], *, fill: float)
     grid : tuple of int
         (rows, cols) of patches.
     fill : float
-        Put where a patch at the border has no cell.
+        Value for missing cells of a patch at the border.
 
     Returns
     -------
@@ -96,24 +96,24 @@ def by_patch(values: NDArray[np.float32], grid: tuple[int, int], *, fill: float)
 
 @dataclass(frozen=True)
 class PatchLayers:
-    """What is kept per 96-px patch, each (rows, cols) float32 in grey levels; NaN where nothing was measured.
+    """Measurements per 96-px patch, each (rows, cols) float32 in grey levels; NaN if not measured.
 
     Parameters
     ----------
     removed_sigma : ndarray
-        Root mean square of the residual: how much was removed.
+        Root mean square of the residual.
     lighter, darker : ndarray
-        Largest change of a mean of 8 x 8 or 16 x 16 px beyond the patch's own median change: the output lighter than
-        the input (something stained is gone), or darker (something stained is new). Means of 16 x 16 px count double,
-        as noise in them is halved.
+        Largest change of a mean of 8 x 8 or 16 x 16 px relative to the patch's median change: the output is lighter
+        than the input (stained structure is missing), or darker (stained structure is new). Means of 16 x 16 px count
+        double, because their noise is halved.
     low_sigma : ndarray
-        Robust deviation of the 8 x 8 means' residual: what noise (white or correlated) and small errors make of it.
+        Robust standard deviation of the residual of 8 x 8 means, due to noise (white or correlated) and small errors.
     mismatch : ndarray
-        1 - covariance of input and output (means of 8 x 8 px) over the lesser of their variances: 0 for the same
-        tissue, also where a part of it is missing or new; about 1 for other tissue. No unit.
+        1 - covariance of input and output (means of 8 x 8 px) divided by the lesser of their variances: 0 for the same
+        tissue, even if a part of it is missing or new; about 1 for other tissue. No unit.
     shift : ndarray
-        Greatest change of a channel's mean over the patch, beyond what clipping explains; 0 where less than a quarter
-        of the patch lies on the slide, of which noise moves the mean.
+        Greatest change of a channel's mean over the patch, without the part due to clipping. It is 0 if less than a
+        quarter of the patch is on the slide, because noise shifts the mean of a small area.
     """
 
     removed_sigma: NDArray[np.float32]
@@ -125,7 +125,7 @@ class PatchLayers:
 
 
 MISMATCH_FLOOR = 36.0
-"""Variance (grey levels squared) under which a patch is too plain to tell whether it is the same tissue."""
+"""Minimum variance (grey levels squared) for a mismatch: patches with less have too little contrast."""
 
 
 def patch_layers(
@@ -137,11 +137,11 @@ def patch_layers(
     ----------
     cells : Cells
     residual : ndarray
-        Of :func:`low_residual`, (rows, cols, 3) float32.
+        Result of :func:`low_residual`, (rows, cols, 3) float32.
     grid : tuple of int
         (rows, cols) of patches.
     chosen : ndarray
-        (cell rows, cell cols) bool: tissue. What is outside changes nothing inside.
+        (cell rows, cell cols) bool: cells of denoised patches. Other cells do not affect their results.
     """
     nan = float("nan")
     empty = by_patch(np.zeros(residual.shape[:2], np.float32), grid, fill=1.0).min(axis=2) > 0
@@ -172,19 +172,19 @@ def _mismatch(cells: Cells, grid: tuple[int, int], empty: NDArray[np.bool_]) -> 
 
 
 GAIN = 0.3
-"""Largest share of a block's contrast that is laid to a change of colour and not to structure."""
+"""Maximum share of a block's contrast that is attributed to a change of colour, and not to structure."""
 
 
 def _without_gain(
     grey: NDArray[np.float32], level: NDArray[np.float32], chosen: NDArray[np.bool_]
 ) -> NDArray[np.float32]:
-    """Take a change of contrast out of the residual: stain that is paler everywhere is colour, not missing nuclei."""
+    """Remove a change of contrast from the residual: paler stain everywhere is colour, not missing nuclei."""
     x, y = level[chosen], grey[chosen]
     if not x.size:
         return grey
     weight = np.ones_like(x)
     slope = offset = 0.0
-    for _ in range(4):  # least absolute deviations, so that a few cells with missing or new structure do not tilt it
+    for _ in range(4):  # least absolute deviations, which a few cells with missing or new structure do not bias
         total = float(weight.sum())
         offset_x, offset_y = float(np.vdot(weight, x)) / total, float(np.vdot(weight, y)) / total
         spread = weight * (x - offset_x)
@@ -197,7 +197,7 @@ def _without_gain(
 
 
 def _extremes(grey: NDArray[np.float32], grid: tuple[int, int]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Least and greatest residual per patch over 8-px means and (weighted double around zero) sliding 16-px means."""
+    """Return the least and greatest residual per patch over 8-px means and twice the sliding 16-px means."""
     lows, highs = by_patch(grey, grid, fill=np.inf).min(axis=2), by_patch(grey, grid, fill=-np.inf).max(axis=2)
     if min(grey.shape) >= 2:
         wide = np.asarray((grey[:-1, :-1] + grey[1:, :-1] + grey[:-1, 1:] + grey[1:, 1:]) / 2, np.float32)
@@ -224,12 +224,12 @@ def _nanmedian(values: NDArray[np.float32], empty: NDArray[np.bool_]) -> NDArray
 
 
 def luma(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return (height, width) uint8 grey of an RGB image."""
+    """Return the grey image, (height, width) uint8, of an RGB image."""
     return np.asarray(cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2GRAY), np.uint8)
 
 
 _STRIP = 64
-"""Rows at a time, which stay in the processor's cache."""
+"""Number of rows that fit into the processor's cache."""
 
 
 def gradients(
@@ -247,10 +247,10 @@ def gradients(
     Returns
     -------
     dict of int to tuple of float
-        By 2 and 4 (noise of sigma per pixel is a half and a quarter of sigma there): sum of output . output, of input .
-        output, and of input . input. Noise in the input is independent of the output's edges, so the second is free of
-        it: input . output / output . output is 1 for an output that keeps every edge as strong as it is, and more for
-        one that weakened edges.
+        By scale, 2 and 4 px, at which noise is a half and a quarter of its sigma per pixel. Sum of output . output, of
+        input . output, and of input . input. Noise in the input is independent of the output's edges, so the second sum
+        is free of noise. input . output / output . output is 1 if the output keeps the strength of every edge, and
+        greater if it weakens edges.
     """
     if not chosen.any():
         return {2: (0.0, 0.0, 0.0), 4: (0.0, 0.0, 0.0)}
@@ -294,18 +294,18 @@ def _gradient_products(
 
 @dataclass(frozen=True)
 class LatticeLines:
-    """Gradient energy across the patch lines inside a block and across the lines 16 px to either side of them.
+    """Gradient energy across the patch lines inside a block, and across the lines 16 px to both sides of them.
 
-    Sums over pieces of one patch's side, grey levels squared per pixel times 96.
+    The values are sums of squared steps, in grey levels squared, over pieces of the length of a patch's side.
 
     Parameters
     ----------
     on_before, on_after : float
-        On the lattice (multiples of 96), input and output.
+        On the lattice (multiples of 96), in input and output.
     off_before, off_after : float
-        Beside it: mean of the two neighbours of each line.
+        Beside the lattice: mean of the two neighbours of each line.
     scatter : float
-        Sum over pieces of (on_after - off_after) squared: how sure the sums are.
+        Sum over pieces of (on_after - off_after) squared, for the standard error.
     """
 
     on_before: float = 0.0
@@ -339,7 +339,7 @@ def _step_energy(image: NDArray[np.uint8], lines: NDArray[np.int64]) -> NDArray[
 
 @dataclass(frozen=True)
 class Edges:
-    """A block's border pixels, kept with its spool so that lines between blocks can be measured later.
+    """A block's border pixels, stored in its spool to measure the lines between blocks later.
 
     Parameters
     ----------
@@ -351,7 +351,7 @@ class Edges:
     after: tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]
 
     def to_arrays(self) -> dict[str, NDArray[np.uint8]]:
-        """Return plain arrays, for ``numpy.savez``."""
+        """Return arrays for ``numpy.savez``."""
         names = ("left", "right", "top", "bottom")
         return {
             f"edge_{when}_{name}": strip
@@ -361,7 +361,7 @@ class Edges:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.uint8]]) -> Edges:
-        """Undo :meth:`to_arrays`; other keys are left alone."""
+        """Return the edges for arrays of :meth:`to_arrays`; other keys are ignored."""
 
         def side(when: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]]:
             left, right = arrays[f"edge_{when}_left"], arrays[f"edge_{when}_right"]
@@ -371,7 +371,7 @@ class Edges:
 
 
 def edges(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> Edges:
-    """Keep the border pixels of one block: `before` and `after` are (height, width, 3) uint8."""
+    """Return the border pixels of one block; `before` and `after` are (height, width, 3) uint8."""
 
     def strips(image: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ...]:
         left, right = luma(image[:, :1])[:, 0], luma(image[:, -1:])[:, 0]
@@ -384,15 +384,16 @@ def edges(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> Edges:
 
 @dataclass(frozen=True)
 class Seam:
-    """Gradient energy across lines between blocks: sums over `samples` pixels, and of the line with the greatest rise.
+    """Gradient energy across lines between blocks.
 
     Parameters
     ----------
     before, after, samples : float
+        Energy of input and output in grey levels squared, as sums over `samples` pixels.
     scatter : float
-        Sum over lines of the output's energy squared: how sure the sums are.
+        Sum over lines of the output's energy squared, for the standard error.
     worst : float
-        Root mean square step of the output minus that of the input on the worst single line, grey levels.
+        Greatest difference on a line between the root mean square steps of output and input, grey levels.
     """
 
     before: float = 0.0
@@ -419,7 +420,7 @@ def block_seam(first: Edges, second: Edges, *, below: bool = False) -> Seam:
     first, second : Edges
         The left and the right block, or with `below` the upper and the lower one.
     below : bool
-        Whether `second` lies below `first`.
+        `second` is below `first`.
     """
     one, two = (3, 2) if below else (1, 0)
     length = min(first.before[one].size, second.before[two].size)
@@ -436,15 +437,15 @@ def block_seam(first: Edges, second: Edges, *, below: bool = False) -> Seam:
 
 
 def seam_lines(strips: Mapping[tuple[int, int], Edges], where: Iterable[tuple[int, int]] | None = None) -> Seam:
-    """Add up the lines between all adjacent blocks.
+    """Measure the lines between all adjacent blocks.
 
     Parameters
     ----------
     strips : mapping
-        (col, row) of a block to its border pixels. Any mapping will do, also one that reads the spool at each look-up.
+        From (col, row) of a block to its border pixels. The mapping may read the spool at each access.
     where : iterable of tuple of int, optional
-        (col, row) of the blocks to measure the left and upper line of; all of `strips` by default. Pass the blocks with
-        tissue: where nothing was denoised there is nothing to see.
+        (col, row) of the blocks whose left and upper lines are measured, such as those with tissue; all of `strips` by
+        default.
     """
     total = Seam()
     for col, row in where if where is not None else strips:

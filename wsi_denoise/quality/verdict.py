@@ -1,4 +1,4 @@
-"""From metrics to a verdict with reasons. No arrays here: the dashboard and the command line import it.
+"""Derivation of a verdict with reasons from metrics. Without NumPy, because dashboard and command line import it.
 
 Examples
 --------
@@ -14,49 +14,49 @@ from enum import StrEnum
 
 
 class Verdict(StrEnum):
-    """What a slide's evidence amounts to."""
+    """The result of a slide's evidence."""
 
-    PASS = "pass"  # noqa: S105 - noise was found and removed, and nothing else was
-    REVIEW = "review"  # a person should look; the reasons say at what
-    NOT_NEEDED = "not_needed"  # there was no noise worth removing
+    PASS = "pass"  # noqa: S105 - noise was found and removed, and no other change was found
+    REVIEW = "review"  # a user should check the slide, for the stated reasons
+    NOT_NEEDED = "not_needed"  # the input has too little noise for denoising
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Limits, chosen on other tissue than the error rates in ``docs/evidence/verdict.md`` are reported on.
+    """Thresholds of the verdict. They were chosen on other tissue than the error rates in docs/evidence/verdict.md.
 
     Parameters
     ----------
     low_noise_wavelet, low_noise_flat : float
-        Grey levels. At or under both, the input has no noise worth removing.
+        Grey levels. If neither estimate is above its limit, the input has no noise worth removing.
     no_noise_wavelet, no_noise_flat : float
-        Grey levels. The same for a finely textured slide whose smooth cells are all but free of noise.
+        Grey levels. The same for a finely textured slide whose smooth cells have almost no noise.
     noise_left : float
-        Share of the input's sigma that may be left in the output, by either estimate.
+        Maximum share of the input's sigma that may remain in the output, by the lower of both estimates.
     removed_excess : float
-        Root mean square of what was removed, in units of the input's sigma (the greater estimate).
+        Maximum root mean square of the residual, in units of the input's sigma (the greater estimate).
     removed_floor : float
-        Grey levels that may always be removed.
+        Root mean square of the residual that is always accepted, grey levels.
     colour_shift : float
-        Mean change of a channel, grey levels.
+        Maximum change of a channel's mean, grey levels.
     patch_shift : float
-        The same of any one patch, which noise and what removes it change by a few.
+        The same for a single patch, in which noise and its removal change the mean by a few grey levels.
     stain_shift, stain_floor : float
-        Relative change of the mean optical density of H or E; densities under the floor count as the floor.
+        Maximum relative change of the mean optical density of H or E; densities below the floor count as the floor.
     sharpness_fine, sharpness_coarse : float
-        Least share of edge strength kept, on means of 2 and of 4 px.
+        Minimum share of edge strength that is kept, on means of 2 and of 4 px.
     structure : float
-        Local change in deviations of what noise does there.
+        Minimum local change that is reported, in standard deviations of the change due to noise.
     structure_patches : int
-        Patches that must show it.
+        Minimum number of patches with such a change.
     mismatched_patches : int
-        Patches that look like other tissue.
+        Minimum number of patches with other tissue.
     seam_patch, seam_block : float
-        Greatest gradient energy on lattice lines and on block lines over that elsewhere, relative to the input.
+        Maximum gradient energy on lattice lines and on block lines relative to other lines, compared with the input.
     seam_errors : float
-        Standard errors by which those must be exceeded: a small slide has few lines.
+        Number of standard errors by which these must be exceeded, because a small slide has few lines.
     seam_worst : float
-        Grey levels by which the steps across one line between blocks may grow.
+        Maximum increase of the steps across one line between blocks, grey levels.
     """
 
     low_noise_wavelet: float = 4.9
@@ -86,11 +86,10 @@ DEFAULT = Thresholds()
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict and why.
+    """A verdict with its reasons.
 
     Parameters
     ----------
-    verdict : Verdict
     reasons : tuple of str
         ``code: sentence.`` each; the codes are stable.
     """
@@ -100,17 +99,12 @@ class Judgement:
 
 
 def judge(metrics: Mapping[str, float | None], thresholds: Thresholds = DEFAULT) -> Judgement:
-    """Judge a slide by the metrics of :meth:`wsi_denoise.quality.evidence.Evidence.summary`.
+    """Derive the verdict from the metrics of :meth:`wsi_denoise.quality.evidence.Evidence.summary`.
 
     Parameters
     ----------
     metrics : mapping of str to float or None
-        Missing and None mean: not measured.
-    thresholds : Thresholds
-
-    Returns
-    -------
-    Judgement
+        A metric that is missing or None was not measured.
     """
     if not metrics.get("tissue_patches"):
         return Judgement(Verdict.REVIEW, ("no_tissue: no tissue was found, so none was denoised or measured.",))
@@ -132,10 +126,10 @@ def judge(metrics: Mapping[str, float | None], thresholds: Thresholds = DEFAULT)
 
 
 def _low_noise(m: Mapping[str, float | None], t: Thresholds) -> bool:
-    """Say whether the input has no noise worth removing.
+    """Return whether the input has no noise worth removing.
 
-    Texture makes either estimate too high, each in its way; so both must be low. A flat-area estimate that is lower
-    still settles it alone: noise would be in the smooth cells as well.
+    Both estimates must be low. Texture raises them, so a very low flat-area estimate permits a higher wavelet estimate:
+    noise would also be in the smooth cells.
     """
     wavelet, flat = _number(m, "sigma_before_wavelet"), m.get("sigma_before_flat")
     if flat is None:
@@ -154,10 +148,10 @@ def _number(metrics: Mapping[str, float | None], name: str) -> float:
 
 
 def _against(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
-    """Yield every reason to look, the gravest first."""
+    """Yield every reason for a review, most serious first."""
     mismatched = _number(m, "mismatched_patches")
     if mismatched >= t.mismatched_patches:
-        # Other tissue also differs in structure, colour and sharpness; saying so would only hide the cause.
+        # Other tissue also differs in structure, colour and sharpness; these reasons would hide the cause.
         shows = "shows" if mismatched == 1 else "show"
         yield f"misplaced: {_patches(mismatched)} {shows} other tissue than the input at the same place."
         yield from _seams(m, t)
