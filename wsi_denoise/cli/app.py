@@ -1,7 +1,7 @@
-"""The command line: which commands there are, and what their failures look like.
+"""The command line: registration of commands, exit codes and error messages.
 
-Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted. An error is one message on standard error and
-never a traceback; with ``--json`` it is also ``{"error_code", "error"}`` on standard output.
+Exit codes: 0 done, 1 the work failed, 2 wrong usage, 130 interrupted. An error is one message on standard error, never
+a traceback. With ``--json``, standard output also has ``{"error_code", "error"}``.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ app = typer.Typer(
     name="wsi-denoise",
     no_args_is_help=True,
     context_settings=options.HELP_NAMES,
-    suggest_commands=False,  # click suggests one already
-    rich_markup_mode=None,  # plain help: it answers in half the time, and reads the same in a file
+    suggest_commands=False,  # click suggests commands itself
+    rich_markup_mode=None,  # plain help takes half the time, and is readable in a file
     pretty_exceptions_enable=False,
     epilog=f"All files are kept in the working directory unless the settings say otherwise. {NOTICE.capitalize()}.",
 )
@@ -71,7 +71,7 @@ _COMMANDS: tuple[Callable[..., int | None], ...] = (
     system.config,
 )
 for _command in _COMMANDS:
-    # For priority a negative number is a number and not an option.
+    # The argument of priority may be negative, and must not be parsed as an option.
     app.command(
         context_settings={**options.HELP_NAMES, "ignore_unknown_options": _command is jobs.priority},
         epilog=examples.epilog(_command.__name__),
@@ -81,21 +81,21 @@ app.add_typer(system.db, name="db", context_settings=options.HELP_NAMES)
 
 def main() -> None:
     """Run the command line and exit."""
-    # Imports make garbage collection run in vain, which costs a tenth of what a short command needs.
+    # Garbage collection during imports frees nothing, and takes a tenth of the time of a short command.
     gc.set_threshold(50_000)
     # Child processes (worker processes and multiprocessing's own) import no module from the working folder.
     os.environ["PYTHONSAFEPATH"] = "1"
     streams.prepare()
     code = run(sys.argv[1:])
     error = streams.stdout_error()
-    if error is not None and not isinstance(error, BrokenPipeError):  # `wsi-denoise jobs | head` is no failure
+    if error is not None and not isinstance(error, BrokenPipeError):  # `wsi-denoise jobs | head` is valid
         print(f"wsi-denoise: Standard output cannot be written: {error.strerror}.", file=sys.stderr)
         code = code or 1
     sys.exit(code)
 
 
-def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one way out for each way to fail
-    """Carry out one command and return the exit code.
+def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one return for each kind of failure
+    """Run one command and return the exit code.
 
     Parameters
     ----------
@@ -116,12 +116,12 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one way out for eac
     except (click.Abort, KeyboardInterrupt):
         return _fail(arguments, "interrupted", "Interrupted.", 130)
     except SystemExit as error:
-        # Typer ends the program itself when nobody reads what is printed.
+        # Typer ends the program if the reader of standard output has closed it.
         if not isinstance(error.__context__, BrokenPipeError):
             raise
         streams.discard_stdout()
         return 0
-    except Exception as error:  # noqa: BLE001 - nobody is shown a traceback
+    except Exception as error:  # noqa: BLE001 - users get a message, never a traceback
         if isinstance(error, OSError) and streams.stdout_error() is not None:
             return 0  # main reports it
         return _fail(arguments, InternalError.code, str(_mistake(error)), 1)
@@ -133,7 +133,7 @@ def _sentence(text: str) -> str:
 
 
 def _mistake(error: Exception) -> InternalError:
-    """Return what is said about an exception that nobody foresaw; the traceback goes to the log, where there is one."""
+    """Return the error for an unforeseen exception, and log its traceback if logging is set up."""
     if logging.getLogger().handlers:
         logging.getLogger(__name__).error("unforeseen", exc_info=error)
     place = traceback.extract_tb(error.__traceback__)[-1]
@@ -142,7 +142,7 @@ def _mistake(error: Exception) -> InternalError:
 
 def _fail(arguments: Sequence[str], error_code: str, text: str, code: int) -> int:
     if "--json" in arguments:
-        with suppress(OSError):  # reported at the last write to standard output
+        with suppress(OSError):  # main reports it
             print(json.dumps({"error_code": error_code, "error": text}))
     print(f"wsi-denoise: {text}", file=sys.stderr)
     return code

@@ -1,4 +1,4 @@
-"""The page as a process of its own, beside the daemon: either may fall over without the other."""
+"""The dashboard as a separate process, so that a failure of it or of the daemon does not end the other."""
 
 from __future__ import annotations
 
@@ -21,28 +21,27 @@ _log = logging.getLogger(__name__)
 
 
 def with_port(loaded: Loaded, port: int) -> Loaded:
-    """Return the settings with another port of the page."""
+    """Return the settings with another port of the dashboard."""
     page = loaded.settings.dashboard.model_copy(update={"port": port})
     return replace(loaded, settings=loaded.settings.model_copy(update={"dashboard": page}))
 
 
 def serve(loaded: Loaded) -> None:
-    """Serve the page until a signal comes."""
-    # By its name: the page sits on top of this package, which knows nothing of it but how to start it.
+    """Serve the dashboard until a signal arrives."""
+    # Imported by name, because this package must not depend on the dashboard.
     import_module("dashboard.app").serve(loaded.settings, loaded.origins)
 
 
 class Page:
-    """Starts the page's process, starts it again when it ends, and ends it.
+    """The dashboard's process, which is restarted when it ends unexpectedly.
 
-    The process gets its settings as one line of JSON on standard input, which stays open: its end tells the page that
-    the daemon is gone, however that happened.
+    The process gets its settings as one line of JSON on standard input. That stays open until the daemon ends in any
+    way, and the dashboard then ends too.
 
     Parameters
     ----------
-    loaded : Loaded
     say : callable
-        Tells the person at the terminal.
+        Called with messages for the terminal.
     """
 
     def __init__(self, loaded: Loaded, say: Callable[[str], None]) -> None:
@@ -55,7 +54,7 @@ class Page:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Start the process and the thread that looks after it."""
+        """Start the process and the thread that restarts it."""
         self._thread.start()
 
     def stop(self) -> None:
@@ -89,13 +88,13 @@ class Page:
         with self._lock:
             if self._stop.is_set():
                 return None
-            # A session of its own: Ctrl-C at the terminal is for the daemon, which then ends the page.
+            # In its own session, so that Ctrl-C at the terminal reaches only the daemon, which then ends the dashboard.
             self._process = subprocess.Popen(  # noqa: S603 - our own program
                 command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
             )
         process = self._process
         assert process.stdin is not None
-        # The page may die before it has read them; its exit code tells that.
+        # The dashboard may end before it has read the settings. Its exit code is logged.
         with contextlib.suppress(BrokenPipeError):
             given = {"settings": self._loaded.settings.model_dump(mode="json"), "origins": self._loaded.origins}
             process.stdin.write(json.dumps(given).encode() + b"\n")

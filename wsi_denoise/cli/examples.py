@@ -1,8 +1,8 @@
-"""Examples that ``wsi-denoise COMMAND --help`` shows; a test parses each of them."""
+"""Examples in the output of ``wsi-denoise COMMAND --help``. A test parses each of them."""
 
 from __future__ import annotations
 
-#: Command as typed, to its examples.
+#: Examples by command.
 EXAMPLES: dict[str, tuple[str, ...]] = {
     "up": ("wsi-denoise up", "wsi-denoise up /mnt/scanner --output /data/denoised --port 9000"),
     "watch": ("wsi-denoise watch /mnt/scanner --output /data/denoised --set output.compression=deflate",),
@@ -30,6 +30,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
 
 
 def epilog(command: str) -> str:
-    r"""Return a command's examples for its help; ``\b`` keeps click from wrapping them into one paragraph."""
+    r"""Return a command's examples for its help. ``\b`` prevents click from wrapping them into one paragraph."""
     lines = EXAMPLES[command]
     return "\n".join(["\b", "Examples:" if len(lines) > 1 else "Example:", *(f"  {line}" for line in lines)])

@@ -1,4 +1,4 @@
-"""Commands about jobs and the queue. All of them answer without the heavy libraries."""
+"""Commands for jobs and the queue. They are fast, because they import no large libraries."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def jobs(
 
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other")
-    # A table of measurements that ends early without a word is worse than a long one.
+    # CSV has no default limit: a table of measurements must not silently lack rows.
     most = (0 if as_csv else _SHOWN) if limit is None else limit
     query = job_query(states=state or (), since=since, until=until, slide=slide, verdict=verdict, limit=most)
     store = JobStore(options.load(config, sets, database).settings.database_url)
     try:
-        # A look into a folder where nothing ever ran leaves no database behind.
+        # In a folder without a database, this command must not make one.
         none_yet = options.missing(store)
         page = JobPage([], 0) if none_yet else store.jobs(query)
         paused = None if none_yet else store.paused()

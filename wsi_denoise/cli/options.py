@@ -1,4 +1,4 @@
-"""Options that mean the same wherever they occur, and what they load."""
+"""Options that several commands share, and loading of settings and job store from them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 ORIGIN = "person:cli"
 
-#: Every command and group has -h as well.
+#: Every command and group also has -h.
 HELP_NAMES = {"help_option_names": ["-h", "--help"]}
 
 
 def given_path(text: str) -> Path:
-    """Return a path as given at the terminal; an empty one is a mistake, and would stand for the working directory."""
+    """Return a path from the command line; reject an empty one, which would mean the working directory."""
     if not text.strip():
         raise typer.BadParameter("the path is empty")
     try:
@@ -66,13 +66,13 @@ def load(
     port: int | None = None,
     inbox: Path | None = None,
 ) -> Loaded:
-    """Merge the settings with the flags; a named flag wins over the same setting in ``--set``.
+    """Merge the settings with the options; an option overrides the same setting in ``--set``.
 
     Raises
     ------
     SettingsInvalid
     NoSuchPath
-        When the settings file does not exist.
+        If the settings file does not exist.
     """
     from wsi_denoise import settings
 
@@ -86,7 +86,7 @@ def load(
         overrides[name.strip()] = value
     flags = {
         "jobs.database": database,
-        # A flag's path is meant from where the command is typed, not from the settings file's folder.
+        # Paths of options are relative to the working directory, not to the folder of the settings file.
         "output.folder": output.absolute() if output else None,
         "intake.inbox": [inbox.absolute()] if inbox else None,
         "model.preset": preset,
@@ -99,20 +99,19 @@ def load(
 
 @contextmanager
 def opened(loaded: Loaded, *, upgrade: bool = False, make: bool = True) -> Iterator[JobStore]:
-    """Give the store; a database that does not exist yet is made.
+    """Yield the job store, and make the database if it does not exist.
 
     Parameters
     ----------
     upgrade : bool
-        Bring an outdated database up to date, as the daemon does; otherwise it is an error.
+        Upgrade an outdated database, as the daemon does.
     make : bool
-        False where a job is asked for: without a database there is none, and a look into a wrong folder leaves
-        nothing behind.
+        False for commands that need an existing job: they must not make a database in a wrong folder.
 
     Raises
     ------
     NoSuchJob
-        When there is no database and none is to be made.
+        If the database does not exist and `make` is false.
     DatabaseOutdated, DatabaseUnreachable
     """
     from wsi_denoise.cli import printing
@@ -132,7 +131,7 @@ def opened(loaded: Loaded, *, upgrade: bool = False, make: bool = True) -> Itera
 
 @contextmanager
 def existing(loaded: Loaded) -> Iterator[JobStore]:
-    """Give the store of a database that is there; a command in a wrong folder must not make one and report success.
+    """Yield the store of an existing database. A command in a wrong folder must not make one and report success.
 
     Raises
     ------

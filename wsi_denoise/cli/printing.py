@@ -1,4 +1,4 @@
-"""How answers are printed: JSON, plain tables, CSV. No library of terminals: ``jobs`` is to answer at once."""
+"""Output as JSON, plain tables and CSV. Without a terminal library, so that ``jobs`` is fast."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ _CSV_KEYS = (
 
 
 def as_json(value: Any) -> None:
-    """Print a value as JSON; names that are not valid text keep their bytes as escapes."""
+    """Print a value as JSON; bytes of names that are not valid text are escaped."""
     print(json.dumps(value, indent=2))
 
 
 def tell(text: str) -> None:
-    """Tell the person at the terminal, if there is one: work does not end for a full disk or a closed pipe there."""
+    """Print a message on standard error. Ignore write errors, because a closed pipe must not end the work."""
     with suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 
 def plain(text: object) -> str:
-    """Return text in one printable line, whatever a file's name holds: nothing of it reaches the terminal as a code."""
+    """Return text as one printable line, so that no control sequence in a file's name reaches the terminal."""
     shown = os.fsencode(str(text)).decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in shown)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, right: Iterable[int] = ()) -> None:
-    """Print columns with two spaces between them; the last one may be as long as it likes."""
+    """Print columns, separated by two spaces; those in `right` are aligned right."""
     cells = [list(head), *([plain("" if cell is None else cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     ends = set(right)
@@ -51,7 +51,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], *, right: Itera
 
 
 def time(value: datetime | None) -> str:
-    """Return a time in this machine's zone to the minute, or nothing."""
+    """Return a time to the minute in this machine's time zone, or an empty text."""
     return "" if value is None else value.astimezone().strftime("%Y-%m-%d %H:%M")
 
 
@@ -65,12 +65,12 @@ def jobs(found: Sequence[Job]) -> None:
 
 
 def progress(job: Job) -> str:
-    """Return the state, and for a running job how far it is."""
+    """Return the state of a job, with the progress of a running one."""
     return f"{job.state} {job.progress:.0%}" if job.state == "running" else str(job.state)
 
 
 def jobs_csv(found: Sequence[Job]) -> None:
-    """Print jobs as CSV, with a column ``metrics.KEY`` for every metric that one of them has."""
+    """Print jobs as CSV, with a column ``metrics.KEY`` for every metric of any of them."""
     metrics = sorted({key for job in found for key in job.metrics})
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow([*_CSV_KEYS, *(f"metrics.{key}" for key in metrics)])
@@ -82,7 +82,7 @@ def jobs_csv(found: Sequence[Job]) -> None:
 
 
 def _cell(value: object) -> object:
-    # A spreadsheet takes text that begins like this for a formula.
+    # A spreadsheet interprets text with these first characters as a formula.
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
         return f"'{value}"
     return value

@@ -1,4 +1,4 @@
-"""Commands that stay: ``up``, ``watch`` and ``dashboard``."""
+"""Commands that run until they are stopped: ``up``, ``watch`` and ``dashboard``."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def dashboard(
     refuse_unguarded(loaded.settings.dashboard)
     logs.setup(loaded.settings, "dashboard")
     with options.opened(loaded):
-        pass  # the page itself never makes or upgrades a database
+        pass  # makes a missing database, because the dashboard itself never makes or upgrades one
     loaded = with_port(loaded, free_port(loaded.settings.dashboard, may_move=False))
     address = url(loaded.settings.dashboard)
     if as_json:
@@ -106,7 +106,7 @@ def dashboard(
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal."""
+    """Print a message on standard error as one printable line."""
     from wsi_denoise.cli import printing
 
     printing.tell(printing.plain(text))
@@ -114,15 +114,15 @@ def say(text: str) -> None:
 
 @contextmanager
 def stopping() -> Iterator[threading.Event]:
-    """Give an event that the first SIGTERM or SIGINT sets; the second one ends the process at once."""
+    """Yield an event that the first SIGTERM or SIGINT sets. The second signal ends the process at once."""
     stop = threading.Event()
 
     def on_signal(number: int, _frame: Any) -> None:
         if stop.is_set():
             os._exit(128 + number)
         stop.set()
-        with suppress(OSError):  # a full disk, or a pipe that is closed
-            # Not print: a signal may arrive in the middle of one.
+        with suppress(OSError):  # a full disk or a closed pipe
+            # print is not reentrant, and a signal may interrupt one.
             os.write(2, b"stopping: running blocks are finished first; once more stops at once\n")
 
     before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -152,7 +152,7 @@ def _load(
     if inbox is not None and not inbox.is_dir():
         raise NoSuchPath(str(inbox))
     if loaded.origins["intake.inbox"] == "default":
-        # Only our own default is made: a folder that was named and is not there is a share that is not mounted.
+        # Only the default is made. A missing folder from the settings may be a share that is not mounted.
         for folder in loaded.settings.intake.inbox:
             _make(folder)
     for name in {loaded.settings.model.preset, *(folder.preset for folder in loaded.settings.folders)}:
@@ -178,7 +178,7 @@ def _greet(loaded: Loaded, store: JobStore, page: str | None, *, as_json: bool) 
     inboxes = [str(folder) for folder in loaded.settings.intake.inbox]
     output = str(loaded.settings.output.folder)
     if as_json:
-        with suppress(OSError):  # a full disk or a closed pipe ends no daemon
+        with suppress(OSError):  # a full disk or a closed pipe must not end the daemon
             printing.as_json({"inbox": inboxes, "output": output, "url": page, "database": str(store)})
             sys.stdout.flush()
         streams.forgive_stdout()

@@ -1,4 +1,4 @@
-"""Commands about slides: ``run``, ``verify``, ``sample`` and ``bench``."""
+"""Commands for slides: ``run``, ``verify``, ``sample`` and ``bench``."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def run(
                 results = run_slides(paths, loaded, store, region=part, report=report, say=_say)
                 firsts = {each.duplicate_of for each in results if not isinstance(each, NotRun)}
                 places = {first: outputs.whereabouts(store, store.job(first)) for first in firsts if first}
-        except WsiDenoiseError as error:  # no database, say: every slide is listed with the reason
+        except WsiDenoiseError as error:  # for example a missing database: every slide is listed with this reason
             results = [NotRun(str(path), error) for path in paths]
     remaining = iter(results)
     ended = [next(remaining) if each.error is None else NotRun(str(each.path), each.error) for each in found]
@@ -71,7 +71,7 @@ def run(
 
 
 def _slides_of(arguments: Sequence[Path], settings: Settings) -> list[Found]:
-    """Return the slides that the arguments stand for, and the arguments that stand for none."""
+    """Return the slides of the arguments, and an error for each argument without slides."""
     from wsi_denoise.intake.arguments import slides_of
 
     intake = settings.intake
@@ -84,7 +84,7 @@ def _slides_of(arguments: Sequence[Path], settings: Settings) -> list[Found]:
 
 
 def _conclude(ended: Sequence[Job | NotRun], places: Mapping[int | None, str], *, as_json: bool) -> int:
-    """Print what became of every slide, and return the exit code."""
+    """Print the result of every slide, and return the exit code."""
     from wsi_denoise.cli import printing
     from wsi_denoise.errors import RegionOutside, UsageError
     from wsi_denoise.jobs.not_run import NotRun
@@ -139,7 +139,7 @@ def _print_job(job: Job, output_of_first: str | None) -> None:
 
 @contextmanager
 def _reporting() -> Iterator[Callable[[Job], None]]:
-    """Give what is called with a job as it goes on: a bar on a terminal, else a line now and then."""
+    """Yield a function that reports the progress of a job: as a bar on a terminal, else as lines."""
     if not sys.stderr.isatty():
         yield _Lines()
         return
@@ -161,7 +161,7 @@ def _reporting() -> Iterator[Callable[[Job], None]]:
 
 
 class _Lines:
-    """A line at each change of state and at every tenth of the way."""
+    """A report of a job's progress with one line per change of state and per 10 %."""
 
     def __init__(self) -> None:
         self._said: dict[int, tuple[str, int]] = {}
@@ -242,8 +242,8 @@ def job_of(store: JobStore, file: Path) -> Job | None:
     try:
         digest = sha256(file)
     except OSError:
-        digest = ""  # the checks say why it cannot be read
-    # Outputs are named after their slide; only a renamed one needs a look at all jobs.
+        digest = ""  # the checks report why it cannot be read
+    # Outputs are named after their slide. All jobs are searched only for a renamed one.
     for part in (file.name.split(".denoised")[0].split(".trial")[0], ""):
         page = store.jobs(JobQuery(states=(JobState.DONE,), slide=part, limit=None, sort="-id"))
         at_place = next((job for job in page.jobs if job.output and Path(job.output).resolve() == place), None)
@@ -251,7 +251,7 @@ def job_of(store: JobStore, file: Path) -> Job | None:
             break
     if at_place is not None and at_place.output_sha256 == digest:
         return at_place
-    # An output that was moved, perhaps to the place of another one.
+    # The output may have been moved, even to the path of another one.
     return outputs.with_checksum(store, digest) or at_place
 
 

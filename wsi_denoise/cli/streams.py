@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, or not read: they end no command with a traceback, and no daemon."""
+"""Handling of closed, full or broken standard streams, which must not end the daemon or cause a traceback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 
 class _Lenient(io.TextIOWrapper):
-    """A text stream whose errors of writing are dropped: there is no other place to report them."""
+    """A text stream that ignores write errors, for standard error, whose errors cannot be reported."""
 
     def write(self, text: str) -> int:
         try:
@@ -24,7 +24,7 @@ class _Lenient(io.TextIOWrapper):
 
 
 class _Watched(io.TextIOWrapper):
-    """A text stream that keeps the first error of writing, which another layer may catch and explain wrongly."""
+    """A text stream that stores its first write error, which another layer may catch and misreport."""
 
     error: OSError | None = None
 
@@ -44,24 +44,24 @@ class _Watched(io.TextIOWrapper):
 
 
 def prepare() -> None:
-    """Make the three standard streams usable, whatever the caller has left of them.
+    """Make the three standard streams usable, even if the caller has closed them.
 
-    A closed descriptor would be given to the next file that is opened, such as the job database, and be written to by
-    whatever means a standard stream. It is opened on ``/dev/null`` instead.
+    Otherwise the next opened file, such as the job database, would get the free descriptor, and output to the standard
+    stream would overwrite it. A closed descriptor is opened on ``/dev/null``.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # The lowest free number, which is this one.
+            # os.open returns the lowest free descriptor, which is this one.
             os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
             os.set_inheritable(number, True)
     if sys.stdin is None:
-        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - lives as long as the process
-    # A file's name may hold bytes that are no text. Nothing was written before: buffers are empty.
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - open until the process ends
+    # backslashreplace, because file names may have bytes that are not valid text. The old buffers are still empty.
     out, err = (_options(stream) for stream in (sys.stdout, sys.stderr))
     sys.stdout = _Watched(io.BufferedWriter(io.FileIO(1, "w", closefd=False)), errors="backslashreplace", **out)
-    # Without a buffer: what cannot be written is dropped at once, and not tried again at the end.
+    # Without a buffer, so that failed output is dropped and not written again at the end.
     unbuffered: Any = io.FileIO(2, "w", closefd=False)
     sys.stderr = _Lenient(unbuffered, errors="backslashreplace", **{**err, "write_through": True})
 
@@ -74,7 +74,7 @@ def _options(stream: TextIO | None) -> dict[str, Any]:
 
 
 def stdout_error() -> OSError | None:
-    """Return why standard output could not be written, or None. What is left to write is dropped in that case."""
+    """Return the write error of standard output, or None. After an error, remaining output is dropped."""
     try:
         sys.stdout.flush()
     except OSError as error:
@@ -88,13 +88,13 @@ def stdout_error() -> OSError | None:
 
 
 def forgive_stdout() -> None:
-    """Drop what could not be written, for a command that continues: a flush by multiprocessing would raise again."""
+    """Drop failed output of a command that continues, because a flush by multiprocessing would raise again."""
     if stdout_error() is not None and isinstance(sys.stdout, _Watched):
         sys.stdout.error = None
 
 
 def discard_stdout() -> None:
-    """Send what is still written to standard output to ``/dev/null``, Python's own flush at the end included."""
+    """Redirect standard output to ``/dev/null``, including Python's own flush at the end."""
     with suppress(OSError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)

@@ -1,4 +1,4 @@
-"""Commands about the installation: ``models``, ``doctor``, ``config`` and ``db``."""
+"""Commands for the installation: ``models``, ``doctor``, ``config``, ``confirm`` and ``db``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from wsi_denoise.system.redact import public
 if TYPE_CHECKING:
     from wsi_denoise.network.weights import ModelCard
 
-#: Strength of noise, in grey levels, of which `models` prints the gain.
+#: Sigma in grey levels for which `models` prints the gain.
 _SUMMARY_SIGMA = 25.0
 
 
@@ -42,7 +42,7 @@ def models(
 
 
 def _gain(card: ModelCard) -> str:
-    """Return the smallest and largest gain over the measured sources, for fresh white noise of one strength."""
+    """Return the smallest and largest gain over the measured sources, for fresh white noise of one sigma."""
     if card.not_for_slides:
         return "not for slides"
     rows = [row for row in card.measured if row.protocol == "fresh" and row.sigma == _SUMMARY_SIGMA]
