@@ -1,4 +1,4 @@
-"""Settings: what they are, where each value came from, and which of them change pixels."""
+"""Settings: names, defaults, the origin of each value, and the ones that change pixels."""
 
 from wsi_denoise.settings.model import (
     ComputeSettings,

@@ -1,4 +1,4 @@
-"""Settings that are allowed one by one and cannot work together, or not on this machine."""
+"""Checks of settings that are valid alone, but not together or not on this machine."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from wsi_denoise.settings.model import Settings
 
 LEAST_BEATS = 2.0
-"""Heartbeats within a lease: one that is late must not cost the job."""
+"""Minimum number of heartbeats per lease: a single late one must not lose the lease."""
 
 
 def contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Yield (name, what is wrong) for settings that cannot work together."""
+    """Yield (name, fault) for settings that contradict each other."""
     jobs, compute, intake = settings.jobs, settings.compute, settings.intake
     if LEAST_BEATS * jobs.heartbeat_seconds > jobs.lease_seconds:
         why = f"{jobs.heartbeat_seconds:g} is too long for jobs.lease_seconds = {jobs.lease_seconds:g}"

@@ -1,4 +1,4 @@
-"""What is said of a setting that is not valid: its name, the value, what is allowed, and the nearest valid name."""
+"""Messages for invalid settings: name, value, allowed values, and the nearest valid name."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 SECRET = frozenset({"dashboard.token", "notify.url", "jobs.database"})
-"""Settings whose values are never shown: they may hold a password."""
+"""Settings whose values are never shown, because they may contain a password."""
 
 LONGEST = 60
 
 
 def allowed(field: FieldInfo) -> str:
-    """Return in words which values a setting may have.
+    """Return a description of a setting's allowed values.
 
     Examples
     --------
@@ -61,12 +61,10 @@ def _number(bound: Any) -> str:
 
 
 def fault(error: ErrorDetails, fields: dict[str, FieldInfo]) -> tuple[str, str]:
-    """Return the name of a setting that is not valid, and what is wrong with it.
+    """Return the name of an invalid setting, and the message.
 
     Parameters
     ----------
-    error : ErrorDetails
-        Of pydantic.
     fields : dict of str to FieldInfo
         By name, ``section.key``; those of ``folders`` as ``folders.path`` and ``folders.preset``.
     """
@@ -96,7 +94,7 @@ def _shown(name: str, value: Any) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the known name that a mistyped one most resembles, or an empty string.
+    """Return the known name that is most similar to a mistyped one, or an empty string.
 
     Examples
     --------
@@ -120,12 +118,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def nearest_of(name: str, known: Iterable[str]) -> str:
-    """Return the nearest name, to add to a message, or an empty string."""
+    """Return the end of a message with the nearest name, or an empty string."""
     found = nearest(name, known)
     return f"; the nearest is {found}" if found else ""
 
 
 def _plain(name: str) -> str:
-    """Return a name without what people mistype: case, and the sign between section and key."""
+    """Return a name without common variations: case, and the separator between section and key."""
     section, _, key = name.lower().replace("__", ".").partition(".")
     return f"{section} {key}" if key else section

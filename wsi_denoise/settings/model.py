@@ -1,4 +1,4 @@
-"""The settings: names, defaults, allowed values, and which of them change pixels."""
+"""The settings: names, defaults, allowed values, and the ones that change pixels."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ from wsi_denoise.settings.values import (
 )
 
 LONG = 1_000_000_000
-"""Largest number of seconds, megapixels or megabytes: what is larger is a mistake, and overflows timers."""
+"""Maximum number of seconds, megapixels or megabytes: larger values are mistakes, and overflow timers."""
 
 
 class Section(BaseModel):
-    """A group of settings; unknown keys are refused, so that a typo never passes for a setting."""
+    """A group of settings. Unknown keys are rejected, so that typing errors are noticed."""
 
-    # A memory limit of 0 or a token of digits is text, and is written without quotes by anybody.
+    # Users write a memory limit of 0 or a token of digits, which are text, without quotes.
     model_config = ConfigDict(
         extra="forbid", frozen=True, validate_default=True, coerce_numbers_to_str=True, allow_inf_nan=False
     )
 
 
 class IntakeSettings(Section):
-    """Which folders are watched, and when a file counts as complete."""
+    """Watched folders, and when a file counts as complete."""
 
     inbox: Paths = Field([Path("inbox")], description="Folders that are watched, with everything below them.")
     scan_seconds: Number = Field(
@@ -79,7 +79,7 @@ class IntakeSettings(Section):
 
 
 class OutputSettings(Section):
-    """How the denoised slide is written."""
+    """Writing of denoised slides."""
 
     folder: GivenPath = Field(Path("denoised"), description="Where denoised slides are written.")
     compression: Literal["jpeg", "deflate", "zstd"] = Field(
@@ -104,7 +104,7 @@ class OutputSettings(Section):
 
 
 class TissueSettings(Section):
-    """Which patches are sent through the network."""
+    """Selection of the patches that the network processes."""
 
     mode: Literal["auto", "all"] = Field(
         "auto", description="auto finds tissue on a thumbnail; all sends every patch, fluorescence included."
@@ -118,7 +118,7 @@ class TissueSettings(Section):
 
 
 class ModelSettings(Section):
-    """Which network is used."""
+    """Choice of the network."""
 
     preset: Name = Field("paper", description="Preset; wsi-denoise models lists them.")
     allow_unsafe: bool = Field(
@@ -128,7 +128,7 @@ class ModelSettings(Section):
 
 
 class ComputeSettings(Section):
-    """What the work runs on."""
+    """Hardware, workers and arithmetic."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the network runs.")
     backend: Literal["auto", "torch", "openvino"] = Field("auto", description="What runs it; OpenVINO only on a CPU.")
@@ -172,7 +172,7 @@ class ComputeSettings(Section):
 
 
 class JobsSettings(Section):
-    """Where the record is kept, and how work is claimed."""
+    """Job database, leases, retries and retention."""
 
     database: DatabaseUrl = Field("", description="SQLAlchemy URL; empty is SQLite in the state folder.")
     state: GivenPath = Field(Path(".wsi-denoise"), description="Folder of database, spool, maps and logs.")
@@ -200,7 +200,7 @@ class JobsSettings(Section):
 
 
 class LimitSettings(Section):
-    """What is refused."""
+    """Limits of slides, times and resources."""
 
     megapixels: Number = Field(40_000.0, gt=0, le=LONG, description="Largest slide, in millions of pixels at level 0.")
     open_seconds: Number = Field(300.0, gt=0, le=LONG, description="Longest time that opening a slide may take.")
@@ -228,7 +228,7 @@ class LimitSettings(Section):
 
 
 class DashboardSettings(Section):
-    """The page."""
+    """Address, access and uploads of the dashboard."""
 
     host: Host = Field("127.0.0.1", description="Address to listen on; any but loopback needs token or people.")
     port: Whole = Field(8501, ge=0, le=65535, description="Port to listen on.")
@@ -248,7 +248,7 @@ class DashboardSettings(Section):
 
 
 class NotifySettings(Section):
-    """Who is told."""
+    """Notifications to a web address."""
 
     url: WebAddress = Field(
         "",
@@ -259,7 +259,7 @@ class NotifySettings(Section):
 
 
 class LogSettings(Section):
-    """What is logged."""
+    """Level, content and rotation of the log."""
 
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
     names: bool = Field(
@@ -271,14 +271,14 @@ class LogSettings(Section):
 
 
 class FolderSettings(Section):
-    """A folder under an inbox with a preset of its own."""
+    """A folder below an inbox with its own preset."""
 
     path: FolderBelow = Field(description="Folder, relative to the inbox.")
     preset: Name = Field(description="Preset for the slides in it.")
 
 
 class Settings(BaseModel):
-    """All settings. Frozen; made by :func:`load`."""
+    """All settings, frozen; :func:`wsi_denoise.settings.load` makes them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -306,12 +306,12 @@ class Settings(BaseModel):
         return self.jobs.database or f"sqlite:///{self.jobs.state / 'jobs.sqlite'}"
 
     def preset_for(self, relative: Path) -> str:
-        """Preset of a slide, by its path relative to the inbox; the deepest matching folder wins."""
+        """Return the preset of a slide by its path relative to the inbox; the deepest matching folder wins."""
         matching = [folder for folder in self.folders if relative.is_relative_to(folder.path)]
         return max(matching, key=lambda folder: len(folder.path.parts)).preset if matching else self.model.preset
 
     def pixel_settings(self) -> dict[str, Any]:
-        """Return the settings that change the output's pixels or name, as ``section.key`` to plain value."""
+        """Return the settings that change the output's pixels or name, by ``section.key``, in JSON types."""
         changing = {
             "output": ("compression", "quality", "subsampling"),
             "tissue": ("mode", "background", "dilate"),
@@ -321,7 +321,7 @@ class Settings(BaseModel):
         return {f"{section}.{key}": values[section][key] for section, keys in changing.items() for key in keys}
 
     def with_values(self, values: Mapping[str, Any]) -> Settings:
-        """Return the settings with some values replaced, ``section.key`` to plain value; used for a job's own.
+        """Return the settings with some values replaced by those of a job, ``section.key`` to value in JSON types.
 
         Raises
         ------
@@ -343,12 +343,12 @@ class Settings(BaseModel):
         return settings
 
     def pixel_hash(self) -> str:
-        """Return 16 hexadecimal digits that differ when :meth:`pixel_settings` differ."""
+        """Return a hash of :meth:`pixel_settings`, 16 hexadecimal digits."""
         return hashlib.sha256(json.dumps(self.pixel_settings(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def allowed_values() -> dict[str, str]:
-    """Return in words which values each setting may have, by name."""
+    """Return descriptions of the allowed values of all settings, by name."""
     return {name: messages.allowed(field) for name, field in fields()}
 
 
@@ -380,12 +380,12 @@ def _jsonable(value: Any) -> Any:
 
 
 def names() -> dict[str, FieldInfo]:
-    """Return the field of every setting by its name, those of a folder as ``folders.path`` and ``folders.preset``."""
+    """Return the fields of all settings by name, with ``folders.path`` and ``folders.preset`` for a folder."""
     return dict(fields()) | {f"folders.{key}": field for key, field in FolderSettings.model_fields.items()}
 
 
 def first_fault(error: ValidationError) -> tuple[str, str]:
-    """Return the name of the first setting that is not valid, and what is wrong with it."""
-    # A mistyped name first: the one that it stands for is missing then.
+    """Return the name of the first invalid setting, and the message."""
+    # An unknown name first: it may be a typing error, which causes a missing name too.
     found = sorted(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
     return messages.fault(found[0], names())

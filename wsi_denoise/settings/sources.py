@@ -1,7 +1,7 @@
-"""Where settings come from: defaults, ``wsi-denoise.toml``, variables, flags. Later wins.
+"""Sources of settings: defaults, ``wsi-denoise.toml``, variables, command-line options. Later ones have priority.
 
-Names are ``section.key`` everywhere. Relative paths start at the working directory, or at the folder of the file given
-with ``--config``.
+Names are ``section.key`` everywhere. Relative paths are relative to the working directory, or to the folder of the file
+in ``--config``.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ FILE_NAME = "wsi-denoise.toml"
 PREFIX = "WSI_DENOISE_"
 
 TEST_VARIABLES = frozenset(f"{PREFIX}{name}" for name in ("BROWSER", "LONG", "PATIENCE", "SHARED", "TEST_EXAMPLES"))
-"""Variables that the tests of this program read. Every other one with the prefix must be a setting."""
+"""Variables of this program's tests. Every other variable with the prefix must be a setting."""
 
 _OF_KUBERNETES = re.compile(r"SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?|NAME|ENV_\w+")
-"""What Kubernetes and Docker set in a container beside a service called wsi-denoise, after the prefix."""
+"""Variables, without the prefix, that Kubernetes and Docker set for containers beside a service named wsi-denoise."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,8 @@ class Loaded:
 
     Parameters
     ----------
-    settings : Settings
     origins : dict of str to str
-        ``section.key`` to ``default``, a file's path, a variable's name, or ``flag``.
+        From ``section.key`` to ``default``, a file's path, a variable's name, or ``flag``.
     """
 
     settings: Settings
@@ -60,29 +59,29 @@ def load(
     folder: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Loaded:
-    """Merge defaults, file, variables and flags.
+    """Merge defaults, file, variables and command-line options.
 
     Parameters
     ----------
     config : Path, optional
-        Settings file. Without it ``wsi-denoise.toml`` in the working directory is used where it exists.
+        Settings file; by default ``wsi-denoise.toml`` in `folder`, if it exists.
     overrides : mapping of str to object, optional
-        Flags, as ``section.key`` to value. Strings are read as TOML values where they are, else as text.
+        Command-line options, by ``section.key``. Strings are parsed as TOML values if possible.
     folder : Path, optional
-        Start of relative paths; the working directory, or the folder of `config`.
+        Base of relative paths; by default the folder of `config`, or the working directory.
     environ : mapping, optional
-        Instead of the process's environment.
+        The process's environment by default.
 
     Raises
     ------
     SettingsInvalid
-        For an unreadable file, an unknown name, a value that is not allowed, or values that contradict each other.
+        For an unreadable file, an unknown name, an invalid value, or values that contradict each other.
     """
     base = folder or (config.parent if config else Path.cwd())
     file = config or base / FILE_NAME
     merged: dict[str, Any] = {}
     origins = {name: "default" for name, _ in fields()}
-    # A link to a file that is gone is no reason to go on with the defaults.
+    # A broken link is an error: the program must not continue with the defaults.
     if config or os.path.lexists(file):
         _merge(merged, origins, _read_toml(file), str(file))
     for variable, tree in _read_environment(os.environ if environ is None else environ):
@@ -104,7 +103,7 @@ def load(
 
 def _read_toml(file: Path) -> dict[str, Any]:
     try:
-        # An editor may have put a byte order mark before the first character.
+        # utf-8-sig, because some editors write a byte order mark.
         text = file.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SettingsInvalid(f"{file} cannot be read: it is not UTF-8 text; save it as UTF-8") from error
@@ -120,7 +119,7 @@ def _read_toml(file: Path) -> dict[str, Any]:
 
 
 def _check_spelling(tree: Mapping[str, Any], text: str, file: Path) -> None:
-    """Refuse a number that stands for text, where it would be read as another text: 0o17, 1_000, 1e5.
+    """Reject an unquoted number for a text setting if its text would change: 0o17, 1_000, 1e5.
 
     Raises
     ------
@@ -133,7 +132,7 @@ def _check_spelling(tree: Mapping[str, Any], text: str, file: Path) -> None:
         if field.annotation is not str or isinstance(value, bool) or not isinstance(value, int | float):
             continue
         if name == "output.mode":
-            continue  # where any number is refused
+            continue  # which rejects all numbers
         written = re.compile(rf"""\b{key}["']?\s*=\s*{re.escape(str(value))}(?![\w.])""")
         if not written.search(text):
             raise SettingsInvalid(f"{name}: a number that is read as {_quoted(name, value)}; put it in quotes ({file})")
@@ -144,12 +143,12 @@ def _quoted(name: str, value: object) -> str:
 
 
 def _read_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield (variable, tree of settings) for every variable with our prefix.
+    """Yield (variable, tree of settings) for every variable with the prefix.
 
     Raises
     ------
     SettingsInvalid
-        For a variable that is no setting, and for a list that is not JSON.
+        For a variable of an unknown setting, and for invalid JSON as the value of a list.
     """
     known = dict(fields())
     for variable in sorted(environ):
@@ -174,7 +173,7 @@ def _is_of_a_container(rest: str, value: str) -> bool:
 
 
 def _unknown_variable(variable: str, name: str, known: Mapping[str, Any]) -> str:
-    # With one underscore between section and key, the name is in one piece.
+    # With a single underscore between section and key, the name has no separator.
     near = messages.nearest(name.replace("_", ".", 1) if "." not in name else name, known)
     near = near or messages.nearest(name.rpartition(".")[2], known)
     suggestion = "names are WSI_DENOISE_SECTION__KEY, with two underscores between section and key"
@@ -184,7 +183,7 @@ def _unknown_variable(variable: str, name: str, known: Mapping[str, Any]) -> str
 
 
 def variable_of(name: str) -> str:
-    """Return the variable of a setting."""
+    """Return the environment variable of a setting."""
     return PREFIX + name.upper().replace(".", "__")
 
 
@@ -196,7 +195,7 @@ def _from_json(variable: str, text: str, allowed: str) -> Any:
 
 
 def _origin(origins: Mapping[str, str], name: str) -> str:
-    """Return where a value, one of its parts, or the first value of an unknown section came from."""
+    """Return the origin of a value, of one of its parts, or of the first value of an unknown section."""
     if name in origins:
         return origins[name]
     near = (key for key in origins if name.startswith(f"{key}.") or key.startswith(f"{name}."))
@@ -249,13 +248,13 @@ def _plain(name: str, value: Any) -> Any:
         plain = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         return value
-    # 1_000 and 2026-11-22 are values in TOML, and text where text is wanted.
+    # 1_000 and 2026-11-22 are TOML values, but text for a text setting.
     wants_text = any(field.annotation in {str, Path} for known, field in fields() if known == name)
     return value if wants_text and not isinstance(plain, str) else plain
 
 
 def _anchored(settings: Settings, base: Path) -> Settings:
-    """Make every path absolute, so that a worker elsewhere means the same file."""
+    """Make every path absolute, so that it is valid for workers with another working directory."""
     intake = settings.intake
     return settings.model_copy(
         update={

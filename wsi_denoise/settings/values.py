@@ -1,6 +1,6 @@
-"""Types of values that a setting may have, beyond those of pydantic. Each one states what it allows in ``allowed``.
+"""Types of settings beyond those of pydantic. Each one describes its allowed values in ``allowed``.
 
-Whether a value fits to others is checked in :mod:`wsi_denoise.settings.combinations`.
+:mod:`wsi_denoise.settings.combinations` checks combinations of values.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 
 SCHEMES = ("tcp", "tls", "ws", "wss", "ucx")
 LEAST_MEMORY = 256 * 1024**2
-"""Bytes; a worker with less ends before it has loaded its libraries."""
+"""Bytes; a worker with less memory ends while it loads its libraries."""
 
 _UNITS = {"": 1, "b": 1}
 _UNITS |= {f"{prefix}{tail}": 1000**power for power, prefix in enumerate("kmgtp", 1) for tail in ("", "b")}
@@ -29,12 +29,12 @@ _WEEK = 7 * 24 * 60
 
 
 def refused(reason: str) -> PydanticCustomError:
-    """Return the error for a value that is not allowed; `reason` is a sentence part after the value."""
+    """Return the error for an invalid value; `reason` continues the sentence after the value."""
     return PydanticCustomError("refused", "{reason}", {"reason": reason})
 
 
 def path(value: Any) -> Any:
-    """Return a path with ``~`` expanded; refuse what names no file."""
+    """Return a path with ``~`` expanded; reject invalid paths."""
     if not isinstance(value, str | Path):
         return value
     text = str(value)
@@ -49,21 +49,21 @@ def path(value: Any) -> Any:
 
 
 def number(value: Any) -> Any:
-    """Refuse true and false where a number is meant: pydantic takes them for 1 and 0."""
+    """Reject true and false for a number, which pydantic converts to 1 and 0."""
     if isinstance(value, bool):
         raise refused("is no number")
     return value
 
 
 def not_blank(value: str) -> str:
-    """Refuse an empty text, or one of spaces."""
+    """Reject an empty text, or one of spaces."""
     if not value.strip():
         raise refused("is empty")
     return value
 
 
 def pattern(value: str) -> str:
-    """Refuse a pattern of names that matches every name, or none."""
+    """Reject a pattern that matches every name or none."""
     if not value.strip("* "):
         raise refused("ignores every file, or none")
     return value
@@ -72,7 +72,7 @@ def pattern(value: str) -> str:
 def mode(value: Any) -> Any:
     """Return permissions as octal digits, such as ``0640``.
 
-    A number is refused: TOML's ``0o640`` is 416 by then, which would be read as octal digits again.
+    A number is rejected: TOML's ``0o640`` arrives as 416, which would be read as octal digits again.
     """
     if not isinstance(value, str):
         raise refused('is not text; write permissions in quotes, such as mode = "0640"')
@@ -85,7 +85,7 @@ def mode(value: Any) -> Any:
 
 
 def memory(value: str) -> str:
-    """Refuse a size of memory that Dask cannot read, or that no worker can live with."""
+    """Reject a memory size that Dask cannot parse, or that is too small for a worker."""
     text = value.strip().lower()
     if text in {"auto", "0"}:
         return text
@@ -98,7 +98,7 @@ def memory(value: str) -> str:
 
 
 def scheduler(value: str) -> str:
-    """Refuse an address that Dask cannot connect to."""
+    """Reject an address that Dask cannot connect to."""
     if not value:
         return value
     scheme, separator, _ = value.partition("://")
@@ -113,7 +113,7 @@ def scheduler(value: str) -> str:
 
 
 def web_address(value: str) -> str:
-    """Refuse what is no address of a web server."""
+    """Reject an invalid address of a web server."""
     if not value:
         return value
     parts = _parts(value)
@@ -141,7 +141,7 @@ def database(value: str) -> str:
 
 
 def quiet_hours(value: str) -> str:
-    """Refuse what is no list of times, and times that leave no minute of the week to work in."""
+    """Reject an invalid list of times, and times that cover the whole week."""
     quiet: set[int] = set()
     for entry in value.split(",") if value.strip() else ():
         found = _ENTRY.fullmatch(entry.strip())
@@ -161,7 +161,7 @@ def quiet_hours(value: str) -> str:
 
 
 def token(value: str) -> str:
-    """Refuse a token that does not travel in cookies and headers: who has it would be locked out."""
+    """Reject a token that browsers cannot send in cookies and headers."""
     if not (value.isascii() and value.isprintable()):
         raise refused("holds characters other than printable ASCII, which browsers do not send back")
     if value.strip() != value:
@@ -170,7 +170,7 @@ def token(value: str) -> str:
 
 
 def person(value: str) -> str:
-    """Refuse what no provider gives as a person's address."""
+    """Reject an invalid address of a user, or an invalid @domain."""
     name, at, domain = value.strip().rpartition("@")
     if not at or not domain or "@" in name or " " in value.strip():
         raise refused("is no address of a person and no @domain")
@@ -178,7 +178,7 @@ def person(value: str) -> str:
 
 
 def folder_below(value: Path) -> Path:
-    """Refuse a folder that no slide below an inbox is in."""
+    """Reject a folder that cannot be below an inbox."""
     if value.is_absolute() or ".." in value.parts:
         raise refused("does not lie below an inbox")
     return value
