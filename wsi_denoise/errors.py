@@ -27,7 +27,7 @@
     ├── StoreError
     │   ├── DatabaseBusy, DatabaseFull (both tried again), DatabaseUnreachable, LeaseLost
     │   └── DatabaseOutdated, DatabaseNewer, DatabaseReplaced
-    ├── JobCancelled          somebody asked for it
+    ├── JobCancelled          a user asked for it
     └── InternalError         our own mistake
 
 Each class has a stable ``code``, says what happened and what to do. The command line, the database, the dashboard and
@@ -136,7 +136,7 @@ class RegionOutside(UsageError):
 
 class UploadRefused(UsageError):
     code = "upload_refused"
-    happened = "The page did not take the file"
+    happened = "The dashboard did not accept the file"
     advice = "Nothing of it was kept; copy it into the inbox folder itself if it belongs there."
 
 
@@ -151,13 +151,13 @@ class SlideError(WsiDenoiseError):
 class EmptyFile(SlideError):
     code = "empty_file"
     happened = "The file has no content"
-    advice = "Copy it again; a later change of the file queues it by itself."
+    advice = "Copy it again; a later change of the file queues it automatically."
 
 
 class NotASlide(SlideError):
     code = "not_a_slide"
     happened = "The file is not an image that can be read"
-    advice = "Remove it from the inbox, or copy the right file; a later change queues it by itself."
+    advice = "Remove it from the inbox, or copy the right file; a later change queues it automatically."
 
 
 class UnsupportedSlide(SlideError):
@@ -193,13 +193,13 @@ class NotBrightfield(SlideError):
 class TruncatedSlide(SlideError):
     code = "truncated"
     happened = "The file ends before its image data does"
-    advice = "The copy was cut off: copy it again; a later change of the file queues it by itself."
+    advice = "The copy was cut off: copy it again; a later change of the file queues it automatically."
 
 
 class IncompleteSlide(SlideError):
     code = "incomplete_slide"
     happened = "Files that belong to the slide are missing or damaged"
-    advice = "Copy the slide again with all its files and folders; a later change of them queues it by itself."
+    advice = "Copy the slide again with all its files and folders; a later change of them queues it automatically."
 
 
 class UnreadableTile(SlideError):
@@ -223,7 +223,7 @@ class NotARegularFile(SlideError):
 class NoPermission(SlideError):
     code = "no_permission"
     happened = "The file may not be read by the user that this program runs as"
-    advice = "Give that user permission to read it; it is then queued by itself."
+    advice = "Give that user permission to read it; it is then queued automatically."
 
 
 class BlockKillsWorker(SlideError):
@@ -255,7 +255,7 @@ class SourceError(WsiDenoiseError):
 
     code = "source_error"
     happened = "The slide could not be read from where it is"
-    advice = "It is tried again by itself."
+    advice = "It is retried automatically."
     retry = True
 
 
@@ -274,7 +274,7 @@ class SlideChanged(SourceError):
 class SourceUnavailable(SourceError):
     code = "source_unavailable"
     happened = "The folder or share cannot be read"
-    advice = "Check that it is mounted and that permissions allow reading; it is tried again by itself."
+    advice = "Check that it is mounted and that permissions allow reading; it is retried automatically."
     outlasts = True
 
 
@@ -289,7 +289,7 @@ class OutputError(WsiDenoiseError):
 class DiskFull(OutputError):
     code = "disk_full"
     happened = "There is not enough free disk space"
-    advice = "Free some space; the job goes on by itself."
+    advice = "Free some space; the job resumes automatically."
     retry = True
     outlasts = True
 
@@ -345,34 +345,34 @@ class ClusterError(WsiDenoiseError):
 
     code = "cluster_error"
     happened = "The cluster failed"
-    advice = "The job is tried again by itself."
+    advice = "The job is retried automatically."
     retry = True
 
 
 class WorkerLost(ClusterError):
     code = "worker_lost"
     happened = "A worker process was lost"
-    advice = "The job goes on from its finished blocks by itself."
+    advice = "The job resumes from its finished blocks automatically."
 
 
 class NoWorkers(ClusterError):
     code = "no_workers"
     happened = "No worker process takes tasks"
-    advice = "Check the cluster's workers, and the memory of this machine; the job is tried again by itself."
+    advice = "Check the cluster's workers, and the memory of this machine; the job is retried automatically."
     outlasts = True
 
 
 class WorkerDiffers(ClusterError):
     code = "worker_differs"
     happened = "A worker has another version of the program or of the weights than the slide was planned with"
-    advice = "Install the same version everywhere and restart daemon and workers; the job is tried again by itself."
+    advice = "Install the same version everywhere and restart daemon and workers; the job is retried automatically."
     outlasts = True
 
 
 class SchedulerUnreachable(ClusterError):
     code = "scheduler_unreachable"
     happened = "The Dask scheduler cannot be reached"
-    advice = "Check compute.scheduler and the network; the job is tried again by itself."
+    advice = "Check compute.scheduler and the network; the job is retried automatically."
     outlasts = True
 
 
@@ -393,7 +393,7 @@ class StoreError(WsiDenoiseError):
 class DatabaseBusy(StoreError):
     code = "database_busy"
     happened = "The job database is locked by another program"
-    advice = "It is tried again by itself; close programs that keep it open."
+    advice = "It is retried automatically; close programs that keep it open."
     retry = True
     outlasts = True
 
@@ -401,7 +401,7 @@ class DatabaseBusy(StoreError):
 class DatabaseFull(StoreError, DiskFull):
     code = "database_full"
     happened = "There is no free disk space for the job database"
-    advice = "Free some space; everything goes on by itself."
+    advice = "Free some space; all work resumes automatically."
     retry = True
 
 
@@ -420,7 +420,7 @@ class DatabaseNewer(DatabaseOutdated):
 class DatabaseUnreachable(StoreError):
     code = "database_unreachable"
     happened = "The job database cannot be opened"
-    advice = "Check jobs.database and permissions; it is tried again by itself."
+    advice = "Check jobs.database and permissions; it is retried automatically."
     retry = True
     outlasts = True
 
@@ -434,7 +434,7 @@ class DatabaseReplaced(StoreError):
 class LeaseLost(StoreError):
     code = "lease_lost"
     happened = "Another daemon has taken over the job"
-    advice = "Nothing is lost: that one goes on from the finished blocks."
+    advice = "Nothing is lost: that one resumes from the finished blocks."
 
 
 class JobCancelled(WsiDenoiseError):

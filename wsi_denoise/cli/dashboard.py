@@ -79,8 +79,8 @@ class Page:
                 return
             wait = RESTART_SECONDS[min(restarts, len(RESTART_SECONDS) - 1)]
             restarts += 1
-            _log.error("the page ended with %s; started again in %g s", code, wait)
-            self._say(f"the page ended unexpectedly ({code}); started again in {wait:g} s. The daemon goes on.")
+            _log.error("the dashboard ended with %s; it restarts in %g s", code, wait)
+            self._say(f"the dashboard ended unexpectedly ({code}); it restarts in {wait:g} s. The daemon continues.")
             self._stop.wait(wait)
 
     def _run_once(self) -> int | None:

@@ -159,7 +159,7 @@ def confirm(
             marked = of_settings(loaded, store, options.ORIGIN)
             known[marked.path] = marked
         if path not in known:
-            raise UsageError(f"{path} is no folder of this database: {', '.join(map(str, sorted(known)))}")
+            raise UsageError(f"{path} is not a folder of this database: {', '.join(map(str, sorted(known)))}")
         known[path].confirm()
     if as_json:
         printing.as_json({"folder": str(path)})

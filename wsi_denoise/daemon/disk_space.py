@@ -252,7 +252,7 @@ class Hold:
         if self._written:
             self._store.lift(self._origin)  # this pause only: quiet hours and other daemons have their own
         why = f"job {self._job_id} is not waited for any more" if short else "there is room again"
-        _log.info("the queue goes on: %s", why)
+        _log.info("the queue resumes: %s", why)
         self._needs = None
         return False
 

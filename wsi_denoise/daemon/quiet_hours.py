@@ -118,7 +118,7 @@ class Quiet:
         elif time.monotonic() - self._looked > LOOK_SECONDS:
             self._looked = time.monotonic()
             if self._origin not in self._store.pauses():
-                _log.info("a person has lifted the quiet hours")
+                _log.info("a user has lifted the quiet hours")
                 self._paused, self._lifted = False, True
                 return False
         return True

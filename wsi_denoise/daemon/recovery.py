@@ -92,7 +92,7 @@ def sweep(
         match = _SPOOL.fullmatch(folder.name)
         if match and not _is_wanted(folder, match["slide"], store, _WANT_BLOCKS):
             shutil.rmtree(folder, ignore_errors=True)
-            done.append(f"removed the finished blocks of a slide that nobody wants: {folder.name}")
+            done.append(f"removed the finished blocks of a slide without a job: {folder.name}")
     for file, slide in _partials(settings.output.folder, stop):
         if not _is_wanted(file, slide, store, _WANT_PARTIAL):
             file.unlink(missing_ok=True)

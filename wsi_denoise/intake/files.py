@@ -246,7 +246,7 @@ class _Folder:
         target = os.path.realpath(path)
         inside = os.path.commonpath([self._root, target]) == self._root
         if inside and os.path.exists(target):  # noqa: PTH110 - a str, as realpath returns it
-            return self._other(path, "a link to something inside the inbox, which is looked at by itself", status)
+            return self._other(path, "a link to something inside the inbox, which is checked there", status)
         where = "out of the inbox" if not inside else "to nothing"
         return self._problem(path, status, NotARegularFile(f"{shown(path)} is a link {where}"))
 

@@ -177,7 +177,7 @@ def _note(slide: Path, error: WsiDenoiseError, *, job_id: int, time: datetime) -
             f"job: {job_id} (wsi-denoise job {job_id}; wsi-denoise retry {job_id})",
             f"time: {time.astimezone(UTC).isoformat(timespec='seconds')}",
             "",
-            "A later change of the file queues it again by itself.",
+            "A later change of the file queues it again automatically.",
             NOTICE,
             "",
         )

@@ -55,7 +55,7 @@ def remove(database: Database, job_ids: Sequence[int], origin: str, now: datetim
             session.execute(delete(SlideRow).where(SlideRow.id.in_(slides), unused))
             removed += len(gone)
             if gone:
-                message = f"{len(gone)} old jobs were taken out of the record"
+                message = f"{len(gone)} old jobs were removed from the job database"
                 what = {"origin": origin, "kind": "tidied", "message": message, "data": {"jobs": len(gone)}}
                 session.add(EventRow(job_id=None, time=now, **what))
     return removed

@@ -281,7 +281,7 @@ class JobStore(Work):
             path = Path(row.slide.path)
             brought = row.origin.startswith("person:") and not any(map(path.is_relative_to, inboxes or path.parents))
             if new is JobState.SETTLING and (row.region is not None or brought):
-                raise TransitionRefused(f"no daemon would look at the file of job {job_id}; wsi-denoise run does")
+                raise TransitionRefused(f"no daemon checks the file of job {job_id}; wsi-denoise run does")
             newer = newer_job(session, row)
             if new is JobState.SETTLING and newer is not None:
                 raise TransitionRefused(f"job {newer} is a newer one of the same file")

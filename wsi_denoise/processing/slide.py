@@ -267,7 +267,7 @@ def _published(part: Path, target: Path, facts: Mapping[str, Any], request: Requ
             other = _target(request, facts)
             if other == target:
                 raise
-            _log.info("another slide got the output's name meanwhile: this one gets another")
+            _log.info("another slide took the output's name: this one gets another")
             target = other
         else:
             return target

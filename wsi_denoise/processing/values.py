@@ -95,7 +95,7 @@ class BlockLost(WsiDenoiseError):
 
     code = "block_lost"
     happened = "A finished block cannot be read back"
-    advice = "It is done again by itself."
+    advice = "It is done again automatically."
     retry = True
 
     def __init__(self, row: int, column: int) -> None:

@@ -150,7 +150,7 @@ class ComputeSettings(Section):
         0, ge=0, le=65_536, description="Cores that are used at most; 0 is all that this program may use."
     )
     nice: Whole = Field(
-        5, ge=0, le=19, description="How far worker processes of this machine give way to other programs, as the page."
+        5, ge=0, le=19, description="How far worker processes of this machine give way to other programs, as nice does."
     )
     quiet_hours: QuietHours = Field(
         "", description="Times at which nothing is worked on, as in Mon-Fri 08:00-18:00, Sat 09:00-12:00."
@@ -190,12 +190,12 @@ class JobsSettings(Section):
     keep_spool_days: Number = Field(
         14.0,
         ge=0,
-        description="Finished blocks of a job that failed or was cancelled are kept so long for a retry; 0: for ever.",
+        description="Days to keep the finished blocks of a failed or cancelled job for a retry; 0: indefinitely.",
     )
     keep_days: Number = Field(
         0.0,
         ge=0,
-        description="The record of a job is kept so long, and longer while its slide or output is there; 0: for ever.",
+        description="Days to keep a job in the database; longer while its slide or output exists; 0: indefinitely.",
     )
 
 
@@ -214,7 +214,7 @@ class LimitSettings(Section):
         300.0,
         gt=0,
         le=LONG,
-        description="A running job waits so long for a cluster without workers; then it is tried later.",
+        description="Seconds that a running job waits for a cluster without workers; then it is retried later.",
     )
     free_gigabytes: Number = Field(
         1.0,
@@ -237,13 +237,13 @@ class DashboardSettings(Section):
     )
     people: People = Field(
         [],
-        description="Who may sign in by OIDC: addresses, or @domain for everybody of one; see below.",
+        description="Users who may sign in by OIDC: addresses, or @domain for all of one; see below.",
     )
     upload_megabytes: Number = Field(
         20_000.0,
         gt=0,
         le=LONG,
-        description="Largest file that the page takes into the first inbox, in millions of bytes.",
+        description="Largest file that the dashboard takes into the first inbox, in millions of bytes.",
     )
 
 

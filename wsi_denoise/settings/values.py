@@ -51,7 +51,7 @@ def path(value: Any) -> Any:
 def number(value: Any) -> Any:
     """Reject true and false for a number, which pydantic converts to 1 and 0."""
     if isinstance(value, bool):
-        raise refused("is no number")
+        raise refused("is not a number")
     return value
 
 
@@ -173,7 +173,7 @@ def person(value: str) -> str:
     """Reject an invalid address of a user, or an invalid @domain."""
     name, at, domain = value.strip().rpartition("@")
     if not at or not domain or "@" in name or " " in value.strip():
-        raise refused("is no address of a person and no @domain")
+        raise refused("is neither a user's address nor an @domain")
     return value
 
 

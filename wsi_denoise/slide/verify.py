@@ -296,7 +296,7 @@ def verify_file(path: Path, job: Record | None, *, source_fingerprint: Callable[
             facts = provenance.parse(tiff.pages.first.description)
             levels = [(page.shape[1], page.shape[0]) for page in tiff.pages]
     except Exception as error:  # noqa: BLE001 - the file may be of any kind
-        result.add("readable", f"the file is no readable TIFF ({error})", holds=False)
+        result.add("readable", f"the file is not a readable TIFF ({error})", holds=False)
         return result
     result.add("readable", f"a TIFF with levels {levels}", holds=True)
     result.add("provenance", "made by wsi-denoise" if facts else "not made by wsi-denoise", holds=facts is not None)

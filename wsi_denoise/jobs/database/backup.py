@@ -39,7 +39,7 @@ def backup(database: Database, target: Path) -> int:
         with atomic_path(target, replace=False) as part:
             with closing(sqlite3.connect(address, uri=True)) as source, closing(sqlite3.connect(part)) as copy:
                 source.backup(copy, pages=1000, sleep=0.01)
-                # The journal's mode is copied too; a copy that nobody writes to is one file.
+                # The journal's mode is copied too; a copy without writers is one file.
                 copy.execute("PRAGMA journal_mode = DELETE").fetchone()
                 found = copy.execute("PRAGMA integrity_check").fetchone()[0]
             if found != "ok":

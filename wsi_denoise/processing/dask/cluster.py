@@ -134,7 +134,7 @@ class Cluster:
         except (ClosedClientError, AttributeError) as error:
             if isinstance(error, AttributeError) and not self.is_closed():
                 raise  # a bug of this program
-            raise SchedulerUnreachable("it was away for too long, and is connected to anew") from error
+            raise SchedulerUnreachable("it was away for too long; the daemon reconnects") from error
 
 
 def shape(compute: ComputeSettings, cores: int | None = None) -> tuple[int, int]:

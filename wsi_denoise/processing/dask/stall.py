@@ -247,8 +247,8 @@ class Watch:
         self._idle = 0
         self._again += 1
         if self._again > AGAIN:
-            raise WorkerLost(f"tasks were handed out {AGAIN} times and no worker did them")
-        _log.warning("%d tasks that no worker is at are handed out again", len(tasks))
+            raise WorkerLost(f"tasks were submitted {AGAIN} times and no worker did them")
+        _log.warning("%d tasks that no worker runs are resubmitted", len(tasks))
         return list(tasks.values())
 
     def _tell(self, finding: Finding, now: float) -> None:

@@ -247,7 +247,7 @@ def _marker(descriptor: int, at: int, size: int) -> tuple[int, int]:
     """Return a marker of the codestream and the length of its segment."""
     raw = os.pread(descriptor, 4, at)
     if len(raw) < 2 or at + 2 > size:
-        raise TruncatedSlide(f"its codestream goes on at byte {at:,} and it has {size:,}")
+        raise TruncatedSlide(f"its codestream continues at byte {at:,} and it has {size:,}")
     marker = int.from_bytes(raw[:2], "big")
     if marker == 0:
         raise TruncatedSlide(f"its codestream holds zeros at byte {at:,}: its end was not written")

@@ -137,7 +137,7 @@ def read_metadata(path: Path) -> tuple[bytes, dict[str, Any]] | None:
     except (ValueError, RecursionError) as error:
         raise IncompleteSlide(f"{path.name} in {path.parent.name} is cut off or damaged") from error
     if not isinstance(found, dict):
-        raise UnsupportedSlide(f"{path.name} in {path.parent.name} is no Zarr metadata")
+        raise UnsupportedSlide(f"{path.name} in {path.parent.name} is not Zarr metadata")
     return text, found
 
 
@@ -189,7 +189,7 @@ def _version2(folder: Path, document: bytes, stated: Mapping[str, Any]) -> ZarrA
 
 def _version3(folder: Path, document: bytes, stated: Mapping[str, Any]) -> ZarrArray:
     if stated.get("zarr_format") != 3 or stated.get("node_type") != "array":
-        raise UnsupportedSlide(f"level {folder.name} is no Zarr array")
+        raise UnsupportedSlide(f"level {folder.name} is not a Zarr array")
     _check_type(stated.get("data_type"))
     if stated.get("storage_transformers"):
         raise UnsupportedSlide("Zarr storage transformers")

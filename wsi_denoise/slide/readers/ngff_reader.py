@@ -62,7 +62,7 @@ def open_ngff(path: Path, max_megapixels: float) -> Slide:
     """
     attributes = _group(path)
     if attributes is None:
-        raise UnsupportedSlide("it is a Zarr array by itself, without NGFF's multiscales metadata")
+        raise UnsupportedSlide("it is a single Zarr array, without NGFF's multiscales metadata")
     folder = path
     description = ""
     notes: tuple[str, ...] = ()
