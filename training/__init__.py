@@ -1,1 +1,1 @@
-"""Programs that make the shipped weights and the evidence about them."""
+"""Programs that train the shipped weights and measure the evidence about them."""

@@ -38,11 +38,11 @@ Variants = dict[str, tuple[Configuration, bool]]
 
 
 BASE = Configuration(flat=0.2, polish=0.9)
-"""As an earlier `paper` was trained on a CPU, but for the number of steps."""
+"""The configuration of an earlier `paper`, trained on a CPU, except for the number of steps."""
 
 
 def variants(base: Configuration) -> Variants:
-    """Return what differs from `paper` in one choice."""
+    """Return configurations that differ from `paper` in one choice."""
     return {
         "as paper": (base, True),
         "AdamW instead of SOAP": (dataclasses.replace(base, optimizer="adamw", rate=2e-3), True),
@@ -61,14 +61,14 @@ def capacities(base: Configuration) -> Variants:
 
 
 def comparators(base: Configuration) -> Variants:
-    """Return the networks of others, and ours with the filters of `paper`."""
+    """Return the networks of other authors, and IRUNet with the filters of `paper`."""
     names = {"DnCNN, blind": "dncnn", "Residual MID": "residual-mid", "DRAN": "dran"}
     others = {title: (dataclasses.replace(base, architecture=name), True) for title, name in names.items()}
     return {"as paper": (base, True), **others}
 
 
 def seeds(base: Configuration) -> Variants:
-    """Return runs that differ by chance alone: in rounding, as on another machine, or in all that is drawn."""
+    """Return runs that differ only randomly: in rounding, as on another machine, or in all random draws."""
     first, *others = [dataclasses.replace(base, seed=seed) for seed in (1, 2, 3)]
     rounded = dataclasses.replace(first, bf16=not first.bf16)
     named = {f"seed {one.seed}": (one, True) for one in others}
@@ -84,7 +84,7 @@ EXPERIMENTS: Mapping[str, Callable[[Configuration], Variants]] = {
 
 
 def enlarged(clean: measures.Batch) -> measures.Batch:
-    """Return the middles of images, twice as large and as smooth as a scan of higher power."""
+    """Return the centres of images, enlarged twice, as smooth as a scan of higher power."""
     middle = slice(SIDE // 4, SIDE // 4 + SIDE // 2)
     return np.stack(
         [
@@ -110,7 +110,7 @@ def place_of(folder: Path, name: str) -> Path:
 
 
 def trained(folder: Path, wanted: Variants) -> dict[str, baselines.Method]:
-    """Return the variants that were trained, as methods, with how many crops each saw."""
+    """Return the trained variants as methods, named with the number of their crops."""
     methods = {}
     for name, (configuration, _) in wanted.items():
         tensors, state = checkpoint.averaged_weights(place_of(folder, name) / CHECKPOINT)
@@ -129,14 +129,14 @@ def compare(
     only: list[str] | None = None,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> dict[str, Any]:
-    """Train and measure the variants; one that was trained before is not trained again.
+    """Train and measure the variants. Existing runs are not repeated.
 
     Parameters
     ----------
     wanted : dict
-        By name; what :data:`EXPERIMENTS` gives.
+        Variants by name, from :data:`EXPERIMENTS`.
     only : list of str, optional
-        Names of variants.
+        Names of the variants to train.
     """
     clean = SOURCES[VALIDATION](shared / "data" / "patches")[:images]
     rows = []
@@ -171,7 +171,7 @@ def compare(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Make the table as the command line says."""
+    """Make the table for the command-line options."""
     options = argparse.ArgumentParser(prog="python -m training.ablation", description=__doc__)
     options.add_argument("--experiment", choices=list(EXPERIMENTS), default="ablation")
     options.add_argument("--out", type=Path, required=True, help="folder of the runs; interrupted ones go on")
@@ -201,7 +201,7 @@ def main(arguments: list[str] | None = None) -> None:
     place = given.table or pages.TABLES / f"{given.experiment}.json"
     pages.write_json(place, found)
     if given.experiment == "comparators":
-        # On the pixels of the other methods: training.evidence measures those.
+        # On the same pixels as the other methods, which training.evidence measures.
         methods = trained(given.out, wanted)
         patches = given.shared / "data" / "patches"
         rows = table.measured(methods, patches, sources=COMPARED, sigmas=SIGMAS, seeds=1, count=MANY, progress=print)

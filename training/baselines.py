@@ -1,8 +1,8 @@
-"""What the network is compared with, on the same pixels.
+"""Methods that the network is compared with on the same pixels.
 
-Classical methods from scikit-image are told the sigma, and their one free number is chosen on ``pcam-kaggle/val``
-(:func:`tuned`). The networks are anchors trained by others: they are read from the shared folder where it has them, and
-are neither shipped nor trained here. Every method takes and gives (batch, height, width, 3) uint8.
+Classical methods from scikit-image get the sigma as an input. Their one free parameter is chosen on ``pcam-kaggle/val``
+(:func:`tuned`). The anchor networks were trained by other authors. They are read from the shared folder if it has them,
+and are neither shipped nor trained here. Every method takes and returns (batch, height, width, 3) uint8.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from wsi_denoise.network.irunet import IRUNet
 
 Batch = npt.NDArray[np.uint8]
 Method = Callable[[Batch, float], Batch]
-"""Takes noisy images and the sigma in grey levels; a blind method does not look at the sigma."""
+"""Takes noisy images and the sigma in grey levels; a blind method ignores the sigma."""
 
 GRIDS: dict[str, tuple[float, ...]] = {
     "non-local means": (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
     "wavelet BayesShrink": (0.6, 0.8, 1.0, 1.2, 1.5),
     "total variation": (0.1, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0, 1.3),
 }
-"""Values that are tried on the validation patches: h over sigma; sigma told over sigma; weight over sigma."""
+"""Values to try on the validation patches, as multiples of sigma: of h; of the given sigma; of the weight."""
 
 
 def classical(name: str, factor: float) -> Method:
-    """Return a classical method with its free number.
+    """Return a classical method with a value of its free parameter.
 
     Parameters
     ----------
     name : str
         A key of `GRIDS`.
     factor : float
-        The free number, in units of sigma.
+        The free parameter, in units of sigma.
     """
 
     def one(image: npt.NDArray[np.float64], sigma: float) -> npt.NDArray[np.float64]:
@@ -50,7 +50,7 @@ def classical(name: str, factor: float) -> Method:
             )
         elif name == "wavelet BayesShrink":
             with warnings.catch_warnings():
-                # A flat patch has nothing to estimate a threshold from; the division that warns is handled there.
+                # The threshold estimate divides by zero on a flat patch. scikit-image handles this after the warning.
                 warnings.simplefilter("ignore", RuntimeWarning)
                 found = restoration.denoise_wavelet(
                     image, sigma=factor * sigma, method="BayesShrink", convert2ycbcr=True, channel_axis=2
@@ -70,17 +70,16 @@ def classical(name: str, factor: float) -> Method:
 
 
 def tuned(name: str, clean: Batch, corrupt: Callable[[Batch, float], Batch], sigmas: Sequence[float]) -> Method:
-    """Choose a classical method's free number for each sigma by the mean PSNR on validation patches.
+    """Choose a classical method's free parameter for each sigma by the mean PSNR on validation patches.
 
     Parameters
     ----------
-    name : str
     clean : (batch, height, width, 3) uint8
         Validation patches.
     corrupt : callable
         Takes clean patches and a sigma.
     sigmas : sequence of float
-        For another sigma the nearest one's number is used.
+        For any other sigma the parameter of the nearest one is used.
     """
     chosen: dict[float, float] = {}
     for sigma in (sigma for sigma in sigmas if sigma > 0):
@@ -96,9 +95,9 @@ def tuned(name: str, clean: Batch, corrupt: Callable[[Batch, float], Batch], sig
 
 
 def bm3d_methods() -> dict[str, Method]:
-    """Return BM3D of each channel by itself, and CBM3D; both are told sigma.
+    """Return BM3D of each channel separately, and CBM3D; both get the sigma as an input.
 
-    The package (``bm3d``) is free for non-commercial use only, and comes with the extra ``compare``.
+    The package (``bm3d``) is free for non-commercial use only. The extra ``compare`` installs it.
 
     Raises
     ------
@@ -135,7 +134,7 @@ def network(module: torch.nn.Module, *, batch: int = 16) -> Method:
 
 
 def anchors(reference: Path) -> dict[str, Method]:
-    """Return the networks that others trained, by name; those whose weights are in the folder."""
+    """Return the networks of other authors by name, if their weights are in the folder."""
     found: dict[str, Method] = {}
     makers: dict[str, Callable[[list[Tensor]], Method]] = {
         "dncnn_color_blind": _dncnn,
@@ -183,7 +182,7 @@ def _fdncnn(layers: list[Tensor]) -> Method:
 
 def _ffdnet(layers: list[Tensor]) -> Method:
     def run(x: Tensor, sigma: float) -> Tensor:
-        # FFDNet works on 2 x 2 blocks: odd sides are continued by one pixel.
+        # FFDNet works on 2 x 2 blocks, so odd sides are padded by one pixel.
         height, width = x.shape[-2:]
         even = functional.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
         small = functional.pixel_unshuffle(even, 2)

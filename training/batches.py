@@ -19,14 +19,12 @@ Batch = tuple[Tensor, Tensor, Tensor]
 
 
 class Batches(Dataset[Batch]):
-    """Noisy and clean batches by step, made ahead: one in a thread, or several in processes.
+    """Noisy and clean batches by step, prefetched: one by a thread, or several by processes.
 
     Parameters
     ----------
-    bank : data.Bank
-    configuration : Configuration
     workers : int
-        Processes that make them; 0 for a thread, which is enough for a CPU.
+        Number of processes that make batches; 0 for a thread, which suffices on a CPU.
     """
 
     def __init__(self, bank: data.Bank, configuration: Configuration, workers: int = 0) -> None:
@@ -37,11 +35,11 @@ class Batches(Dataset[Batch]):
         self._ahead: Iterator[Batch] = iter(())
 
     def __getitem__(self, step: int) -> Batch:
-        """Return what :meth:`make` does."""
+        """Return the result of :meth:`make`."""
         return self.make(step)
 
     def at(self, step: int) -> Batch:
-        """Return the batch of a step, while the next are being made."""
+        """Return the batch of a step, and prefetch the next ones."""
         if self._next != step:
             self._next, self._ahead = step, self._from(step)
         self._next += 1
@@ -66,10 +64,9 @@ class Batches(Dataset[Batch]):
                 yield batch
 
     def make(self, step: int) -> Batch:
-        """Make the batch of a step; a function of the seed and the step only.
+        """Make the batch of a step, which depends only on the seed and the step, except for rounding.
 
-        But for rounding: with another number of torch's threads some values may differ by one grey level. A process of
-        :class:`Batches` has one.
+        With another number of torch threads some values may differ by one grey level. A worker process has one thread.
         """
         rng = np.random.default_rng([self._configuration.seed, step])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
@@ -81,5 +78,5 @@ class Batches(Dataset[Batch]):
         return pairs.noisy, pairs.truth, pairs.sigma
 
     def close(self) -> None:
-        """Make no more."""
+        """Stop the prefetching."""
         self._next, self._ahead = -1, iter(())

@@ -39,7 +39,7 @@ Found = dict[str, Any]
 STRENGTHS = (10.0, 25.0, 50.0)
 FLAT_SIDE = 192
 STRUCTURE = 25
-"""Pixels above which a connected piece counts as invented."""
+"""A connected component of more pixels counts as invented structure."""
 COLOURS = (
     *itertools.product((0, 128, 255), repeat=3),
     # Glass, eosin, haematoxylin, brown DAB, fat, pale stroma.
@@ -50,7 +50,7 @@ EDGE = 112
 
 
 def fidelity(method: baselines.Method, patches: Path, *, count: int) -> Iterator[Found]:
-    """Compare output with input where there is no noise, for each source."""
+    """Compare output with input on images without noise, for each source."""
     for source in TEST:
         clean = SOURCES[source](patches)[:count]
         out = method(clean, 0.0)
@@ -67,7 +67,7 @@ def fidelity(method: baselines.Method, patches: Path, *, count: int) -> Iterator
 
 
 def flat(method: baselines.Method, *, sigmas: tuple[float, ...] = (0.0, 10.0, 25.0, 50.0)) -> Iterator[Found]:
-    """Denoise constant colours: as an image by itself, and as part of a larger one, as on a slide."""
+    """Denoise constant colours: as a separate image, and as a part of a larger one, as on a slide."""
     for sigma in sigmas:
         alone = [_one_colour(method, colour, FLAT_SIDE, sigma) for colour in COLOURS]
         inside = [
@@ -102,7 +102,7 @@ def _one_colour(method: baselines.Method, colour: tuple[int, int, int], side: in
 
 
 def lattice(method: baselines.Method, patches: Path, *, count: int, sigma: float = 25.0) -> Iterator[Found]:
-    """Run larger images shifted, turned and in tiles, and compare with the whole image run once."""
+    """Denoise larger images shifted, rotated and in tiles, and compare the results with those of the whole image."""
     for source, load in FIELDS.items():
         clean = load(patches)[:count]
         noisy = noisy_images(clean, f"{source} field", "fresh", sigma, 0)
@@ -135,7 +135,7 @@ def lattice(method: baselines.Method, patches: Path, *, count: int, sigma: float
         for side, halo in itertools.product((96, 128, 256, 512), (0, 32)):
             out = tiled(method, noisy, sigma, side=side, halo=halo)
             yield {**same, "what": f"tiles of {side} px, halo {halo} px", **change(out, (slice(None), slice(None)))}
-        # Nothing here is 1024 px wide: the noisy image is continued by its mirror image.
+        # No image here is 1024 px wide, so the noisy image is padded with its mirror image.
         beyond = (1024 - height) // 2
         large = np.pad(noisy[:1], ((0, 0), (beyond, beyond), (beyond, beyond), (0, 0)), mode="symmetric")
         out = method(large, sigma)[:, beyond:-beyond, beyond:-beyond]
@@ -148,7 +148,7 @@ def lattice(method: baselines.Method, patches: Path, *, count: int, sigma: float
 
 
 def tiled(method: baselines.Method, noisy: Batch, sigma: float, *, side: int, halo: int) -> Batch:
-    """Denoise in square tiles with context around each, mirrored at the image's border; what overlaps is cut off."""
+    """Denoise in square tiles with a halo, which is mirrored at the image's border and cropped from the result."""
     height, width = noisy.shape[1:3]
     steps = -(-height // side), -(-width // side)
     margins = [(halo, steps[0] * side - height + halo), (halo, steps[1] * side - width + halo)]
@@ -198,12 +198,12 @@ def nuclei(method: baselines.Method, patches: Path, *, count: int) -> Iterator[F
 def examine(
     method: baselines.Method, patches: Path, *, count: int, fields: int, progress: Callable[[str], None]
 ) -> dict[str, list[Found]]:
-    """Make every check.
+    """Run every check.
 
     Parameters
     ----------
     count, fields : int
-        At most that many small and larger images of each source.
+        Maximum number of small and of larger images of each source.
     """
     checks: dict[str, Callable[[], Iterator[Found]]] = {
         "fidelity": lambda: fidelity(method, patches, count=count),
@@ -220,7 +220,7 @@ def examine(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Make the checks of a preset as the command line says."""
+    """Run the checks of a preset for the command-line options."""
     options = argparse.ArgumentParser(prog="python -m training.behaviour", description=__doc__)
     options.add_argument("--preset", required=True)
     options.add_argument("--shared", type=Path, default=data.shared_folder(), help="folder with data/")

@@ -1,8 +1,8 @@
 """Checkpoints of a training run: tensors as safetensors, everything else as JSON. No pickle.
 
-A checkpoint is two files that belong together, ``NAME.safetensors`` and ``NAME.json``; the second names the checksum of
-the first, and each is written beside its place and renamed, so that a run killed while saving can still be resumed
-(but for the instant between the two renames: then the checksum does not fit, which is said).
+A checkpoint consists of two files, ``NAME.safetensors`` and ``NAME.json``. The second states the checksum of the first.
+Each is written under a temporary name and renamed, so that a run that is killed during saving can be resumed. If it is
+killed between the two renames, the checksum does not match, and reading the checkpoint raises an error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Averaged:
     ----------
     network : torch.nn.Module
     decay : float
-        Share of the old average kept per step, once warm: step n (from 0) uses ``min(decay, (1 + n) / (10 + n))``.
+        Weight of the old average in each step. Step n (from 0) uses ``min(decay, (1 + n) / (10 + n))``.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -40,7 +40,7 @@ class Averaged:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Take one step of the network into the average."""
+        """Update the average with the network's parameters."""
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         self.steps += 1
         for name, value in network.state_dict().items():
@@ -60,7 +60,7 @@ def save(
     path : Path
         Without suffix.
     state : dict
-        Plain JSON: step, elapsed seconds, samples, configuration.
+        In JSON types: step, elapsed seconds, samples, configuration.
     """
     tensors = {f"network/{name}": value for name, value in network.state_dict().items()}
     tensors |= {f"average/{name}": value for name, value in average.weights.items()}
@@ -80,7 +80,7 @@ def save(
 
 
 def digest(weights: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 over the bytes of tensors in the order of their names: equal for equal weights only."""
+    """Return the SHA-256 of the bytes of tensors in the order of their names."""
     total = hashlib.sha256()
     for name in sorted(weights):
         total.update(weights[name].detach().cpu().contiguous().numpy().tobytes())
@@ -93,7 +93,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises
     ------
     CheckpointDamagedError
-        If the tensors are not those that the JSON file speaks of.
+        If the tensors do not have the checksum in the JSON file.
     """
     state = json.loads(path.with_suffix(".json").read_text("utf-8"))
     file = path.with_suffix(".safetensors")
@@ -103,7 +103,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def restore(path: Path, network: nn.Module, average: Averaged, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """Put a checkpoint back into a run, on the run's device, and return its state."""
+    """Load a checkpoint into a run, on the run's device, and return its state."""
     tensors, state = read(path)
     network.load_state_dict(_part(tensors, "network/"))
     for name, value in _part(tensors, "average/").items():
@@ -117,13 +117,13 @@ def restore(path: Path, network: nn.Module, average: Averaged, optimizer: torch.
 
 
 def _moments(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Return what the optimizer keeps for a parameter, whichever optimizer that is."""
+    """Return the state of any optimizer for a parameter."""
     kinds = (key.split("/", 2) for key in tensors if key.startswith("optimizer/") and key.endswith(f"/{name}"))
     return {kind: tensors[f"optimizer/{kind}/{name}"] for _, kind, of in kinds if of == name}
 
 
 def averaged_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read the averaged weights, which are what ships, and the state."""
+    """Read the averaged weights, which are shipped, and the state."""
     tensors, state = read(path)
     return _part(tensors, "average/"), state
 

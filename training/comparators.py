@@ -1,19 +1,19 @@
-"""Denoisers of others, rebuilt from their papers to be trained here on the same samples. They do not ship.
+"""Denoisers of other authors, implemented from their papers to be trained on the same samples. They are not shipped.
 
 ``dncnn``
     Zhang, Zuo, Chen, Meng and Zhang, "Beyond a Gaussian denoiser", TIP 2017, the blind colour network: 20 layers of 64
     channels, batch normalisation, the noise as output.
 ``residual-mid``
     Jifara, Jiang, Rho, Cheng and Liu, "Medical image denoising using convolutional neural network: a residual learning
-    approach", J. Supercomputing 2019: the same, shallower. The text that can be read freely names layers, residual and
-    batch normalisation, not how many layers: 10 is our choice.
+    approach", J. Supercomputing 2019: the same, shallower. The freely available text states the kinds of layers,
+    residual and batch normalisation, but not the number of layers: 10 is our choice.
 ``dran``
     Sharif, Naqvi and Biswas, "Learning medical image denoising with deep dynamic residual attention network",
     Mathematics 8(12), 2020: three blocks of five dynamic convolutions (a mixture of four kernels that each image
     chooses by its mean features), a gated convolution beside each block, tanh of the noise as output. Blocks do not
     share weights, as in the paper's text; in its authors' code they do.
 
-All take and give (batch, 3, height, width) in [0, 1], of any size.
+All take and return (batch, 3, height, width) in [0, 1], of any size.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from torch.nn import functional
 
 CHANNELS = 64
 KERNELS, TEMPERATURE = 4, 34.0
-"""Of a dynamic convolution: kernels to choose among, and what the choice is softened by (Chen et al., CVPR 2020)."""
+"""Number of kernels of a dynamic convolution, and temperature of the softmax over them (Chen et al., CVPR 2020)."""
 
 
 class _Residual(nn.Module):
-    """Takes the noise away that a network finds."""
+    """Subtracts the noise that a network predicts."""
 
     def __init__(self, noise: nn.Module) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class _Residual(nn.Module):
 
 
 def _plain(layers: int) -> nn.Module:
-    """Return a chain of 3x3 convolutions, with batch normalisation but for the first and the last."""
+    """Return a chain of 3x3 convolutions, with batch normalisation except for the first and the last."""
 
     def parts() -> Iterator[nn.Module]:
         channels = [3, *[CHANNELS] * (layers - 1), 3]
@@ -59,7 +59,7 @@ def _plain(layers: int) -> nn.Module:
 
 
 class _Dynamic(nn.Module):
-    """A 3x3 convolution whose kernel is a mixture, its shares a small network of each image's mean features."""
+    """A 3x3 convolution with a mixture of kernels, whose weights a small network derives from the mean features."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -75,13 +75,13 @@ class _Dynamic(nn.Module):
         biases = torch.stack([kernel.bias for kernel in self.kernels])
         mixed = torch.einsum("bk,koihw->boihw", shares, kernels).reshape(count * channels, channels, 3, 3)
         bias = (shares @ biases).reshape(-1)
-        # Every image has a kernel of its own: one convolution in as many groups as there are images.
+        # Every image has its own kernel: one convolution with one group per image.
         found = functional.conv2d(x.reshape(1, -1, height, width), mixed, bias, padding=1, groups=count)
         return found.reshape(count, channels, height, width)
 
 
 class _Gate(nn.Module):
-    """The noise gate: features times a mask of their own, between 0 and 1."""
+    """The noise gate: features times a mask between 0 and 1, which is computed from them."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def built(name: str) -> nn.Module:
-    """Return a network with random weights; its last convolution is zero, so that it starts as the identity.
+    """Return a network with random weights. Its last convolution is zero, so that it starts as the identity.
 
     Parameters
     ----------

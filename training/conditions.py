@@ -1,7 +1,7 @@
 """Noise of the evaluation, by name. The truth is always the clean image.
 
-A condition takes a clean image, (height, width, 3) uint8, sigma in grey levels and a generator; its noise depends on
-nothing else. Their names stand in the tables' column ``protocol``.
+A condition takes a clean image, (height, width, 3) uint8, sigma in grey levels and a generator. Its noise depends only
+on these. The tables have its name in the column ``protocol``.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def _rounded(values: npt.NDArray[np.floating]) -> Image:
 
 
 def correlated(image: Image, sigma: float, rng: np.random.Generator) -> Image:
-    """Add white noise blurred by a Gaussian of 0.7 px and brought back to sigma, as interpolation leaves it."""
+    """Add white noise, blurred by a Gaussian of 0.7 px and rescaled to sigma, like noise after interpolation."""
     soft = cv2.GaussianBlur(rng.standard_normal(image.shape), (0, 0), 0.7)
     return _rounded(image + sigma * soft / soft.std())
 
 
 def varying(image: Image, sigma: float, rng: np.random.Generator) -> Image:
-    """Add noise that grows from nothing at the left to 1.73 sigma at the right; its root mean square is sigma."""
+    """Add noise that increases from 0 at the left to 1.73 sigma at the right; its root mean square is sigma."""
     width = image.shape[1]
     share = np.sqrt(3.0) * (np.arange(width) + 0.5)[None, :, None] / width
     return _rounded(image + sigma * share * rng.standard_normal(image.shape))
@@ -53,7 +53,7 @@ def _phase(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def then_jpeg(quality: int, sampling: codecs.Sampling = "4:2:0") -> Condition:
-    """Fresh noise, and JPEG of the noisy image, its grid at any phase."""
+    """Return fresh noise followed by JPEG, with the JPEG grid at any phase."""
 
     def condition(image: Image, sigma: float, rng: np.random.Generator) -> Image:
         return codecs.jpeg(corruption.corrupt(image, sigma, rng), quality, sampling, _phase(rng))
@@ -62,7 +62,7 @@ def then_jpeg(quality: int, sampling: codecs.Sampling = "4:2:0") -> Condition:
 
 
 def after_jpeg(quality: int) -> Condition:
-    """Fresh noise on an image that went through JPEG (4:2:0) before."""
+    """Return fresh noise on an image after JPEG compression (4:2:0)."""
 
     def condition(image: Image, sigma: float, rng: np.random.Generator) -> Image:
         return corruption.corrupt(codecs.jpeg(image, quality, "4:2:0", _phase(rng)), sigma, rng)
@@ -88,7 +88,7 @@ OTHERS = tuple(name for name in CONDITIONS if name not in {"fresh", "fixed-map",
 
 
 def noisy_images(clean: Batch, source: str, condition: str, sigma: float, seed: int) -> Batch:
-    """Corrupt a source's images; an image's noise depends on source, position, condition, sigma and seed only."""
+    """Corrupt a source's images. The noise depends only on source, position, condition, sigma and seed."""
     key = [seed, round(10 * sigma), zlib.crc32(source.encode())]
     if condition not in {"fresh", "fixed-map"}:
         key.append(zlib.crc32(condition.encode()))

@@ -1,4 +1,4 @@
-"""What decides a training run's result."""
+"""The configuration of a training run."""
 
 from __future__ import annotations
 
@@ -12,54 +12,53 @@ CHOICES = {
     "schedule": ("cosine", "constant"),
     "architecture": ("irunet", *comparators.NETWORKS),
 }
-"""What the fields of a configuration that are names may be."""
+"""Allowed values of the fields of a configuration that are names."""
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """Everything that decides a run's result, besides its images and the number of threads.
+    """All values that determine a run's result, besides its images and the number of threads.
 
     Parameters
     ----------
     filters, residual, full_skip
-        As in :class:`wsi_denoise.network.irunet.IRUNet`.
+        As for :class:`wsi_denoise.network.irunet.IRUNet`.
     architecture : str
-        ``irunet``, or one of :data:`training.comparators.NETWORKS`, which look at none of these.
+        ``irunet``, or one of :data:`training.comparators.NETWORKS`, which ignore the three values above.
     protocol : str
         ``fresh``, ``scanner``, ``camera`` or ``fixed-map``.
     steps : int
         Steps of the schedule.
     minutes : float or None
-        Budget of wall clock; the schedule's progress is the larger of the share of steps and the share of time, so
-        that the learning rate comes down in time on a machine of any speed.
+        Budget of wall-clock time. The progress of the schedule is the larger of the shares of steps and of time, so
+        that the learning rate decreases in time on a machine of any speed.
     pixels : int
-        Pixels per batch, in units of 1024; crops are of 64, 96 or 128 px, as many as fit.
+        Pixels per batch, in units of 1024. Crops have 64, 96 or 128 px; as many as fit are used.
     optimizer : str
         ``soap`` (:mod:`training.soap`) or ``adamw``.
     every : int
-        Steps of SOAP between two looks at the eigenvectors; on a GPU a look takes as long as several steps.
+        Steps of SOAP between two updates of the eigenvectors; on a GPU an update takes as long as several steps.
     rate : float
         Highest learning rate.
     schedule : str
-        Of the learning rate after warm-up: ``cosine`` goes down to a thousandth. ``constant`` does not depend on the
-        number of steps, so that a run can end at any step and another can start from it.
+        Learning rate after the warm-up: ``cosine`` decreases to a thousandth. ``constant`` does not depend on the
+        number of steps, so that a run can end at any step and another one can start from it.
     polish : float
         Share of the schedule, at its end, in which the loss is log mean square error per image (PSNR) instead of the
         mean absolute error.
     decay : float
-        Of the averaged weights.
-    seed : int
+        Decay of the averaged weights.
     device : str
         ``cpu``, ``cuda`` or ``auto``.
     flat : float
         Share of crops without structure; see :class:`training.data.Bank`.
     texture : float
-        Share of made-up textures among the other crops; see :class:`training.data.Bank`.
+        Share of synthetic textures among the other crops; see :class:`training.data.Bank`.
     initial : str
         Name of a preset, or a run's checkpoint without its suffix, whose averaged weights are the start; empty for
         random ones. Weights of a network with fewer filters are widened (:mod:`training.widening`).
     photographs : str
-        Folder with the photographs of :mod:`training.photographs`, which are then trained on too; empty for none.
+        Folder with the photographs of :mod:`training.photographs`, an additional source; empty for none.
     bf16 : bool
         Autocast to bfloat16 (on a CPU with avx512_bf16, measured: 2.5 times as fast with channels_last).
     """

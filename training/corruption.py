@@ -1,13 +1,13 @@
 """Noise, by protocol.
 
 ``fresh``
-    ``y = round(clip(x + sigma * n, 0, 255))`` with n standard normal, drawn anew for every pixel, channel and image.
+    ``y = round(clip(x + sigma * n, 0, 255))`` with n standard normal, independent for every pixel, channel and image.
     In training sigma is uniform in 0 to 50 per image, a share of the images stays exactly clean, and in a share sigma
-    varies over the image (a ramp, stripes, blobs), between that and one uniform in 0 to 75.
+    varies over the image (a ramp, stripes, blobs) between this value and a second one that is uniform in 0 to 75.
 ``fixed-map``
     ``y = floor(clip(x + sigma * m, 0, 255))`` with one m for everything: the 96 x 96 x 3 pattern that NumPy's legacy
-    generator gives with seed 0. This is what the paper's script does to training and test images alike; a network
-    learns the pattern instead of denoising. Kept to reproduce the paper's table.
+    generator returns for seed 0. The paper's script adds it to training and test images, and a network learns the
+    pattern instead of denoising. It is used only to reproduce the paper's table.
 ``scanner``
     ``y = J(round(255 clip(z, 0, 1)))``, for slides whose noise went through a camera and JPEG. Half of the images get
     ``fresh`` noise, so that ``z = x + sigma n / 255``. In the others noise is added in linear light,
@@ -18,9 +18,9 @@
     noisy images: quality uniform in 30 to 95, chroma 4:4:4, 4:2:2 or 4:2:0 equally often, its grid at any phase of
     16 x 16. Clean images stay clean; the truth is x.
 ``camera``
-    Everything that scanners do, each part drawn again per crop: see :mod:`training.noise.camera`.
+    All degradations by a scanner, with parameters drawn per crop: see :mod:`training.noise.camera`.
 
-Torch functions take and give (batch, 3, height, width) float32 in [0, 1]; NumPy functions take and give
+Torch functions take and return (batch, 3, height, width) float32 in [0, 1]; NumPy functions take and return
 (height, width, 3) uint8. Sigma is in grey levels of 255 everywhere.
 """
 
@@ -55,7 +55,7 @@ FIXED_SIDE = 96
 
 @dataclass(frozen=True)
 class Fresh:
-    """How much noise ``fresh`` draws in training.
+    """Parameters of ``fresh`` noise in training.
 
     Parameters
     ----------
@@ -66,8 +66,8 @@ class Fresh:
     varying : float
         Share of images whose sigma varies over the image.
     peak : float
-        The other end of a varying sigma is uniform in 0 to this. Beyond `highest`, so that the strongest noise that
-        has to be removed is not the strongest ever seen: what was left of it doubled over the last ten grey levels.
+        The second value of a varying sigma is uniform in 0 to this. It is above `highest`, because the remaining noise
+        doubled over the last ten grey levels when the strongest noise to remove was the strongest in training.
     """
 
     highest: float = HIGHEST
@@ -105,7 +105,7 @@ def fresh(clean: Tensor, generator: torch.Generator, amount: Fresh | None = None
         share = varying_share(height, width, generator)
         sigma[index, 0] = level[index] + (other[index] - level[index]) * share
     noisy = clean + sigma / 255.0 * torch.randn(clean.shape, generator=generator)
-    # The input is in steps of 1/255 like a camera's; where sigma is 0 it must stay what it was.
+    # The noisy image is rounded to steps of 1/255 like a camera's. Pixels with sigma 0 must stay unchanged.
     noisy = torch.where(sigma > 0, (noisy.clamp(0.0, 1.0) * 255.0).round() / 255.0, clean)
     return noisy, sigma.square().mean(dim=(1, 2, 3)).sqrt()
 
@@ -117,7 +117,7 @@ def corrupt(image: Image, sigma: float, rng: np.random.Generator) -> Image:
     ----------
     image : (height, width, 3) uint8
     sigma : float
-        Grey levels; 0 gives the image back.
+        Grey levels; 0 returns the image unchanged.
     rng : numpy.random.Generator
 
     Returns
@@ -137,7 +137,7 @@ def fixed_pattern() -> npt.NDArray[np.float64]:
 
 
 def corrupt_fixed(image: Image, sigma: float) -> Image:
-    """Add the paper's pattern to a 96 x 96 image; fractions are cut off as in the authors' pairs.
+    """Add the paper's pattern to a 96 x 96 image; fractions are truncated as in the authors' pairs.
 
     Parameters
     ----------
@@ -148,7 +148,7 @@ def corrupt_fixed(image: Image, sigma: float) -> Image:
     Raises
     ------
     ValueError
-        For another size: the pattern has one.
+        For another size than that of the pattern.
     """
     if image.shape != (FIXED_SIDE, FIXED_SIDE, 3):
         raise ValueError(f"the fixed map is 96 x 96 RGB, the image is {image.shape}")
@@ -163,26 +163,26 @@ def fixed_map(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor
     sigma = torch.randint(0, int(HIGHEST) + 1, (clean.shape[0],), generator=generator).float()
     pattern = torch.from_numpy(fixed_pattern().astype(np.float32)).permute(2, 0, 1)[None]
     noisy = clean * 255.0 + sigma[:, None, None, None] * pattern
-    # A hair's breadth keeps clean values, which are whole numbers, from being cut to the one below.
+    # The small offset prevents rounding errors from truncating clean values, which are integers, to the next lower one.
     return (noisy.clamp(0.0, 255.0) + 1e-3).floor() / 255.0, sigma
 
 
 @dataclass(frozen=True)
 class Scanner:
-    """How much noise ``scanner`` draws in training.
+    """Parameters of ``scanner`` noise in training.
 
     Parameters
     ----------
     fresh : Fresh
         Strengths, and the share of clean images.
     white : float
-        Share of images whose noise is that of ``fresh``; the others' is a sensor's.
+        Share of images with ``fresh`` noise; the others have sensor noise.
     mosaic : float
-        Share of the sensor's images that come from a colour mosaic.
+        Share of images with a colour mosaic among those with sensor noise.
     compressed : float
-        Share of noisy images that go through JPEG.
+        Share of noisy images with JPEG compression.
     lowest, highest : int
-        JPEG quality, both included.
+        Range of the JPEG quality, inclusive.
     """
 
     fresh: Fresh = Fresh(clean=0.12)
@@ -194,10 +194,10 @@ class Scanner:
 
 
 def scanner(clean: Tensor, generator: torch.Generator, amount: Scanner | None = None) -> tuple[Tensor, Tensor]:
-    """Corrupt a batch as scanners and their JPEG do.
+    """Corrupt a batch with the noise and JPEG compression of scanners.
 
-    Parameters and returns are those of :func:`fresh`; where an image went through JPEG, sigma is the root mean square
-    of all that was done to it.
+    Parameters and returns are those of :func:`fresh`. For an image with JPEG, sigma is the root mean square of the
+    whole change.
     """
     amount = amount or Scanner()
     noisy, sigma = fresh(clean, generator, amount.fresh)

@@ -19,26 +19,25 @@ from wsi_denoise.network.irunet import IRUNet
 from wsi_denoise.settings import ComputeSettings
 
 WINDOW = 768
-"""Side in pixels of the windows that the speed is measured on."""
+"""Side in pixels of the windows for the measurement of speed."""
 
 
 def kmac(network: nn.Module) -> float:
-    """Return multiplications with an addition a pixel, in thousands."""
+    """Return thousands of multiply-accumulate operations per pixel."""
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 3, SIDE, SIDE))
     return counter.get_total_flops() / 2.0 / SIDE**2 / 1000.0
 
 
 def speed(network: IRUNet, *, side: int = WINDOW, seconds: float = 2.0) -> tuple[float, str]:
-    """Return megapixels per second of processor time as the daemon would run it here, on one thread, and how that is.
+    """Return megapixels per second of processor time on one thread, and a description of the daemon's plan used.
 
     Parameters
     ----------
-    network : IRUNet
     side : int
-        Of the square window in pixels.
+        Side of the square window in pixels.
     seconds : float
-        For how long it is run.
+        Duration of the measurement.
     """
     plan = denoiser.choose(ComputeSettings())
     run = denoiser.Denoiser(network, plan, callers=1)
@@ -52,7 +51,7 @@ def speed(network: IRUNet, *, side: int = WINDOW, seconds: float = 2.0) -> tuple
 
 
 def of_presets() -> list[dict[str, Any]]:
-    """Return a row for each preset for slides."""
+    """Return one row per preset for slides."""
     rows = []
     for card in weights.presets():
         if not card.not_for_slides:

@@ -1,8 +1,8 @@
-"""Clean patches: where they come from, and what is done to them before noise is added.
+"""Clean patches: their sources, and their augmentation before noise is added.
 
-The clean truth has to be free of noise and of JPEG, and to look like any slide. So: sources whose compression shows are
-made smaller first, smooth ones stand in for 40x scans, sharp ones for undersampled 10x ones, and everything is turned,
-flipped, rescaled and recoloured. Evaluation images are listed in :mod:`training.sources` and never drawn here.
+The clean truth must be free of noise and JPEG artefacts, and resemble any slide. Sources with visible compression are
+reduced first. Smooth sources represent 40x scans, sharp ones undersampled 10x scans. All crops are rotated, flipped,
+rescaled and recoloured. Evaluation images are listed in :mod:`training.sources` and are never used here.
 """
 
 from __future__ import annotations
@@ -29,29 +29,28 @@ Image = npt.NDArray[np.uint8]
 HDF5 = frozenset({".h5", ".hdf5"})
 SUFFIXES = frozenset({".webp", ".tif", ".tiff", ".png", ".jpg", ".jpeg"})
 SLIDES = ("OS-1-detail.ome.tif", "TCGA-CR-7395-01A-01-TS1.histolab.svs", "generic-CropBreastSlide.tiff")
-"""Slides that may be trained on: small ones, nearly all tissue, and compressed, so that they are made smaller."""
+"""Slides for training: small, almost only tissue, and compressed, so that their crops are reduced."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A set of images that may be trained on.
+    """A set of images for training.
 
     Parameters
     ----------
     name, licence : str
-        As they stand in the model card.
-    files : tuple of Path
+        As in the model card.
     weight : float
-        How often it is drawn from, relative to the other sources.
+        Frequency of its crops, relative to other sources.
     native : float
-        Share of crops taken pixel by pixel, where the image is large enough; the others are rescaled.
+        Share of crops that are not rescaled, if the image is large enough.
     scales : (float, float)
-        Range of the scale, drawn on a logarithmic axis; below 1 makes smaller. A source that shows JPEG stays
-        at 0.5 and below.
+        Range of the scale, uniform on a logarithmic axis; below 1 reduces. A source with visible JPEG artefacts has at
+        most 0.5.
     recolour : float
         Share of crops whose colours are changed.
     again : float
-        Share of the rescaled crops that are enlarged 1 to 3 times afterwards, as smooth as a 40x scan.
+        Share of the rescaled crops that are then enlarged 1 to 3 times, as smooth as a 40x scan.
     """
 
     name: str
@@ -65,7 +64,7 @@ class Source:
 
 
 def shared_folder() -> Path:
-    """Return the folder that holds ``data`` and ``reference``: ``WSI_DENOISE_SHARED``, or ``../shared``."""
+    """Return the folder of ``data`` and ``reference``: ``WSI_DENOISE_SHARED``, or ``../shared``."""
     return Path(os.environ.get("WSI_DENOISE_SHARED", "../shared"))
 
 
@@ -77,8 +76,8 @@ def images_in(folder: Path) -> tuple[Path, ...]:
 def kather_split(files: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
     """Split the Kather textures into (train, test).
 
-    Odd positions by name (counted from 0) are test. Even ones are trained on, but for those cut from the same
-    slide region as a test file (``..._CRC-Prim-HE-06_005.tif_Row_...``): they are used for neither.
+    Odd positions by name (from 0) are for the test. Even ones are for training, except those from the same slide region
+    as a test file (``..._CRC-Prim-HE-06_005.tif_Row_...``), which are not used.
     """
     files = sorted(files)
     region = {file: file.name.split("_", 1)[1].split(".tif")[0] for file in files}
@@ -88,12 +87,12 @@ def kather_split(files: Sequence[Path]) -> tuple[tuple[Path, ...], tuple[Path, .
 
 
 def default_sources(shared: Path) -> tuple[Source, ...]:
-    """Return what the shipped presets are trained on.
+    """Return the sources for the training of the shipped presets.
 
     Raises
     ------
     FileNotFoundError
-        If the shared data is not there.
+        If the shared data is missing.
     """
     patches = shared / "data" / "patches"
     pcam = (*images_in(patches / "pcam-kaggle" / "train"), *images_in(patches / "pcam-kaggle" / "extra"))
@@ -114,7 +113,7 @@ def default_sources(shared: Path) -> tuple[Source, ...]:
 
 
 def photographs_source(files: tuple[Path, ...]) -> Source:
-    """Return the photographs of Debian's packages, made smaller; see :mod:`training.photographs`."""
+    """Return the photographs from Debian's packages, which are reduced; see :mod:`training.photographs`."""
     name = "photographs of Debian's packages, made smaller"
     return Source(name, "GPL-2+ / CC-BY-4.0 / CC-BY-SA-4.0 / CC0-1.0", files, 0.18, 0.0, (0.2, 0.5), 0.5, again=0.2)
 
@@ -124,12 +123,12 @@ PAPERS = "pcam-kaggle/train+extra"
 
 
 def paper_sources(shared: Path) -> tuple[Source, ...]:
-    """Return what the paper trains on: PCam patches as they are, neither rescaled nor recoloured.
+    """Return the paper's training source: PCam patches, neither rescaled nor recoloured.
 
     Raises
     ------
     FileNotFoundError
-        If the shared data is not there.
+        If the shared data is missing.
     """
     patches = shared / "data" / "patches" / "pcam-kaggle"
     files = (*images_in(patches / "train"), *images_in(patches / "extra"))
@@ -137,17 +136,17 @@ def paper_sources(shared: Path) -> tuple[Source, ...]:
 
 
 def own_source(place: Path) -> Source:
-    """Return a source of one's own clean images; half of the crops are as they are, half rescaled by 0.5 to 2.
+    """Return a source of the user's own clean images; half of the crops are rescaled by 0.5 to 2.
 
     Parameters
     ----------
     place : Path
-        A folder of images (the Kaggle download's ``train`` as it is), or an HDF5 file as PCam is published.
+        A folder of images (such as ``train`` of the Kaggle download), or an HDF5 file in the format of PCam.
 
     Raises
     ------
     FileNotFoundError
-        If there is no image directly in the folder.
+        If the folder itself contains no image.
     """
     files = (place,) if place.suffix.lower() in HDF5 else images_in(place)
     if not files:
@@ -156,7 +155,7 @@ def own_source(place: Path) -> Source:
 
 
 FLAT_SHARE = 0.05
-"""Share of crops that are made: glass, constant colours and soft ramps, in which nothing may be invented."""
+"""Share of synthetic crops: glass, constant colours and soft ramps, in which the network must not invent structure."""
 
 
 def load(path: Path) -> Image:
@@ -171,7 +170,7 @@ def load_all(path: Path, *, most: int = 20_000) -> list[Image]:
     Parameters
     ----------
     most : int
-        Of an HDF5 file with more, that many at even distances are taken, since all are kept in memory.
+        Maximum number of images of an HDF5 file, at even distances, because all are kept in memory.
 
     Raises
     ------
@@ -193,7 +192,7 @@ def load_all(path: Path, *, most: int = 20_000) -> list[Image]:
 
 
 def digest(files: Iterable[Path]) -> str:
-    """Return the SHA-256 over the files' names and bytes, in the order given."""
+    """Return the SHA-256 of the files' names and bytes, in the given order."""
     total = hashlib.sha256()
     for file in files:
         total.update(file.name.encode())
@@ -204,19 +203,18 @@ def digest(files: Iterable[Path]) -> str:
 
 
 class Bank:
-    """All training images in memory, and the drawing of crops from them.
+    """All training images in memory, from which crops are drawn.
 
     Parameters
     ----------
-    sources : sequence of Source
     flat : float
-        Share of made-up flat crops.
+        Share of synthetic flat crops.
     texture : float
-        Share of made-up textures (:mod:`training.textures`) among the others.
+        Share of synthetic textures (:mod:`training.textures`) among the others.
 
     Notes
     -----
-    A draw depends on its generator only, so that a run that is interrupted and resumed sees the same crops.
+    A draw depends only on its generator, so that a resumed run has the same crops.
     """
 
     def __init__(self, sources: Sequence[Source], *, flat: float = FLAT_SHARE, texture: float = 0.0) -> None:
@@ -236,8 +234,7 @@ class Bank:
         Parameters
         ----------
         count, side : int
-            How many, and their width and height in pixels.
-        rng : numpy.random.Generator
+            Number of crops, and their width and height in pixels.
 
         Returns
         -------
@@ -250,7 +247,7 @@ class Bank:
             if rng.random() < self.flat:
                 crops[index] = flat_crop(side, rng)
                 continue
-            # Without textures nothing is drawn here: the runs of older cards see the crops that they saw.
+            # Without textures no number is drawn, so that runs of older cards get the same crops as before.
             if self.texture and rng.random() < self.texture:
                 crops[index] = textures.texture_crop(side, rng)
                 continue
@@ -266,7 +263,7 @@ class Bank:
 
 
 def crop(image: Image, side: int, source: Source, rng: np.random.Generator) -> Tensor:
-    """Cut one crop out of an image, rescaled as its source says.
+    """Cut one crop from an image and rescale it by its source's parameters.
 
     Returns
     -------
@@ -282,7 +279,7 @@ def crop(image: Image, side: int, source: Source, rng: np.random.Generator) -> T
     middle = min(side, max(8, round(side / enlarge)))
     wanted = round(middle / scale)
     if wanted > shortest:
-        # The image is too small for this scale: take all of it, and keep its own limit by enlarging afterwards.
+        # The image is too small for this scale: use all of it, and enlarge the crop to keep the source's maximum scale.
         wanted = shortest
         middle = min(middle, max(8, round(wanted * source.scales[1])))
     piece = resized(_cut(image, wanted, rng), middle, rng)
@@ -307,7 +304,7 @@ def resized(piece: Tensor, side: int, rng: np.random.Generator) -> Tensor:
 
 
 def turned(crops: Tensor, rng: np.random.Generator) -> Tensor:
-    """Flip and turn by right angles, each quarter of the batch in its own way."""
+    """Flip and rotate by right angles, each quarter of the batch differently."""
     parts = []
     for part in crops.chunk(4):
         flips = [axis for axis in (2, 3) if rng.random() < 0.5]
@@ -316,10 +313,11 @@ def turned(crops: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def recoloured(crops: Tensor, rng: np.random.Generator) -> Tensor:
-    """Change the colours as other stains, scanners and lamps would.
+    """Change the colours to those of other stains, scanners and lamps.
 
-    In optical density: a 3 x 3 matrix near the identity (stain mixing) and a factor per channel (stain strength); now
-    and then the channels are shuffled, so that no one hue is learned. Then a white point and a gamma.
+    In optical density, a 3 x 3 matrix near the identity (stain mixing) and a factor per channel (stain strength) are
+    applied. Sometimes the channels are shuffled, so that the network does not learn one hue. A white point and a gamma
+    follow.
 
     Parameters
     ----------
@@ -341,15 +339,16 @@ def recoloured(crops: Tensor, rng: np.random.Generator) -> Tensor:
 
 
 def flat_crop(side: int, rng: np.random.Generator) -> Tensor:
-    """Make a crop without structure: one colour, or a soft ramp between two that are close.
+    """Make a crop without structure: one colour, or a soft ramp between two similar ones.
 
-    Half of them have the near-white of glass; in half, each channel is quite black or white as often as not.
+    Half of the crops have the near-white of glass. In half of all crops, each channel is rounded to black or white with
+    probability 0.5.
     """
     colour = rng.uniform(0.8, 1.0, 3) if rng.random() < 0.5 else rng.uniform(0.0, 1.0, 3)
     if rng.random() < 0.3:
         colour[:] = colour.mean()
     if rng.random() < 0.5:
-        # Where the truth is black or white, clipping takes half of the noise away and moves the mean.
+        # For a black or white truth, clipping removes half of the noise and shifts the mean.
         colour = np.where(rng.random(3) < 0.5, np.round(colour), colour)
     flat = torch.from_numpy(colour).float()[:, None, None].expand(3, side, side)
     if rng.random() < 0.5:

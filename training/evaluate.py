@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def methods_of(given: argparse.Namespace, sigmas: Sequence[float]) -> dict[str, baselines.Method]:
-    """Return the methods that the command line names."""
+    """Return the methods in the command-line options."""
     others: dict[str, baselines.Method] = {}
     if given.classical:
         others |= classical_methods(given.shared / "data" / "patches", sigmas)
@@ -76,7 +76,7 @@ def methods_of(given: argparse.Namespace, sigmas: Sequence[float]) -> dict[str, 
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Evaluate as the command line says."""
+    """Evaluate for the command-line options."""
     given = parser().parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)

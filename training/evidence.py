@@ -25,12 +25,12 @@ STRENGTHS = ("10", "25", "50")
 
 
 def several(flag: str, values: tuple[str, ...]) -> list[str]:
-    """Return an option that is given once for each value."""
+    """Return an option, repeated for each value."""
     return [part for value in values for part in (flag, value)]
 
 
 def steps_of(preset: str) -> list[Step]:
-    """Return what is measured for a preset: the name of the table, the program, its options."""
+    """Return the measurements for a preset: name of the table, program, and its options."""
     strengths = several("--sigma", STRENGTHS)
     sources = several("--source", COMPARED)
     protocols = several("--protocol", ("fresh", *OTHERS))
@@ -55,7 +55,7 @@ def steps_of(preset: str) -> list[Step]:
 
 
 def baseline_steps() -> list[Step]:
-    """Return what is measured of methods that are not ours; hours on one core."""
+    """Return the measurements for methods of other authors, which take hours on one core."""
     strengths = several("--sigma", STRENGTHS)
     sources = several("--source", COMPARED)
     compared = ["--seeds", "1", "--count", str(MANY), *strengths, *sources]
@@ -67,12 +67,12 @@ def baseline_steps() -> list[Step]:
 
 
 def is_current(path: Path, preset: str) -> bool:
-    """Whether a table was measured with the weights that ship."""
+    """Return whether a table was measured with the shipped weights."""
     return path.is_file() and pages.read_json(path).get("sha256") == weights.card(preset).sha256
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure as the command line says."""
+    """Measure for the command-line options."""
     options = argparse.ArgumentParser(prog="python -m training.evidence", description=__doc__)
     options.add_argument("--preset", action="append", help="only these; by default all that are for slides")
     options.add_argument("--shared", type=Path, default=data.shared_folder(), help="folder with data/ and reference/")
@@ -90,7 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
             path = pages.TABLES / f"{name}.json"
             if given.again or not is_current(path, preset):
                 _timed(name, lambda program=program, what=what, path=path: program([*what, *place, "--out", str(path)]))
-        # What a preset is for stands in its card.
+        # The noise protocol in the card shows the use of a preset.
         parts = ("", "-val", "-compressed") if weights.card(preset).protocol in {"scanner", "camera"} else ("", "-val")
         tables = [pages.TABLES / f"{preset}{kind}.json" for kind in parts]
         export.measure(preset, tables)

@@ -28,7 +28,7 @@ PURPOSES = {
 
 
 def card_of(run: Path, name: str, purpose: str) -> weights.ModelCard:
-    """Return the card of a run's weights; checksum and parameters are filled in by :func:`weights.save`."""
+    """Return the card of a run's weights; :func:`weights.save` adds checksum and number of parameters."""
     _, state = checkpoint.averaged_weights(run / CHECKPOINT)
     record = json.loads((run / "run.json").read_text("utf-8"))
     configuration: dict[str, Any] = state["configuration"]
@@ -83,7 +83,7 @@ def measure(name: str, tables: Sequence[Path], folder: Path = FOLDER) -> weights
     Parameters
     ----------
     tables : sequence of Path
-        JSON of :mod:`training.evaluate`; their ``sha256`` has to be that of the weights.
+        JSON files of :mod:`training.evaluate`; their ``sha256`` must be that of the weights.
 
     Raises
     ------
@@ -112,12 +112,12 @@ def measure(name: str, tables: Sequence[Path], folder: Path = FOLDER) -> weights
 
 
 def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
-    """Return what says that two rows were measured on the same pixels."""
+    """Return a key that is equal for rows that were measured on the same pixels."""
     return row["source"], row["protocol"], row["sigma"], row["images"], row["seeds"]
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Export as the command line says."""
+    """Export for the command-line options."""
     options = argparse.ArgumentParser(prog="python -m training.export", description=__doc__)
     options.add_argument("run", type=Path, nargs="?", help="folder of a run; left out, only the table is put in")
     options.add_argument("--name", required=True, help="name of the preset")

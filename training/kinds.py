@@ -35,7 +35,7 @@ Image = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float64]
 CLEAN = "clean"
 NO_LESS = 0.3
-"""dB that no single image may lose against its input."""
+"""Maximum loss in dB of a single image compared with its input."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,6 @@ class Kind:
 
     Parameters
     ----------
-    name : str
     sigma : float
         Strength in grey levels, for the name and for methods that need it.
     make : callable
@@ -71,7 +70,7 @@ def white(image: Image, sigma: float, rng: np.random.Generator) -> Image:
 
 
 def then_jpeg(quality: int, before: Condition = white, sampling: codecs.Sampling = "4:2:0") -> Condition:
-    """Return noise that JPEG follows, its grid at any phase."""
+    """Return noise followed by JPEG, with the JPEG grid at any phase."""
 
     def make(image: Image, sigma: float, rng: np.random.Generator) -> Image:
         return codecs.jpeg(before(image, sigma, rng), quality, sampling, _phase(rng))
@@ -80,7 +79,7 @@ def then_jpeg(quality: int, before: Condition = white, sampling: codecs.Sampling
 
 
 def then_jpeg2000(level: float) -> Condition:
-    """Return white noise that JPEG 2000 follows."""
+    """Return white noise followed by JPEG 2000."""
 
     def make(image: Image, sigma: float, rng: np.random.Generator) -> Image:
         return codecs.jpeg2000(white(image, sigma, rng), level, _phase(rng))
@@ -99,7 +98,7 @@ def between_channels(correlation: float) -> Condition:
 
 
 def blurred(spread: float) -> Condition:
-    """Return white noise blurred by a Gaussian, `spread` in pixels, and brought back to sigma."""
+    """Return white noise, blurred by a Gaussian of `spread` pixels and rescaled to sigma."""
 
     def make(image: Image, sigma: float, rng: np.random.Generator) -> Image:
         soft = cv2.GaussianBlur(rng.standard_normal(image.shape), (0, 0), spread)
@@ -120,7 +119,7 @@ _CHANNELS = (((0, 1), (1, 2)), ((1, 0), (2, 1)), ((1, 2), (0, 1)), ((2, 1), (1, 
 
 
 def mosaic(image: Image, sigma: float, rng: np.random.Generator) -> Image:
-    """Add noise at the pixels that a colour mosaic samples, and demosaic by any of OpenCV's methods."""
+    """Add noise to the samples of a colour mosaic, and demosaic by any of OpenCV's methods."""
     border = 4
     whole = np.pad(image, ((border, border), (border, border), (0, 0)), mode="reflect")
     phase, method = int(rng.integers(4)), int(rng.integers(3))
@@ -151,7 +150,7 @@ def salt_and_pepper(image: Image, _sigma: float, rng: np.random.Generator) -> Im
 
 
 def columns(image: Image, sigma: float, rng: np.random.Generator) -> Image:
-    """Add one normal offset to each column, alike in all channels."""
+    """Add one normal offset to each column, equal in all channels."""
     return _bytes(image + sigma * rng.standard_normal((1, image.shape[1], 1)))
 
 
@@ -183,7 +182,7 @@ KINDS = (
     Kind("salt and pepper 2 %", 25, salt_and_pepper),
     Kind("column stripes 8", 8, columns),
 )
-"""The kinds that are measured, in the order of the table."""
+"""The measured kinds, in the order of the table."""
 
 
 def _validation(patches: Path) -> Image:
@@ -206,7 +205,7 @@ SOURCES: dict[str, Callable[[Path], Image]] = {
     "kather-crc-20x, even positions": _kather,
     "pcam-kaggle/val, recoloured": _recoloured,
 }
-"""Name to a function that takes the folder of patches and returns (images, side, side, 3) uint8."""
+"""Functions by name that take the folder of patches and return (images, side, side, 3) uint8."""
 
 
 @dataclass(frozen=True)
@@ -216,9 +215,9 @@ class Row:
     Parameters
     ----------
     images, seeds : int
-        How many of each.
+        Number of images, and of noise seeds.
     psnr : float
-        dB, mean of the outputs to the truth; of the input where the method is the noisy input.
+        dB, mean PSNR of the outputs, or of the input for the method noisy input.
     gain, gain_low, gain_high : float
         dB over the noisy input: mean and its interval. For ``clean`` all three are zero.
     worst : float
@@ -241,7 +240,7 @@ class Row:
 
 
 def noisy_images(clean: Image, source: str, kind: Kind, seed: int) -> Image:
-    """Corrupt a source's images; the noise of an image depends on source, position, kind and seed only."""
+    """Corrupt a source's images. The noise depends only on source, position, kind and seed."""
     key = [seed, zlib.crc32(source.encode()), zlib.crc32(kind.name.encode())]
     return np.stack([kind.make(image, kind.sigma, np.random.default_rng([*key, n])) for n, image in enumerate(clean)])
 
@@ -255,15 +254,14 @@ def measured(
     seeds: int = 3,
     count: int | None = None,
 ) -> Iterator[Row]:
-    """Measure methods on sources and kinds of noise, one row after the other.
+    """Measure methods on sources and kinds of noise, and yield one row after another.
 
     Parameters
     ----------
-    methods : dict of str to method
     patches : Path
         Folder ``data/patches`` of the shared data.
     count : int, optional
-        Only that many images of each source, the first by name.
+        Number of images of each source, the first by name; all by default.
     """
     for source in sources:
         clean = SOURCES[source](patches)[:count]
@@ -297,7 +295,7 @@ def _row(source: str, method: str, kind: str, before: Values, after: Values) -> 
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Return a table for each source: kinds down, methods across; a cell is the gain with its interval."""
+    """Return one table per source, with a row per kind and a column per method: the gain with its interval."""
     parts = []
     for source in dict.fromkeys(row.source for row in rows):
         here = [row for row in rows if row.source == source]
@@ -335,7 +333,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure as the command line says."""
+    """Measure for the command-line options."""
     given = parser().parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)

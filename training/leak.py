@@ -28,7 +28,7 @@ SHOWN = 25.0
 """Sigma of the picture."""
 REPRODUCED, SHIPPED = "reproduce-paper", "paper"
 PUBLISHED = {10.0: 42.20, 25.0: 39.64, 50.0: 33.31}
-"""PSNR in dB that the paper gives for its network."""
+"""PSNR in dB of the paper's network, as published."""
 KINDS = ("the paper's pattern", "rolled by a pixel", "fresh noise")
 
 
@@ -43,7 +43,7 @@ def noisy_kinds(clean: Batch, sigma: float) -> dict[str, Batch]:
 
 
 def methods_of(reference: Path) -> dict[str, baselines.Method]:
-    """Return the networks that can be shown here."""
+    """Return the networks for this experiment whose weights exist."""
     found = {}
     for preset in (REPRODUCED, SHIPPED):
         try:
@@ -77,8 +77,8 @@ def measured(methods: Mapping[str, baselines.Method], clean: Batch) -> list[dict
 
 
 def picture(methods: Mapping[str, baselines.Method], clean: Batch) -> Batch:
-    """Return a part of one image as each method sees and gives it: noise down, methods across, the truth last."""
-    # Neither glass alone nor nuclei alone: brighter than three quarters of the images.
+    """Return a picture of one image's crops: a row per kind of noise, a column per method, and the truth last."""
+    # An image that is brighter than three quarters of all has both glass and nuclei.
     brightness = clean.mean(axis=(1, 2, 3))
     chosen = int(np.argsort(brightness)[3 * len(brightness) // 4])
     lines = []
@@ -139,7 +139,7 @@ def page(found: Mapping[str, Any]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Make the experiment as the command line says."""
+    """Run the experiment for the command-line options."""
     options = argparse.ArgumentParser(prog="python -m training.leak", description=__doc__)
     options.add_argument("--shared", type=Path, default=data.shared_folder(), help="folder with data/ and reference/")
     options.add_argument("--source", choices=list(SOURCES), default="pcam-kaggle/test")

@@ -1,6 +1,6 @@
-"""Which runs a run's first weights came from.
+"""The runs that a run's initial weights came from.
 
-It is written down when a run begins: by the time that its preset is made, another may have its ancestor's name.
+They are stored at the start of a run, because later another run may have the name of its ancestor.
 """
 
 from __future__ import annotations
@@ -15,29 +15,28 @@ from wsi_denoise.network import weights
 
 TRACE = "trace.json"
 SELDOM = {"every": 10, "texture": 0.0, "schedule": "cosine"}
-"""What a run has, unless its card says otherwise."""
+"""Values of a run that its card omits."""
 NOT_OF_A_STAGE = frozenset({"before", "finished", "threads", "torch"})
-"""What a card says of its own run only."""
+"""Values that a card states only for its own run."""
 
 
 def options_that_decide(configuration: dict[str, Any]) -> dict[str, Any]:
-    """Return what of a run's configuration is needed to do it again, besides its steps and its network."""
+    """Return the values of a run's configuration that are needed to repeat it, besides its steps and its network."""
     kept = {key: configuration[key] for key in ("seed", "rate", "polish", "decay", "pixels", "bf16")}
     some = {"photographs": True} if configuration.get("photographs") else {}
     some |= {key: configuration[key] for key, usual in SELDOM.items() if configuration.get(key, usual) != usual}
-    # Runs and cards from before there was a choice had AdamW.
+    # Older runs and cards state no optimizer; they used AdamW.
     optimizer = configuration.get("optimizer", "adamw")
     return {**kept, "optimizer": optimizer, "flat": configuration.get("flat", FLAT_SHARE), **some}
 
 
 def stages_before(initial: str) -> list[dict[str, Any]]:
-    """Return the runs that weights came from, the earliest first.
+    """Return the runs that weights came from, earliest first.
 
     Parameters
     ----------
     initial : str
-        As in :class:`training.configuration.Configuration`: a preset's name, a checkpoint without its suffix, or
-        nothing.
+        As in :class:`training.configuration.Configuration`: a preset's name, a checkpoint without its suffix, or empty.
     """
     if not initial:
         return []
@@ -65,6 +64,6 @@ def _of_run(place: Path) -> list[dict[str, Any]]:
 
 
 def traced(run: Path) -> dict[str, str]:
-    """Return the checksums of a run's weights by step, as far as they were noted."""
+    """Return the stored checksums of a run's weights by step."""
     place = run / TRACE
     return json.loads(place.read_text("utf-8")) if place.is_file() else {}

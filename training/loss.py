@@ -1,4 +1,4 @@
-"""What a training run makes small."""
+"""The loss of a training run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def loss_of(output: Tensor, clean: Tensor, sigma: Tensor, polish: float) -> Tensor:
-    """Loss of a batch.
+    """Return the loss of a batch.
 
     Parameters
     ----------
@@ -17,15 +17,15 @@ def loss_of(output: Tensor, clean: Tensor, sigma: Tensor, polish: float) -> Tens
         (batch,) in grey levels.
     polish : float
         0: mean absolute error, each image weighted by 30 / (sigma + 10), so that weak noise, whose errors are small,
-        counts like strong noise does. 1: mean over the images of log(mean square error + one grey level squared),
-        scaled to the same size. Between: a blend.
+        counts as much as strong noise. 1: mean over the images of log(mean square error + one grey level squared),
+        scaled to the same size. Between: a weighted mean of both.
 
     Notes
     -----
-    Beyond black or white nothing is an error where the truth is black or white: the output is clamped when it is used.
+    For a black or white truth, values beyond black or white are not errors, because the output is clamped in use.
 
-    In an image without structure (:func:`is_smooth`) the square root of the mean fourth power stands for the mean
-    square: few pixels that are far off, which an eye takes for structure, weigh more than many that are a little off.
+    In an image without structure (:func:`is_smooth`) the square root of the mean fourth power replaces the mean square.
+    A few pixels with large errors, which look like structure, then count more than many small errors.
     """
     error = output - clean
     beyond = ((clean >= 1.0) & (error > 0.0)) | ((clean <= 0.0) & (error < 0.0))
@@ -42,7 +42,7 @@ def loss_of(output: Tensor, clean: Tensor, sigma: Tensor, polish: float) -> Tens
 
 
 def is_smooth(clean: Tensor) -> Tensor:
-    """Whether neighbours differ by at most two grey levels everywhere, for each image: flat fields and soft ramps.
+    """Return for each image whether all neighbours differ by at most two grey levels: flat fields and soft ramps.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What machine a figure was taken on, as the machine names itself."""
+"""Description of the machine on which a figure was measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def described(threads: int, device: str = "cpu") -> str:
     Parameters
     ----------
     threads : int
-        That were used.
+        Number of threads used.
     device : str
         ``cpu`` or ``cuda``.
     """

@@ -22,12 +22,12 @@ def known() -> dict[str, Any]:
 
 
 def here(shared: Path) -> dict[str, dict[str, Any]]:
-    """Return number and checksum of the files of each source that training would draw from.
+    """Return number and checksum of the files of each training source.
 
     Raises
     ------
     FileNotFoundError
-        If a folder is not there.
+        If a folder is missing.
     """
     return {
         source.name: {"files": len(source.files), "sha256": data.digest(source.files)}
@@ -36,7 +36,7 @@ def here(shared: Path) -> dict[str, dict[str, Any]]:
 
 
 def differences(shared: Path) -> list[str]:
-    """Return what is missing or other than the manifest says, a line each with what to do about it."""
+    """Return one line for each source that is missing or differs from the manifest, with the remedy."""
     manifest = known()["sources"]
     try:
         found = here(shared)
@@ -52,7 +52,7 @@ def differences(shared: Path) -> list[str]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Compare, or write the checksums, as the command line says."""
+    """Compare or write the checksums for the command-line options."""
     options = argparse.ArgumentParser(prog="python -m training.manifest", description=__doc__)
     options.add_argument("--shared", type=Path, default=data.shared_folder(), help="folder with data/")
     options.add_argument("--write", action="store_true", help="write counts and checksums of the files that are here")

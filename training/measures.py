@@ -1,4 +1,4 @@
-"""Figures about one image beside its truth: PSNR, three kinds of SSIM, stain, nuclei; and intervals over images.
+"""Metrics of an image compared with its truth: PSNR, three kinds of SSIM, stain, nuclei; and intervals over images.
 
 All images are (batch, height, width, 3) uint8 RGB.
 """
@@ -18,7 +18,7 @@ Image = npt.NDArray[np.uint8]
 Figures = npt.NDArray[np.float64]
 
 PERFECT = 80.0
-"""PSNR in dB that stands for infinity, which no mean survives."""
+"""PSNR in dB that replaces infinity, with which a mean would be infinite."""
 _WINDOW, _SPREAD = 11, 1.5
 
 
@@ -29,7 +29,7 @@ def psnr(found: Batch, clean: Batch) -> Figures:
 
 
 def ssim(found: Batch, clean: Batch) -> Figures:
-    """Return the SSIM of each image: two-dimensional, Gaussian window of 1.5 px, mean over the channels R, G and B."""
+    """Return the two-dimensional SSIM of each image, with a Gaussian window of 1.5 px, as the mean over R, G and B."""
     pairs = zip(found.astype(np.float64), clean.astype(np.float64), strict=True)
     return np.array([_ssim_map(a, b, (_WINDOW, _WINDOW))[5:-5, 5:-5].mean() for a, b in pairs])
 
@@ -40,10 +40,10 @@ def ssim_grey(found: Batch, clean: Batch) -> Figures:
 
 
 def ssim_columns(found: Batch, clean: Batch) -> Figures:
-    """Return what the paper's script gives as SSIM.
+    """Return the SSIM of the paper's script.
 
-    It tells scikit-image that a grey image has channels, so that each column is taken for a channel and compared by
-    itself, in one dimension. Only to be set beside the paper's figures.
+    The script calls scikit-image with channels for a grey image, so that each column counts as a channel and is
+    compared separately, in one dimension. It serves only for a comparison with the paper's values.
     """
     return np.array([_ssim_map(*pair, (1, _WINDOW))[5:-5].mean() for pair in _grey(found, clean)])
 
@@ -53,7 +53,7 @@ def _grey(found: Batch, clean: Batch) -> list[tuple[Figures, Figures]]:
 
 
 def _ssim_map(a: Figures, b: Figures, size: tuple[int, int]) -> Figures:
-    """Return the map of SSIM; `size` is the window's (width, height), as OpenCV wants it."""
+    """Return the map of SSIM; `size` is the window's (width, height), in OpenCV's order."""
 
     def mean(values: Figures) -> Figures:
         return np.asarray(cv2.GaussianBlur(values, size, _SPREAD, borderType=cv2.BORDER_REFLECT))
@@ -91,7 +91,8 @@ def nuclei(image: Image, *, smallest: int = 30, apart: int = 7) -> int:
 
     Notes
     -----
-    A plain recipe on purpose: it shows what noise and denoising do to a count, and is no good counter by itself.
+    The method is simple on purpose. It shows the effect of noise and denoising on a count, but its counts are not
+    accurate.
     """
     density = rgb2hed(image)[..., 0]
     if density.max() - density.min() < 1e-6:
@@ -105,18 +106,18 @@ def nuclei(image: Image, *, smallest: int = 30, apart: int = 7) -> int:
 
 
 def largest_structure(image: Image, *, deviations: float = 4.0) -> tuple[float, int, int]:
-    """Look for something invented in what should be one colour.
+    """Find the largest invented structure in an image that should have one colour.
 
     Returns
     -------
     deviation : float
         Standard deviation of the image in grey levels, the largest of the channels.
     size : int
-        Pixels of the largest connected piece that differs from its channel's mean by more than that many of these
-        deviations, and by more than one grey level.
+        Pixels of the largest connected component that differs from its channel's mean by more than `deviations` times
+        this deviation, and by more than one grey level.
     size_own : int
-        The same with each channel's own deviation. In a channel that is quite white it is a fraction of a grey level,
-        so that this finds pieces that are one or two grey levels off.
+        The same with each channel's own deviation. In a white channel it is a fraction of a grey level, so that
+        components with a difference of one or two grey levels are found.
     """
     values = image.astype(np.float64)
     spread = values.std(axis=(0, 1))

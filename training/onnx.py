@@ -25,12 +25,12 @@ Weights = Mapping[str, npt.NDArray[np.float32]]
 
 OPSET = 17
 TOLERANCE = 1e-4
-"""Largest difference from torch that is allowed, of values in [0, 1]."""
+"""Maximum difference from torch, for values in [0, 1]."""
 SIDE = 96
 
 
 class _Graph:
-    """Nodes and weights of the graph as it grows; each method returns the name of what its node gives."""
+    """Nodes and weights of a growing graph; each method returns the name of its node's output."""
 
     def __init__(self, arrays: Weights) -> None:
         import onnx  # noqa: PLC0415 - comes with the extra `train`
@@ -82,11 +82,11 @@ def model(arrays: Weights, *, residual: bool, full_skip: bool, about: Mapping[st
     Parameters
     ----------
     arrays : mapping of str to ndarray
-        As :class:`wsi_denoise.network.irunet.IRUNet` names them.
+        With the names of :class:`wsi_denoise.network.irunet.IRUNet`.
     residual, full_skip : bool
-        As of IRUNet.
+        As for IRUNet.
     about : mapping of str to str
-        Kept in the file as metadata.
+        Metadata of the file.
     """
     from onnx import TensorProto, checker, helper, numpy_helper  # noqa: PLC0415
 
@@ -118,7 +118,7 @@ def model(arrays: Weights, *, residual: bool, full_skip: bool, about: Mapping[st
         [helper.make_tensor_value_info("denoised", TensorProto.FLOAT, shape)],
         [numpy_helper.from_array(values, name) for name, values in graph.constants.items()],
     )
-    # An IR version that runtimes of the last years read; the newest one would only keep small devices out.
+    # An IR version that runtimes of recent years can read; small devices often cannot read the newest one.
     finished = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
     helper.set_model_props(finished, dict(about))
     checker.check_model(finished)
@@ -152,7 +152,7 @@ def measured(preset: str, path: Path, *, runs: int = 100) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        If the file gives something else than torch.
+        If the results differ from torch's.
     """
     import onnxruntime  # noqa: PLC0415 - comes with the extra `train`
 
@@ -191,7 +191,7 @@ def measured(preset: str, path: Path, *, runs: int = 100) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Write ONNX files as the command line says."""
+    """Write ONNX files for the command-line options."""
     options = argparse.ArgumentParser(prog="python -m training.onnx", description=__doc__)
     options.add_argument("preset", nargs="*", help="presets to write; all, if none is named")
     options.add_argument("--out", type=Path, default=Path(), help="folder for NAME.onnx")

@@ -1,4 +1,4 @@
-"""Where results are kept and shown: JSON tables beside the programs, pictures and pages in ``docs``."""
+"""Storage of results: JSON tables beside the programs, pictures and pages in ``docs``."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_image(path: Path, image: npt.NDArray[np.uint8]) -> None:
-    """Write a picture: PNG, or lossless WebP, which is smaller, by its suffix."""
+    """Write a picture as PNG or lossless WebP, which is smaller, by its suffix."""
     path.parent.mkdir(parents=True, exist_ok=True)
     PIL.Image.fromarray(image).save(path, lossless=True, optimize=True)
 
@@ -39,7 +39,7 @@ def write_image(path: Path, image: npt.NDArray[np.uint8]) -> None:
 def grid(
     lines: Sequence[Sequence[npt.NDArray[np.uint8]]], *, enlarge: int = 1, border: int = 4
 ) -> npt.NDArray[np.uint8]:
-    """Put images of one size into lines with white between them, each pixel drawn `enlarge` times."""
+    """Arrange images of one size in rows with white between them, enlarged `enlarge` times."""
 
     def framed(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         larger = image.repeat(enlarge, axis=0).repeat(enlarge, axis=1)
@@ -50,12 +50,12 @@ def grid(
 
 
 def filled(text: str, parts: Mapping[str, str]) -> str:
-    """Put generated parts into a page, each between ``<!-- made: NAME -->`` and ``<!-- end -->``.
+    """Insert generated parts into a page, each between ``<!-- made: NAME -->`` and ``<!-- end -->``.
 
     Raises
     ------
     KeyError
-        For a mark of which there is no part.
+        For a mark without a part.
     """
 
     def part(found: re.Match[str]) -> str:

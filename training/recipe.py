@@ -23,19 +23,19 @@ NAMES = ("steps", "seed", "rate", "polish", "decay", "pixels", "flat", "every", 
 
 
 def stages_of(card: weights.ModelCard) -> list[Mapping[str, Any]]:
-    """Return the runs of a card, in order: those before its own, and its own."""
+    """Return the runs of a card in order: those before its own, and its own."""
     return [*card.training.get("before", []), card.training]
 
 
 def options_of(stage: Mapping[str, Any], card: weights.ModelCard, pictures: Path) -> list[str]:
-    """Return the options of :mod:`training.train` that a run of a card stands for, but for its first weights.
+    """Return the options of :mod:`training.train` for a run of a card, except for its initial weights.
 
     Parameters
     ----------
     stage : mapping
         One of :func:`stages_of`.
     pictures : Path
-        Where the photographs lie, for a run that had them.
+        Folder of the photographs, for a run with this source.
     """
     filters, protocol = stage.get("filters", card.filters), stage.get("protocol", card.protocol)
     options = ["--filters", str(filters), "--protocol", protocol]
@@ -49,7 +49,7 @@ def options_of(stage: Mapping[str, Any], card: weights.ModelCard, pictures: Path
 
 
 def runs_of(card: weights.ModelCard, folder: Path) -> list[tuple[Path, list[str]]]:
-    """Return the runs that make a preset, in order: the folder and the options of each."""
+    """Return the runs that make a preset in order: folder and options of each."""
     runs: list[tuple[Path, list[str]]] = []
     stages = stages_of(card)
     for number, stage in enumerate(stages, 1):
@@ -61,7 +61,7 @@ def runs_of(card: weights.ModelCard, folder: Path) -> list[tuple[Path, list[str]
 
 
 def compared(card: weights.ModelCard, run: Path, shared: Path) -> list[str]:
-    """Return lines that hold a run's averaged weights against those that ship, on the validation patches."""
+    """Return lines that compare a run's averaged weights with the shipped ones, on the validation patches."""
     tensors, _ = checkpoint.averaged_weights(run / train.CHECKPOINT)
     made = IRUNet(card.filters, residual=card.residual, full_skip=card.full_skip).eval()
     made.load_state_dict(tensors)
@@ -71,7 +71,7 @@ def compared(card: weights.ModelCard, run: Path, shared: Path) -> list[str]:
 
 
 def other_images(card: weights.ModelCard) -> list[str]:
-    """Return a line for each source of today that the card's last run did not see, and the other way round."""
+    """Return a line for each present source that the card's last run did not have, and vice versa."""
     known = manifest.known()
     today = {
         (source["name"], source["sha256"])
@@ -86,7 +86,7 @@ def other_images(card: weights.ModelCard) -> list[str]:
 
 
 def traced(stage: Mapping[str, Any], run: Path) -> list[str]:
-    """Return a line for each step after which the weights of both runs were noted: whether they are the same bits.
+    """Return a line for each step with stored checksums of both runs, which says whether the weights are equal.
 
     Parameters
     ----------
@@ -97,8 +97,8 @@ def traced(stage: Mapping[str, Any], run: Path) -> list[str]:
 
     Notes
     -----
-    Other machines, versions of torch and numbers of threads round otherwise; then the weights differ from the first
-    steps on, and only their quality can be compared.
+    With another machine, version of torch or number of threads, rounding differs. The weights then differ from the
+    first steps on, and only their quality can be compared.
     """
     known, made = stage.get("trace", {}), lineage.traced(run)
     return [
@@ -109,7 +109,7 @@ def traced(stage: Mapping[str, Any], run: Path) -> list[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train as the command line says."""
+    """Train for the command-line options."""
     options = argparse.ArgumentParser(prog="python -m training.recipe", description=__doc__)
     options.add_argument("preset", help="a preset that ships")
     options.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs; interrupted ones go on")
@@ -139,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             train.main(whole)
             print(*traced(stage, folder), sep="\n", flush=True)
         if given.until:
-            break  # the next one goes on from the end of this
+            break  # the next run continues from the end of this one
     if given.show or given.until:
         return 0
     print(*compared(card, given.out / given.preset, given.shared), sep="\n")

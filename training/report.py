@@ -18,7 +18,7 @@ PRESETS = ("paper", "fine", "scanner", "blind")
 PAGES = ("evaluation.md", "presets.md")
 MISSING = "Not measured yet."
 NOT_OURS = ("bm3d", "baselines", "comparators-compared")
-"""Tables of methods that are not ours."""
+"""Tables of methods of other authors."""
 
 
 def _rows(folder: Path, names: Iterable[str]) -> list[table.Row]:
@@ -27,7 +27,7 @@ def _rows(folder: Path, names: Iterable[str]) -> list[table.Row]:
 
 
 def _of_presets(folder: Path, kind: str = "") -> list[table.Row]:
-    """Return the presets' rows of a kind, side by side."""
+    """Return the rows of all presets of a kind."""
     first, *others = [rows for preset in PRESETS if (rows := _rows(folder, [f"{preset}{kind}"]))] or [[]]
     return table.joined(first, [row for rows in others for row in rows])
 
@@ -42,7 +42,7 @@ def _kinds(folder: Path) -> list[kinds.Row]:
 
 
 def _behaviour(folder: Path, check: str, columns: Mapping[str, str]) -> str:
-    """Return a check's table: a line for each preset and row; `columns` names the keys and their headings."""
+    """Return a check's table with a line per preset and row; `columns` maps keys to headings."""
     lines = []
     for preset in PRESETS:
         file = folder / f"{preset}-behaviour.json"
@@ -217,19 +217,19 @@ PARTS: dict[str, Callable[[Path], str]] = {
 
 
 def _blind(folder: Path) -> list[table.Row]:
-    """Return the rows of all images and seeds that a blind DnCNN was measured on too, as far as they go."""
+    """Return the rows for all images and seeds on which a blind DnCNN was measured too."""
     others = _rows(folder, ["dncnn"])
     return table.joined(others, _of_presets(folder)) if others else []
 
 
 def pages_of(docs: Path, tables: Path) -> dict[Path, str]:
-    """Return the text of each page as the tables say it."""
+    """Return the text of each page with the values of the tables."""
     parts = {name: make(tables) for name, make in PARTS.items()}
     return {docs / name: pages.filled((docs / name).read_text("utf-8"), parts) for name in PAGES}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Fill the pages, or with ``--check`` say which are not as the tables say."""
+    """Update the pages, or with ``--check`` print those that differ from the tables."""
     options = argparse.ArgumentParser(prog="python -m training.report", description=__doc__)
     options.add_argument("--check", action="store_true", help="change nothing; fail if a page is not up to date")
     given = options.parse_args(arguments)

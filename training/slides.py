@@ -27,14 +27,14 @@ from wsi_denoise.slide.geometry import PATCH, Lattice
 def crops(
     slide: Slide, count: int, side: int, scale: float, rng: np.random.Generator
 ) -> Iterator[tuple[int, int, Image]]:
-    """Sample crops that hold tissue, each from another place where there is room.
+    """Sample crops with tissue, from different places if possible.
 
     Parameters
     ----------
     count, side : int
-        How many, and their width and height in pixels, after scaling.
+        Number of crops, and their width and height in pixels after scaling.
     scale : float
-        At most 1; a crop is cut as large as side / scale.
+        At most 1; a crop has side / scale pixels before scaling.
 
     Yields
     ------
@@ -63,7 +63,7 @@ def crops(
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write crops as the command line says."""
+    """Write crops for the command-line options."""
     options = argparse.ArgumentParser(prog="python -m training.slides", description=__doc__)
     options.add_argument("slide", type=Path, nargs="+")
     options.add_argument("--out", type=Path, required=True, help="folder for the crops, as lossless WebP")

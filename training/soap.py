@@ -1,9 +1,9 @@
 """SOAP: Adam in the eigenvectors of Shampoo's preconditioner (Vyas et al., ICLR 2025, https://arxiv.org/abs/2409.11321).
 
-Denoising residuals is badly conditioned: the network has to carry the noise through to one part in a hundred before it
-can take it away. So the gradient is turned into the eigenvectors of its own covariance, and scaled there as Adam does;
-what that brought is in docs/evidence/training.md#the-run. Packages have it too: for
-them a kernel's rows and columns are dimensions of their own, which here must not be.
+Residual denoising is badly conditioned: the network has to reproduce the noise with an error of 1 % before it can
+remove it. The gradient is therefore rotated into the eigenvectors of its own covariance and scaled there as in Adam;
+docs/evidence/training.md#the-run has the effect. Packages with SOAP treat a kernel's rows and columns as separate
+dimensions, which does not work here.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ class SOAP(torch.optim.Optimizer):
 
     Parameters
     ----------
-    params : iterable of Tensor
-    lr : float
     betas : (float, float)
         Decay of the mean of the gradient and of its square.
     covariance : float
@@ -29,11 +27,11 @@ class SOAP(torch.optim.Optimizer):
     weight_decay : float
         Decoupled, as in AdamW.
     every : int
-        Steps between two looks at the eigenvectors: one step of orthogonal iteration each.
+        Steps between two updates of the eigenvectors, each by one step of orthogonal iteration.
 
     Notes
     -----
-    The first step only starts the covariances: there is nothing to scale by yet.
+    The first step only initialises the covariances.
 
     A covariance of few gradients does not determine the eigenvectors of the directions without gradient. Rounding
     chooses their basis, so two processors follow different paths: a relative change of 1e-7 in the gradients of a
@@ -54,13 +52,13 @@ class SOAP(torch.optim.Optimizer):
         self._stacks: dict[int, list[_Stack]] = {}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take a state over: of a checkpoint, or of a copy."""
+        """Restore a state from a checkpoint or a copy."""
         super().__setstate__(state)
         self._stacks = {}
 
     @torch.no_grad()
     def step(self, _closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Take one step; every parameter has to have a gradient."""
+        """Take one step. Every parameter must have a gradient."""
         for number, group in enumerate(self.param_groups):
             if number not in self._stacks:
                 self._stacks[number] = [_Stack(alike, self.state) for alike in _by_shape(group["params"])]
@@ -76,13 +74,12 @@ def _by_shape(parameters: Iterable[Tensor]) -> list[list[Tensor]]:
 
 
 class _Stack:
-    """Parameters that are matrices of one shape, and are stepped together: a GPU waits for each call.
+    """Parameters that are matrices of one shape, and are updated together, because each call to a GPU has a latency.
 
     Parameters
     ----------
-    parameters : list of Tensor
     states : mapping of Tensor to dict
-        The optimizer's. What it holds of each parameter becomes a part of this stack's, so that it stays the same.
+        State of the optimizer. The state of each parameter becomes a view of this stack's state.
     """
 
     def __init__(self, parameters: list[Tensor], states: Mapping[Tensor, dict[str, Tensor]]) -> None:
@@ -146,9 +143,9 @@ def _started(gradient: Tensor) -> dict[str, Tensor]:
 
 
 def _turn(state: dict[str, Tensor]) -> None:
-    """Take one step of orthogonal iteration towards the eigenvectors of today's covariances.
+    """Take one step of orthogonal iteration towards the eigenvectors of the present covariances.
 
-    The squares stay with the vectors they belong to, which keep the order of their eigenvalues.
+    The squares are reordered with their vectors, which are sorted by eigenvalue.
     """
     squares = state["exp_avg_sq"]
     for axis, name in ((1, "row"), (2, "column")):

@@ -1,6 +1,6 @@
-"""Images that are measured on; none of them is trained on.
+"""Images for measurements; none of them is used for training.
 
-Only ``pcam-kaggle/val`` may be looked at to choose something; the other sources are test.
+Only ``pcam-kaggle/val`` may be used for choices; the other sources are for the test.
 """
 
 from __future__ import annotations
@@ -59,13 +59,13 @@ SOURCES: dict[str, Callable[[Path], Batch]] = {
     "monuseg/test": _monuseg,
     "scikit-image ihc": _ihc,
 }
-"""Name to a function that takes the folder of patches and gives (images, 96, 96, 3) uint8."""
+"""Functions by name that take the folder of patches and return (images, 96, 96, 3) uint8."""
 
 TEST = tuple(name for name in SOURCES if name != VALIDATION)
 
 COMPARED = tuple(name for name in TEST if name != "irunet-author-pairs")
 MANY = 60
-"""Where slow methods are measured too, and how many images of each."""
+"""Number of images of each source for the measurement of slow methods."""
 
 FIELDS: dict[str, Callable[[Path], Batch]] = {"monuseg/test": _monuseg_fields, "scikit-image ihc": _ihc_field}
 """The test sources with larger images, (images, 512, 512, 3) uint8."""

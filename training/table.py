@@ -1,8 +1,8 @@
-"""The table of methods by source and strength: measuring it, keeping it as JSON, showing it as Markdown.
+"""The table of methods by source and strength: measurement, storage as JSON, and output as Markdown.
 
-PSNR is over RGB and of 8-bit images; figures are means over the images, after a mean over the seeds of the noise for
-each image. The interval is a 95 % bootstrap over the images. All methods see the same noisy pixels, in one program or
-in several: rows with the same :func:`key_of` were measured on the same ones. A perfect image counts as `PERFECT` dB.
+PSNR is that of 8-bit RGB images. Values are means over the images, after a mean over the noise seeds of each image. The
+interval is a 95 % bootstrap over the images. All methods get the same noisy pixels, even in different programs: rows
+with the same :func:`key_of` were measured on the same pixels. A perfect image counts as `PERFECT` dB.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Row:
     protocol : str
         Name of the noise, as in :data:`training.conditions.CONDITIONS`.
     images, seeds : int
-        How many of each were measured.
+        Number of images, and of noise seeds.
     psnr, psnr_low, psnr_high : float
         dB: mean and its interval.
     ssim, ssim_grey, ssim_columns : float
-        See :mod:`training.measures`; the last is the paper's way. The latter two are of the first seed only.
+        See :mod:`training.measures`; the last is the paper's. The last two are for the first seed only.
     """
 
     source: str
@@ -56,7 +56,7 @@ class Row:
 
 
 def key_of(row: Mapping[str, Any] | Row) -> tuple[Any, ...]:
-    """Return what says that two rows were measured on the same pixels."""
+    """Return a key that is equal for rows that were measured on the same pixels."""
     values = asdict(row) if isinstance(row, Row) else row
     return tuple(values[name] for name in ("source", "protocol", "sigma", "images", "seeds"))
 
@@ -77,19 +77,19 @@ def measured(
     Parameters
     ----------
     methods : dict of str to method
-        The noisy input is added by itself, as the first.
+        The noisy input is added automatically as the first.
     patches : Path
         Folder ``data/patches`` of the shared data.
     count : int, optional
-        Only that many images of each source, the first by name.
+        Number of images of each source, the first by name; all by default.
     progress : callable
-        Is told a line for each source, noise and sigma.
+        Called with a line for each source, noise and sigma.
     """
     rows = []
     for source in sources:
         clean = SOURCES[source](patches)[:count]
         for protocol in protocols:
-            # The fixed map is one draw: other seeds would be the same pixels again.
+            # The fixed map does not depend on the seed.
             draws = 1 if protocol == "fixed-map" else seeds
             for sigma in sigmas:
                 started = time.monotonic()
@@ -128,21 +128,21 @@ def _row(
 
 
 def save(path: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
-    """Write rows as JSON, with facts about the run beside them (``sha256`` of the preset that was measured)."""
+    """Write rows as JSON with facts about the measurement, such as the ``sha256`` of the preset."""
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {**facts, "rows": [asdict(row) for row in rows]}
     path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
 
 
 def read(path: Path) -> list[Row]:
-    """Read the rows that :func:`save` wrote."""
+    """Read the rows of a file of :func:`save`."""
     return [Row(**row) for row in json.loads(path.read_text("utf-8"))["rows"]]
 
 
 def joined(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
-    """Add the rows of other methods that were measured on the same pixels as one of these, in the order of these.
+    """Add the rows of other methods on the same pixels, in the order of `rows`.
 
-    A method that both have stays as the first has it.
+    For a method in both, the row of `rows` is used.
     """
     by_pixels: dict[tuple[Any, ...], list[Row]] = {}
     for row in (*rows, *others):
@@ -154,13 +154,13 @@ def joined(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
 
 
 def heading(row: Row) -> str:
-    """Return the line above a source's table: how many images and seeds."""
+    """Return the line above a source's table, with the numbers of images and seeds."""
     drawn = f"{row.seeds} noise seed{'s' if row.seeds > 1 else ''}"
     return f"**{row.source}**: {row.images} images, {drawn}"
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Return one table per source and kind of noise: methods down, sigma across, PSNR in dB [95 % interval] (SSIM)."""
+    """Return a table per source and noise: a row per method, a column per sigma, PSNR in dB [95 % interval] (SSIM)."""
     lines = []
     for source, protocol in dict.fromkeys((row.source, row.protocol) for row in rows):
         here = [row for row in rows if (row.source, row.protocol) == (source, protocol)]
@@ -190,13 +190,12 @@ def _cell(row: Row | None) -> str:
 
 
 def compact(rows: Sequence[Row], methods: Sequence[str]) -> str:
-    """Return one table for several kinds of noise: a line per source and noise, and in its cells each method's PSNR.
+    """Return one table for several kinds of noise: a line per source and noise, with each method's PSNR in a cell.
 
     Parameters
     ----------
-    rows : sequence of Row
     methods : sequence of str
-        In this order, separated by " / ".
+        Order of the values in a cell, which " / " separates.
     """
     sigmas = sorted({row.sigma for row in rows})
     title = " / ".join(methods)
@@ -218,7 +217,7 @@ def compact(rows: Sequence[Row], methods: Sequence[str]) -> str:
 
 
 def likeness(rows: Sequence[Row]) -> str:
-    """Return the three kinds of SSIM, one table per source: ``RGB / grey / the paper's way`` in each cell."""
+    """Return the three kinds of SSIM, one table per source: ``RGB / grey / the paper's`` in each cell."""
     lines = []
     for source in dict.fromkeys(row.source for row in rows):
         here = [row for row in rows if row.source == source and row.ssim_grey is not None]

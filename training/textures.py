@@ -1,6 +1,6 @@
-"""Made-up textures, fine and periodic, in the colours of any two stains.
+"""Synthetic textures, fine and periodic, in the colours of two random stains.
 
-They are detail that a denoiser must not take for noise.
+They are detail that a denoiser must not remove as noise.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def texture_crop(side: int, rng: np.random.Generator) -> Tensor:
     low, high = float(pattern.min()), float(pattern.max())
     pattern = (pattern - low) / max(high - low, 1e-6)
     if rng.random() < 0.4:
-        # Sharp borders, as of stained granules.
+        # Sharp borders, like those of stained granules.
         pattern = torch.sigmoid((pattern - float(rng.uniform(0.3, 0.7))) * float(rng.uniform(4.0, 16.0)))
     first = torch.from_numpy(rng.uniform(0.05, 1.2, 3)).float()[:, None, None]
     second = torch.from_numpy(rng.uniform(0.0, 0.5, 3)).float()[:, None, None]
@@ -51,7 +51,7 @@ def _wave(side: int, rng: np.random.Generator) -> Tensor:
 
 
 def dots(side: int, rng: np.random.Generator) -> Tensor:
-    """Place round dots on a lattice of 3 to 9 px that is turned and bent a little, (side, side)."""
+    """Place round dots on a slightly rotated and distorted lattice of 3 to 9 px, (side, side)."""
     rows, columns = _places(side)
     period, angle = float(rng.uniform(3.0, 9.0)), float(rng.uniform(0.0, math.pi / 2.0))
     bend = _grains(side, 12.0, rng) * float(rng.uniform(0.0, 1.5))
@@ -70,7 +70,7 @@ def weave(side: int, rng: np.random.Generator) -> Tensor:
 
 
 def grains(side: int, rng: np.random.Generator) -> Tensor:
-    """Draw grains of one size between 1 and 4 px, as of chromatin, (side, side)."""
+    """Draw grains of one size between 1 and 4 px, like chromatin, (side, side)."""
     return _grains(side, float(rng.uniform(1.0, 4.0)), rng)
 
 

@@ -37,22 +37,22 @@ CHECKPOINT = "checkpoint"
 STOP = "stop"
 """A file of this name in a run's folder ends the run after the current step, with a checkpoint."""
 ALSO = 0.2
-"""Weight of each source of ``--also``; those of the project add up to 0.94, with the photographs 1.12."""
+"""Weight of each source of ``--also``; the project's sources have a total of 0.94, or 1.12 with the photographs."""
 
 
 def is_traced(step: int) -> bool:
-    """Whether the weights after a step are noted: 10, 100, 1000, and every ten thousand."""
+    """Return whether the checksum of the weights after a step is stored: 10, 100, 1000, and every 10,000."""
     return step in {10, 100, 1000} or (step > 0 and step % 10_000 == 0)
 
 
 WARMING = 50
-"""Steps over which the rate of the schedule ``constant`` rises; that of ``cosine`` rises over a share of all steps."""
+"""Warm-up steps of the schedule ``constant``; the warm-up of ``cosine`` is a share of all steps."""
 
 
 def learning_rate(progress: float, highest: float, schedule: str = "cosine", step: int = WARMING) -> float:
-    """Return the rate at a progress in [0, 1]: up over the first 2 %, then half a cosine down to a thousandth.
+    """Return the rate at a progress in [0, 1]: a warm-up over 2 %, then half a cosine down to a thousandth.
 
-    With the schedule ``constant`` it rises over the first steps and depends on `step` only, not on the progress.
+    With the schedule ``constant`` it depends only on `step`: it increases over the first steps and then stays constant.
     """
     if schedule == "constant":
         return highest * min((step + 1) / WARMING, 1.0)
@@ -82,11 +82,9 @@ class Run:
     Parameters
     ----------
     folder : Path
-        Goes on with the checkpoint that is there.
-    configuration : Configuration
-    bank : data.Bank
+        The run resumes from a checkpoint in it.
     check : callable, optional
-        Takes a network in eval mode, gives named figures for the curve.
+        Takes a network in eval mode and returns metrics by name for the curve.
     workers : int
         As in :class:`Batches`.
     """
@@ -104,7 +102,7 @@ class Run:
         self._check = check
         auto = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(auto if configuration.device == "auto" else configuration.device)
-        torch.backends.cudnn.benchmark = True  # three sizes of crops, again and again
+        torch.backends.cudnn.benchmark = True  # worthwhile for only three sizes of crops
         torch.manual_seed(configuration.seed)
         self.network = network_of(configuration).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._eval = network_of(configuration).eval()
@@ -125,7 +123,7 @@ class Run:
 
     @property
     def progress(self) -> float:
-        """Share of the schedule that is done, by steps or by time, whichever is more."""
+        """Completed share of the schedule: the larger of the shares of steps and of time."""
         done = self.step / self.configuration.steps
         if self.configuration.minutes:
             done = max(done, self.elapsed / (60.0 * self.configuration.minutes))
@@ -140,7 +138,7 @@ class Run:
         clean, sigma = clean.to(self.device, non_blocking=True), sigma.to(self.device, non_blocking=True)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.progress, configuration.rate, configuration.schedule, self.step)
-        # The loss changes over a tenth of the schedule, not at once: its gradients differ in size.
+        # The loss changes gradually over a tenth of the schedule, because the gradients of both losses differ in size.
         polish = (self.progress - (1.0 - configuration.polish)) / 0.1 if configuration.polish else 0.0
         self.optimizer.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=configuration.bf16):
@@ -153,7 +151,7 @@ class Run:
             self.average.update(self.network)
         self.step += 1
         self.samples += len(clean)
-        value = float(loss.detach())  # a GPU is waited for here
+        value = float(loss.detach())  # waits for the GPU
         self.elapsed += time.monotonic() - started
         return value
 
@@ -174,18 +172,18 @@ class Run:
         checkpoint.save(self.folder / CHECKPOINT, self.network, self.average, self.optimizer, state)
 
     def train(self, *, until: int = 0, every: float = 60.0, checks: float = 240.0) -> None:
-        """Go on to the end of the schedule.
+        """Continue to the end of the schedule.
 
         Parameters
         ----------
         until : int
-            Stop after this step, as if interrupted; 0 for the end.
+            Stop after this step, like an interrupted run; 0 for the end.
         every, checks : float
             Seconds between checkpoints, and between rows of the curve.
         """
         saved = checked = time.monotonic()
         losses: list[float] = []
-        # A bar for those who watch; in a log it would be noise.
+        # A progress bar only on a terminal, not in a log.
         with Progress(disable=not sys.stdout.isatty(), transient=True) as bar:
             task = bar.add_task("training", total=1.0)
             stop = self.folder / STOP
@@ -206,7 +204,7 @@ class Run:
         self.batches.close()
 
     def trace(self) -> None:
-        """Note the checksum of the averaged weights at this step."""
+        """Store the checksum of the averaged weights at this step."""
         known = lineage.traced(self.folder)
         known[str(self.step)] = checkpoint.digest(self.average.weights)
         (self.folder / lineage.TRACE).write_text(json.dumps(known, indent=1) + "\n", "utf-8")
@@ -234,12 +232,12 @@ class Run:
 
 
 def initial_weights(name: str) -> dict[str, Tensor]:
-    """Return the weights to start from.
+    """Return the initial weights.
 
     Parameters
     ----------
     name : str
-        Of a preset, or a checkpoint's path without its suffix.
+        Name of a preset, or path of a checkpoint without its suffix.
     """
     if Path(name).with_suffix(".safetensors").is_file():
         return checkpoint.averaged_weights(Path(name))[0]
@@ -247,7 +245,7 @@ def initial_weights(name: str) -> dict[str, Tensor]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the command line; every field of :class:`Configuration` is an option."""
+    """Return the parser of the command line; every field of :class:`Configuration` is an option."""
     defaults = Configuration()
     options = argparse.ArgumentParser(prog="python -m training.train", description=__doc__)
     options.add_argument("--out", type=Path, required=True, help="folder of the run; an interrupted run goes on")
@@ -276,7 +274,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def chosen_sources(given: argparse.Namespace) -> tuple[data.Source, ...]:
-    """Return the sources that the command line asks for."""
+    """Return the sources for the command-line options."""
     if given.images:
         return tuple(data.own_source(place) for place in given.images)
     own = data.paper_sources if given.protocol == "fixed-map" else data.default_sources
@@ -285,7 +283,7 @@ def chosen_sources(given: argparse.Namespace) -> tuple[data.Source, ...]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Train as the command line says."""
+    """Train for the command-line options."""
     given = parser().parse_args(arguments)
     if given.threads:
         torch.set_num_threads(given.threads)

@@ -1,4 +1,4 @@
-"""What a run looks at as it goes: the validation patches, on always the same noise."""
+"""Validation during a run: PSNR on the validation patches, always with the same noise."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from training.noise import codecs
 def validation_check(
     shared: Path, count: int = 48, *, compressed: bool = False
 ) -> Callable[[nn.Module], dict[str, float]]:
-    """Return a function that gives PSNR in dB on the first patches of ``pcam-kaggle/val``, on always the same noise.
+    """Return a function that returns PSNR in dB on the first patches of ``pcam-kaggle/val``, with constant noise.
 
     Parameters
     ----------
     compressed : bool
-        Also of noise of sigma 25 that went through JPEG of quality 70.
+        Also measure noise of sigma 25 followed by JPEG of quality 70.
     """
     files = data.images_in(shared / "data" / "patches" / "pcam-kaggle" / "val")[:count]
     clean = np.stack([data.load(file) for file in files])

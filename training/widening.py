@@ -1,7 +1,7 @@
-"""A network made wider that gives the same output, as a start for training it on.
+"""Widening of a network without a change of its output, to continue its training.
 
-Net2WiderNet (Chen, Goodfellow and Shlens, ICLR 2016): channels stand more than once, and what read such a channel reads
-a share of each copy. The shares are drawn, so that the copies do not stay alike.
+Net2WiderNet (Chen, Goodfellow and Shlens, ICLR 2016): channels are duplicated, and the layers that read a channel get a
+share of each copy. The shares are random, so that the copies do not stay equal.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from torch import Tensor
 Channels = npt.NDArray[np.intp]
 
 _READS: Mapping[str, tuple[int, ...]] = {"r": (1, 2, 1)}
-"""Layers that read several others side by side: how many times the filters each of them has, in order."""
+"""Layers that read a concatenation: its parts in order, as multiples of the filters."""
 _GIVES: Mapping[str, int] = {"b": 2}
-"""Layers that give more than the filters, and how many times as many."""
+"""Layers with more outputs than the filters, as multiples of them."""
 
 
 def widened(weights: Mapping[str, Tensor], filters: int, seed: int) -> dict[str, Tensor]:
@@ -27,24 +27,24 @@ def widened(weights: Mapping[str, Tensor], filters: int, seed: int) -> dict[str,
     Parameters
     ----------
     weights : mapping of str to Tensor
-        Of an :class:`wsi_denoise.network.irunet.IRUNet`: per layer a weight, (out, in, height, width), or (in, out,
-        height, width) for the transposed ones, and a bias, (out,).
+        Weights of an :class:`wsi_denoise.network.irunet.IRUNet`: per layer a weight, (out, in, height, width), or (in,
+        out, height, width) for the transposed ones, and a bias, (out,).
     filters : int
-        At least as many as there are.
+        At least the present number.
     seed : int
-        Draws which channels stand more often than others, where `filters` is no multiple, and each copy's share.
+        Determines each copy's share, and the channels with one more copy if `filters` is not a multiple.
 
     Raises
     ------
     ValueError
-        If there are fewer filters than before.
+        If `filters` is less than before.
     """
     before = weights["head.bias"].numel()
     if filters < before:
         raise ValueError(f"a network of {before} filters cannot be widened to {filters}")
     rng = np.random.default_rng([seed, 2])
     copies, rest = divmod(filters, before)
-    # All layers add to one another somewhere, so that the same channels stand more often in all of them.
+    # The outputs of all layers are added somewhere, so the same channels must be duplicated in all of them.
     of = np.concatenate([np.tile(np.arange(before), copies), rng.permutation(before)[:rest]])
     return {name: _layer(name, value, of, before, rng) for name, value in weights.items()}
 
@@ -72,7 +72,7 @@ def _layer(name: str, value: Tensor, of: Channels, before: int, rng: np.random.G
 
 
 def _shares(reads: Channels, given: int, rng: np.random.Generator) -> Tensor:
-    """Draw each copy's share, (given, copies), so that those of one channel add up to 1."""
+    """Draw the share of each copy, (given, copies), so that those of one channel add up to 1."""
     drawn = rng.uniform(0.3, 0.7, (given, len(reads)))
     total = np.zeros((given, reads.max() + 1))
     np.add.at(total, (slice(None), reads), drawn)
