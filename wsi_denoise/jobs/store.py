@@ -261,8 +261,8 @@ class JobStore(Work):
         ------
         TransitionRefused
             If the job is settling, running or due already, or done with its output not removed. If another job of the
-            same work is queued or running, or a newer job of the same file exists. If no daemon watches the file of a
-            job that has to settle: a trial, or a file that a user added from outside the inboxes.
+            same work is queued or running. For a job that has to settle, if a newer job of the same file exists, or if
+            no daemon watches the file: a trial, or a file that a user added from outside the inboxes.
         """
         known = self.job(job_id)
         if known.state is JobState.DONE and not outputs.is_removed(self, known):

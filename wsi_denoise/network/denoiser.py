@@ -2,8 +2,8 @@
 
 Device, backend and precision are chosen once (:func:`choose`) and passed to the workers as a
 :class:`~wsi_denoise.network.plan.Plan`, so that all blocks of a slide have the same numerics. In half precision the
-network computes only the correction, which is added to the exact 8-bit input: bfloat16 has 8 bits, so a whole image in
-bfloat16 would be rounded to 1 grey level.
+network computes only the correction, which is added to the exact 8-bit input. A whole image in bfloat16, which has 8
+bits, would be rounded to 1 grey level.
 
 torch is imported only if it is used, because OpenVINO does not need it.
 """

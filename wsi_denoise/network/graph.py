@@ -1,7 +1,7 @@
 """IRUNet as an OpenVINO graph, built from the weights without torch.
 
 A conversion of the torch module gives the same results, but every worker process would have to import torch and its
-exporter, which takes about ten seconds and half a gigabyte. A test compares the two.
+exporter. That takes about ten seconds and half a gigabyte. A test compares the two.
 """
 
 from __future__ import annotations

@@ -49,8 +49,8 @@ def gains_from_bf16(vendor: str, flags: Collection[str]) -> bool:
     """Return whether bfloat16 is faster than fp32 on a CPU that multiplies it in hardware.
 
     On Intel's CPUs only the matrix units (AMX) are fast. Without them, for example in a virtual machine that hides
-    them, the AVX-512 instruction is used, which is slower than fp32: 1.8 instead of 2.5 megapixels per second (measured
-    with OpenVINO and one thread on a Xeon with ``avx512_bf16`` and without ``amx_bf16``). On AMD's Zen 4 that
+    them, the AVX-512 instruction is used, which is slower than fp32. Measured with OpenVINO and one thread on a Xeon
+    with ``avx512_bf16`` and without ``amx_bf16``: 1.8 instead of 2.5 megapixels per second. On AMD's Zen 4 that
     instruction is twice as fast as fp32.
     """
     return vendor != INTEL or "amx_bf16" in flags

@@ -103,14 +103,14 @@ class PatchLayers:
     removed_sigma : ndarray
         Root mean square of the residual.
     lighter, darker : ndarray
-        Largest change of a mean of 8 x 8 or 16 x 16 px relative to the patch's median change: the output is lighter
-        than the input (stained structure is missing), or darker (stained structure is new). Means of 16 x 16 px count
-        double, because their noise is halved.
+        Largest change of a mean of 8 x 8 or 16 x 16 px relative to the patch's median change. A lighter output lacks
+        stained structure, a darker one has new structure. Means of 16 x 16 px count double, because their noise is
+        halved.
     low_sigma : ndarray
         Robust standard deviation of the residual of 8 x 8 means, due to noise (white or correlated) and small errors.
     mismatch : ndarray
-        1 - covariance of input and output (means of 8 x 8 px) divided by the lesser of their variances: 0 for the same
-        tissue, even if a part of it is missing or new; about 1 for other tissue. No unit.
+        1 - covariance of input and output (means of 8 x 8 px) divided by the lesser of their variances. It is 0 for the
+        same tissue, even if a part of it is missing or new, and about 1 for other tissue. No unit.
     shift : ndarray
         Greatest change of a channel's mean over the patch, without the part due to clipping. It is 0 if less than a
         quarter of the patch is on the slide, because noise shifts the mean of a small area.

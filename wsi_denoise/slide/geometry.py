@@ -108,7 +108,7 @@ class Lattice:
     def lanes(self, workers: int) -> Iterator[BlockIndex]:
         """Yield every block, column by column within groups of `workers` rows.
 
-        With this order, a worker's next block is usually the right neighbour of its last one, and the worker has the
+        With this order, a worker's next block is usually the right neighbour of its last one. The worker then has the
         tiles that both need in its cache.
         """
         rows, columns = self.block_shape

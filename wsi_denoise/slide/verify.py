@@ -1,9 +1,9 @@
 """Verification of written TIFFs with tifffile and OpenSlide.
 
 Before a file is published, sizes and levels are checked in both libraries, and the resolution in OpenSlide. A sample of
-tiles is compared byte for byte with the encoded ones, decoded by both libraries and compared with the intended pixels,
-and so are the smaller levels. ``wsi-denoise verify`` later compares a file with the job database, and the original with
-its fingerprint.
+tiles is compared byte for byte with the encoded ones. Both libraries decode these tiles, and the result is compared
+with the intended pixels; the smaller levels are compared too. ``wsi-denoise verify`` later compares a file with the job
+database, and the original with its fingerprint.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Distinction of a removed file from a file on a share that is not mounted.
 
 A place is the mount of a folder and, if inode numbers are stable, the folder's inode. It is stored when a file is
-found. A missing file counts as removed only if its place is the stored one: an unmounted share leaves an empty folder,
+found. A missing file counts as removed only if its place is the stored one. An unmounted share leaves an empty folder,
 which looks like a share whose files were deleted.
 """
 

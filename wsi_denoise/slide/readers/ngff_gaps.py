@@ -6,7 +6,7 @@ or one that lost files, looks the same. The rest of the image decides, from the 
 * Each level is made from the next larger one. A chunk counts as omitted if the next smaller level shows the fill value
   there, and as lost otherwise.
 * For the smallest level, a chunk counts as omitted only if every stored neighbour shows the fill value along the shared
-  edge, and does not consist of the fill value only: a writer that stores such chunks omits none.
+  edge. The neighbour must also have other values: a writer that stores chunks of only the fill value omits none.
 * A chunk inside a stored shard counts as omitted, because a shard is written and copied as one file.
 
 In all other cases the chunk counts as lost, and the slide waits for it.

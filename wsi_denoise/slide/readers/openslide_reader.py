@@ -1,8 +1,8 @@
 """Reader of slides with OpenSlide: SVS, NDPI, MRXS, SCN, BIF, VMS, Philips, CZI, DICOM and others.
 
-tiatoolbox also reads these with OpenSlide. It is not used here, because it composites transparent areas on white, loads
-some pyramidal TIFFs into memory as a whole, fails on DICOM without a Manufacturer, and needs seconds and a gigabyte to
-import in every worker.
+tiatoolbox also reads these with OpenSlide, but is not used here. It composites transparent areas on white, loads some
+pyramidal TIFFs into memory as a whole, and fails on DICOM without a Manufacturer. Its import takes seconds and a
+gigabyte in every worker.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Check that all files of a slide of several files exist, before a library opens it.
 
-A copy writes one file after another, and the first may open without the others: OpenSlide opens the data files of a
+A copy writes one file after another, and the first may open without the others. OpenSlide opens the data files of a
 MIRAX slide only when it reads one of their tiles.
 """
 
