@@ -29,7 +29,7 @@ class PatchMap:
 
 
 def save(path: Path, patch_map: PatchMap) -> None:
-    """Write a map as npz, whole or not at all."""
+    """Write a map as npz, atomically."""
     with atomic_file(path) as file:
         np.savez_compressed(file, sigma_removed=patch_map.sigma_removed, structure=patch_map.structure)
 

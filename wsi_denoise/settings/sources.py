@@ -216,7 +216,7 @@ def _merge(merged: dict[str, Any], origins: dict[str, str], tree: Mapping[str, A
 
 
 def _drop_removed(merged: dict[str, Any], origins: dict[str, str]) -> None:
-    """Accept a removed setting at its old default, and refuse any other value.
+    """Accept a removed setting with its old default, and reject any other value.
 
     Raises
     ------

@@ -58,7 +58,7 @@ def write(path: Path, size: tuple[int, int], rows: Iterable[Pixels]) -> None:
     ValueError
         If the rows do not add up to level 2.
     """
-    path.parent.mkdir(exist_ok=True)  # not the state folder above it
+    path.parent.mkdir(exist_ok=True)  # without parents: the state folder must exist
     bands = Bands(level_sizes(*size)[FIRST:], ENCODING, path.parent)
     try:
         for some in rows:

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from pathlib import Path
 from typing import IO
 
 SUFFIX = ".part"
-"""Ends the name of a file that is being written. Nothing else reads such a file."""
+"""Suffix of a file that is being written. No other program reads such a file."""
 
 _NAME_BYTES = 200
-"""Bytes of the final name within the partial one: file systems allow 255 in all."""
+"""Maximum bytes of the final name in the partial one: file systems limit the latter to 255."""
 
 
 @contextmanager
 def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
-    """Yield a partial name beside `target`; on success the file gets its final name, when it is on the disk.
+    """Yield a partial name beside `target`. On success the file is flushed to the disk and gets its final name.
 
     Parameters
     ----------
     target : Path
         In a folder that exists.
     replace : bool
-        Whether a file of that name is replaced. Otherwise the first of two writers wins.
+        Replace an existing file. Otherwise the first of two writers wins.
 
     Raises
     ------
     FileExistsError
-        Without `replace`, when the name is taken. The file there is left alone.
+        Without `replace`, if `target` exists. The existing file is kept.
     OSError
     """
     name = os.fsdecode(os.fsencode(target.name)[:_NAME_BYTES])
-    # A random part: threads, containers with equal process numbers, and a daemon that lost its lease may write at once.
+    # The name is random: threads, containers with equal process numbers, or a daemon that lost its lease may write the
+    # same file at the same time.
     part = target.with_name(f".{name}.{secrets.token_hex(8)}{SUFFIX}")
     try:
         yield part
@@ -55,7 +56,7 @@ def atomic_file(target: Path, *, replace: bool = True, mode: int = 0o666) -> Ite
     Parameters
     ----------
     mode : int
-        Permissions, less the umask.
+        Permissions, to which the umask applies.
     """
     with atomic_path(target, replace=replace) as part:
         handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
@@ -77,7 +78,7 @@ def _link(part: Path, target: Path) -> None:
     except FileExistsError:
         raise
     except OSError:
-        # Some shares have no hard links. A check and a rename are two steps, which another writer may come between.
+        # Some shares do not support hard links. Another writer may come between this check and the rename.
         if target.exists():
             raise FileExistsError(f"{target} exists") from None
         part.replace(target)

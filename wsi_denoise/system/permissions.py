@@ -1,4 +1,4 @@
-"""Permissions of outputs, where the settings ask for other than those of the umask."""
+"""Permissions of written files and folders, from the settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make_folder(folder: Path, output: OutputSettings, *, below: Path | None = No
     OSError
         If a folder cannot be made.
     OutputUnwritable
-        When its mode cannot be set.
+        If its mode cannot be set.
     """
     missing = []
     while not folder.is_dir():
@@ -37,17 +37,17 @@ def make_folder(folder: Path, output: OutputSettings, *, below: Path | None = No
 
 
 def give(path: Path, output: OutputSettings, *, folder: bool = False) -> None:
-    """Give a new file or folder the mode of the settings; without one it keeps that of the umask.
+    """Set the mode of a new file or folder, if the settings state one.
 
     Parameters
     ----------
     folder : bool
-        Whether users who may read may also enter.
+        Add search permission wherever the mode has read permission.
 
     Raises
     ------
     OutputUnwritable
-        When this user may not do that.
+        If this user may not do that.
     """
     if not output.mode:
         return

@@ -126,7 +126,7 @@ def open_checked(slide: OpenSlideSlide, file: Path, files: Iterable[Path]) -> Sl
 
 
 def _by_frames(info: SlideInfo, instance: Instance, rule: ColourRule, *, alone: bool) -> DicomSlide:
-    """Return a slide whose frames are decoded by the rule that their data state; `alone` is level 0 in one instance.
+    """Return a slide whose frames are decoded by the colour rule; `alone` means that level 0 is in one instance.
 
     Raises
     ------

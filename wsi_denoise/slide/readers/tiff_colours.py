@@ -121,7 +121,7 @@ def _rule(file: int, directory: Directory, most: int) -> ColourRule:
 
 
 def _doubtful(tag: Space, statements: Sequence[tuple[int, Statement]]) -> Iterator[int]:
-    """Yield the tiles whose pixels decide: up to `DECODED` that state a colour space, and as many that do not."""
+    """Yield the tiles whose pixels are examined: up to `DECODED` with a stated colour model, and as many without."""
     for states in (False, True):
         found = [
             number

@@ -74,14 +74,14 @@ def _openslide_handle(path: Path, facts: tiff_directory.TiffFacts) -> tuple[Any,
     Raises
     ------
     UnsupportedSlide
-        For a scanner's own format that OpenSlide does not open.
+        For a scanner's own format that OpenSlide cannot open.
     """
     try:
         return openslide_reader.open_handle(path), ""
     except DecodeFailure as failure:
         vendor = openslide_reader.vendor(path)
         if vendor not in _PLAIN_VENDORS:
-            # Tiles of these formats overlap, or are parts of several images: a plain TIFF reader would misplace them.
+            # Tiles of these formats overlap or belong to several images; a plain TIFF reader would misplace them.
             raise UnsupportedSlide(tiff_kind.vendor_refusal(vendor, facts, failure.reason)) from failure
         return None, failure.reason
 
@@ -89,7 +89,7 @@ def _openslide_handle(path: Path, facts: tiff_directory.TiffFacts) -> tuple[Any,
 def _info_of(
     handle: Any, path: Path, facts: tiff_directory.TiffFacts, image: tiff_directory.Directory
 ) -> tuple[SlideInfo, str | None]:
-    """Return what OpenSlide and the tags state of a slide, and the vendor in OpenSlide's words.
+    """Return the facts of a slide from OpenSlide and the TIFF's tags, and OpenSlide's vendor.
 
     Raises
     ------
@@ -102,7 +102,7 @@ def _info_of(
         raise UnsupportedSlide(failure.reason) from failure
     info = replace(info, compression=image.codec, icc_profile=info.icc_profile or image.icc_profile)
     if vendor == openslide_reader.GENERIC or (vendor == "aperio" and info.mpp is None):
-        # OpenSlide sees neither OME-XML nor ImageJ's text, and no unit behind Aperio's number.
+        # OpenSlide reads neither OME-XML nor ImageJ's text, and no unit after Aperio's MPP.
         info = tiff_metadata.described(info, facts.main, path)
     return info, vendor
 
