@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing import resource_tracker
 from types import FrameType
 
@@ -48,9 +48,11 @@ def interrupts_deferred() -> Iterator[None]:
     try:
         yield
     finally:
-        for held, handler in handlers.items():
-            signal.signal(held, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        # A handler that is restored may raise at once. Neither the mask nor the other handler is left behind then.
+        with ExitStack() as restored:
+            for held, handler in handlers.items():
+                restored.callback(signal.signal, held, handler)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         for received, frame in arrived:
             handler = handlers[received]
             if callable(handler):
