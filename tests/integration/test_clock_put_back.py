@@ -9,7 +9,6 @@ import pytest
 
 from wsi_denoise.daemon import disk_space, pauses, recovery, retention
 from wsi_denoise.errors import WorkerLost
-from wsi_denoise.intake.quarantine import may_be_growing
 from wsi_denoise.jobs.database import upgrades
 from wsi_denoise.jobs.record import LEASE
 from wsi_denoise.jobs.retry import retry_at
@@ -213,14 +212,6 @@ def test_finished_blocks_from_the_future_are_kept_for_their_time_from_now_on(tmp
     assert retention.tidy(settings, job_store, now + 2 * keep, origin="test").spools == (spool,)
     assert not spool.exists()
     job_store.close()
-
-
-def test_a_slide_that_began_in_the_future_may_be_moved_away(tmp_path):
-    slide = tmp_path / "a.mrxs"
-    slide.touch()
-    now = datetime.now(UTC)
-    for started, growing in ((now, True), (now - timedelta(hours=2), False), (now + timedelta(hours=3), False)):
-        assert may_be_growing(slide, started, 3600.0) is growing
 
 
 def test_no_job_of_the_queue_is_lost_by_any_of_this(store, clock):
