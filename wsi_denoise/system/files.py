@@ -58,10 +58,11 @@ def atomic_file(target: Path, *, replace: bool = True, mode: int = 0o666) -> Ite
     mode : int
         Permissions, to which the umask applies.
     """
-    with atomic_path(target, replace=replace) as part:
-        handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with os.fdopen(handle, "wb") as file:
-            yield file
+    with (
+        atomic_path(target, replace=replace) as part,
+        open(part, "xb", opener=lambda path, flags: os.open(path, flags, mode)) as file,
+    ):
+        yield file
 
 
 def _sync(file: Path) -> None:
