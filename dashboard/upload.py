@@ -30,6 +30,7 @@ from wsi_denoise.errors import DiskFull, UploadRefused
 from wsi_denoise.intake.files import SUFFIXES, UNSUPPORTED
 from wsi_denoise.intake.ignored import patterns
 from wsi_denoise.settings import Settings
+from wsi_denoise.system import files
 
 LONGEST_NAME = 200
 """Bytes: partial names and the names of outputs are made from it, and file systems end at 255."""
@@ -187,19 +188,10 @@ class _Upload:
     def _publish(self) -> None:
         try:
             # Never replaces: of two uploads of one name, the second is refused.
-            os.link(self._part, self._final)
+            files.rename_new(self._part, self._final)
         except FileExistsError:
             raise _Refused(409, f"there is a file {self._final.name} already") from None
-        except OSError:
-            # Some shares have no hard links: then a check and a rename, which is not one step.
-            if self._final.exists():
-                raise _Refused(409, f"there is a file {self._final.name} already") from None
-            self._part.replace(self._final)
-        handle = os.open(self._final.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        files.sync(self._final.parent)
 
 
 async def _arriving(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

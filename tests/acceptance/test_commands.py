@@ -152,7 +152,7 @@ def test_ctrl_c_finishes_running_blocks_and_a_second_signal_ends_at_once(workpla
     assert place.process.wait(60) == 0
     finished = {file.stem for file in spooled.rglob(f"*{SUFFIX}")}
     told = (place.folder / "terminal").read_text()
-    assert begun <= finished or "did not finish in time" in told  # a slow machine
+    assert begun <= finished or place.job("large.tiff").state is JobState.DONE
     assert "stopping" in told
     assert not [word for word in ("Traceback", "KeyboardInterrupt", "leaked", "worker_lost") if word in told], told
 

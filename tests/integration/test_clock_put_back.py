@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from support.clock import Clock
 from wsi_denoise.daemon import disk_space, pauses, recovery, retention
 from wsi_denoise.errors import WorkerLost
 from wsi_denoise.jobs.database import upgrades
@@ -20,14 +21,6 @@ from wsi_denoise.system.process import identity
 
 LEASE_SECONDS = 60.0
 AHEAD = [timedelta(minutes=2), timedelta(hours=3), timedelta(days=4000)]
-
-
-class Clock:
-    def __init__(self):
-        self.now = datetime.now(UTC)
-
-    def __call__(self):
-        return self.now
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

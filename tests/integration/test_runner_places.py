@@ -1,10 +1,11 @@
 """What a runner makes of a slide that is missing: removed, or on a share that is away."""
 
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
 
+from support.clock import Clock
 from wsi_denoise.daemon.heartbeat import Heartbeat
 from wsi_denoise.daemon.runner import Runner
 from wsi_denoise.errors import IncompleteSlide, SlideKillsDaemon, SlideVanished, UnreadableTile
@@ -13,14 +14,6 @@ from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.settings import load
 from wsi_denoise.system.mounts import Places
-
-
-class Clock:
-    def __init__(self):
-        self.now = datetime.now(UTC)
-
-    def __call__(self):
-        return self.now
 
 
 class Cluster:

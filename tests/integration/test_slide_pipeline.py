@@ -431,7 +431,7 @@ def test_a_folder_that_cannot_be_flushed_does_not_undo_what_is_published(strip, 
         flushed.append(handle)
         raise OSError(22, "Invalid argument")
 
-    monkeypatch.setattr("wsi_denoise.processing.slide.os.fsync", refuse)
+    monkeypatch.setattr("wsi_denoise.system.files.os.fsync", refuse)
     strip.run()
     assert flushed
     assert strip.output.is_file()

@@ -362,8 +362,8 @@ class Runner:
             case Decision.SETTLE:
                 return self._store.settle_again(job.id, error, self._origin, holder=self._daemon_id)
             case Decision.RETRY:
-                at = outcome.at or datetime.now(UTC)
-                return self._store.retry_later(job.id, error, at, self._origin, counts=outcome.counts)
+                assert outcome.at is not None
+                return self._store.retry_later(job.id, error, outcome.at, self._origin, counts=outcome.counts)
             case Decision.FAIL:
                 return self._store.fail(job.id, error, self._origin, holder=self._daemon_id)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -32,7 +31,7 @@ from wsi_denoise.quality.verdict import Judgement, judge
 from wsi_denoise.settings import Settings
 from wsi_denoise.slide import provenance
 from wsi_denoise.slide.base import SourceFile
-from wsi_denoise.system import disk, permissions
+from wsi_denoise.system import disk, files, permissions
 
 _log = logging.getLogger(__name__)
 
@@ -287,17 +286,13 @@ def publish(part: Path, target: Path, facts: Mapping[str, Any], *, overwrite: bo
     """
     with disk.translate_write_errors(target.parent):
         try:
-            os.link(part, target)
+            files.rename_new(part, target)
         except FileExistsError:
             if not replaceable(target, facts, overwrite=overwrite):
                 raise OutputExists(target.name) from None
             part.replace(target)
-        except OSError:
-            # Some shares do not support hard links. A check and a rename are not atomic.
-            if target.exists() and not replaceable(target, facts, overwrite=overwrite):
-                raise OutputExists(target.name) from None
-            part.replace(target)
-    _sync_folder(target.parent)
+    with suppress(OSError):  # the file has its name, and some file systems cannot flush a folder
+        files.sync(target.parent)
 
 
 def replaceable(target: Path, facts: Mapping[str, Any], *, overwrite: bool = False) -> bool:
@@ -324,13 +319,3 @@ def _look_at(file: Path) -> None:
     except OSError as error:
         if error.errno not in _OF_THE_FILE:
             raise
-
-
-def _sync_folder(folder: Path) -> None:
-    """Flush the new name to the disk where the file system supports it. Errors are ignored: the file has its name."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -39,11 +39,11 @@ def atomic_path(target: Path, *, replace: bool = True) -> Iterator[Path]:
     part = target.with_name(f".{name}.{secrets.token_hex(8)}{SUFFIX}")
     try:
         yield part
-        _sync(part)
+        sync(part)
         if replace:
             part.replace(target)
         else:
-            _link(part, target)
+            rename_new(part, target)
     finally:
         with suppress(OSError):
             part.unlink(missing_ok=True)
@@ -65,15 +65,15 @@ def atomic_file(target: Path, *, replace: bool = True, mode: int = 0o666) -> Ite
         yield file
 
 
-def _sync(file: Path) -> None:
-    handle = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def rename_new(part: Path, target: Path) -> None:
+    """Give a file a name that is not taken. Where the file system has hard links, `part` stays as a second name.
 
-
-def _link(part: Path, target: Path) -> None:
+    Raises
+    ------
+    FileExistsError
+        If `target` exists. Nothing is changed.
+    OSError
+    """
     try:
         os.link(part, target)
     except FileExistsError:
@@ -83,3 +83,12 @@ def _link(part: Path, target: Path) -> None:
         if target.exists():
             raise FileExistsError(f"{target} exists") from None
         part.replace(target)
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
