@@ -77,11 +77,11 @@ acceptance: env
 
 PRESET ?= paper
 train: env
-	@$(BIN)/python -m training.recipe $(PRESET) --out runs
+	@$(BIN)/python -m training.run.recipe $(PRESET) --out runs
 
 evaluate: env
 	@$(BIN)/python -m pytest tests/unit/training -m training
-	$(BIN)/python -m training.evidence
+	$(BIN)/python -m training.publish.evidence
 
 docs: env
 	@$(BIN)/python -c "import material" 2>/dev/null || .ci/env $(VENV) "$(EXTRAS),docs"

@@ -70,7 +70,7 @@ def test_the_four_packages_with_their_data_are_in_it(wheel):
         "dashboard/main.py",
         "dashboard/viewer/library/openseadragon.min.js",
         "dashboard/viewer/library/LICENSE.txt",
-        "training/train.py",
+        "training/run/train.py",
     } <= names
     assert set(tracked.stdout.split()) <= names
     assert not [name for name in names if name.startswith(("tests", "docs"))]

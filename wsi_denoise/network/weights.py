@@ -68,7 +68,7 @@ class Measured:
     images, seeds : int
         Number of images, and number of noise draws for each.
     protocol : str
-        Name of the noise: ``fresh``, or another of ``training/conditions.py``.
+        Name of the noise: ``fresh``, or another of ``training/evaluate/conditions.py``.
     sigma : float
         Strength of the noise in grey levels.
     psnr, psnr_low, psnr_high : float

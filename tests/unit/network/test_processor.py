@@ -2,7 +2,7 @@
 
 import pytest
 
-from training import machine
+from training.run import machine
 from wsi_denoise.network import denoiser, processor
 from wsi_denoise.settings import ComputeSettings
 

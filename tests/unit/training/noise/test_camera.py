@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from training import textures
-from training.corruption import corrupt
+from training.data import textures
 from training.noise import camera, codecs, defects, fields, mosaic, sensor
 from training.noise.camera import Camera
+from training.noise.corruption import corrupt
 
 PLAIN = Camera(
     clean=0, white=1, correlated=0, sensor=0, varying=0, stripes=0, impulses=0, compressed=0, compressed_white=0

@@ -1,0 +1,1 @@
+"""Clean images and how crops are drawn from them."""

@@ -1,0 +1,1 @@
+"""Measurements of presets, runs and other methods."""

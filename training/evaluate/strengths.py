@@ -1,0 +1,107 @@
+"""Measure presets and baselines by sigma: ``python -m training.evaluate.strengths --preset paper --out FILE``.
+
+The metrics are in :mod:`training.evaluate.table`, the images in :mod:`training.evaluate.split`, and the kinds of noise
+in :mod:`training.evaluate.conditions`. Only ``pcam-kaggle/val`` may be used for choices.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from training.data import sources
+from training.evaluate import baselines, split, table
+from training.evaluate.conditions import CONDITIONS, noisy_images
+from training.run import checkpoint
+from training.run.train import CHECKPOINT
+from wsi_denoise.network import weights
+from wsi_denoise.network.irunet import IRUNet
+
+
+def classical_methods(patches: Path, sigmas: Sequence[float], count: int = 12) -> dict[str, baselines.Method]:
+    """Return the classical baselines, each tuned on the first validation patches."""
+    clean = split.SOURCES[split.VALIDATION](patches)[:count]
+
+    def corrupt(images: baselines.Batch, sigma: float) -> baselines.Batch:
+        return noisy_images(images, "tuning", "fresh", sigma, 0)
+
+    return {name: baselines.tuned(name, clean, corrupt, sigmas) for name in baselines.GRIDS}
+
+
+def run_network(run: Path) -> IRUNet:
+    """Return the averaged network of a training run that is not shipped."""
+    averaged, state = checkpoint.averaged_weights(run / CHECKPOINT)
+    options = {name: state["configuration"][name] for name in ("filters", "residual", "full_skip")}
+    network = IRUNet(**options)
+    network.load_state_dict(averaged)
+    return network.eval()
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line."""
+    options = argparse.ArgumentParser(prog="python -m training.evaluate.strengths", description=__doc__)
+    options.add_argument("--preset", action="append", default=[], help="a preset that ships; may be repeated")
+    options.add_argument("--run", type=Path, action="append", default=[], help="folder of a training run")
+    options.add_argument(
+        "--shared", type=Path, default=sources.shared_folder(), help="folder with data/ and reference/"
+    )
+    options.add_argument("--source", action="append", choices=list(split.SOURCES), help="only these sources")
+    options.add_argument("--sigma", type=float, action="append", help="only these sigmas")
+    options.add_argument("--seeds", type=int, default=3, help="draws of noise per image")
+    options.add_argument("--count", type=int, help="only the first images of each source")
+    options.add_argument("--protocol", action="append", choices=list(CONDITIONS), help="kinds of noise (fresh)")
+    options.add_argument("--classical", action="store_true", help="with non-local means, wavelets, total variation")
+    options.add_argument("--bm3d", action="store_true", help="with BM3D and CBM3D (6 seconds an image)")
+    options.add_argument("--anchors", action="store_true", help="with the pretrained networks of the shared folder")
+    options.add_argument("--method", action="append", help="of the baselines only those whose name begins so")
+    options.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves it to torch")
+    options.add_argument("--out", type=Path, help="JSON to write")
+    return options
+
+
+def methods_of(given: argparse.Namespace, sigmas: Sequence[float]) -> dict[str, baselines.Method]:
+    """Return the methods in the command-line options."""
+    others: dict[str, baselines.Method] = {}
+    if given.classical:
+        others |= classical_methods(given.shared / "data" / "patches", sigmas)
+    if given.bm3d:
+        others |= baselines.bm3d_methods()
+    if given.anchors:
+        others |= baselines.anchors(given.shared / "reference")
+    wanted = tuple(given.method or [""])
+    chosen = {name: method for name, method in others.items() if name.startswith(wanted)}
+    presets = {name: baselines.network(weights.load(name)) for name in given.preset}
+    runs = {folder.name: baselines.network(run_network(folder)) for folder in given.run}
+    return {**presets, **runs, **chosen}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Evaluate for the command-line options."""
+    given = parser().parse_args(arguments)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    sigmas = tuple(given.sigma or table.SIGMAS)
+    started = time.monotonic()
+    rows = table.measured(
+        methods_of(given, sigmas),
+        given.shared / "data" / "patches",
+        sources=given.source or tuple(split.SOURCES),
+        protocols=given.protocol or ("fresh",),
+        sigmas=sigmas,
+        seeds=given.seeds,
+        count=given.count,
+        progress=lambda line: print(line, flush=True),
+    )
+    print(table.markdown(rows))
+    if given.out:
+        checksum = weights.card(given.preset[0]).sha256 if given.preset else ""
+        minutes = round((time.monotonic() - started) / 60.0, 1)
+        table.save(given.out, rows, {"sha256": checksum, "threads": torch.get_num_threads(), "minutes": minutes})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,238 @@
+"""The table of methods by source and strength: measurement, storage as JSON, and output as Markdown.
+
+PSNR is that of 8-bit RGB images. Values are means over the images, after a mean over the noise seeds of each image. The
+interval is a 95 % bootstrap over the images. All methods get the same noisy pixels, even in different programs: rows
+with the same :func:`key_of` were measured on the same pixels. A perfect image counts as `PERFECT` dB.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from training.evaluate import baselines
+from training.evaluate.conditions import noisy_images
+from training.evaluate.measures import PERFECT, Batch, interval, psnr, ssim, ssim_columns, ssim_grey
+from training.evaluate.split import SOURCES
+
+SIGMAS = (0.0, 5.0, 10.0, 15.0, 25.0, 35.0, 50.0)
+NOISY = "noisy input"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: one method on one source at one strength of one kind of noise.
+
+    Parameters
+    ----------
+    protocol : str
+        Name of the noise, as in :data:`training.evaluate.conditions.CONDITIONS`.
+    images, seeds : int
+        Number of images, and of noise seeds.
+    psnr, psnr_low, psnr_high : float
+        dB: mean and its interval.
+    ssim, ssim_grey, ssim_columns : float
+        See :mod:`training.evaluate.measures`; the last is the paper's. The last two are for the first seed only.
+    """
+
+    source: str
+    method: str
+    protocol: str
+    sigma: float
+    images: int
+    seeds: int
+    psnr: float
+    psnr_low: float
+    psnr_high: float
+    ssim: float
+    ssim_grey: float | None = None
+    ssim_columns: float | None = None
+
+
+def key_of(row: Mapping[str, Any] | Row) -> tuple[Any, ...]:
+    """Return a key that is equal for rows that were measured on the same pixels."""
+    values = asdict(row) if isinstance(row, Row) else row
+    return tuple(values[name] for name in ("source", "protocol", "sigma", "images", "seeds"))
+
+
+def measured(
+    methods: Mapping[str, baselines.Method],
+    patches: Path,
+    *,
+    sources: Sequence[str] = tuple(SOURCES),
+    protocols: Sequence[str] = ("fresh",),
+    sigmas: Sequence[float] = SIGMAS,
+    seeds: int = 3,
+    count: int | None = None,
+    progress: Callable[[str], None] = lambda _line: None,
+) -> list[Row]:
+    """Measure methods on sources.
+
+    Parameters
+    ----------
+    methods : dict of str to method
+        The noisy input is added automatically as the first.
+    patches : Path
+        Folder ``data/patches`` of the shared data.
+    count : int, optional
+        Number of images of each source, the first by name; all by default.
+    progress : callable
+        Called with a line for each source, noise and sigma.
+    """
+    rows = []
+    for source in sources:
+        clean = SOURCES[source](patches)[:count]
+        for protocol in protocols:
+            # The fixed map does not depend on the seed.
+            draws = 1 if protocol == "fixed-map" else seeds
+            for sigma in sigmas:
+                started = time.monotonic()
+                without = sigma == 0 and protocol in {"fresh", "fixed-map"}
+                noisy = [noisy_images(clean, source, protocol, sigma, seed) for seed in range(1 if without else draws)]
+                for name, method in {NOISY: _unchanged, **methods}.items():
+                    rows.append(_row(source, name, protocol, sigma, draws, clean, [method(n, sigma) for n in noisy]))
+                progress(f"{source}, {protocol}, sigma {sigma:g}: {time.monotonic() - started:.1f} s")
+    return rows
+
+
+def _unchanged(noisy: Batch, _sigma: float) -> Batch:
+    return noisy
+
+
+def _row(
+    source: str, method: str, protocol: str, sigma: float, seeds: int, clean: Batch, found: Sequence[Batch]
+) -> Row:
+    quality = np.mean([psnr(images, clean) for images in found], axis=0)
+    low, high = interval(quality)
+    likeness = float(np.mean([ssim(images, clean) for images in found]))
+    return Row(
+        source,
+        method,
+        protocol,
+        sigma,
+        images=len(clean),
+        seeds=seeds,
+        psnr=round(float(quality.mean()), 3),
+        psnr_low=round(low, 3),
+        psnr_high=round(high, 3),
+        ssim=round(likeness, 4),
+        ssim_grey=round(float(ssim_grey(found[0], clean).mean()), 4),
+        ssim_columns=round(float(ssim_columns(found[0], clean).mean()), 4),
+    )
+
+
+def save(path: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
+    """Write rows as JSON with facts about the measurement, such as the ``sha256`` of the preset."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {**facts, "rows": [asdict(row) for row in rows]}
+    path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+
+
+def read(path: Path) -> list[Row]:
+    """Read the rows of a file of :func:`save`."""
+    return [Row(**row) for row in json.loads(path.read_text("utf-8"))["rows"]]
+
+
+def joined(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
+    """Add the rows of other methods on the same pixels, in the order of `rows`.
+
+    For a method in both, the row of `rows` is used.
+    """
+    by_pixels: dict[tuple[Any, ...], list[Row]] = {}
+    for row in (*rows, *others):
+        here = by_pixels.setdefault(key_of(row), [])
+        if all(row.method != known.method for known in here):
+            here.append(row)
+    known = {key_of(row) for row in rows}
+    return [row for key, here in by_pixels.items() if key in known for row in here]
+
+
+def heading(row: Row) -> str:
+    """Return the line above a source's table, with the numbers of images and seeds."""
+    drawn = f"{row.seeds} noise seed{'s' if row.seeds > 1 else ''}"
+    return f"**{row.source}**: {row.images} images, {drawn}"
+
+
+def markdown(rows: Sequence[Row]) -> str:
+    """Return a table per source and noise: a row per method, a column per sigma, PSNR in dB [95 % interval] (SSIM)."""
+    lines = []
+    for source, protocol in dict.fromkeys((row.source, row.protocol) for row in rows):
+        here = [row for row in rows if (row.source, row.protocol) == (source, protocol)]
+        sigmas = sorted({row.sigma for row in here})
+        lines += [
+            f"{heading(here[0])}, `{protocol}`; PSNR in dB [95 % interval] (SSIM)",
+            "",
+            "| method | " + " | ".join(f"sigma {sigma:g}" for sigma in sigmas) + " |",
+            "|---" * (len(sigmas) + 1) + "|",
+        ]
+        for method in dict.fromkeys(row.method for row in here):
+            cells = []
+            for sigma in sigmas:
+                row = next((row for row in here if row.method == method and row.sigma == sigma), None)
+                cells.append(_cell(row))
+            lines.append(f"| {method} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _cell(row: Row | None) -> str:
+    if row is None:
+        return "not measured"
+    if row.psnr >= PERFECT:
+        return "unchanged"
+    return f"{row.psnr:.2f} [{row.psnr_low:.2f}, {row.psnr_high:.2f}] ({row.ssim:.3f})"
+
+
+def compact(rows: Sequence[Row], methods: Sequence[str]) -> str:
+    """Return one table for several kinds of noise: a line per source and noise, with each method's PSNR in a cell.
+
+    Parameters
+    ----------
+    methods : sequence of str
+        Order of the values in a cell, which " / " separates.
+    """
+    sigmas = sorted({row.sigma for row in rows})
+    title = " / ".join(methods)
+    lines = [
+        f"PSNR in dB: {title}. In brackets: images x noise seeds.",
+        "",
+        "| images | noise | " + " | ".join(f"sigma {sigma:g}" for sigma in sigmas) + " |",
+        "|---" * (len(sigmas) + 2) + "|",
+    ]
+    for source, protocol in dict.fromkeys((row.source, row.protocol) for row in rows):
+        here = {(row.method, row.sigma): row for row in rows if (row.source, row.protocol) == (source, protocol)}
+        first = next(iter(here.values()))
+        cells = []
+        for sigma in sigmas:
+            found = [here.get((method, sigma)) for method in methods]
+            cells.append(" / ".join("-" if row is None else f"{row.psnr:.2f}" for row in found))
+        lines.append(f"| {source} ({first.images} x {first.seeds}) | {protocol} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, ""])
+
+
+def likeness(rows: Sequence[Row]) -> str:
+    """Return the three kinds of SSIM, one table per source: ``RGB / grey / the paper's`` in each cell."""
+    lines = []
+    for source in dict.fromkeys(row.source for row in rows):
+        here = [row for row in rows if row.source == source and row.ssim_grey is not None]
+        sigmas = sorted({row.sigma for row in here})
+        lines += [
+            f"{heading(here[0])}; SSIM over RGB / of grey / the paper's way",
+            "",
+            "| method | " + " | ".join(f"sigma {sigma:g}" for sigma in sigmas) + " |",
+            "|---" * (len(sigmas) + 1) + "|",
+        ]
+        for method in dict.fromkeys(row.method for row in here):
+            by_sigma = {row.sigma: row for row in here if row.method == method}
+            cells = [
+                f"{by_sigma[s].ssim:.3f} / {by_sigma[s].ssim_grey:.3f} / {by_sigma[s].ssim_columns:.3f}" for s in sigmas
+            ]
+            lines.append(f"| {method} | " + " | ".join(cells) + " |")
+        lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Presets, tables and pictures from runs and measurements."""

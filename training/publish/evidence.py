@@ -1,0 +1,122 @@
+"""Measure everything that the documentation says about the presets: ``make evaluate``.
+
+Each step writes a file in ``training/tables`` and says how long it took; a step whose file is of these very weights is
+left out (``--again`` makes it anew). Baselines do not change with the presets: theirs are measured by ``--baselines``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from training import pages
+from training.data import sources
+from training.evaluate import behaviour, costs, kinds, leak, strengths
+from training.evaluate.conditions import COMPRESSED, OTHERS
+from training.evaluate.split import COMPARED, MANY, TEST, VALIDATION
+from training.publish import export, onnx, pictures, report
+from wsi_denoise.network import weights
+
+Step = tuple[str, Callable[[list[str]], object], list[str]]
+
+STRENGTHS = ("10", "25", "50")
+
+
+def several(flag: str, values: tuple[str, ...]) -> list[str]:
+    """Return an option, repeated for each value."""
+    return [part for value in values for part in (flag, value)]
+
+
+def steps_of(preset: str) -> list[Step]:
+    """Return the measurements for a preset: name of the table, program, and its options."""
+    sigmas = several("--sigma", STRENGTHS)
+    compared = several("--source", COMPARED)
+    protocols = several("--protocol", ("fresh", *OTHERS))
+    one = ["--preset", preset, "--seeds", "1"]
+    return [
+        (preset, strengths.main, ["--preset", preset, *several("--source", TEST)]),
+        (f"{preset}-val", strengths.main, ["--preset", preset, "--source", VALIDATION, "--count", "100"]),
+        (f"{preset}-compared", strengths.main, [*one, "--count", str(MANY), *sigmas, *compared]),
+        (
+            f"{preset}-compressed",
+            strengths.main,
+            [*one, "--count", str(MANY), *sigmas, *several("--protocol", COMPRESSED), *compared],
+        ),
+        (
+            f"{preset}-others",
+            strengths.main,
+            [*one, "--count", str(MANY), *several("--sigma", (*STRENGTHS, "60", "75")), *compared, *protocols],
+        ),
+        (f"{preset}-kinds", kinds.main, ["--preset", preset, "--count", str(MANY)]),
+        (f"{preset}-behaviour", behaviour.main, ["--preset", preset]),
+    ]
+
+
+def baseline_steps() -> list[Step]:
+    """Return the measurements for methods of other authors, which take hours on one core."""
+    sigmas = several("--sigma", STRENGTHS)
+    compared = several("--source", COMPARED)
+    common = ["--seeds", "1", "--count", str(MANY), *sigmas, *compared]
+    return [
+        ("baselines", strengths.main, ["--classical", "--anchors", *common]),
+        ("bm3d", strengths.main, ["--bm3d", *common]),
+        ("dncnn", strengths.main, ["--anchors", "--method", "DnCNN", *sigmas, *several("--source", TEST)]),
+    ]
+
+
+def is_current(path: Path, preset: str) -> bool:
+    """Return whether a table was measured with the shipped weights."""
+    return path.is_file() and pages.read_json(path).get("sha256") == weights.card(preset).sha256
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure for the command-line options."""
+    options = argparse.ArgumentParser(prog="python -m training.publish.evidence", description=__doc__)
+    options.add_argument("--preset", action="append", help="only these; by default all that are for slides")
+    options.add_argument(
+        "--shared", type=Path, default=sources.shared_folder(), help="folder with data/ and reference/"
+    )
+    options.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves it to torch")
+    options.add_argument("--again", action="store_true", help="also what is there already")
+    options.add_argument("--baselines", action="store_true", help="the methods that are not ours, too: hours")
+    given = options.parse_args(arguments)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    known = given.preset or [card.name for card in weights.presets() if not card.not_for_slides]
+    started = time.monotonic()
+    place = ["--shared", str(given.shared)]
+    for preset in known:
+        for name, program, what in steps_of(preset):
+            path = pages.TABLES / f"{name}.json"
+            if given.again or not is_current(path, preset):
+                _timed(name, lambda program=program, what=what, path=path: program([*what, *place, "--out", str(path)]))
+        # The noise protocol in the card shows the use of a preset.
+        parts = ("", "-val", "-compressed") if weights.card(preset).protocol in {"scanner", "camera"} else ("", "-val")
+        tables = [pages.TABLES / f"{preset}{kind}.json" for kind in parts]
+        export.measure(preset, tables)
+    if given.baselines:
+        for name, program, what in baseline_steps():
+            path = pages.TABLES / f"{name}.json"
+            _timed(name, lambda program=program, what=what, path=path: program([*what, *place, "--out", str(path)]))
+    _timed("leak", lambda: leak.main(place))
+    with tempfile.TemporaryDirectory() as folder:
+        _timed("onnx", lambda: onnx.main(["--out", folder, "--table", str(pages.TABLES / "onnx.json")]))
+    _timed("costs", lambda: costs.main([]))
+    _timed("pictures", lambda: pictures.main(place))
+    report.main([])
+    print(f"all of it: {(time.monotonic() - started) / 60:.1f} minutes")
+
+
+def _timed(name: str, run: Callable[[], object]) -> None:
+    started = time.monotonic()
+    run()
+    print(f"== {name}: {time.monotonic() - started:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

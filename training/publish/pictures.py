@@ -1,0 +1,128 @@
+"""Pictures of the evaluation: ``python -m training.publish.pictures``.
+
+Crops of each method beside the noisy input and the truth, for each source whose licence allows showing them, and PSNR
+over sigma as curves, from the tables. Everything goes to ``docs/images``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from training import pages
+from training.data import sources
+from training.evaluate import baselines, table
+from training.evaluate.conditions import noisy_images
+from training.evaluate.measures import Batch
+from training.evaluate.split import SOURCES
+from wsi_denoise.network import weights
+
+SHOWN = {"pcam-kaggle/test": 13, "kather-crc-20x, odd positions": 5, "scikit-image ihc": 7}
+"""Sources that may be shown (CC0, CC BY), and the index of the image. MoNuSeg is CC BY-NC-SA, and the authors' pairs
+state no licence."""
+PART = slice(16, 80)
+CURVES = ("noisy input", "paper", "fine", "scanner", "DnCNN colour, blind")
+
+
+def crops(
+    methods: Mapping[str, baselines.Method], patches: Path, protocols: Sequence[str], sigma: float
+) -> list[list[Batch]]:
+    """Return rows of images: one per source and kind of noise, with the noisy input first and the truth last."""
+    lines = []
+    for source, index in SHOWN.items():
+        clean = SOURCES[source](patches)[index : index + 1]
+        for protocol in protocols:
+            noisy = noisy_images(clean, source, protocol, sigma, 0)
+            shown = [noisy, *(method(noisy, sigma) for method in methods.values()), clean]
+            lines.append([image[0, PART, PART] for image in shown])
+    return lines
+
+
+def plot(rows: Sequence[table.Row], path: Path, *, reference: str = "paper") -> None:
+    """Draw PSNR over sigma, one column per source, and below it the gain of each method over the reference."""
+    import matplotlib as mpl  # noqa: PLC0415 - comes with the extra `train`
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt  # noqa: PLC0415
+
+    sources = list(dict.fromkeys(row.source for row in rows))
+    methods = list(dict.fromkeys(row.method for row in rows))
+    # Each table contains the rows of the noisy input; here they are needed once.
+    psnr = {(row.source, row.method, row.sigma): row for row in rows if row.sigma > 0}
+    size = (3.1 * len(sources), 5.4)
+    figure, fields = plt.subplots(2, len(sources), figsize=size, sharex=True, sharey="row", squeeze=False)
+    for source, above, below in zip(sources, *fields, strict=True):
+        for number, method in enumerate(methods):
+            known = [row for _, row in sorted(psnr.items()) if (row.source, row.method) == (source, method)]
+            sigmas, look = [row.sigma for row in known], {"marker": "o", "markersize": 3, "color": f"C{number}"}
+            above.plot(sigmas, [row.psnr for row in known], label=method, **look)
+            above.fill_between(
+                sigmas,
+                [row.psnr_low for row in known],
+                [row.psnr_high for row in known],
+                alpha=0.2,
+                color=f"C{number}",
+            )
+            if method != table.NOISY:
+                pairs = [
+                    (row, psnr[source, reference, row.sigma]) for row in known if (source, reference, row.sigma) in psnr
+                ]
+                below.plot([row.sigma for row, _ in pairs], [row.psnr - other.psnr for row, other in pairs], **look)
+        above.set_title(source, fontsize=9)
+        below.set_xlabel("sigma (grey levels)")
+        above.grid(alpha=0.3)
+        below.grid(alpha=0.3)
+    fields[0][0].set_ylabel("PSNR (dB)")
+    fields[1][0].set_ylabel(f"above {reference} (dB)")
+    fields[0][0].legend(fontsize=8)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90, metadata={"Software": None})
+    plt.close(figure)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Make the pictures for the command-line options."""
+    options = argparse.ArgumentParser(prog="python -m training.publish.pictures", description=__doc__)
+    options.add_argument(
+        "--shared", type=Path, default=sources.shared_folder(), help="folder with data/ and reference/"
+    )
+    options.add_argument("--images", type=Path, default=pages.IMAGES, help="folder to write to")
+    options.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves it to torch")
+    given = options.parse_args(arguments)
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    patches = given.shared / "data" / "patches"
+    known = [card.name for card in weights.presets() if not card.not_for_slides]
+    presets = {name: baselines.network(weights.load(name)) for name in known}
+    classical = {"non-local means": baselines.classical("non-local means", 0.6)}
+    anchors = baselines.anchors(given.shared / "reference")
+    blind = {name: method for name, method in anchors.items() if name.startswith("DnCNN")}
+    shown = {**presets, **classical, **blind}
+    pages.write_image(given.images / "methods.webp", pages.grid(crops(shown, patches, ["fresh"], 25.0), enlarge=3))
+    compressed = ["noise, then JPEG 70"]
+    pages.write_image(
+        given.images / "compressed.webp", pages.grid(crops(presets, patches, compressed, 25.0), enlarge=3)
+    )
+    pages.write_json(
+        pages.TABLES / "pictures.json",
+        {"methods": list(shown), "presets": list(presets), "sources": list(SHOWN), "sigma": 25.0},
+    )
+    rows = [row for name in (*known, "dncnn") for row in read_rows(name)]
+    if rows:
+        plot([row for row in rows if row.method in CURVES], given.images / "curves.png")
+
+
+def read_rows(name: str) -> list[table.Row]:
+    """Return the measured rows of a table for fresh noise on the test sources."""
+    path = pages.TABLES / f"{name}.json"
+    if not path.is_file():
+        return []
+    return [row for row in table.read(path) if row.protocol == "fresh" and row.source != "pcam-kaggle/val"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""Train a shipped preset again as its card says: ``make train``, or ``python -m training.run.recipe paper --out runs``.
+
+A card holds the options of a run, the number of steps instead of the minutes that were given to it, and the same of
+each run that its first weights came from. Images and loss are those of today; where a card names other images, another
+preset is made in its place, and that is said. The photographs are fetched where a run had them.
+At the end the new weights are held against those that ship, on the validation patches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from training.data import manifest, photographs, sources
+from training.run import checkpoint, lineage, train
+from training.run.validation import validation_check
+from wsi_denoise.network import weights
+from wsi_denoise.network.irunet import IRUNet
+
+NAMES = ("steps", "seed", "rate", "polish", "decay", "pixels", "flat", "every", "texture", "schedule")
+
+
+def stages_of(card: weights.ModelCard) -> list[Mapping[str, Any]]:
+    """Return the runs of a card in order: those before its own, and its own."""
+    return [*card.training.get("before", []), card.training]
+
+
+def options_of(stage: Mapping[str, Any], card: weights.ModelCard, pictures: Path) -> list[str]:
+    """Return the options of :mod:`training.run.train` for a run of a card, except for its initial weights.
+
+    Parameters
+    ----------
+    stage : mapping
+        One of :func:`stages_of`.
+    pictures : Path
+        Folder of the photographs, for a run with this source.
+    """
+    filters, protocol = stage.get("filters", card.filters), stage.get("protocol", card.protocol)
+    options = ["--filters", str(filters), "--protocol", protocol]
+    for name in NAMES:
+        if name in stage:
+            options += [f"--{name}", str(stage[name])]
+    options += ["--optimizer", stage.get("optimizer", "adamw")]
+    switches = {"residual": card.residual, "full-skip": card.full_skip, "bf16": stage["bf16"]}
+    options += [f"--{'' if on else 'no-'}{name}" for name, on in switches.items()]
+    return [*options, "--photographs", str(pictures)] if stage.get("photographs") else options
+
+
+def runs_of(card: weights.ModelCard, folder: Path) -> list[tuple[Path, list[str]]]:
+    """Return the runs that make a preset in order: folder and options of each."""
+    runs: list[tuple[Path, list[str]]] = []
+    stages = stages_of(card)
+    for number, stage in enumerate(stages, 1):
+        options = options_of(stage, card, folder / "photographs")
+        if runs:
+            options += ["--initial", str(runs[-1][0] / train.CHECKPOINT)]
+        runs.append((folder / (card.name if number == len(stages) else f"{card.name}-{number}"), options))
+    return runs
+
+
+def compared(card: weights.ModelCard, run: Path, shared: Path) -> list[str]:
+    """Return lines that compare a run's averaged weights with the shipped ones, on the validation patches."""
+    tensors, _ = checkpoint.averaged_weights(run / train.CHECKPOINT)
+    made = IRUNet(card.filters, residual=card.residual, full_skip=card.full_skip).eval()
+    made.load_state_dict(tensors)
+    check = validation_check(shared, compressed=card.protocol in {"scanner", "camera"})
+    shipped, now = check(weights.load(card.name)), check(made)
+    return [f"{name}: {now[name]:.2f} dB, as shipped {shipped[name]:.2f}" for name in shipped]
+
+
+def other_images(card: weights.ModelCard) -> list[str]:
+    """Return a line for each present source that the card's last run did not have, and vice versa."""
+    known = manifest.known()
+    today = {
+        (source["name"], source["sha256"])
+        for source in (*known["sources"], known["photographs"])
+        if (source["name"] == sources.PAPERS) == (card.protocol == "fixed-map")
+    }
+    seen = {(source.name, source.sha256) for source in card.trained_on if source.sha256}
+    return [
+        *(f"{name}: {card.name} saw other files under this name, or none" for name, _ in sorted(today - seen)),
+        *(f"{name}: not as {card.name} saw it" for name, _ in sorted(seen - today)),
+    ]
+
+
+def traced(stage: Mapping[str, Any], run: Path) -> list[str]:
+    """Return a line for each step with stored checksums of both runs, which says whether the weights are equal.
+
+    Parameters
+    ----------
+    stage : mapping
+        One of :func:`stages_of`.
+    run : Path
+        The run that repeats it.
+
+    Notes
+    -----
+    With another machine, version of torch or number of threads, rounding differs. The weights then differ from the
+    first steps on, and only their quality can be compared.
+    """
+    known, made = stage.get("trace", {}), lineage.traced(run)
+    return [
+        f"{run.name}, step {step}: {'the same weights as shipped' if made[step] == known[step] else 'other weights'}"
+        for step in made
+        if step in known
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train for the command-line options."""
+    options = argparse.ArgumentParser(prog="python -m training.run.recipe", description=__doc__)
+    options.add_argument("preset", help="a preset that ships")
+    options.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs; interrupted ones go on")
+    options.add_argument("--shared", type=Path, default=sources.shared_folder(), help="folder with data/")
+    options.add_argument("--threads", type=int, default=0, help="threads of torch; 0: those of the card")
+    options.add_argument("--workers", type=int, default=0, help="as training.run.train: a GPU waits without them")
+    options.add_argument("--until", type=int, default=0, help="only so many steps of the first run, to compare them")
+    options.add_argument("--show", action="store_true", help="print the commands and do nothing")
+    given = options.parse_args(arguments)
+    wrong = [] if given.show else manifest.differences(given.shared)
+    for line in wrong:
+        print(line, file=sys.stderr)
+    if wrong:
+        return 1
+    card = weights.card(given.preset)
+    for line in other_images(card):
+        print(f"another preset than the one that ships: {line}", file=sys.stderr)
+    threads = given.threads or int(card.training.get("threads", 0))
+    if not given.show and any(stage.get("photographs") for stage in stages_of(card)):
+        photographs.fetch(given.out / "photographs")
+    for (folder, what), stage in zip(runs_of(card, given.out), stages_of(card), strict=True):
+        until = ["--until", str(given.until)] if given.until else []
+        how = ["--threads", str(threads), "--workers", str(given.workers)]
+        whole = ["--out", str(folder), "--shared", str(given.shared), *how, *what, *until]
+        print("python -m training.run.train", *whole, flush=True)
+        if not given.show:
+            train.main(whole)
+            print(*traced(stage, folder), sep="\n", flush=True)
+        if given.until:
+            break  # the next run continues from the end of this one
+    if given.show or given.until:
+        return 0
+    print(*compared(card, given.out / given.preset, given.shared), sep="\n")
+    print(
+        f"python -m training.publish.export {given.out / given.preset} --name {given.preset}    # makes it the preset"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
