@@ -6,12 +6,11 @@ compares the files with it, and prints how to get missing ones. ``--write`` upda
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
 
-from training import pages
+from training import command, pages
 from training.data import sources
 
 FILE = Path(__file__).with_name("manifest.json")
@@ -54,8 +53,7 @@ def differences(shared: Path) -> list[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Compare or write the checksums for the command-line options."""
-    options = argparse.ArgumentParser(prog="python -m training.data.manifest", description=__doc__)
-    options.add_argument("--shared", type=Path, default=sources.shared_folder(), help="folder with data/")
+    options = command.parser("training.data.manifest", __doc__, "shared")
     options.add_argument("--write", action="store_true", help="write counts and checksums of the files that are here")
     given = options.parse_args(arguments)
     if given.write:

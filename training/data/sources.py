@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,11 +54,6 @@ class Source:
     scales: tuple[float, float]
     recolour: float
     again: float = 0.0
-
-
-def shared_folder() -> Path:
-    """Return the folder of ``data`` and ``reference``: ``WSI_DENOISE_SHARED``, or ``../shared``."""
-    return Path(os.environ.get("WSI_DENOISE_SHARED", "../shared"))
 
 
 def images_in(folder: Path) -> tuple[Path, ...]:

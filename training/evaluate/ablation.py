@@ -20,7 +20,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from training import pages
+from training import command, pages
 from training.data import photographs, sources
 from training.data.bank import Bank
 from training.evaluate import baselines, costs, measures, table
@@ -174,10 +174,9 @@ def compare(
 
 def main(arguments: list[str] | None = None) -> None:
     """Make the table for the command-line options."""
-    options = argparse.ArgumentParser(prog="python -m training.evaluate.ablation", description=__doc__)
+    options = command.parser("training.evaluate.ablation", __doc__, "shared", "threads")
     options.add_argument("--experiment", choices=list(EXPERIMENTS), default="ablation")
     options.add_argument("--out", type=Path, required=True, help="folder of the runs; interrupted ones go on")
-    options.add_argument("--shared", type=Path, default=sources.shared_folder(), help="folder with data/")
     options.add_argument("--steps", type=int, default=3000, help="of each variant")
     options.add_argument("--pixels", type=int, default=BASE.pixels, help="of a batch, in units of 1024")
     options.add_argument("--images", type=int, default=100, help="validation patches")
@@ -186,11 +185,8 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument(
         "--bf16", action=argparse.BooleanOptionalAction, default=BASE.bf16, help="as training.run.train"
     )
-    options.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves it to torch")
     options.add_argument("--table", type=Path, help="JSON to write")
-    given = options.parse_args(arguments)
-    if given.threads:
-        torch.set_num_threads(given.threads)
+    given = command.parsed(options, arguments)
     same = {name: getattr(given, name) for name in ("steps", "pixels", "bf16", "photographs")}
     base = dataclasses.replace(BASE, **same)
     wanted = EXPERIMENTS[given.experiment](base)

@@ -17,7 +17,6 @@ Checks, each with the number of images that it saw:
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 from collections.abc import Callable, Iterator
@@ -25,9 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from training.data import sources
+from training import command
 from training.evaluate import baselines, measures
 from training.evaluate.conditions import noisy_images
 from training.evaluate.split import FIELDS, SOURCES, TEST
@@ -221,16 +219,12 @@ def examine(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the checks of a preset for the command-line options."""
-    options = argparse.ArgumentParser(prog="python -m training.evaluate.behaviour", description=__doc__)
+    options = command.parser("training.evaluate.behaviour", __doc__, "shared", "threads")
     options.add_argument("--preset", required=True)
-    options.add_argument("--shared", type=Path, default=sources.shared_folder(), help="folder with data/")
     options.add_argument("--count", type=int, default=100, help="images of each source at most")
     options.add_argument("--fields", type=int, default=3, help="larger images of each source at most")
-    options.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves it to torch")
     options.add_argument("--out", type=Path, required=True, help="JSON to write")
-    given = options.parse_args(arguments)
-    if given.threads:
-        torch.set_num_threads(given.threads)
+    given = command.parsed(options, arguments)
     found = examine(
         baselines.network(weights.load(given.preset), batch=2),
         given.shared / "data" / "patches",

@@ -21,21 +21,22 @@ Batch = npt.NDArray[np.uint8]
 Condition = Callable[[Image, float, np.random.Generator], Image]
 
 
-def _rounded(values: npt.NDArray[np.floating]) -> Image:
+def rounded(values: npt.NDArray[np.floating]) -> Image:
+    """Return values as 8-bit grey levels."""
     return np.asarray(np.rint(np.clip(values, 0, 255)), dtype=np.uint8)
 
 
 def correlated(image: Image, sigma: float, rng: np.random.Generator) -> Image:
     """Add white noise, blurred by a Gaussian of 0.7 px and rescaled to sigma, like noise after interpolation."""
     soft = cv2.GaussianBlur(rng.standard_normal(image.shape), (0, 0), 0.7)
-    return _rounded(image + sigma * soft / soft.std())
+    return rounded(image + sigma * soft / soft.std())
 
 
 def varying(image: Image, sigma: float, rng: np.random.Generator) -> Image:
     """Add noise that increases from 0 at the left to 1.73 sigma at the right; its root mean square is sigma."""
     width = image.shape[1]
     share = np.sqrt(3.0) * (np.arange(width) + 0.5)[None, :, None] / width
-    return _rounded(image + sigma * share * rng.standard_normal(image.shape))
+    return rounded(image + sigma * share * rng.standard_normal(image.shape))
 
 
 def sensed(image: Image, sigma: float, rng: np.random.Generator) -> Image:
@@ -43,19 +44,20 @@ def sensed(image: Image, sigma: float, rng: np.random.Generator) -> Image:
     clean = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None].float() / 255.0
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     noisy = sensor.sensor(clean, torch.tensor([float(sigma)]), torch.tensor([True]), generator)
-    return _rounded((noisy[0] * 255.0).permute(1, 2, 0).numpy())
+    return rounded((noisy[0] * 255.0).permute(1, 2, 0).numpy())
 
 
-def _phase(rng: np.random.Generator) -> tuple[int, int]:
+def phase(rng: np.random.Generator) -> tuple[int, int]:
+    """Draw the phase of a JPEG grid."""
     row, column = rng.integers(16, size=2).tolist()
     return row, column
 
 
-def then_jpeg(quality: int, sampling: codecs.Sampling = "4:2:0") -> Condition:
-    """Return fresh noise followed by JPEG, with the JPEG grid at any phase."""
+def then_jpeg(quality: int, before: Condition = corruption.corrupt, sampling: codecs.Sampling = "4:2:0") -> Condition:
+    """Return noise followed by JPEG, with the JPEG grid at any phase."""
 
     def condition(image: Image, sigma: float, rng: np.random.Generator) -> Image:
-        return codecs.jpeg(corruption.corrupt(image, sigma, rng), quality, sampling, _phase(rng))
+        return codecs.jpeg(before(image, sigma, rng), quality, sampling, phase(rng))
 
     return condition
 
@@ -64,7 +66,7 @@ def after_jpeg(quality: int) -> Condition:
     """Return fresh noise on an image after JPEG compression (4:2:0)."""
 
     def condition(image: Image, sigma: float, rng: np.random.Generator) -> Image:
-        return corruption.corrupt(codecs.jpeg(image, quality, "4:2:0", _phase(rng)), sigma, rng)
+        return corruption.corrupt(codecs.jpeg(image, quality, "4:2:0", phase(rng)), sigma, rng)
 
     return condition
 
@@ -78,7 +80,7 @@ CONDITIONS: dict[str, Condition] = {
     "noise, then JPEG 50": then_jpeg(50),
     "noise, then JPEG 70": then_jpeg(70),
     "noise, then JPEG 90": then_jpeg(90),
-    "noise, then JPEG 70 4:4:4": then_jpeg(70, "4:4:4"),
+    "noise, then JPEG 70 4:4:4": then_jpeg(70, sampling="4:4:4"),
     "JPEG 50, then noise": after_jpeg(50),
     "JPEG 90, then noise": after_jpeg(90),
 }

@@ -8,16 +8,13 @@ where the shared folder has them; and ``paper``. It writes a JSON table, a pictu
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from training import pages
-from training.data import sources
+from training import command, pages
 from training.evaluate import baselines, measures
 from training.evaluate.conditions import noisy_images
 from training.evaluate.measures import Batch
@@ -143,18 +140,12 @@ def page(found: Mapping[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the experiment for the command-line options."""
-    options = argparse.ArgumentParser(prog="python -m training.evaluate.leak", description=__doc__)
-    options.add_argument(
-        "--shared", type=Path, default=sources.shared_folder(), help="folder with data/ and reference/"
-    )
+    options = command.parser("training.evaluate.leak", __doc__, "shared", "threads")
     options.add_argument("--source", choices=list(SOURCES), default="pcam-kaggle/test")
     options.add_argument("--count", type=int, default=50, help="images")
-    options.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves it to torch")
     options.add_argument("--out", type=Path, default=pages.TABLES / "leak.json", help="JSON to write")
     options.add_argument("--docs", type=Path, default=pages.DOCS, help="folder of the page and its picture")
-    given = options.parse_args(arguments)
-    if given.threads:
-        torch.set_num_threads(given.threads)
+    given = command.parsed(options, arguments)
     clean = SOURCES[given.source](given.shared / "data" / "patches")[: given.count]
     methods = methods_of(given.shared / "reference")
     rows = measured(methods, clean)

@@ -13,13 +13,10 @@ from pathlib import Path
 
 import torch
 
-from training.data import sources
-from training.evaluate import baselines, split, table
+from training import command
+from training.evaluate import baselines, methods, split, table
 from training.evaluate.conditions import CONDITIONS, noisy_images
-from training.run import checkpoint
-from training.run.train import CHECKPOINT
 from wsi_denoise.network import weights
-from wsi_denoise.network.irunet import IRUNet
 
 
 def classical_methods(patches: Path, sigmas: Sequence[float], count: int = 12) -> dict[str, baselines.Method]:
@@ -32,34 +29,18 @@ def classical_methods(patches: Path, sigmas: Sequence[float], count: int = 12) -
     return {name: baselines.tuned(name, clean, corrupt, sigmas) for name in baselines.GRIDS}
 
 
-def run_network(run: Path) -> IRUNet:
-    """Return the averaged network of a training run that is not shipped."""
-    averaged, state = checkpoint.averaged_weights(run / CHECKPOINT)
-    options = {name: state["configuration"][name] for name in ("filters", "residual", "full_skip")}
-    network = IRUNet(**options)
-    network.load_state_dict(averaged)
-    return network.eval()
-
-
 def parser() -> argparse.ArgumentParser:
     """Return the command line."""
-    options = argparse.ArgumentParser(prog="python -m training.evaluate.strengths", description=__doc__)
-    options.add_argument("--preset", action="append", default=[], help="a preset that ships; may be repeated")
-    options.add_argument("--run", type=Path, action="append", default=[], help="folder of a training run")
-    options.add_argument(
-        "--shared", type=Path, default=sources.shared_folder(), help="folder with data/ and reference/"
+    options = command.parser(
+        "training.evaluate.strengths", __doc__, "preset", "run", "shared", "seeds", "count", "threads", "out"
     )
     options.add_argument("--source", action="append", choices=list(split.SOURCES), help="only these sources")
     options.add_argument("--sigma", type=float, action="append", help="only these sigmas")
-    options.add_argument("--seeds", type=int, default=3, help="draws of noise per image")
-    options.add_argument("--count", type=int, help="only the first images of each source")
     options.add_argument("--protocol", action="append", choices=list(CONDITIONS), help="kinds of noise (fresh)")
     options.add_argument("--classical", action="store_true", help="with non-local means, wavelets, total variation")
     options.add_argument("--bm3d", action="store_true", help="with BM3D and CBM3D (6 seconds an image)")
     options.add_argument("--anchors", action="store_true", help="with the pretrained networks of the shared folder")
     options.add_argument("--method", action="append", help="of the baselines only those whose name begins so")
-    options.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves it to torch")
-    options.add_argument("--out", type=Path, help="JSON to write")
     return options
 
 
@@ -74,16 +55,12 @@ def methods_of(given: argparse.Namespace, sigmas: Sequence[float]) -> dict[str, 
         others |= baselines.anchors(given.shared / "reference")
     wanted = tuple(given.method or [""])
     chosen = {name: method for name, method in others.items() if name.startswith(wanted)}
-    presets = {name: baselines.network(weights.load(name)) for name in given.preset}
-    runs = {folder.name: baselines.network(run_network(folder)) for folder in given.run}
-    return {**presets, **runs, **chosen}
+    return {**methods.named(given.preset, given.run), **chosen}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Evaluate for the command-line options."""
-    given = parser().parse_args(arguments)
-    if given.threads:
-        torch.set_num_threads(given.threads)
+    given = command.parsed(parser(), arguments)
     sigmas = tuple(given.sigma or table.SIGMAS)
     started = time.monotonic()
     rows = table.measured(

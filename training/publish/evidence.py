@@ -6,16 +6,12 @@ left out (``--again`` makes it anew). Baselines do not change with the presets: 
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-
-from training import pages
-from training.data import sources
+from training import command, pages
 from training.evaluate import behaviour, costs, kinds, leak, strengths
 from training.evaluate.conditions import COMPRESSED, OTHERS
 from training.evaluate.split import COMPARED, MANY, TEST, VALIDATION
@@ -76,17 +72,10 @@ def is_current(path: Path, preset: str) -> bool:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure for the command-line options."""
-    options = argparse.ArgumentParser(prog="python -m training.publish.evidence", description=__doc__)
-    options.add_argument("--preset", action="append", help="only these; by default all that are for slides")
-    options.add_argument(
-        "--shared", type=Path, default=sources.shared_folder(), help="folder with data/ and reference/"
-    )
-    options.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves it to torch")
+    options = command.parser("training.publish.evidence", __doc__, "preset", "shared", "threads")
     options.add_argument("--again", action="store_true", help="also what is there already")
     options.add_argument("--baselines", action="store_true", help="the methods that are not ours, too: hours")
-    given = options.parse_args(arguments)
-    if given.threads:
-        torch.set_num_threads(given.threads)
+    given = command.parsed(options, arguments)
     known = given.preset or [card.name for card in weights.presets() if not card.not_for_slides]
     started = time.monotonic()
     place = ["--shared", str(given.shared)]

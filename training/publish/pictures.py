@@ -6,14 +6,10 @@ over sigma as curves, from the tables. Everything goes to ``docs/images``.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
-from training import pages
-from training.data import sources
+from training import command, pages
 from training.evaluate import baselines, table
 from training.evaluate.conditions import noisy_images
 from training.evaluate.measures import Batch
@@ -86,15 +82,9 @@ def plot(rows: Sequence[table.Row], path: Path, *, reference: str = "paper") -> 
 
 def main(arguments: list[str] | None = None) -> None:
     """Make the pictures for the command-line options."""
-    options = argparse.ArgumentParser(prog="python -m training.publish.pictures", description=__doc__)
-    options.add_argument(
-        "--shared", type=Path, default=sources.shared_folder(), help="folder with data/ and reference/"
-    )
+    options = command.parser("training.publish.pictures", __doc__, "shared", "threads")
     options.add_argument("--images", type=Path, default=pages.IMAGES, help="folder to write to")
-    options.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves it to torch")
-    given = options.parse_args(arguments)
-    if given.threads:
-        torch.set_num_threads(given.threads)
+    given = command.parsed(options, arguments)
     patches = given.shared / "data" / "patches"
     known = [card.name for card in weights.presets() if not card.not_for_slides]
     presets = {name: baselines.network(weights.load(name)) for name in known}

@@ -8,12 +8,12 @@ At the end the new weights are held against those that ship, on the validation p
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from training import command
 from training.data import manifest, photographs, sources
 from training.run import checkpoint, lineage, train
 from training.run.validation import validation_check
@@ -111,10 +111,9 @@ def traced(stage: Mapping[str, Any], run: Path) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train for the command-line options."""
-    options = argparse.ArgumentParser(prog="python -m training.run.recipe", description=__doc__)
+    options = command.parser("training.run.recipe", __doc__, "shared")
     options.add_argument("preset", help="a preset that ships")
     options.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs; interrupted ones go on")
-    options.add_argument("--shared", type=Path, default=sources.shared_folder(), help="folder with data/")
     options.add_argument("--threads", type=int, default=0, help="threads of torch; 0: those of the card")
     options.add_argument("--workers", type=int, default=0, help="as training.run.train: a GPU waits without them")
     options.add_argument("--until", type=int, default=0, help="only so many steps of the first run, to compare them")

@@ -24,6 +24,7 @@ import torch
 from rich.progress import Progress
 from torch import Tensor, nn
 
+from training import command
 from training.data import photographs, sources
 from training.data.bank import Bank
 from training.run import checkpoint, comparators, lineage, machine, widening
@@ -249,11 +250,8 @@ def initial_weights(name: str) -> dict[str, Tensor]:
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; every field of :class:`Configuration` is an option."""
     defaults = Configuration()
-    options = argparse.ArgumentParser(prog="python -m training.run.train", description=__doc__)
+    options = command.parser("training.run.train", __doc__, "shared", "threads")
     options.add_argument("--out", type=Path, required=True, help="folder of the run; an interrupted run goes on")
-    options.add_argument(
-        "--shared", type=Path, default=sources.shared_folder(), help="folder with data/ and reference/"
-    )
     options.add_argument(
         "--images",
         type=Path,
@@ -263,7 +261,6 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument(
         "--also", type=Path, action="append", help="the same, in addition to the project's own sources"
     )
-    options.add_argument("--threads", type=int, default=0, help="threads of torch; 0 leaves it to torch")
     options.add_argument("--workers", type=int, default=0, help="processes that make batches, to keep a GPU busy")
     options.add_argument("--until", type=int, default=0, help="stop after this step, as if interrupted")
     for name, value in asdict(defaults).items():
@@ -288,9 +285,7 @@ def chosen_sources(given: argparse.Namespace) -> tuple[sources.Source, ...]:
 
 def main(arguments: list[str] | None = None) -> None:
     """Train for the command-line options."""
-    given = parser().parse_args(arguments)
-    if given.threads:
-        torch.set_num_threads(given.threads)
+    given = command.parsed(parser(), arguments)
     configuration = Configuration(**{name: getattr(given, name) for name in asdict(Configuration())})
     images = chosen_sources(given)
     given.out.mkdir(parents=True, exist_ok=True)
