@@ -8,7 +8,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-_FILE = Path(__file__).parent / "dashboard" / "openseadragon.py"
+_FILE = Path(__file__).parent / "dashboard" / "viewer" / "openseadragon.py"
 
 
 def _library() -> Any:

@@ -1,1 +1,1 @@
-"""The page a lab keeps open: queue, comparison, history."""
+"""Dashboard of wsi-denoise: pages, viewer, and routes for programs."""

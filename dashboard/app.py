@@ -21,16 +21,19 @@ import uvicorn
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 
-from dashboard import context, export, look, signing_in
+from dashboard import context
 from dashboard import routes as own
-from dashboard.addresses import Addresses
+from dashboard.access import signing_in
+from dashboard.access.addresses import Addresses
+from dashboard.api import export
 from dashboard.guard import guarded
+from dashboard.pages import theme as look
 from wsi_denoise.errors import WsiDenoiseError
 from wsi_denoise.settings import Settings
 from wsi_denoise.system import logs
 from wsi_denoise.system.bind_address import refuse_unguarded
 
-PAGE = Path(__file__).with_name("main.py")
+PAGE = Path(__file__).with_name("pages") / "frame" / "main.py"
 
 _STREAMLIT = {
     "browser.gatherUsageStats": False,
@@ -44,8 +47,8 @@ _STREAMLIT = {
 
 # What the pages and the first widget would import only when the first visitor is there and waits.
 _ON_PAGES = (
-    "pandas", "pyarrow.compute", "dashboard.charts", "dashboard.compare_view", "dashboard.components",
-    "dashboard.history_view", "dashboard.queue_view", "dashboard.system_view", "wsi_denoise.doctor",
+    "pandas", "pyarrow.compute", "dashboard.pages.charts", "dashboard.pages.compare_view", "dashboard.pages.components",
+    "dashboard.pages.history_view", "dashboard.pages.queue_view", "dashboard.pages.system_view", "wsi_denoise.doctor",
 )  # fmt: skip
 
 _log = logging.getLogger(__name__)

@@ -14,11 +14,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from dashboard.answers import Json
-from dashboard.protection import Protection, deny, is_cross_site, is_from_elsewhere, is_own_origin
-from dashboard.session import Session, Sessions
-from dashboard.signing_in import CALLBACK, START, SignInFailed, SigningIn
-from dashboard.throttle import MOST_WAITING, Throttle
+from dashboard.access.protection import Protection, deny, is_cross_site, is_from_elsewhere, is_own_origin
+from dashboard.access.session import Session, Sessions
+from dashboard.access.signing_in import CALLBACK, START, SignInFailed, SigningIn
+from dashboard.access.throttle import MOST_WAITING, Throttle
+from dashboard.responses import Json
 from wsi_denoise.system.bind_address import is_loopback
 
 LOGIN = "/login"

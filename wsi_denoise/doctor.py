@@ -314,11 +314,11 @@ def _page(settings: Settings) -> Iterator[Check]:
 def viewer_checks() -> Iterator[Check]:
     """Check the script that shows slides in Compare."""
     # Imported by name: this package must not depend on the dashboard, which imports it.
-    library = import_module("dashboard.openseadragon")
+    library = import_module("dashboard.viewer.openseadragon")
     if library.present():
         yield Check("viewer", "ok", f"{library.NAME} {library.VERSION}")
     else:
-        advice = "Compare cannot show slides; to download it: python -m dashboard.openseadragon"
+        advice = "Compare cannot show slides; to download it: python -m dashboard.viewer.openseadragon"
         yield Check("viewer", "warning", f"{library.NAME} {library.VERSION} is missing; {advice}")
 
 

@@ -31,7 +31,7 @@ import psutil
 sys.path.append(sys.path.pop(0))
 import large_slide
 
-from dashboard.deepzoom import DeepZoom
+from dashboard.tiles.deepzoom import DeepZoom
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.quality.patch_map import PatchMap, save
 from wsi_denoise.slide import overview

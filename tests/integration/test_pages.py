@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from dashboard import compare_view, export, history_view, quality_view, queue_view, system_view, words
-from dashboard.metric_words import GROUPS
+from dashboard.api import export
+from dashboard.pages import compare_view, history_view, quality_view, queue_view, system_view, words
+from dashboard.pages.metric_words import GROUPS
 from wsi_denoise import settings
 from wsi_denoise.doctor import Check
 from wsi_denoise.jobs.states import JobState

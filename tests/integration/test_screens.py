@@ -10,7 +10,7 @@ from streamlit.testing.v1 import AppTest
 from dashboard import context
 from wsi_denoise.settings import load
 
-SCREENS = Path(__file__).parents[2] / "dashboard" / "screens"
+SCREENS = Path(__file__).parents[2] / "dashboard" / "pages" / "frame" / "screens"
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from dashboard import signing_in
+from dashboard.access import signing_in
 from wsi_denoise.errors import SettingsInvalid
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.settings import load

@@ -67,7 +67,7 @@ def test_the_four_packages_with_their_data_are_in_it(wheel):
         "wsi_denoise/weights/paper.json",
         "migrations/env.py",
         "migrations/versions/0001_first.py",
-        "dashboard/main.py",
+        "dashboard/pages/frame/main.py",
         "dashboard/viewer/library/openseadragon.min.js",
         "dashboard/viewer/library/LICENSE.txt",
         "training/run/train.py",

@@ -11,7 +11,7 @@ import click
 import pytest
 import typer
 
-from dashboard import openseadragon
+from dashboard.viewer import openseadragon
 from wsi_denoise import doctor, settings
 from wsi_denoise.cli import app, examples
 
@@ -69,7 +69,7 @@ def test_doctor_names_a_missing_viewer_and_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setattr(openseadragon, "present", lambda: False)
     (check,) = doctor.viewer_checks()
     assert (check.name, check.state) == ("viewer", "warning")
-    assert "python -m dashboard.openseadragon" in check.text
+    assert "python -m dashboard.viewer.openseadragon" in check.text
 
 
 @pytest.mark.parametrize("path", [(), ("db",)])

@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 import pytest
 
-from dashboard import session as of_sessions
+from dashboard.access import session as of_sessions
+from dashboard.access.session import SECRET_FILE, Sessions
+from dashboard.access.signing_in import vouched
+from dashboard.access.throttle import MOST_WAITING, Throttle
 from dashboard.guard import USER_HEADER, Guard, guarded, local
-from dashboard.session import SECRET_FILE, Sessions
-from dashboard.signing_in import vouched
-from dashboard.throttle import MOST_WAITING, Throttle
 
 TOKEN = "lång & secret"
 CROSS = {"sec_fetch_site": "cross-site"}

@@ -15,9 +15,12 @@ from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.middleware.gzip import GZipMiddleware
 
-from dashboard import export, openseadragon, routes, tiles
-from dashboard.api import description
-from dashboard.errors import refusal
+from dashboard import routes
+from dashboard.api import export, slides
+from dashboard.api.jobs import description
+from dashboard.responses import refusal
+from dashboard.tiles import render as tiles
+from dashboard.viewer import openseadragon
 from wsi_denoise.errors import TruncatedSlide
 from wsi_denoise.jobs.states import JobState
 
@@ -222,8 +225,8 @@ def test_the_file_is_given_out_in_ranges_under_its_name(client, case, asking):
     ],
 )
 def test_a_downloads_name_steers_nothing(name, shown):
-    assert routes.safe_name(name) == shown
-    header = routes._Download("x", filename=routes.safe_name(name)).headers["content-disposition"]
+    assert slides.safe_name(name) == shown
+    header = slides._Download("x", filename=slides.safe_name(name)).headers["content-disposition"]
     assert re.fullmatch(r"attachment; filename(=\"[ -~]+\"|\*=utf-8''[ -~]+)", header)
 
 
@@ -275,7 +278,7 @@ def test_the_description_describes_what_is_answered(client, case):
 
 def test_the_viewer_runs_no_script_but_its_own(client, case):
     page = client.get(f"/viewer/{case.job.id}")
-    assert page.status_code == 200, "OpenSeadragon is missing: python -m dashboard.openseadragon"
+    assert page.status_code == 200, "OpenSeadragon is missing: python -m dashboard.viewer.openseadragon"
     policy = page.headers["content-security-policy"]
     assert "script-src 'self';" in policy
     assert "unsafe" not in policy
@@ -289,7 +292,7 @@ def test_without_its_library_the_viewer_says_so(client, case, monkeypatch, tmp_p
     monkeypatch.setattr(openseadragon, "SCRIPT", tmp_path / "openseadragon.min.js")
     page = client.get(f"/viewer/{case.job.id}")
     assert page.status_code == 503
-    assert "python -m dashboard.openseadragon" in page.text
+    assert "python -m dashboard.viewer.openseadragon" in page.text
 
 
 def test_another_package_is_not_taken_for_the_library(tmp_path):

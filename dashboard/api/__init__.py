@@ -1,0 +1,1 @@
+"""Routes for programs: jobs, slides, exports, uploads and metrics."""

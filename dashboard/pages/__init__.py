@@ -1,0 +1,1 @@
+"""Pages that Streamlit shows, one module for each."""

@@ -1,0 +1,1 @@
+"""Pixels for the viewer: tiles, their difference, and maps."""

@@ -1,0 +1,370 @@
+"""Tiles of a job's slide, before and after, and their difference. Decoding and encoding; nothing of HTTP here."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+
+from dashboard.responses import NotFound
+from dashboard.tiles import difference
+from dashboard.tiles.colour import ToSrgb
+from dashboard.tiles.deepzoom import Box, DeepZoom
+from dashboard.tiles.slides import LevelPlane, OpenSlides, PicturePlane, Pixels, Plane, View, level_planes
+from wsi_denoise.errors import NoSuchJob, SlideVanished
+from wsi_denoise.jobs.states import JobState
+from wsi_denoise.jobs.values import LARGEST, Job
+from wsi_denoise.settings import Settings
+from wsi_denoise.slide.base import Slide, stat_source
+
+WHICH = ("before", "after", "difference")
+FORMATS = {"jpeg": "image/jpeg", "png": "image/png"}
+MOST_GAIN = 64
+QUALITY = 90
+CACHE_BYTES = 64 << 20
+"""Encoded tiles that are kept: about 1,500 of tissue."""
+
+JOB_SECONDS = 2.0
+"""Seconds for which a job is kept: every tile of a screen needs it."""
+
+LEAST_STEP = 4.0
+"""Only levels at least this many times smaller than level 0 stand in for the original's."""
+
+_MOST_JOBS = 256
+_LARGEST_THUMBNAIL_FILE = 64 << 20
+
+
+class TileCache:
+    """Encoded tiles, those used last, up to a number of bytes."""
+
+    def __init__(self, limit: int = CACHE_BYTES) -> None:
+        self._limit = limit
+        self._lock = threading.Lock()
+        self._tiles: OrderedDict[str, bytes] = OrderedDict()
+        self.bytes = 0
+
+    def get(self, key: str) -> bytes | None:
+        """Return a tile if it is there."""
+        with self._lock:
+            found = self._tiles.get(key)
+            if found is not None:
+                self._tiles.move_to_end(key)
+            return found
+
+    def put(self, key: str, data: bytes) -> None:
+        """Keep a tile."""
+        with self._lock:
+            self.bytes += len(data) - len(self._tiles.pop(key, b""))
+            self._tiles[key] = data
+            while self.bytes > self._limit:
+                self.bytes -= len(self._tiles.popitem(last=False)[1])
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What there is to see of one side of a job.
+
+    Parameters
+    ----------
+    view : View
+    slide : Slide or None
+        None when only a thumbnail is there.
+    low_zoom : str
+        Where low zoom comes from: ``levels`` of the file, an ``overview``, the ``thumbnail`` that is there while the
+        slide is processed, the denoised file (``after``), or ``none``.
+    """
+
+    view: View
+    slide: Slide | None
+    low_zoom: str
+
+
+class Tiles:
+    """Renders tiles. Safe to use from several threads.
+
+    Parameters
+    ----------
+    settings : Settings
+    job : callable
+        From a number to the job; raises NoSuchJob.
+    """
+
+    def __init__(self, settings: Settings, job: Callable[[int], Job]) -> None:
+        self._state = settings.jobs.state
+        self._ask = job
+        self.slides = OpenSlides(settings.limits.megapixels)
+        self.cache = TileCache()
+        self._lock = threading.Lock()
+        self._jobs: OrderedDict[int, tuple[float, Job]] = OrderedDict()
+        self._colours: OrderedDict[str, ToSrgb] = OrderedDict()
+        self._true: weakref.WeakKeyDictionary[Slide, tuple[int, ...]] = weakref.WeakKeyDictionary()
+
+    def job(self, number: int) -> Job:
+        """Return a job as it was at most two seconds ago.
+
+        Raises
+        ------
+        NoSuchJob, StoreError
+        """
+        now = time.monotonic()
+        with self._lock:
+            known = self._jobs.get(number)
+        if known is not None and now - known[0] < JOB_SECONDS:
+            return known[1]
+        if number > LARGEST:
+            raise NoSuchJob(str(number))
+        found = self._ask(number)
+        with self._lock:
+            self._jobs[number] = (now, found)
+            self._jobs.move_to_end(number)
+            while len(self._jobs) > _MOST_JOBS:
+                self._jobs.popitem(last=False)
+        return found
+
+    def geometry(self, job: Job) -> DeepZoom:
+        """Return the geometry of a job's slide, or of the region that it is about.
+
+        Raises
+        ------
+        NotFound
+            For a slide that was not opened yet.
+        """
+        _, _, width, height = extent(job)
+        return DeepZoom(width, height)
+
+    def tile(
+        self, job: Job, which: str, place: tuple[int, int, int], suffix: str, gain: int = 1, of: str = "mean"
+    ) -> bytes:
+        """Return an encoded tile.
+
+        Parameters
+        ----------
+        job : Job
+        which : str
+            One of :data:`WHICH`.
+        place : (int, int, int)
+            Level, column and row.
+        suffix : str
+            One of :data:`FORMATS`.
+        gain : int
+            Of the difference; 1 to 64.
+        of : str
+            One of :data:`dashboard.tiles.difference.MEASURES`.
+
+        Raises
+        ------
+        NotFound, SlideError, SourceError
+        """
+        key = self.version(job, which, place, suffix, gain, of)
+        found = self.cache.get(key)
+        if found is not None:
+            return found
+        geometry = self.geometry(job)
+        box = geometry.box(*place)
+        if box is None:
+            raise NotFound("The slide has no such tile.")
+        if which != "difference":
+            pixels = self.pixels(job, which, box)
+        elif place[0] < difference.least_level(geometry):
+            raise NotFound(
+                f"The difference of a slide of this size starts at level {difference.least_level(geometry)}."
+            )
+        else:
+            pixels = self.difference(job, box, gain, of)
+        data = encode(pixels, suffix)
+        self.cache.put(key, data)
+        return data
+
+    def version(self, job: Job, *parts: object) -> str:
+        """Return what changes when the pixels that are shown do; used as ETag and as the key of the cache."""
+        # A running job's low zoom comes from something else than a finished one's.
+        facts = (job.id, job.fingerprint, job.output_sha256, job.state.value, job.region, *parts)
+        return hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
+
+    def pixels(self, job: Job, which: str, box: Box) -> Pixels:
+        """Return what a part of the slide looks like before or after, (box.height, box.width, 3) uint8, in sRGB."""
+        shown = self.before(job) if which == "before" else self.after(job)
+        pixels = shown.view.read(box)
+        profile = shown.slide.info.icc_profile if shown.slide is not None else None
+        return self._to_srgb(profile)(pixels)
+
+    def difference(self, job: Job, box: Box, gain: int, of: str) -> Pixels:
+        """Return the difference of the stored values of level 0, (box.height, box.width, 3) uint8."""
+        before, after = self.before(job).view.planes[0], self.after(job).view.planes[0]
+        return difference.painted(difference.reduced(before, after, box, of), gain, of)
+
+    def colours(self, job: Job) -> str:
+        """Return in words what was done to the colours."""
+        slide = self.before(job).slide
+        return self._to_srgb(slide.info.icc_profile if slide is not None else None).note
+
+    def after(self, job: Job) -> Shown:
+        """Return the denoised slide.
+
+        Raises
+        ------
+        NotFound
+            When it is not written yet, or its file is gone.
+        """
+        if job.output is None or job.state is not JobState.DONE:
+            raise NotFound(f"Job {job.id} has no denoised slide: it is {job.state.value}.")
+        try:
+            slide = self.slides.get(Path(job.output))
+        except SlideVanished as error:
+            raise NotFound(f"The denoised slide of job {job.id} is not where it was written any more.") from error
+        _, _, width, height = extent(job)
+        if (slide.info.width, slide.info.height) != (width, height):
+            raise NotFound(f"The denoised slide of job {job.id} has been replaced by another one.")
+        return Shown(View(width, height, level_planes(slide, range(len(slide.info.levels)))), slide, "levels")
+
+    def before(self, job: Job) -> Shown:
+        """Return the original, with what there is for low zoom where it has no smaller levels.
+
+        Raises
+        ------
+        NotFound
+            When the file is not the one that was processed any more, or was found to be damaged.
+        """
+        if job.state is JobState.QUARANTINED:
+            # What was found to be damaged is not given to the libraries of this process again.
+            raise NotFound(f"The slide of job {job.id} is quarantined and is not opened.")
+        left, top, width, height = extent(job)
+        path = Path(job.slide)
+        status = stat_source(path)
+        single = not path.is_dir() and path.suffix.lower() not in {".mrxs", ".vms", ".vmu"}
+        if single and (status.st_size, status.st_mtime_ns) != (job.size_bytes, job.mtime_ns):
+            raise NotFound(f"The original of job {job.id} has been changed since it was processed.")
+        slide = self.slides.get(path)
+        if job.region:
+            return Shown(View(width, height, [LevelPlane(slide, 0, (width, height), (left, top))]), slide, "none")
+        planes = level_planes(slide, self._true_levels(slide))
+        low_zoom, more = self._low_zoom(job, planes)
+        return Shown(View(width, height, [*planes, *more]), slide, low_zoom)
+
+    def _low_zoom(self, job: Job, planes: list[Plane]) -> tuple[str, list[Plane]]:
+        from wsi_denoise.slide.overview import LARGEST_STEP, SMALL  # noqa: PLC0415
+
+        sides = [max(plane.size) for plane in planes]
+        steps = itertools.pairwise(sides)
+        if sides[-1] <= SMALL and all(larger <= smaller * LARGEST_STEP for larger, smaller in steps):
+            return "levels", []
+        overview = self._state / "overviews" / f"{job.id}.tiff"
+        if job.state is JobState.DONE and overview.is_file():
+            slide = self.slides.get(overview)
+            return "overview", level_planes(slide, range(len(slide.info.levels)))
+        thumbnail = self.kept_thumbnail(job)
+        if thumbnail is not None:
+            return "thumbnail", [PicturePlane(thumbnail)]
+        if job.state is JobState.DONE:
+            try:
+                smaller = [plane for plane in self.after(job).view.planes if plane.size[0] * LEAST_STEP <= sides[0]]
+            except NotFound:
+                return "none", []
+            return "after", smaller
+        return "none", []
+
+    def kept_thumbnail(self, job: Job) -> Pixels | None:
+        """Return the thumbnail that is there while a slide is processed, (height, width, 3) uint8."""
+        for folder in spool_folders(self._state, job):
+            file = folder / "thumbnail.jpeg"
+            try:
+                if file.stat().st_size <= _LARGEST_THUMBNAIL_FILE:
+                    return np.asarray(imagecodecs.jpeg8_decode(file.read_bytes()))
+            except (OSError, ValueError, RuntimeError):
+                continue
+        return None
+
+    def thumbnail(self, job: Job, side: int) -> bytes:
+        """Return the whole original as a JPEG whose longer side is at most `side` pixels.
+
+        Raises
+        ------
+        NotFound, SlideError, SourceError
+        """
+        key = self.version(job, "thumbnail", side)
+        found = self.cache.get(key)
+        if found is not None:
+            return found
+        kept = self.kept_thumbnail(job) if job.state is JobState.RUNNING and not job.region else None
+        if kept is not None:
+            # Without opening the slide: the workers have enough to read.
+            view = View(kept.shape[1], kept.shape[0], [PicturePlane(kept)])
+            pixels = view.read(DeepZoom(view.width, view.height).whole(side))
+        else:
+            pixels = self.pixels(job, "before", self.geometry(job).whole(side))
+        data = encode(pixels, "jpeg")
+        self.cache.put(key, data)
+        return data
+
+    def _true_levels(self, slide: Slide) -> tuple[int, ...]:
+        from wsi_denoise.slide.overview import true_levels  # noqa: PLC0415
+
+        with self._lock:
+            known = self._true.get(slide)
+        if known is None:
+            known = true_levels(slide)
+            with self._lock:
+                self._true[slide] = known
+        return known
+
+    def _to_srgb(self, profile: bytes | None) -> ToSrgb:
+        key = hashlib.sha256(profile).hexdigest() if profile else ""
+        with self._lock:
+            known = self._colours.get(key)
+        if known is None:
+            known = ToSrgb(profile)
+            with self._lock:
+                self._colours[key] = known
+                while len(self._colours) > 8:
+                    self._colours.popitem(last=False)
+        return known
+
+
+def extent(job: Job) -> tuple[int, int, int, int]:
+    """Return the (x, y, width, height) of level 0 that a job is about.
+
+    Raises
+    ------
+    NotFound
+        Before the slide has been opened for the first time.
+    """
+    if not job.width or not job.height:
+        raise NotFound(f"The slide of job {job.id} has not been opened yet.")
+    if job.region is None:
+        return 0, 0, job.width, job.height
+    x, y, width, height = job.region
+    left, top = max(0, x), max(0, y)
+    right, bottom = min(job.width, x + width), min(job.height, y + height)
+    if right <= left or bottom <= top:
+        raise NotFound(f"The region of job {job.id} does not touch the slide.")
+    return left, top, right - left, bottom - top
+
+
+def spool_folders(state: Path, job: Job) -> Iterator[Path]:
+    """Yield the folders that hold finished blocks of a job's slide, the one used last first."""
+    if not job.fingerprint or not job.fingerprint.isalnum():
+        return
+    found = []
+    for folder in (state / "spool").glob(f"{job.fingerprint[:20]}-*"):
+        try:
+            found.append((folder.stat().st_mtime, folder))
+        except OSError:
+            continue
+    yield from (folder for _, folder in sorted(found, reverse=True))
+
+
+def encode(pixels: Pixels, suffix: str) -> bytes:
+    """Return (height, width, 3) uint8 as a file: JPEG without chroma subsampling, or PNG."""
+    pixels = np.ascontiguousarray(pixels)
+    if suffix == "png":
+        return bytes(imagecodecs.png_encode(pixels, level=1))
+    return bytes(imagecodecs.jpeg8_encode(pixels, level=QUALITY, subsampling="444"))
