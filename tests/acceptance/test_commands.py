@@ -24,7 +24,7 @@ def listening():
 @pytest.fixture(scope="module")
 def place(open_workplace, listening):
     """One daemon for the whole module."""
-    with open_workplace({"notify": {"url": listening.url}, "compute": {"workers": 1, "in_flight": 1}}) as opened:
+    with open_workplace({"notify": {"url": listening.url}, "compute": {"workers": 1}}) as opened:
         opened.start()
         # Commands about the queue need its database, which the daemon makes.
         opened.wait(opened.is_registered, "the daemon is registered")

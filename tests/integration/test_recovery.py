@@ -17,6 +17,7 @@ import tifffile
 from distributed import Future
 from distributed.scheduler import TaskGroup
 
+from support.events import RecordedEvents
 from wsi_denoise.errors import NoWorkers, WorkerLost
 from wsi_denoise.processing.dask import stall, tasks
 from wsi_denoise.processing.dask.cluster import Cluster, connect
@@ -42,16 +43,17 @@ def cluster(tmp_path_factory) -> Iterator[Cluster]:
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
-    monkeypatch.setattr(stall, "LOOK_SECONDS", 1.0)
+    monkeypatch.setattr(stall, "CHECK_SECONDS", 1.0)
 
 
-class LimitedPatience:
+class LimitedPatience(RecordedEvents):
     """Ends a test that waits for nothing."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.end = time.monotonic() + PATIENCE
 
-    def __call__(self) -> None:
+    def check(self) -> None:
         assert time.monotonic() < self.end, "it still waits"
 
 
@@ -76,11 +78,11 @@ def nap_first(mark: str, seconds: float) -> str:
 
 def test_a_task_is_done_and_its_error_is_passed_on(cluster):
     watch = Watch(cluster, LimitSettings())
-    assert stall.run(cluster, watch, lambda: None, operator.add, 1, 2) == 3
+    assert stall.run(watch, operator.add, 1, 2) == 3
     with pytest.raises(ZeroDivisionError):
-        stall.run(cluster, watch, lambda: None, operator.truediv, 1, 0)
+        stall.run(watch, operator.truediv, 1, 0)
     with pytest.raises(TimeoutError):  # the task's own, not ours
-        stall.run(cluster, watch, lambda: None, _raise_timeout)
+        stall.run(watch, _raise_timeout)
 
 
 def _raise_timeout() -> None:
@@ -88,8 +90,6 @@ def _raise_timeout() -> None:
 
 
 def test_a_task_that_got_lost_is_handed_out_again(cluster):
-    said = []
-    watch = Watch(cluster, LimitSettings(), said.append)
     given = []
 
     class Losing(Cluster):
@@ -99,42 +99,42 @@ def test_a_task_that_got_lost_is_handed_out_again(cluster):
                 return Future("of which no scheduler ever heard", self.client)
             return super().call(function, *args, priority=priority)
 
-    losing = Losing(cluster.client, cluster.description)
-    assert stall.run(losing, watch, LimitedPatience(), operator.add, 1, 2) == 3
+    events = LimitedPatience()
+    watch = Watch(Losing(cluster.client, cluster.description), LimitSettings(), events)
+    assert stall.run(watch, operator.add, 1, 2) == 3
     assert len(given) == 2
-    assert "idle" in said[0]
+    assert "idle" in events.said[0]
 
 
 def test_a_worker_that_hangs_is_ended(cluster, tmp_path):
-    watch = Watch(cluster, LimitSettings(task_seconds=2))
+    watch = Watch(cluster, LimitSettings(task_seconds=2), LimitedPatience())
     with pytest.raises(WorkerLost):
-        stall.run(cluster, watch, LimitedPatience(), nap, 10 * PATIENCE)
+        stall.run(watch, nap, 10 * PATIENCE)
     # And there is a new one.
-    assert stall.run(cluster, watch, LimitedPatience(), operator.add, 1, 2) == 3
+    assert stall.run(watch, operator.add, 1, 2) == 3
 
 
 def test_a_worker_that_is_stopped_is_ended(cluster):
     """As one that waits in native code with Python's lock held: it answers nothing at all."""
     (pid,) = workers_of(cluster)
-    watch = Watch(cluster, LimitSettings(task_seconds=2))
+    watch = Watch(cluster, LimitSettings(task_seconds=2), LimitedPatience())
     timer = threading.Timer(1.0, os.kill, [pid, signal.SIGSTOP])
     timer.start()
     try:
         with pytest.raises(WorkerLost):
-            stall.run(cluster, watch, LimitedPatience(), nap, 10 * PATIENCE)
+            stall.run(watch, nap, 10 * PATIENCE)
     finally:
         timer.join()
     psutil.wait_procs([psutil.Process(pid)] if psutil.pid_exists(pid) else [], timeout=PATIENCE)
     assert not psutil.pid_exists(pid)
-    assert stall.run(cluster, watch, LimitedPatience(), operator.add, 1, 2) == 3
+    assert stall.run(watch, operator.add, 1, 2) == 3
 
 
 def test_a_slow_task_is_waited_for_and_done_once(cluster, tmp_path):
-    said = []
-    watch = Watch(cluster, LimitSettings(), said.append)
+    events = LimitedPatience()
     mark = str(tmp_path / "mark")
-    assert stall.run(cluster, watch, LimitedPatience(), nap_first, mark, 5.0) == "first"
-    assert said == []
+    assert stall.run(Watch(cluster, LimitSettings(), events), nap_first, mark, 5.0) == "first"
+    assert events.said == []
 
 
 def test_tasks_that_are_over_are_not_kept_in_memory(cluster, monkeypatch):
@@ -142,24 +142,23 @@ def test_tasks_that_are_over_are_not_kept_in_memory(cluster, monkeypatch):
     monkeypatch.setattr(stall, "_STEP_SECONDS", 0.005)
     watch = Watch(cluster, LimitSettings())
     for number in range(80):
-        assert stall.run(cluster, watch, LimitedPatience(), operator.add, number, 1) == number + 1
+        assert stall.run(watch, operator.add, number, 1) == number + 1
     gc.collect()
     # Not isinstance(), which asks every object for its class: some of torch warn when asked anything.
     assert sum(type(each) is TaskGroup for each in gc.get_objects()) < 20
 
 
 def test_a_cluster_without_workers_is_said_and_given_up(tmp_path):
-    said = []
+    events = LimitedPatience()
     with connect(settings_in(tmp_path)) as cluster:
         cluster.client.cluster.scale(0)
-        patience = LimitedPatience()
         while cluster.client.scheduler_info()["workers"]:
-            patience()
+            events.check()
             time.sleep(0.1)
-        watch = Watch(cluster, LimitSettings(no_worker_seconds=3), said.append)
+        watch = Watch(cluster, LimitSettings(no_worker_seconds=3), events)
         with pytest.raises(NoWorkers, match="no worker"):
-            stall.run(cluster, watch, patience, operator.add, 1, 2)
-        assert len(said) == 1
+            stall.run(watch, operator.add, 1, 2)
+        assert len(events.said) == 1
         assert cluster.slots() == 1
 
 

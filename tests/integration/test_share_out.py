@@ -15,8 +15,11 @@ from wsi_denoise.daemon.runner import Runner
 from wsi_denoise.errors import DiskFull, OutputExists, OutputUnwritable, VerificationFailed
 from wsi_denoise.processing import slide
 from wsi_denoise.processing.dask import tasks
+from wsi_denoise.processing.dask.cluster import Cluster
 from wsi_denoise.processing.dask.scheduler import Blocks
-from wsi_denoise.settings import load
+from wsi_denoise.processing.dask.stall import Watch
+from wsi_denoise.processing.events import NoEvents
+from wsi_denoise.settings import LimitSettings, load
 from wsi_denoise.slide import provenance
 from wsi_denoise.slide.encoding import Encoding, cut
 from wsi_denoise.slide.geometry import BlockIndex, Lattice
@@ -185,12 +188,14 @@ def spooled(share):
 
 
 def test_blocks_that_cannot_be_looked_at(share, spooled):
-    blocks = Blocks(spooled, None, 1, lambda _progress: None, lambda: None, None)
+    cluster, events = Cluster(None, "none"), NoEvents()
+    watch = Watch(cluster, LimitSettings(), events)
+    blocks = Blocks(spooled, cluster, events, watch)
     share.out = True
     with pytest.raises(OutputUnwritable):
-        blocks.forget(BlockIndex(0, 0))
+        blocks.forget_damaged(BlockIndex(0, 0))
     with pytest.raises(OutputUnwritable):
-        Blocks(spooled, None, 1, lambda _progress: None, lambda: None, None)
+        Blocks(spooled, cluster, events, watch)
 
 
 def test_blocks_that_cannot_be_counted(share, spooled):

@@ -21,6 +21,7 @@ import pytest
 import tifffile
 from PIL import ImageCms
 
+from support.events import RecordedEvents
 from wsi_denoise.errors import (
     BlockKillsWorker,
     JobCancelled,
@@ -33,8 +34,8 @@ from wsi_denoise.errors import (
 )
 from wsi_denoise.processing.dask import remote
 from wsi_denoise.processing.dask.cluster import Cluster, connect
-from wsi_denoise.processing.dask.scheduler import Interrupted, Progress
-from wsi_denoise.processing.prefetch import Ahead
+from wsi_denoise.processing.dask.prefetch import Prefetch
+from wsi_denoise.processing.events import Interrupted, Progress
 from wsi_denoise.processing.slide import Request, Result, denoise_slide
 from wsi_denoise.processing.spool import THUMBNAIL
 from wsi_denoise.processing.values import SlidePlan
@@ -103,8 +104,8 @@ class Case:
     slide: Path
     settings: Settings
     watched: bool = True
-    seen: list[Progress] = field(default_factory=list)
-    plans: list[SlidePlan] = field(default_factory=list)
+    events: RecordedEvents = field(default_factory=RecordedEvents)
+    """Of the latest run."""
 
     @property
     def output(self) -> Path:
@@ -114,34 +115,9 @@ class Case:
     def maps(self) -> Path:
         return self.folder / "maps" / "1.npz"
 
-    def run(
-        self,
-        *,
-        keep_going: Callable[[], None] = lambda: None,
-        on_plan: Callable[[SlidePlan], None] = lambda _plan: None,
-        check_source: Callable[[], None] = lambda: None,
-        preset: str = "paper",
-        overwrite: bool = False,
-        region: tuple[int, int, int, int] | None = None,
-        ahead: Ahead | None = None,
-        on_tail: Callable[[], None] = lambda: None,
-    ) -> Result:
-        self.seen, self.plans = [], []
-
-        def planned(plan: SlidePlan) -> None:
-            self.plans.append(plan)
-            on_plan(plan)
-
-        request = self.request(check_source=check_source, preset=preset, overwrite=overwrite, region=region)
-        return denoise_slide(
-            request,
-            self.cluster,
-            on_plan=planned,
-            on_progress=self.seen.append,
-            keep_going=keep_going,
-            ahead=ahead,
-            on_tail=on_tail,
-        )
+    def run(self, events: RecordedEvents | None = None, *, prefetch: Prefetch | None = None, **wishes: Any) -> Result:
+        self.events = events or RecordedEvents()
+        return denoise_slide(self.request(**wishes), self.cluster, self.events, prefetch=prefetch)
 
     def request(
         self, *, check_source: Callable[[], None] = lambda: None, preset: str = "paper", **wishes: Any
@@ -159,8 +135,16 @@ class Case:
         )
 
     @property
+    def plan(self) -> SlidePlan:
+        return self.events.plans[0]
+
+    @property
+    def seen(self) -> list[Progress]:
+        return self.events.progress
+
+    @property
     def spooled(self) -> Path:
-        return self.plans[0].work.spool
+        return self.plan.work.spool
 
     def pixels(self) -> np.ndarray:
         with tifffile.TiffFile(self.output) as tiff:
@@ -231,7 +215,7 @@ def test_the_output_says_what_made_it(finished):
     assert facts["preset"] == "paper"
     assert facts["model_sha256"] == result.model_sha256
     assert facts["settings"] == case.settings.pixel_settings()
-    assert facts["numerics"] == case.plans[0].work.plan.numerics
+    assert facts["numerics"] == case.plan.work.plan.numerics
     assert facts["region"] is None
     assert {key: facts[key] for key in result.facts} == result.facts
     # File names carry patients' numbers: nothing of the path is written down.
@@ -244,10 +228,10 @@ def test_evidence_is_measured(finished):
     metrics = result.metrics
     assert metrics["sigma_before_wavelet"] == pytest.approx(25, rel=0.2)
     assert metrics["sigma_after_wavelet"] < 10
-    assert metrics["tissue_patches"] == int(case.plans[0].tissue.sum())
+    assert metrics["tissue_patches"] == int(case.plan.tissue.sum())
     assert result.judgement.verdict in {"pass", "review"}
     patches = patch_map.load(case.maps)
-    assert patches.sigma_removed.shape == case.plans[0].work.lattice.patch_shape == (17, 18)
+    assert patches.sigma_removed.shape == case.plan.work.lattice.patch_shape == (17, 18)
     assert np.nanmedian(patches.sigma_removed) == pytest.approx(25, rel=0.25)
     assert set(result.seconds) == {"read", "network", "measure", "encode", "total"}
     assert all(seconds > 0 for seconds in result.seconds.values())
@@ -283,16 +267,18 @@ def test_small_slides_as_jpeg(size, cluster, clean, tmp_path):
         assert written.level_dimensions == level_sizes(*size)
 
 
-class Killer:
+class Killer(RecordedEvents):
     """Kills the worker that says it works on a block, a number of times."""
 
     def __init__(self, block: BlockIndex, times: int) -> None:
+        super().__init__()
         self.killed: list[int] = []
         self._mark, self._times = f"{block}.started", times
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def watch(self, plan: SlidePlan) -> None:
+    def planned(self, plan: SlidePlan) -> None:
+        super().planned(plan)
         self._thread = threading.Thread(target=self._kill, args=(plan.work.spool / self._mark,))
         self._thread.start()
 
@@ -327,7 +313,7 @@ def killer() -> Iterator[Callable[[BlockIndex, int], Killer]]:
 
 def test_a_worker_that_dies_costs_nothing_but_time(strip, killer):
     death = killer(FIRST, 1)
-    result = strip.run(on_plan=death.watch)
+    result = strip.run(death)
     assert len(death.killed) == 1
     assert sha256(strip.output) == result.sha256
     assert strip.seen[-1].done == 2
@@ -342,7 +328,7 @@ def test_a_worker_that_dies_costs_nothing_but_time(strip, killer):
 def test_a_block_that_always_kills_its_worker_is_named_and_the_others_are_kept(strip, killer):
     deaths = killer(SECOND, 10)
     with pytest.raises(BlockKillsWorker) as caught:
-        strip.run(on_plan=deaths.watch)
+        strip.run(deaths)
     assert f"block {SECOND}, at x 1536, y 0" in str(caught.value)
     assert len(deaths.killed) >= 3
     assert not strip.output.exists()
@@ -382,13 +368,15 @@ def test_a_flipped_bit_in_the_spool_is_found_and_done_again(strip, member):
 def test_a_block_that_vanishes_while_the_slide_is_done_is_done_again(strip):
     removed: list[Path] = []
 
-    def remove_first() -> None:
-        if not removed and strip.seen and strip.seen[-1].done == 2:
-            removed.append(strip.spooled / f"{FIRST}.block")
-            removed[0].unlink()
+    class Removes(RecordedEvents):
+        def check(self) -> None:
+            if not removed and self.progress and self.progress[-1].done == 2:
+                removed.append(strip.spooled / f"{FIRST}.block")
+                removed[0].unlink()
 
-    strip.run(keep_going=remove_first)
+    strip.run(Removes())
     assert removed
+    assert [progress.done for progress in strip.seen][-2:] == [1, 2]
     assert strip.output.is_file()
 
 
@@ -438,12 +426,13 @@ def test_a_folder_that_cannot_be_flushed_does_not_undo_what_is_published(strip, 
 
 
 def test_a_cancelled_slide_stops_and_publishes_nothing(strip):
-    def stop() -> None:
-        if strip.seen and strip.seen[-1].done:
-            raise JobCancelled
+    class Cancelled(RecordedEvents):
+        def check(self) -> None:
+            if self.progress and self.progress[-1].done:
+                raise JobCancelled
 
     with pytest.raises(JobCancelled):
-        strip.run(keep_going=stop)
+        strip.run(Cancelled())
     assert not strip.output.exists()
     assert strip.left_over() == []
     strip.run()
@@ -452,11 +441,12 @@ def test_a_cancelled_slide_stops_and_publishes_nothing(strip):
 
 
 def test_a_slide_can_be_cancelled_before_anything_is_done(strip):
-    def stop() -> None:
-        raise JobCancelled
+    class Cancelled(RecordedEvents):
+        def check(self) -> None:
+            raise JobCancelled
 
     with pytest.raises(JobCancelled):
-        strip.run(keep_going=stop)
+        strip.run(Cancelled())
     assert strip.seen == []
 
 
@@ -466,14 +456,15 @@ def test_a_shutdown_lets_the_running_block_finish(cluster, clean, tmp_path):
     square = Case(cluster, tmp_path, slide, settings_in(tmp_path))
     running: list[Path] = []
 
-    def stop() -> None:
-        if square.plans and not running:
-            running.extend(square.spooled.glob("*.started"))
-            if running:
-                raise Interrupted
+    class Stopped(RecordedEvents):
+        def check(self) -> None:
+            if self.plans and not running:
+                running.extend(square.spooled.glob("*.started"))
+                if running:
+                    raise Interrupted
 
     with pytest.raises(Interrupted):
-        square.run(keep_going=stop)
+        square.run(Stopped())
     assert running[0].with_suffix(".block").is_file()
     assert not square.output.exists()
     square.run()
@@ -481,10 +472,22 @@ def test_a_shutdown_lets_the_running_block_finish(cluster, clean, tmp_path):
 
 
 @pytest.fixture
-def ahead(cluster) -> Iterator[Ahead]:
-    ahead = Ahead(cluster)
-    yield ahead
-    ahead.drop()
+def prefetch(cluster) -> Iterator[Prefetch]:
+    prefetch = Prefetch(cluster)
+    yield prefetch
+    prefetch.drop()
+
+
+class Starts(RecordedEvents):
+    """Starts another slide ahead as soon as workers become idle."""
+
+    def __init__(self, prefetch: Prefetch, following: "Case") -> None:
+        super().__init__()
+        self._prefetch, self._planning = prefetch, following.request().planning
+
+    def submitted(self) -> None:
+        super().submitted()
+        self._prefetch.start(*self._planning)
 
 
 def another(strip: Case, clean: np.ndarray) -> Case:
@@ -507,11 +510,11 @@ class Listed(Cluster):
         return []
 
 
-def test_the_next_slide_is_planned_while_the_last_blocks_run(strip, clean, ahead):
+def test_the_next_slide_is_planned_while_the_last_blocks_run(strip, clean, prefetch):
     following = another(strip, clean)
-    strip.run(ahead=ahead, on_tail=lambda: ahead.begin(*following.request().planning))
+    strip.run(Starts(prefetch, following), prefetch=prefetch)
     following.cluster = Listed(strip.cluster.client, "")
-    following.run(ahead=ahead)
+    following.run(prefetch=prefetch)
     assert (following.spooled / THUMBNAIL).is_file()
     assert remote.plan_slide not in following.cluster.calls, "it was planned a second time"
     assert remote.assemble in following.cluster.calls
@@ -525,16 +528,16 @@ def blocks_in(case: Case) -> list[Path]:
     return list((case.folder / ".wsi-denoise" / "spool").glob("*/*.block"))
 
 
-def test_the_first_blocks_of_the_next_slide_are_done_while_this_one_ends(strip, clean, ahead):
+def test_the_first_blocks_of_the_next_slide_are_done_while_this_one_ends(strip, clean, prefetch):
     following = another(strip, clean)
-    strip.run(ahead=ahead, on_tail=lambda: ahead.begin(*following.request().planning))
+    strip.run(Starts(prefetch, following), prefetch=prefetch)
     for _ in range(400):
         if blocks_in(following):
             break
         time.sleep(0.05)
     (block,) = blocks_in(following)
     made = block.stat().st_mtime_ns
-    result = following.run(ahead=ahead)
+    result = following.run(prefetch=prefetch)
     assert following.seen[-1].resumed == 0, "it is this attempt's own work"
     assert result.seconds["network"] > 0
     assert block.stat().st_mtime_ns == made, "it was done a second time"
@@ -543,46 +546,46 @@ def test_the_first_blocks_of_the_next_slide_are_done_while_this_one_ends(strip, 
     np.testing.assert_array_equal(following.pixels(), before)
 
 
-def test_blocks_begun_for_another_slide_are_not_taken(strip, clean, ahead):
+def test_blocks_begun_for_another_slide_are_not_taken(strip, clean, prefetch):
     following = another(strip, clean)
-    ahead.begin(*following.request().planning)
+    prefetch.start(*following.request().planning)
     for _ in range(400):
         if blocks_in(following):
             break
         time.sleep(0.05)
-    strip.run(ahead=ahead)
+    strip.run(prefetch=prefetch)
     assert (strip.seen[-1].done, strip.seen[-1].total) == (2, 2)
-    following.run(ahead=ahead)
+    following.run(prefetch=prefetch)
     assert following.seen[-1].resumed == 1, "what was done in vain is in the spool all the same"
 
 
-def test_a_block_ahead_that_failed_is_done_again(strip, clean, ahead):
+def test_a_block_ahead_that_failed_is_done_again(strip, clean, prefetch):
     following = another(strip, clean)
     spool = following.folder / ".wsi-denoise" / "spool"
     spool.parent.mkdir(exist_ok=True)
     spool.write_text("in the way")
-    ahead.begin(*following.request().planning)
+    prefetch.start(*following.request().planning)
     for _ in range(400):
-        if ahead._blocks and all(future.done() for future in ahead._blocks):
+        if prefetch._blocks and all(future.done() for future in prefetch._blocks):
             break
         time.sleep(0.05)
-    assert {future.status for future in ahead._blocks} == {"error"}
+    assert {future.status for future in prefetch._blocks} == {"error"}
     spool.unlink()
-    following.run(ahead=ahead)
+    following.run(prefetch=prefetch)
     assert following.output.is_file()
 
 
-def test_a_guess_that_was_wrong_or_failed_costs_nothing(strip, clean, ahead):
+def test_a_guess_that_was_wrong_or_failed_costs_nothing(strip, clean, prefetch):
     following = another(strip, clean)
-    ahead.begin(*following.request().planning)
-    strip.run(ahead=ahead)
+    prefetch.start(*following.request().planning)
+    strip.run(prefetch=prefetch)
     whole = strip.slide.read_bytes()
     strip.slide.write_bytes(b"no slide at all" * 100)
-    ahead.begin(*strip.request().planning)
+    prefetch.start(*strip.request().planning)
     strip.slide.write_bytes(whole)
-    following.run(ahead=ahead)
+    following.run(prefetch=prefetch)
     with pytest.raises(NoSuchPreset):
-        strip.run(ahead=ahead, preset="nonsense")
+        strip.run(prefetch=prefetch, preset="nonsense")
 
 
 class Hanging(Cluster):
@@ -593,28 +596,35 @@ class Hanging(Cluster):
 
 
 def test_a_plan_made_ahead_that_hangs_is_ended_and_not_begun_again(strip, cluster):
-    ahead = Ahead(Hanging(cluster.client, ""))
-    planning = strip.request().planning
+    hanging = Prefetch(Hanging(cluster.client, ""))
 
-    def check() -> None:
-        if ahead.check(2.0):
-            raise Interrupted
+    class Hangs(Starts):
+        def check(self) -> None:
+            if hanging.end_hung(2.0):
+                raise Interrupted
 
     # The only worker hangs before the output is put together.
     with pytest.raises(Interrupted):
-        strip.run(on_tail=lambda: ahead.begin(*planning), keep_going=check)
-    strip.run(on_tail=lambda: ahead.begin(*planning), keep_going=check)
+        strip.run(Hangs(hanging, strip))
+    strip.run(Hangs(hanging, strip))
     assert strip.seen[0].resumed == 2
+    assert strip.events.tails == 1
     assert strip.output.is_file()
 
 
-def test_a_worker_that_dies_with_a_plan_made_ahead_loses_only_that(strip, clean, ahead, killer):
+def test_a_worker_that_dies_with_a_plan_made_ahead_loses_only_that(strip, clean, prefetch, killer):
     following = another(strip, clean)
     death = killer(SECOND, 1)
-    strip.run(on_plan=death.watch, ahead=ahead, on_tail=lambda: ahead.begin(*following.request().planning))
+
+    class StartsAndDies(Starts):
+        def planned(self, plan: SlidePlan) -> None:
+            super().planned(plan)
+            death.planned(plan)
+
+    strip.run(StartsAndDies(prefetch, following), prefetch=prefetch)
     assert len(death.killed) == 1
     assert strip.seen[-1].done == 2
-    following.run(ahead=ahead)
+    following.run(prefetch=prefetch)
     assert following.output.is_file()
 
 
@@ -624,16 +634,20 @@ def test_nothing_works_on_a_bad_slide_any_more_when_that_is_told(clean, tmp_path
         page = tiff.pages.first
         offset, length = page.dataoffsets[0], page.databytecounts[0]
 
-    def damage(_plan: SlidePlan) -> None:  # not before: the thumbnail of a slide of one level needs every tile
-        with slide.open("r+b") as file:
-            file.seek(offset)
-            file.write(bytes(length))
+    class Damages(RecordedEvents):
+        def planned(
+            self, plan: SlidePlan
+        ) -> None:  # not before: the thumbnail of a slide of one level needs every tile
+            super().planned(plan)
+            with slide.open("r+b") as file:
+                file.seek(offset)
+                file.write(bytes(length))
 
     settings = settings_in(tmp_path, compute__threads=2)
     with connect(settings) as two:
         square = Case(two, tmp_path, slide, settings, watched=False)  # the damage is made here, and changes the time
         with pytest.raises(UnreadableTile):
-            square.run(on_plan=damage)
+            square.run(Damages())
         assert list(square.spooled.glob("*.started")) in ([], [square.spooled / f"{FIRST}.started"])
         assert two.client.submit(os.getpid).result(timeout=60), "and the worker is there for the next one"
 

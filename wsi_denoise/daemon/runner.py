@@ -45,9 +45,9 @@ from wsi_denoise.jobs.values import Job
 from wsi_denoise.network import weights
 from wsi_denoise.processing.dask import remote, stall
 from wsi_denoise.processing.dask.cluster import Cluster
-from wsi_denoise.processing.dask.scheduler import Interrupted, Progress
+from wsi_denoise.processing.dask.prefetch import Prefetch
+from wsi_denoise.processing.events import Interrupted, Progress
 from wsi_denoise.processing.output_names import output_path
-from wsi_denoise.processing.prefetch import Ahead
 from wsi_denoise.processing.slide import Request, Result, denoise_slide, replaceable
 from wsi_denoise.processing.spool import Spool
 from wsi_denoise.processing.values import SlidePlan, facts_of
@@ -121,7 +121,7 @@ class Runner:
         self._spool: Spool | None = None
         self._waits: set[str] = set()
         self._conditions = Conditions(_log)
-        self._ahead = Ahead(cluster) if look_ahead else None
+        self._prefetch = Prefetch(cluster) if look_ahead else None
 
     def run(self, job: Job) -> Job:
         """Run a claimed job to completion and return its final state.
@@ -225,7 +225,8 @@ class Runner:
                 self._conditions.works("storing the end of a job")
                 return ended
 
-    def _remark(self, job: Job, text: str) -> None:
+    def waiting(self, job: Job, text: str) -> None:
+        """Store and report why the job waits."""
         try:
             self._store.remark(job.id, self._daemon_id, text)
         except LeaseLost:
@@ -247,43 +248,33 @@ class Runner:
         if self._output is not None:
             self._output.check()
         request = self._request(job, settings)
-        planned: list[SlidePlan] = []
-
-        def on_plan(plan: SlidePlan) -> None:
-            planned.append(plan)
-            self._spool = Spool(plan.work.spool)
-            info, holder = plan.info, self._daemon_id
-            self._store.set_slide_facts(job.id, info.width, info.height, info.mpp, facts_of(info), holder=holder)
-            _log.info("job %d: %s; %s", job.id, plan.work.plan, plan.tissue_note or "tissue found")
-            self._promises.reserve(self._needs(settings, plan))
-
-        result = denoise_slide(
-            request,
-            self._cluster,
-            on_plan=on_plan,
-            on_progress=lambda progress: self._progress(job, progress),
-            keep_going=lambda: self._keep_going(job),
-            on_wait=lambda text: self._remark(job, text),
-            ahead=self._ahead,
-            on_tail=self._look_ahead,
-        )
+        attempt = _Attempt(self, job, settings)
+        result = denoise_slide(request, self._cluster, attempt, prefetch=self._prefetch)
+        assert attempt.plan is not None
         if job.region:
             picture = result.output.with_suffix(".png")
-            near = self._cluster.near
-            watch = stall.Watch(near, settings.limits, lambda text: self._remark(job, text))
-            stall.run(near, watch, lambda: self._keep_going(job), remote.preview, planned[0], result.output, picture)
-        return result, Spool(planned[0].work.spool)
+            watch = stall.Watch(self._cluster.near, settings.limits, attempt)
+            stall.run(watch, remote.preview, attempt.plan, result.output, picture)
+        return result, Spool(attempt.plan.work.spool)
 
-    def _look_ahead(self) -> None:
+    def planned(self, job: Job, settings: Settings, plan: SlidePlan) -> None:
+        """Store the facts of the slide, and reserve disk space."""
+        self._spool = Spool(plan.work.spool)
+        info, holder = plan.info, self._daemon_id
+        self._store.set_slide_facts(job.id, info.width, info.height, info.mpp, facts_of(info), holder=holder)
+        _log.info("job %d: %s; %s", job.id, plan.work.plan, plan.tissue_note or "tissue found")
+        self._promises.reserve(self._needs(settings, plan))
+
+    def submitted(self) -> None:
         """Plan the slide of the next job on workers that have finished their blocks of the current one."""
-        if self._ahead is None:
+        if self._prefetch is None:
             return
         try:
             job = self._store.next_queued()
             self._state.check()
             if job is not None:
                 settings = self._settings.with_values(job.settings)
-                self._ahead.begin(*self._request(job, settings).planning)
+                self._prefetch.start(*self._request(job, settings).planning)
         except (WsiDenoiseError, OSError, RuntimeError) as error:
             # An error of the job, the database or the cluster is reported when the job runs.
             _log.info("planning ahead: %s", error)
@@ -391,7 +382,8 @@ class Runner:
             raise SlideChanged(f"job {job.id}")
         return watched
 
-    def _progress(self, job: Job, progress: Progress) -> None:
+    def progressed(self, job: Job, progress: Progress) -> None:
+        """Store the progress of the job, at most once a second."""
         now = time.monotonic()
         if now - self._told < PROGRESS_SECONDS and progress.done != progress.total:
             return
@@ -415,7 +407,7 @@ class Runner:
         else:
             self._conditions.works("storing progress")
 
-    def _keep_going(self, job: Job) -> None:
+    def check(self, job: Job) -> None:
         """Raise the error that ends the work: a stop, quiet hours, a lost lease, a hung worker, or a cancellation."""
         if self._stop.is_set():
             raise Interrupted
@@ -426,7 +418,7 @@ class Runner:
         if now - self._asked < PROGRESS_SECONDS:
             return
         self._asked = now
-        if self._ahead is not None and self._ahead.check(self._settings.limits.task_seconds):
+        if self._prefetch is not None and self._prefetch.end_hung(self._settings.limits.task_seconds):
             # The tasks of this slide on that worker are lost too, which must not count as its failure.
             raise Interrupted("a worker hung on the next slide and was ended")
         try:
@@ -439,3 +431,27 @@ class Runner:
         self._conditions.works("asking for a cancellation")
         if cancelled:
             raise JobCancelled
+
+
+class _Attempt:
+    """The events of one job, passed on to its runner."""
+
+    def __init__(self, runner: Runner, job: Job, settings: Settings) -> None:
+        self._runner, self._job, self._settings = runner, job, settings
+        self.plan: SlidePlan | None = None
+
+    def check(self) -> None:
+        self._runner.check(self._job)
+
+    def waiting(self, text: str) -> None:
+        self._runner.waiting(self._job, text)
+
+    def planned(self, plan: SlidePlan) -> None:
+        self.plan = plan
+        self._runner.planned(self._job, self._settings, plan)
+
+    def progressed(self, progress: Progress) -> None:
+        self._runner.progressed(self._job, progress)
+
+    def submitted(self) -> None:
+        self._runner.submitted()

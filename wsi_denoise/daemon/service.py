@@ -49,7 +49,7 @@ from wsi_denoise.jobs.values import Job
 from wsi_denoise.network import weights
 from wsi_denoise.processing.dask import remote, stall
 from wsi_denoise.processing.dask.cluster import Cluster, connect, forget_keys
-from wsi_denoise.processing.dask.scheduler import Interrupted
+from wsi_denoise.processing.events import Interrupted
 from wsi_denoise.settings import Loaded, Settings
 from wsi_denoise.system import memory
 from wsi_denoise.system.conditions import Conditions
@@ -198,16 +198,11 @@ class Daemon:
 
     def _device(self, cluster: Cluster, heartbeat: Heartbeat, leave: threading.Event) -> None:
         """Log the device of the network once a worker has reported it."""
-
-        def keep_going() -> None:
-            if leave.is_set():
-                raise Interrupted
-
-        watch = stall.Watch(cluster, self._settings.limits, self._say)
+        watch = stall.Watch(cluster, self._settings.limits, _Start(leave, self._say))
         compute, preset = self._settings.compute, self._settings.model.preset
         while True:
             try:
-                heartbeat.device = str(stall.run(cluster, watch, keep_going, remote.describe_device, compute, preset))
+                heartbeat.device = str(stall.run(watch, remote.describe_device, compute, preset))
             except WorkerLost as error:
                 _log.warning("%s", error)
                 continue
@@ -298,6 +293,20 @@ class Daemon:
             done, why = f": {job.verdict}", f": {job.error_code}"
         rest = done if job.state is JobState.DONE else why if job.error else ""
         self._say(f"job {job.id} {job.state}{rest}")
+
+
+class _Start:
+    """The events of the first task of a daemon."""
+
+    def __init__(self, leave: threading.Event, say: Callable[[str], None]) -> None:
+        self._leave, self._say = leave, say
+
+    def check(self) -> None:
+        if self._leave.is_set():
+            raise Interrupted
+
+    def waiting(self, text: str) -> None:
+        self._say(text)
 
 
 def checksum(preset: str) -> str | None:

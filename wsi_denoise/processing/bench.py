@@ -23,6 +23,7 @@ from wsi_denoise.network import denoiser as network
 from wsi_denoise.processing import block
 from wsi_denoise.processing.dask import tasks, worker
 from wsi_denoise.processing.dask.cluster import Cluster, connect
+from wsi_denoise.processing.events import NoEvents
 from wsi_denoise.processing.slide import Request, denoise_slide
 from wsi_denoise.processing.values import Mask, SlideWork
 from wsi_denoise.quality import evidence, structure
@@ -225,7 +226,7 @@ def _together(
         region=region,
     )
     clock, processor = time.perf_counter(), processor_seconds()
-    denoise_slide(request, cluster)
+    denoise_slide(request, cluster, NoEvents())
     timed = Timed(work.width * work.height / 1e6, time.perf_counter() - clock, processor_seconds() - processor)
     rate, cost = timed.results("end to end")
     yield rate

@@ -16,15 +16,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from wsi_denoise.errors import (
-    OutputExists,
-    VerificationFailed,
-)
+from wsi_denoise.errors import OutputExists, VerificationFailed
 from wsi_denoise.processing.dask import remote, stall
 from wsi_denoise.processing.dask.cluster import Cluster
-from wsi_denoise.processing.dask.scheduler import Blocks, Progress
+from wsi_denoise.processing.dask.prefetch import Prefetch
+from wsi_denoise.processing.dask.scheduler import Blocks
 from wsi_denoise.processing.dask.stall import Watch
-from wsi_denoise.processing.prefetch import Ahead
+from wsi_denoise.processing.events import SlideEvents
 from wsi_denoise.processing.spool import Spool
 from wsi_denoise.processing.values import BlockLost, SlidePlan
 from wsi_denoise.quality.verdict import Judgement, judge
@@ -110,51 +108,15 @@ class Result:
     seconds: dict[str, float]
 
 
-def plan(
-    request: Request, cluster: Cluster, keep_going: Callable[[], None], watch: Watch, ahead: Ahead | None = None
-) -> SlidePlan:
-    """Plan a slide in a worker, or take the plan that was started ahead.
-
-    Raises
-    ------
-    SlideError, SourceError, ModelError, WorkerLost, JobCancelled, Interrupted
-    """
-    planned: SlidePlan = stall.run(
-        cluster,
-        watch,
-        keep_going,
-        remote.plan_slide,
-        *request.planning,
-        begun=None if ahead is None else ahead.take(*request.planning),
-    )
-    return planned
-
-
 def denoise_slide(
-    request: Request,
-    cluster: Cluster,
-    *,
-    on_plan: Callable[[SlidePlan], None] = lambda _plan: None,
-    on_progress: Callable[[Progress], None] = lambda _progress: None,
-    keep_going: Callable[[], None] = lambda: None,
-    on_wait: Callable[[str], None] = lambda _text: None,
-    ahead: Ahead | None = None,
-    on_tail: Callable[[], None] = lambda: None,
+    request: Request, cluster: Cluster, events: SlideEvents, *, prefetch: Prefetch | None = None
 ) -> Result:
     """Denoise one slide and publish it.
 
     Parameters
     ----------
-    on_plan, on_progress : callable
-        Called with the plan, and with the progress.
-    keep_going : callable
-        Called often; raises JobCancelled or Interrupted to stop.
-    on_wait : callable
-        Called with a sentence about why the slide waits.
-    ahead : Ahead, optional
+    prefetch : Prefetch, optional
         May hold the plan and the first blocks already.
-    on_tail : callable
-        Called when every block is submitted: from now on workers become idle.
 
     Raises
     ------
@@ -164,70 +126,58 @@ def denoise_slide(
         After the blocks in flight have finished, or their time limit has passed.
     """
     begun = time.perf_counter()
-    watch = Watch(cluster, request.settings.limits, on_wait)
-    planned = plan(request, cluster, keep_going, watch, ahead)
+    watch = Watch(cluster, request.settings.limits, events)
+    prefetched = None if prefetch is None else prefetch.take_plan(*request.planning)
+    plan: SlidePlan = stall.run(watch, remote.plan_slide, *request.planning, begun=prefetched)
     with disk.translate_write_errors(request.spool):
         # Created only here, after the check of the state folder. Workers do not create folders that others removed.
         request.spool.mkdir(parents=True, exist_ok=True)
-    if planned.thumbnail is not None:
-        Spool(planned.work.spool).keep_thumbnail(planned.thumbnail)
-        planned = replace(planned, thumbnail=None)
-    on_plan(planned)
-    if not planned.tissue.any():
+    if plan.thumbnail is not None:
+        Spool(plan.work.spool).keep_thumbnail(plan.thumbnail)
+        plan = replace(plan, thumbnail=None)
+    events.planned(plan)
+    if not plan.tissue.any():
         _log.info("no tissue was found: every pixel is kept as it is")
-    blocks = Blocks(
-        planned,
-        cluster,
-        request.settings.compute.in_flight,
-        on_progress,
-        keep_going,
-        watch,
-        on_tail=on_tail,
-        on_suspect=lambda: None if ahead is None else ahead.drop(),
-        begun={} if ahead is None else ahead.blocks(planned.work),
-    )
-    target = _target(request, planned.facts)
+    blocks = Blocks(plan, cluster, events, watch, prefetch)
+    target = _target(request, plan.facts)
     _make_folder(target.parent, request)
-    part = _partial(target, planned.work.spool.name, request.holder)
+    part = _partial(target, plan.work.spool.name, request.holder)
     try:
-        nearby = watch if cluster.home is None else Watch(cluster.home, request.settings.limits, on_wait)
-        metrics, digest = _write(blocks, part, request, cluster.near, keep_going, nearby)
+        nearby = watch if cluster.home is None else Watch(cluster.home, request.settings.limits, events)
+        metrics, digest = _write(blocks, part, request, nearby)
         judgement = judge(metrics)
         request.check_source()
         _make_folder(target.parent, request)
         permissions.give(part, request.settings.output)
-        target = _published(part, target, planned.facts, request)
+        target = _published(part, target, plan.facts, request)
     finally:
         with suppress(OSError):  # the folder may be the cause of the error that is being raised
             part.unlink(missing_ok=True)
     seconds = {**blocks.seconds, "total": time.perf_counter() - begun}
-    return Result(target, digest, judgement, metrics, planned.facts, planned.model_sha256, seconds)
+    return Result(target, digest, judgement, metrics, plan.facts, plan.model_sha256, seconds)
 
 
-def _write(
-    blocks: Blocks, part: Path, request: Request, cluster: Cluster, keep_going: Callable[[], None], watch: Watch
-) -> tuple[dict[str, float | None], str]:
+def _write(blocks: Blocks, part: Path, request: Request, watch: Watch) -> tuple[dict[str, float | None], str]:
     """Finish all blocks, assemble and verify. Blocks that cannot be read back are processed again, once."""
-    for last in (False, True):
-        blocks.run()
-        _make_folder(part.parent, request)  # again: hours later, the share may have been unmounted
-        try:
-            metrics: dict[str, float | None] = stall.run(
-                cluster, watch, keep_going, remote.assemble, blocks.plan, part, request.maps, request.overview
-            )
-            digest: str = stall.run(
-                cluster, watch, keep_going, remote.verify, blocks.plan, part, request.settings.output.verify_tiles
-            )
-        except BlockLost as lost:
-            if last:
-                raise VerificationFailed(str(lost)) from lost
-            _log.warning("%s", lost)
-            damaged = [index for index in sorted(blocks.done) if not blocks.spool.is_sound(index)]
-            for index in {*damaged, lost.block}:
-                blocks.forget(index)
-        else:
-            return metrics, digest
-    raise AssertionError
+    try:
+        return _assembled(blocks, part, request, watch)
+    except BlockLost as lost:
+        _log.warning("%s", lost)
+        blocks.forget_damaged(lost.block)
+    try:
+        return _assembled(blocks, part, request, watch)
+    except BlockLost as lost:
+        raise VerificationFailed(str(lost)) from lost
+
+
+def _assembled(blocks: Blocks, part: Path, request: Request, watch: Watch) -> tuple[dict[str, float | None], str]:
+    blocks.run()
+    _make_folder(part.parent, request)  # again: hours later, the share may have been unmounted
+    metrics: dict[str, float | None] = stall.run(
+        watch, remote.assemble, blocks.plan, part, request.maps, request.overview
+    )
+    digest: str = stall.run(watch, remote.verify, blocks.plan, part, request.settings.output.verify_tiles)
+    return metrics, digest
 
 
 def _target(request: Request, facts: Mapping[str, Any]) -> Path:

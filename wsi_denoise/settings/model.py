@@ -157,12 +157,6 @@ class ComputeSettings(Section):
     )
     workers: Whole = Field(0, ge=0, le=4096, description="Worker processes; 0 chooses from the core count.")
     threads: Whole = Field(0, ge=0, le=4096, description="Threads per worker process; 0 chooses from the core count.")
-    in_flight: Whole = Field(
-        0,
-        ge=0,
-        le=1_000_000,
-        description="Tasks handed to the cluster at a time, each of a block or 1.5 s of them; 0 is three per thread.",
-    )
     scheduler: Scheduler = Field("", description="Address of a Dask scheduler; empty starts a cluster on this machine.")
     results: Literal["spool", "travel"] = Field(
         "spool",

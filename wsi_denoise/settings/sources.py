@@ -46,6 +46,7 @@ class Loaded:
 
 
 REMOVED = {
+    "compute.in_flight": ("0", "three tasks per thread are submitted; delete this setting"),
     "intake.move": ("false", "originals are never moved; delete this setting"),
     "output.owner": ("", "outputs belong to the user who runs the daemon; delete this setting and run it as that user"),
 }

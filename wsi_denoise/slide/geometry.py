@@ -105,7 +105,7 @@ class Lattice:
             for column in range(columns):
                 yield BlockIndex(row, column)
 
-    def lanes(self, workers: int) -> Iterator[BlockIndex]:
+    def column_order(self, workers: int) -> Iterator[BlockIndex]:
         """Yield every block, column by column within groups of `workers` rows.
 
         With this order, a worker's next block is usually the right neighbour of its last one. The worker then has the

@@ -32,7 +32,7 @@ from wsi_denoise.jobs.database import engine
 from wsi_denoise.jobs.retry import DEATHS
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
-from wsi_denoise.processing.dask.scheduler import Interrupted
+from wsi_denoise.processing.events import Interrupted
 from wsi_denoise.settings import load
 
 
@@ -355,7 +355,7 @@ def test_a_changed_slide_does_not_take_the_spool_of_the_job_before(settings, sto
     """A job that is given back keeps its blocks, whatever becomes of the next one."""
     kept = settings.jobs.state / "spool" / "of-the-first"
 
-    def interrupted(_request, _cluster, *, on_plan, **_named):
+    def interrupted(_request, _cluster, events, **_named):
         kept.mkdir(parents=True)
         (kept / "00000-00000.block").write_bytes(b"hours of work")
         plan = SimpleNamespace(
@@ -363,7 +363,7 @@ def test_a_changed_slide_does_not_take_the_spool_of_the_job_before(settings, sto
             info=SimpleNamespace(width=9, height=9, mpp=None),
             tissue_note="",
         )
-        on_plan(plan)
+        events.planned(plan)
         raise Interrupted("quiet hours have begun")
 
     monkeypatch.setattr("wsi_denoise.daemon.runner.denoise_slide", interrupted)

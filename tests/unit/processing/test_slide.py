@@ -12,6 +12,7 @@ from wsi_denoise.daemon import recovery
 from wsi_denoise.daemon.runner import Runner
 from wsi_denoise.errors import OutputExists, OutputUnwritable
 from wsi_denoise.processing import slide
+from wsi_denoise.processing.events import NoEvents
 from wsi_denoise.processing.output_names import LONGEST
 from wsi_denoise.processing.spool import folder_name
 from wsi_denoise.settings import load
@@ -44,7 +45,7 @@ class Daemon:
         request = replace(self.runner._request(self.job, self.settings), **changes)
         Daemon.at_work.append((plan, self, meanwhile))
         try:
-            return slide.denoise_slide(request, cluster)
+            return slide.denoise_slide(request, cluster, NoEvents())
         finally:
             Daemon.at_work.pop()
 
@@ -65,7 +66,7 @@ def no_pixels(monkeypatch):
         return {**Daemon.at_work[-1][1].facts, "fingerprint": path.read_text()}
 
     monkeypatch.setattr(Daemon, "at_work", [], raising=False)
-    monkeypatch.setattr(slide, "plan", lambda *_args: Daemon.at_work[-1][0])
+    monkeypatch.setattr(slide.stall, "run", lambda *_args, **_named: Daemon.at_work[-1][0])
     monkeypatch.setattr(slide, "Blocks", lambda *_args, **_named: SimpleNamespace(seconds={}))
     monkeypatch.setattr(slide, "_write", write)
     monkeypatch.setattr(slide, "judge", lambda _metrics: None)

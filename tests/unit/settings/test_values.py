@@ -239,7 +239,10 @@ def test_addresses_that_work_are_taken(tmp_path):
         assert load(folder=tmp_path, environ={}, overrides={"notify.url": url}).settings
 
 
-@pytest.mark.parametrize(("name", "old", "value"), [("intake.move", "false", "true"), ("output.owner", '""', '"lab"')])
+@pytest.mark.parametrize(
+    ("name", "old", "value"),
+    [("intake.move", "false", "true"), ("output.owner", '""', '"lab"'), ("compute.in_flight", "0", "1")],
+)
 def test_a_removed_setting_is_accepted_at_its_old_default_and_refused_otherwise(tmp_path, name, old, value):
     section, _, key = name.partition(".")
     (tmp_path / FILE_NAME).write_text(f"[{section}]\n{key} = {old}\n")

@@ -56,7 +56,7 @@ def budget(waiting: float, slots: int, pace: float | None) -> float:
     return min(most, waiting / (SHARES * slots))
 
 
-class Backlog:
+class TaskBatcher:
     """The blocks that wait, in the order of submission."""
 
     def __init__(self, cost: Mapping[BlockIndex, float], order: Iterable[BlockIndex]) -> None:
@@ -78,6 +78,11 @@ class Backlog:
             cost += self._cost[block]
         self._left -= cost
         return tuple(group)
+
+    def remove(self, group: Group) -> None:
+        """Remove blocks that were submitted before."""
+        self._order = deque(block for block in self._order if block not in group)
+        self._left -= sum(self._cost[block] for block in group)
 
     def put_back(self, group: Group) -> None:
         """Put the blocks of a lost task in front of the waiting ones."""

@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from wsi_denoise.errors import InternalError, WsiDenoiseError
+from wsi_denoise.processing.dask.batching import Group
+from wsi_denoise.processing.dask.cluster import Cluster
+from wsi_denoise.processing.values import SlidePlan
 from wsi_denoise.system import memory
 
 _log = logging.getLogger(__name__)
@@ -111,3 +114,10 @@ def preview(*args: Any) -> Any:
 def describe_device(compute: Any, preset: str) -> str:
     """See :func:`wsi_denoise.processing.dask.tasks.describe_device`."""
     return str(_tasks().describe_device(compute, preset))
+
+
+def submit(cluster: Cluster, plan: SlidePlan, group: Group, *, priority: int = 0) -> Any:
+    """Submit a group of blocks. The task returns a report of each, with its file if `cluster` has a home."""
+    parts = [(block, plan.tissue[plan.work.lattice.patches(block)]) for block in group]
+    task = blocks if cluster.home is None else sent_blocks
+    return cluster.call(task, plan.work, parts, priority=priority)

@@ -1,7 +1,7 @@
 """Wait for tasks without hanging: detect, report and resubmit tasks that no worker runs.
 
 Whether a task has finished is read from its future, without a request. When nothing finishes for a while, the scheduler
-and the workers are asked what they do, each with a timeout. :func:`judge` interprets the answers.
+and the workers are asked what they do, each with a timeout. :func:`diagnose` interprets the answers.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from distributed import KilledWorker
 
 from wsi_denoise.errors import NoWorkers, SchedulerUnreachable, WorkerLost
 from wsi_denoise.processing.dask.cluster import ANSWER_SECONDS, NO_ANSWER, Cluster
+from wsi_denoise.processing.events import NoEvents, WaitEvents
 from wsi_denoise.settings import LimitSettings
 
 _log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 20.0
+CHECK_SECONDS = 20.0
 """Time without a finished task before the cluster is asked what it does, and interval of further checks."""
 
-SILENT_LOOKS = 3
+SILENT_CHECKS = 3
 """A scheduler counts as lost after this many consecutive checks without an answer."""
 
-IDLE_LOOKS = 2
+IDLE_CHECKS = 2
 """A task counts as lost, and is resubmitted, after this many consecutive checks with idle workers."""
 
-AGAIN = 3
+RESUBMISSIONS = 3
 """Times that lost tasks are resubmitted without a finished task in between."""
 
 _POLL_SECONDS = 0.5
@@ -65,6 +66,10 @@ class Seen:
     executing: Mapping[str, str] = field(default_factory=dict)
     silent: Collection[str] = ()
 
+    def runs(self, task: str) -> bool:
+        """Return whether a worker runs this task, or may do so and is silent."""
+        return task in self.executing or self.placed.get(task) in self.silent
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -83,7 +88,7 @@ class Finding:
     text: str
 
 
-def judge(seen: Seen, tasks: Collection[str]) -> Finding:
+def diagnose(seen: Seen, tasks: Collection[str]) -> Finding:
     """Interpret a check of the cluster for these tasks, none of which has finished."""
     if not seen.answered:
         return Finding("silent", "the scheduler does not answer")
@@ -176,35 +181,33 @@ class Watch:
 
     Parameters
     ----------
-    say : callable
-        Called with a sentence about why the slide waits, which is also logged.
+    events : WaitEvents
+        Gets a sentence about why the slide waits, which is also logged.
     clock : callable
         Seconds on a monotonic clock.
-    look : callable
-        Asks the cluster; :func:`ask`.
+    ask : callable
+        Returns the state of the cluster; :func:`ask`.
     """
 
     def __init__(
         self,
         cluster: Cluster,
         limits: LimitSettings,
-        say: Callable[[str], None] = lambda _text: None,
+        events: WaitEvents | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,
-        look: Callable[[Cluster], Seen] = ask,
+        ask: Callable[[Cluster], Seen] = ask,
     ) -> None:
-        self._cluster, self._limits, self._say = cluster, limits, say
-        self._clock, self._ask = clock, look
-        self._moved = self._looked = self._served = clock()
-        self._silent = self._idle = self._again = 0
+        self.cluster, self.events = cluster, events or NoEvents()
+        self._limits, self._clock, self._ask = limits, clock, ask
         self._started: dict[str, float] = {}
-        self._said = ""
+        self.moved()
 
     def moved(self) -> None:
         """Note that a task has finished, or that first tasks were submitted."""
-        self._moved = self._looked = self._served = self._clock()
-        self._silent = self._idle = self._again = 0
-        self._said = ""
+        self._moved = self._checked = self._served = self._clock()
+        self._silent = self._idle = self._resubmitted = 0
+        self._reported = ""
 
     def wait(self, futures: Collection[Any], seconds: float = _POLL_SECONDS) -> list[Any]:
         """Return the futures that are done. Wait at most `seconds` for one."""
@@ -217,7 +220,7 @@ class Watch:
             time.sleep(step)
             step = min(1.5 * step, _STEP_SECONDS)
 
-    def look(self, futures: Collection[Any]) -> list[Any]:
+    def check(self, futures: Collection[Any]) -> list[Any]:
         """Check tasks of which none has finished, if a check is due; return the lost ones for resubmission.
 
         Raises
@@ -226,54 +229,58 @@ class Watch:
             When further waiting has no effect. The job is retried later.
         """
         now = self._clock()
-        if not futures or now - self._looked < LOOK_SECONDS:
+        if not futures or now - self._checked < CHECK_SECONDS:
             return []
-        tasks = {str(future.key): future for future in futures}
-        seen = self._ask(self._cluster)
+        tasks = {str(future.key) for future in futures}
+        seen = self._ask(self.cluster)
         # Only after the answer, which may take long: the next check must see a new state.
-        self._looked = self._clock()
-        finding = judge(seen, tasks)
+        self._checked = self._clock()
+        finding = diagnose(seen, tasks)
         self._silent = self._silent + 1 if finding.kind == "silent" else 0
         self._idle = self._idle + 1 if finding.kind == "idle" else 0
-        self._tell(finding, now)
-        if self._silent:
-            _log.warning("threads: %s", own_threads())
-            if self._silent >= SILENT_LOOKS:
-                raise SchedulerUnreachable("it does not answer")
+        self._report(finding, now)
+        self._check_scheduler()
         self._check_workers(finding, now)
-        self._check_time(seen, tasks, now)
-        if self._idle < IDLE_LOOKS:
-            return []
-        self._idle = 0
-        self._again += 1
-        if self._again > AGAIN:
-            raise WorkerLost(f"tasks were submitted {AGAIN} times and no worker did them")
-        _log.warning("%d tasks that no worker runs are resubmitted", len(tasks))
-        return list(tasks.values())
+        self._end_late(seen, tasks, now)
+        return list(futures) if self._is_lost(len(tasks)) else []
 
-    def _tell(self, finding: Finding, now: float) -> None:
+    def _report(self, finding: Finding, now: float) -> None:
         text = f"nothing finished for {now - self._moved:.0f} s: {finding.text}"
-        if finding.kind == "busy" or 0 < self._idle < IDLE_LOOKS:
+        if finding.kind == "busy" or 0 < self._idle < IDLE_CHECKS:
             # Slow tasks are normal, and one idle check may fall between two tasks. Only a real wait is reported.
             _log.info("%s", text)
-            return
-        if finding.text != self._said:
+        elif finding.text != self._reported:
             _log.warning("%s", text)
-            self._said = finding.text
-            self._say(text)
+            self._reported = finding.text
+            self.events.waiting(text)
+
+    def _check_scheduler(self) -> None:
+        if self._silent:
+            _log.warning("threads: %s", own_threads())
+        if self._silent >= SILENT_CHECKS:
+            raise SchedulerUnreachable("it does not answer")
 
     def _check_workers(self, finding: Finding, now: float) -> None:
         if finding.kind not in {"no_workers", "paused"}:
             self._served = now
-            return
-        if now - self._served >= self._limits.no_worker_seconds:
+        elif now - self._served >= self._limits.no_worker_seconds:
             raise NoWorkers(f"for {now - self._served:.0f} s {finding.text}")
 
-    def _check_time(self, seen: Seen, tasks: Mapping[str, Any], now: float) -> None:
+    def _is_lost(self, tasks: int) -> bool:
+        """Return whether workers were idle for so many checks that these tasks count as lost."""
+        if self._idle < IDLE_CHECKS:
+            return False
+        self._idle = 0
+        self._resubmitted += 1
+        if self._resubmitted > RESUBMISSIONS:
+            raise WorkerLost(f"tasks were submitted {RESUBMISSIONS} times and no worker did them")
+        _log.warning("%d tasks that no worker runs are resubmitted", tasks)
+        return True
+
+    def _end_late(self, seen: Seen, tasks: Collection[str], now: float) -> None:
         """End the workers that run one task for too long. The caller that waits for it gets a KilledWorker."""
-        at_work = {task for task in tasks if task in seen.executing or seen.placed.get(task) in seen.silent}
-        self._started = {task: self._started.get(task, now) for task in at_work}
-        late = {task for task, start in self._started.items() if now - start >= self._limits.task_seconds}
+        self._started = {task: self._started.get(task, now) for task in tasks if seen.runs(task)}
+        late = [task for task, start in self._started.items() if now - start >= self._limits.task_seconds]
         addresses = sorted({seen.placed[task] for task in late if task in seen.placed})
         if not addresses:
             return
@@ -281,8 +288,8 @@ class Watch:
             _log.warning("a task has run for %.0f s, at %s", now - self._started[task], seen.executing.get(task, "?"))
         self._started = {}
         _log.warning("%d workers are ended: limits.task_seconds is %g", len(addresses), self._limits.task_seconds)
-        self._say("a worker was at one task for too long and is ended")
-        restart(self._cluster, addresses)
+        self.events.waiting("a worker was at one task for too long and is ended")
+        restart(self.cluster, addresses)
 
 
 def restart(cluster: Cluster, addresses: list[str]) -> None:
@@ -305,12 +312,8 @@ def restart(cluster: Cluster, addresses: list[str]) -> None:
 def at_work(cluster: Cluster, futures: Collection[Any]) -> dict[str, str]:
     """Return the names of those tasks that run or whose worker is silent, with the worker's address."""
     seen = ask(cluster)
-    placed = {str(future.key): seen.placed.get(str(future.key)) for future in futures}
-    return {
-        task: address
-        for task, address in placed.items()
-        if address is not None and (task in seen.executing or address in seen.silent)
-    }
+    tasks = (str(future.key) for future in futures)
+    return {task: seen.placed[task] for task in tasks if task in seen.placed and seen.runs(task)}
 
 
 def end_task(cluster: Cluster, future: Any) -> bool:
@@ -352,15 +355,8 @@ class StillOut(Exception):
     """The value of a finished task is not available at the moment."""
 
 
-def run(
-    cluster: Cluster,
-    watch: Watch,
-    keep_going: Callable[[], None],
-    function: Callable[..., Any],
-    *args: Any,
-    begun: Any = None,
-) -> Any:
-    """Run one task, and return its value or raise its error.
+def run(watch: Watch, function: Callable[..., Any], *args: Any, begun: Any = None) -> Any:
+    """Run one task on the cluster of `watch`, and return its value or raise its error.
 
     `begun` is the same task, submitted ahead.
 
@@ -370,11 +366,12 @@ def run(
         When its worker died.
     SchedulerUnreachable
     """
+    cluster = watch.cluster
     future = cluster.call(function, *args) if begun is None else begun
     watch.moved()
     try:
         while True:
-            keep_going()
+            watch.events.check()
             if watch.wait([future]):
                 try:
                     return result(future)
@@ -382,7 +379,7 @@ def run(
                     pass
                 except KilledWorker as error:
                     raise WorkerLost(str(error).partition("\n")[0]) from error
-            if watch.look([future]):
+            if watch.check([future]):
                 cluster.drop([future])
                 future = cluster.call(function, *args)
     finally:

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from wsi_denoise.processing.dask.batching import LEAST, SHARES, TASK_SECONDS, Backlog, costs
+from wsi_denoise.processing.dask.batching import LEAST, SHARES, TASK_SECONDS, TaskBatcher, costs
 from wsi_denoise.slide.geometry import BLOCK, Lattice
 
 
@@ -23,10 +23,10 @@ def cost_of(columns: int, rows: int, share: float, seed: int = 0) -> tuple[Latti
     return lattice, costs(plan_of(lattice, tissue))
 
 
-def tasks(backlog: Backlog, slots: int, pace: float | None) -> list[tuple]:
+def tasks(batcher: TaskBatcher, slots: int, pace: float | None) -> list[tuple]:
     found = []
-    while backlog:
-        found.append(backlog.take(slots, pace))
+    while batcher:
+        found.append(batcher.take(slots, pace))
     return found
 
 
@@ -42,8 +42,8 @@ def tasks(backlog: Backlog, slots: int, pace: float | None) -> list[tuple]:
 @settings(deadline=None, max_examples=50)
 def test_every_block_is_in_one_task_in_its_order(columns, rows, share, seed, slots, pace):
     lattice, cost = cost_of(columns, rows, share, seed)
-    order = list(lattice.lanes(slots))
-    found = tasks(Backlog(cost, order), slots, pace)
+    order = list(lattice.column_order(slots))
+    found = tasks(TaskBatcher(cost, order), slots, pace)
     assert [block for group in found for block in group] == order
     most = max(LEAST, TASK_SECONDS / pace if pace else 0)
     waiting = sum(cost.values())
@@ -59,14 +59,14 @@ def test_every_block_is_in_one_task_in_its_order(columns, rows, share, seed, slo
 
 def test_glass_goes_together_and_tissue_does_when_it_is_quick():
     lattice, glass = cost_of(20, 20, 0)
-    assert len(tasks(Backlog(glass, lattice.blocks()), 2, None)) < 400 / 6
+    assert len(tasks(TaskBatcher(glass, lattice.blocks()), 2, None)) < 400 / 6
     lattice, tissue = cost_of(20, 20, 1)
     second = 1 / max(tissue.values())
-    assert len(tasks(Backlog(tissue, lattice.blocks()), 2, None)) == 400
-    assert len(tasks(Backlog(tissue, lattice.blocks()), 2, 5 * second)) == 400
-    assert 200 < len(tasks(Backlog(tissue, lattice.blocks()), 2, second)) < 210
+    assert len(tasks(TaskBatcher(tissue, lattice.blocks()), 2, None)) == 400
+    assert len(tasks(TaskBatcher(tissue, lattice.blocks()), 2, 5 * second)) == 400
+    assert 200 < len(tasks(TaskBatcher(tissue, lattice.blocks()), 2, second)) < 210
     # A GPU: five milliseconds a block.
-    assert len(tasks(Backlog(tissue, lattice.blocks()), 16, 0.005 * second)) < 200
+    assert len(tasks(TaskBatcher(tissue, lattice.blocks()), 16, 0.005 * second)) < 200
 
 
 def test_glass_that_is_denoised_is_work_like_tissue():
@@ -77,21 +77,21 @@ def test_glass_that_is_denoised_is_work_like_tissue():
     assert max(costs(plan_of(lattice, nothing)).values()) < 0.1 * max(costs(plan_of(lattice, everything)).values())
 
 
-def test_what_was_lost_is_handed_out_next():
+def test_blocks_of_a_lost_task_are_next():
     lattice, cost = cost_of(4, 4, 0.5)
-    backlog = Backlog(cost, lattice.blocks())
-    first = backlog.take(1)
-    second = backlog.take(1)
-    backlog.put_back(second)
-    backlog.put_back(first)
-    again = tasks(backlog, 1, None)
+    batcher = TaskBatcher(cost, lattice.blocks())
+    first = batcher.take(1)
+    second = batcher.take(1)
+    batcher.put_back(second)
+    batcher.put_back(first)
+    again = tasks(batcher, 1, None)
     assert [block for group in again for block in group] == list(lattice.blocks())
 
 
 @given(st.integers(1, 7), st.integers(1, 7), st.integers(1, 9))
-def test_lanes_hold_every_block_once_and_go_along_rows(columns, rows, workers):
+def test_column_order_holds_every_block_once_and_runs_along_rows(columns, rows, workers):
     lattice = Lattice(columns * BLOCK, rows * BLOCK)
-    order = list(lattice.lanes(workers))
+    order = list(lattice.column_order(workers))
     assert sorted(order) == list(lattice.blocks())
     if rows % workers == 0:
         for one, next_ in zip(order[:-workers], order[workers:], strict=True):

@@ -1,12 +1,21 @@
-"""What a look at a cluster means, and what follows from it. With a real one: tests/integration/test_recovery.py."""
+"""What a check of a cluster means, and what follows from it. With a real one: tests/integration/test_recovery.py."""
 
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import pytest
 
+from support.events import RecordedEvents
 from wsi_denoise.errors import NoWorkers, SchedulerUnreachable, WorkerLost
-from wsi_denoise.processing.dask.stall import AGAIN, IDLE_LOOKS, LOOK_SECONDS, SILENT_LOOKS, Seen, Watch, judge
+from wsi_denoise.processing.dask.cluster import Cluster
+from wsi_denoise.processing.dask.stall import (
+    CHECK_SECONDS,
+    IDLE_CHECKS,
+    RESUBMISSIONS,
+    SILENT_CHECKS,
+    Seen,
+    Watch,
+    diagnose,
+)
 from wsi_denoise.settings import LimitSettings
 
 RUNNING = {"tcp://a": "running", "tcp://b": "running"}
@@ -34,106 +43,106 @@ TASKS = [Task("one"), Task("two")]
         (Seen(answered=True, workers={"tcp://a": "paused", "tcp://b": "running"}), "idle"),
     ],
 )
-def test_a_look_means(seen, kind):
-    finding = judge(seen, {"one", "two"})
+def test_a_check_means(seen, kind):
+    finding = diagnose(seen, {"one", "two"})
     assert finding.kind == kind
     assert finding.text
 
 
 class Story:
-    """A watch whose clock goes on by the time between two looks, and what it said."""
+    """A watch whose clock advances by the time between two checks, and what it said."""
 
     def __init__(self, *seen: Seen, **limits: float) -> None:
-        self.now, self.said, self.seen = 0.0, [], list(seen)
+        self.now, self.seen, self.events = 0.0, list(seen), RecordedEvents()
         self.watch = Watch(
-            SimpleNamespace(),
+            Cluster(None, "never asked"),
             LimitSettings(**limits),
-            self.said.append,
+            self.events,
             clock=lambda: self.now,
-            look=lambda _cluster: self.seen.pop(0) if len(self.seen) > 1 else self.seen[0],
+            ask=lambda _cluster: self.seen.pop(0) if len(self.seen) > 1 else self.seen[0],
         )
 
-    def look(self):
-        self.now += LOOK_SECONDS
-        return self.watch.look(TASKS)
+    def check(self):
+        self.now += CHECK_SECONDS
+        return self.watch.check(TASKS)
 
 
-def test_nobody_is_asked_while_blocks_finish():
+def test_the_cluster_is_not_asked_while_blocks_finish():
     story = Story(Seen(answered=False))
     for _ in range(20):
-        story.now += LOOK_SECONDS / 2
-        assert story.watch.look(TASKS) == []
+        story.now += CHECK_SECONDS / 2
+        assert story.watch.check(TASKS) == []
         story.watch.moved()
-    assert story.said == []
+    assert story.events.said == []
 
 
 def test_a_scheduler_that_never_answers_is_given_up():
     story = Story(Seen(answered=False))
-    for _ in range(SILENT_LOOKS - 1):
-        assert story.look() == []
+    for _ in range(SILENT_CHECKS - 1):
+        assert story.check() == []
     with pytest.raises(SchedulerUnreachable):
-        story.look()
-    assert len(story.said) == 1
+        story.check()
+    assert len(story.events.said) == 1
 
 
 def test_a_scheduler_that_answers_again_is_not():
     story = Story(*[Seen(answered=False), Seen(answered=True, workers=RUNNING, executing={"one": "x"})] * 5)
     for _ in range(9):
-        assert story.look() == []
+        assert story.check() == []
 
 
 def test_a_cluster_without_workers_is_said_once_and_given_up_later():
-    story = Story(Seen(answered=True), no_worker_seconds=10 * LOOK_SECONDS)
+    story = Story(Seen(answered=True), no_worker_seconds=10 * CHECK_SECONDS)
     for _ in range(9):
-        assert story.look() == []
-    assert len(story.said) == 1
-    assert "no worker" in story.said[0]
+        assert story.check() == []
+    assert len(story.events.said) == 1
+    assert "no worker" in story.events.said[0]
     with pytest.raises(NoWorkers):
-        story.look()
+        story.check()
 
 
-def test_workers_that_are_gone_after_a_long_task_are_waited_for_as_long_as_any():
+def test_workers_that_are_gone_after_a_long_task_get_the_whole_timeout():
     at_work = Seen(answered=True, workers=RUNNING, executing={"two": "assemble.py:1"})
-    story = Story(*[at_work] * 30, Seen(answered=True), no_worker_seconds=5 * LOOK_SECONDS)
+    story = Story(*[at_work] * 30, Seen(answered=True), no_worker_seconds=5 * CHECK_SECONDS)
     for _ in range(30 + 4):
-        assert story.look() == []
-    with pytest.raises(NoWorkers, match=f"for {5 * LOOK_SECONDS:.0f} s "):
-        story.look()
+        assert story.check() == []
+    with pytest.raises(NoWorkers, match=f"for {5 * CHECK_SECONDS:.0f} s "):
+        story.check()
 
 
 def test_slow_workers_are_waited_for():
     story = Story(Seen(answered=True, workers=RUNNING, executing={"two": "decode.py:1"}), task_seconds=1e9)
     for _ in range(1000):
-        assert story.look() == []
-    assert story.said == []
+        assert story.check() == []
+    assert story.events.said == []
 
 
-def test_tasks_that_nobody_is_at_are_handed_out_again_and_not_for_ever():
+def test_tasks_that_no_worker_runs_are_resubmitted_a_few_times():
     story = Story(Seen(answered=True, workers=RUNNING))
-    for _ in range(AGAIN):
-        for _ in range(IDLE_LOOKS - 1):
-            assert story.look() == []
-        assert story.look() == TASKS
-    for _ in range(IDLE_LOOKS - 1):
-        assert story.look() == []
+    for _ in range(RESUBMISSIONS):
+        for _ in range(IDLE_CHECKS - 1):
+            assert story.check() == []
+        assert story.check() == TASKS
+    for _ in range(IDLE_CHECKS - 1):
+        assert story.check() == []
     with pytest.raises(WorkerLost):
-        story.look()
-    assert len(story.said) == 1
+        story.check()
+    assert len(story.events.said) == 1
 
 
-def test_one_idle_look_between_two_tasks_means_nothing():
+def test_one_idle_check_between_two_tasks_means_nothing():
     story = Story(
         *[Seen(answered=True, workers=RUNNING), Seen(answered=True, workers=RUNNING, executing={"one": "x"})] * 9
     )
     for _ in range(17):
-        assert story.look() == []
-    assert story.said == []
+        assert story.check() == []
+    assert story.events.said == []
 
 
-def test_something_that_finished_starts_everything_anew():
+def test_a_finished_task_resets_every_count():
     story = Story(Seen(answered=True, workers=RUNNING))
-    for _ in range(3 * AGAIN):
-        for _ in range(IDLE_LOOKS - 1):
-            story.look()
-        assert story.look() == TASKS
+    for _ in range(3 * RESUBMISSIONS):
+        for _ in range(IDLE_CHECKS - 1):
+            story.check()
+        assert story.check() == TASKS
         story.watch.moved()
