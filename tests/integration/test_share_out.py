@@ -13,7 +13,7 @@ import tifffile
 from wsi_denoise.daemon.disk_space import Need, Promises
 from wsi_denoise.daemon.runner import Runner
 from wsi_denoise.errors import DiskFull, OutputExists, OutputUnwritable, VerificationFailed
-from wsi_denoise.processing import slide
+from wsi_denoise.processing import publish
 from wsi_denoise.processing.dask import tasks
 from wsi_denoise.processing.dask.cluster import Cluster
 from wsi_denoise.processing.dask.scheduler import Blocks
@@ -220,10 +220,10 @@ def request_of(share, tmp_path):
 
 
 def test_a_name_that_cannot_be_asked_for(share, request_of):
-    assert slide._target(request_of, FACTS).name == "a.svs.denoised.tiff"
+    assert request_of.output.path(FACTS).name == "a.svs.denoised.tiff"
     share.out = True
     with pytest.raises(OutputUnwritable):
-        slide._target(request_of, FACTS)
+        request_of.output.path(FACTS)
 
 
 def test_a_share_that_goes_while_an_output_is_looked_at_is_no_other_content(share, request_of, monkeypatch):
@@ -236,7 +236,7 @@ def test_a_share_that_goes_while_an_output_is_looked_at_is_no_other_content(shar
 
     monkeypatch.setattr(provenance, "of_file", goes)
     with pytest.raises(OutputUnwritable):
-        slide._target(request_of, FACTS)
+        request_of.output.path(FACTS)
 
 
 @pytest.fixture
@@ -250,10 +250,10 @@ def test_publishing_into_a_share_that_is_out(share, part):
     target = share.folder / "a.svs.denoised.tiff"
     share.out = True
     with pytest.raises(OutputUnwritable):
-        slide.publish(part, target, FACTS)
+        publish.publish(part, target, FACTS)
     assert share.calls >= 2, "it was looked for, too"
     share.out = False
-    slide.publish(part, target, FACTS)
+    publish.publish(part, target, FACTS)
     assert target.read_bytes() == b"verified"
 
 
@@ -273,7 +273,7 @@ def test_a_share_that_goes_when_its_own_file_is_to_be_replaced(share, part, monk
     if not links:
         monkeypatch.setattr(os, "link", refuse)
     with pytest.raises(OutputUnwritable):
-        slide.publish(part, target, FACTS)
+        publish.publish(part, target, FACTS)
     share.out = False
     assert target.read_bytes() == b"an earlier one"
     assert part.read_bytes() == b"verified"
@@ -291,4 +291,4 @@ def test_a_file_that_only_its_owner_may_read_is_other_content(share, part, monke
 
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(OutputExists):
-        slide.publish(part, target, FACTS)
+        publish.publish(part, target, FACTS)

@@ -36,6 +36,7 @@ from wsi_denoise.processing.dask import remote
 from wsi_denoise.processing.dask.cluster import Cluster, connect
 from wsi_denoise.processing.dask.prefetch import Prefetch
 from wsi_denoise.processing.events import Interrupted, Progress
+from wsi_denoise.processing.publish import Output
 from wsi_denoise.processing.slide import Request, Result, denoise_slide
 from wsi_denoise.processing.spool import THUMBNAIL
 from wsi_denoise.processing.values import SlidePlan
@@ -127,7 +128,7 @@ class Case:
             fingerprint=sha256(self.slide),
             settings=self.settings,
             preset=preset,
-            output=lambda _facts: self.output,
+            output=Output(self.settings.output, lambda _facts: self.output),
             maps=self.maps,
             check_source=check_source,
             files=(as_found(self.slide),) if self.watched else (),
@@ -384,8 +385,9 @@ def test_somebody_elses_file_is_not_overwritten(strip):
     strip.output.parent.mkdir()
     strip.output.write_bytes(b"a thesis")
     for overwrite in (False, True):
+        strip.settings = settings_in(strip.folder, output__overwrite=overwrite)
         with pytest.raises(OutputExists):
-            strip.run(overwrite=overwrite)
+            strip.run()
         assert strip.output.read_bytes() == b"a thesis"
         assert strip.left_over() == []
 
@@ -397,7 +399,8 @@ def test_an_output_of_other_settings_is_replaced_only_when_asked(strip):
     with pytest.raises(OutputExists):
         strip.run()
     assert strip.output.read_bytes() == first
-    strip.run(overwrite=True)
+    strip.settings = settings_in(strip.folder, output__compression="jpeg", output__overwrite=True)
+    strip.run()
     assert provenance.of_file(strip.output)["settings"]["output.compression"] == "jpeg"
     assert strip.left_over() == []
 
@@ -406,8 +409,9 @@ def test_the_output_of_another_slide_is_never_replaced(strip, clean):
     strip.run()
     first = strip.output.read_bytes()
     tifffile.imwrite(strip.slide, np.ascontiguousarray(clean[:600, ::-1]), photometric="rgb", tile=(256, 256))
+    strip.settings = settings_in(strip.folder, output__overwrite=True)
     with pytest.raises(OutputExists):
-        strip.run(overwrite=True)
+        strip.run()
     assert strip.output.read_bytes() == first
     assert strip.left_over() == []
 

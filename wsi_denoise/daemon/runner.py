@@ -48,7 +48,8 @@ from wsi_denoise.processing.dask.cluster import Cluster
 from wsi_denoise.processing.dask.prefetch import Prefetch
 from wsi_denoise.processing.events import Interrupted, Progress
 from wsi_denoise.processing.output_names import output_path
-from wsi_denoise.processing.slide import Request, Result, denoise_slide, replaceable
+from wsi_denoise.processing.publish import Output, replaceable
+from wsi_denoise.processing.slide import Request, Result, denoise_slide
 from wsi_denoise.processing.spool import Spool
 from wsi_denoise.processing.values import SlidePlan, facts_of
 from wsi_denoise.settings import Settings
@@ -297,14 +298,11 @@ class Runner:
             fingerprint=job.fingerprint or "",
             settings=settings,
             preset=job.preset,
-            output=name,
+            output=Output(settings.output, name, None if self._output is None else self._output.check, self._holder),
             maps=maps,
             check_source=check,
-            check_output=None if self._output is None else self._output.check,
-            overwrite=settings.output.overwrite,
             region=job.region,
             files=self._check_source(job),
-            holder=self._holder,
             overview=settings.jobs.state / "overviews" / f"{job.id}.tiff",
         )
 

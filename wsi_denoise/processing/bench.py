@@ -24,6 +24,7 @@ from wsi_denoise.processing import block
 from wsi_denoise.processing.dask import tasks, worker
 from wsi_denoise.processing.dask.cluster import Cluster, connect
 from wsi_denoise.processing.events import NoEvents
+from wsi_denoise.processing.publish import Output
 from wsi_denoise.processing.slide import Request, denoise_slide
 from wsi_denoise.processing.values import Mask, SlideWork
 from wsi_denoise.quality import evidence, structure
@@ -220,7 +221,7 @@ def _together(
         fingerprint="bench-end-to-end",
         settings=settings,
         preset=work.preset,
-        output=lambda _facts: target,
+        output=Output(settings.output, lambda _facts: target),
         maps=None,
         check_source=lambda: None,
         region=region,

@@ -20,7 +20,7 @@ from wsi_denoise.daemon.pauses import Pauses, lift_stale
 from wsi_denoise.errors import DatabaseFull, DiskFull, OutputUnwritable
 from wsi_denoise.jobs import pruning
 from wsi_denoise.jobs.store import JobStore
-from wsi_denoise.processing import slide
+from wsi_denoise.processing import publish
 from wsi_denoise.settings import OutputSettings, Settings, load
 from wsi_denoise.system import disk, process
 
@@ -355,8 +355,8 @@ def test_publishing_without_room_says_so_and_leaves_no_final_name(tmp_path, monk
     monkeypatch.setattr(os, "link", refuse)
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(DiskFull):
-        slide.publish(part, target, {})
+        publish.publish(part, target, {})
     assert not target.exists()
     monkeypatch.setattr(os, "link", real[1])
-    slide.publish(part, target, {})
+    publish.publish(part, target, {})
     assert target.read_bytes() == b"verified"
