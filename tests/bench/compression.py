@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from wsi_denoise import settings as configuration
 from wsi_denoise.network import denoiser as network
 from wsi_denoise.processing import block
-from wsi_denoise.processing.dask import tasks
+from wsi_denoise.processing.plan import plan_slide
 from wsi_denoise.processing.values import SlidePlan
 from wsi_denoise.quality import fidelity
 from wsi_denoise.slide import demo, reader
@@ -85,7 +85,7 @@ def name_of(encoding: Encoding) -> str:
 def plan_of(path: Path, folder: Path) -> SlidePlan:
     """Plan a slide with the settings that ship."""
     settings = configuration.load(folder=folder, environ={}).settings
-    return tasks.plan_slide(path, "compression", settings, settings.model.preset, folder)
+    return plan_slide(path, "compression", settings, settings.model.preset, folder)
 
 
 def denoised(plan: SlidePlan, read: block.Read) -> tuple[Pixels, float]:

@@ -12,6 +12,7 @@ from wsi_denoise.errors import SlideChanged, WorkerDiffers
 from wsi_denoise.network import denoiser as network
 from wsi_denoise.network import weights
 from wsi_denoise.processing.dask import tasks
+from wsi_denoise.processing.plan import plan_slide
 from wsi_denoise.processing.spool import Spool
 from wsi_denoise.settings import load
 from wsi_denoise.slide.base import as_found
@@ -42,7 +43,7 @@ def slides(tmp_path):
 
 def _plan(path, settings, tmp_path):
     files = (as_found(path),)
-    return tasks.plan_slide(path, sha256(path), settings, "paper", tmp_path / "spool", None, files)
+    return plan_slide(path, sha256(path), settings, "paper", tmp_path / "spool", None, files)
 
 
 def _do(plan, number):
@@ -59,7 +60,7 @@ def test_a_block_of_other_content_is_not_kept(slides, settings, tmp_path):
         _do(plan, 1)
     assert len(list(plan.work.spool.glob("*.block"))) == 1
     with pytest.raises(SlideChanged):
-        tasks.plan_slide(live, plan.facts["fingerprint"], settings, "paper", tmp_path / "spool", None, plan.work.files)
+        plan_slide(live, plan.facts["fingerprint"], settings, "paper", tmp_path / "spool", None, plan.work.files)
 
 
 def test_what_is_replaced_between_reading_and_writing_is_not_kept(slides, settings, tmp_path, monkeypatch):

@@ -19,9 +19,11 @@ from distributed.scheduler import TaskGroup
 
 from support.events import RecordedEvents
 from wsi_denoise.errors import NoWorkers, WorkerLost
+from wsi_denoise.processing.assemble import assemble, verify
 from wsi_denoise.processing.dask import stall, tasks
 from wsi_denoise.processing.dask.cluster import Cluster, connect
 from wsi_denoise.processing.dask.stall import Watch
+from wsi_denoise.processing.plan import plan_slide
 from wsi_denoise.processing.spool import Spool
 from wsi_denoise.processing.values import BlockLost
 from wsi_denoise.settings import LimitSettings, Settings, load
@@ -172,7 +174,7 @@ def plan(tmp_path, tissue_image):
     pixels = np.pad(tissue_image, ((0, 0), (0, 900), (0, 0)), mode="reflect")[:300, :1700]
     tifffile.imwrite(slide, pixels, tile=(256, 256), photometric="rgb", compression="adobe_deflate", metadata=None)
     settings = settings_in(tmp_path, output__compression="deflate", tissue__mode="all")
-    made = tasks.plan_slide(slide, "f" * 64, settings, "paper", tmp_path / "spool")
+    made = plan_slide(slide, "f" * 64, settings, "paper", tmp_path / "spool")
     for block in made.work.lattice.blocks():
         tasks.block(made.work, block, made.tissue[made.work.lattice.patches(block)])
     return made
@@ -202,12 +204,12 @@ def test_a_block_in_the_spool_is_not_done_a_second_time(plan):
 
 def test_a_spool_that_is_damaged_after_assembly_names_its_block(plan, tmp_path):
     target = tmp_path / ".part"
-    tasks.assemble(plan, target, None)
-    assert tasks.verify(plan, target, 100)
+    assemble(plan, target, None)
+    assert verify(plan, target, 100)
     block = list(plan.work.lattice.blocks())[1]
     damage(plan.work.spool / f"{block}.block")
     with pytest.raises(BlockLost) as caught:
-        tasks.verify(plan, target, 100)
+        verify(plan, target, 100)
     assert caught.value.block == block
 
 
@@ -222,6 +224,6 @@ def test_a_damaged_zip_directory_names_its_block(plan, tmp_path, field, value):
     data[directory + field] = value
     file.write_bytes(data)
     with pytest.raises(BlockLost) as caught:
-        tasks.assemble(plan, tmp_path / ".part", None)
+        assemble(plan, tmp_path / ".part", None)
     assert caught.value.block == block
     assert block not in Spool(plan.work.spool).finished()

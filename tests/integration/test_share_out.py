@@ -14,15 +14,17 @@ from wsi_denoise.daemon.disk_space import Need, Promises
 from wsi_denoise.daemon.runner import Runner
 from wsi_denoise.errors import DiskFull, OutputExists, OutputUnwritable, VerificationFailed
 from wsi_denoise.processing import publish
+from wsi_denoise.processing.assemble import verify
 from wsi_denoise.processing.dask import tasks
 from wsi_denoise.processing.dask.cluster import Cluster
 from wsi_denoise.processing.dask.scheduler import Blocks
 from wsi_denoise.processing.dask.stall import Watch
 from wsi_denoise.processing.events import NoEvents
+from wsi_denoise.processing.plan import plan_slide
 from wsi_denoise.settings import LimitSettings, load
 from wsi_denoise.slide import provenance
 from wsi_denoise.slide.encoding import Encoding, cut
-from wsi_denoise.slide.geometry import BlockIndex, Lattice
+from wsi_denoise.slide.geometry import BlockIndex
 from wsi_denoise.slide.pyramid import Header, Level, write_pyramid
 from wsi_denoise.slide.verify import Expected, check_written
 
@@ -123,32 +125,36 @@ def test_an_output_that_is_gone_with_its_share_is_tried_again(written):
         check_written(path, expected, tiles=4)
 
 
+@pytest.fixture
+def planned(tmp_path):
+    """Return a plan of a small slide with its spool in a folder."""
+    slide = tmp_path / "a.tiff"
+    pixels = np.full((90, 100, 3), 200, np.uint8)
+    tifffile.imwrite(slide, pixels, tile=(256, 256), photometric="rgb", metadata=None)
+    settings = load(overrides={"tissue.mode": "all", "compute.device": "cpu"}, folder=tmp_path, environ={}).settings
+    return lambda spool: plan_slide(slide, "f" * 64, settings, "paper", spool)
+
+
 @pytest.mark.parametrize(("raised", "kind"), [(errno.ESTALE, OutputUnwritable), (errno.ENOSPC, DiskFull)])
-def test_verifying_ends_as_writing_does(tmp_path, monkeypatch, raised, kind):
+def test_verifying_ends_as_writing_does(tmp_path, written, planned, monkeypatch, raised, kind):
     def refuse(*_args, **_named):
         raise of(raised)
 
-    monkeypatch.setattr(tasks, "check_written", refuse)
-    encoding = SimpleNamespace(lossless=True)
-    work = SimpleNamespace(spool=tmp_path / "spool", width=9, height=9, encoding=encoding)
-    plan = SimpleNamespace(work=work, info=SimpleNamespace(mpp=None, icc_profile=None))
+    path, _ = written
+    plan = planned(tmp_path / "spool")
+    monkeypatch.setattr(tifffile, "TiffFile", refuse)
     with pytest.raises(kind):
-        tasks.verify(plan, tmp_path / "a.part", 4)
+        verify(plan, path, 4)
 
 
-def test_the_picture_of_a_trial(tmp_path, monkeypatch, share):
-    pixels = np.zeros((9, 9, 3), np.uint8)
-    monkeypatch.setattr(
-        tasks.reader, "open_cached", lambda *_args, **_named: SimpleNamespace(read=lambda *_region: pixels)
-    )
+def test_the_picture_of_a_trial(tmp_path, planned, share):
+    plan = planned(tmp_path / "spool")
     target = share.folder / "a.tiff"
-    tifffile.imwrite(target, pixels)
-    work = SimpleNamespace(
-        path=tmp_path / "a.svs", spool=tmp_path / "spool", max_megapixels=1, offset=(0, 0), width=9, height=9
-    )
+    tifffile.imwrite(target, np.zeros((90, 100, 3), np.uint8))
+    tasks.preview(plan, target, target.with_suffix(".png"))
     share.out = True
     with pytest.raises(OutputUnwritable):
-        tasks.preview(SimpleNamespace(work=work), target, target.with_suffix(".png"))
+        tasks.preview(plan, target, target.with_suffix(".png"))
 
 
 # -- room
@@ -179,15 +185,14 @@ def test_a_share_that_is_out_for_a_moment_delays_nothing(tmp_path, share, caplog
 
 
 @pytest.fixture
-def spooled(share):
-    lattice = Lattice(96, 96)
-    work = SimpleNamespace(spool=share.folder / "spool", lattice=lattice, width=96, height=96, background="keep")
-    work.spool.mkdir()
-    (work.spool / "00000-00000.block").write_bytes(b"block")
-    return SimpleNamespace(work=work, tissue=np.ones((1, 1), np.bool_))
+def spooled(share, planned):
+    plan = planned(share.folder / "spool")
+    plan.work.spool.mkdir(parents=True)
+    (plan.work.spool / "00000-00000.block").write_bytes(b"block")
+    return plan
 
 
-def test_blocks_that_cannot_be_looked_at(share, spooled):
+def test_blocks_that_cannot_be_read(share, spooled):
     cluster, events = Cluster(None, "none"), NoEvents()
     watch = Watch(cluster, LimitSettings(), events)
     blocks = Blocks(spooled, cluster, events, watch)

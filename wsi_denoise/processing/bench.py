@@ -21,9 +21,10 @@ import psutil
 
 from wsi_denoise.network import denoiser as network
 from wsi_denoise.processing import block
-from wsi_denoise.processing.dask import tasks, worker
+from wsi_denoise.processing.dask import worker
 from wsi_denoise.processing.dask.cluster import Cluster, connect
 from wsi_denoise.processing.events import NoEvents
+from wsi_denoise.processing.plan import plan_slide
 from wsi_denoise.processing.publish import Output
 from wsi_denoise.processing.slide import Request, denoise_slide
 from wsi_denoise.processing.values import Mask, SlideWork
@@ -82,7 +83,7 @@ def _elsewhere(settings: Settings, folder: Path) -> Settings:
 
 
 def _plan(path: Path, settings: Settings, folder: Path, region: tuple[int, int, int, int] | None) -> Any:
-    return tasks.plan_slide(path, "bench", settings, settings.model.preset, folder / "spool", region)
+    return plan_slide(path, "bench", settings, settings.model.preset, folder / "spool", region)
 
 
 def busiest_region(path: Path, settings: Settings, folder: Path) -> tuple[int, int, int, int]:

@@ -58,7 +58,7 @@ class Request:
 
     @property
     def planning(self) -> tuple[Any, ...]:
-        """Arguments of :func:`wsi_denoise.processing.dask.tasks.plan_slide`."""
+        """Arguments of :func:`wsi_denoise.processing.plan.plan_slide`."""
         spool = self.settings.jobs.state / "spool"
         return self.path, self.fingerprint, self.settings, self.preset, spool, self.region, self.files
 

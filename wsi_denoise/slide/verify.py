@@ -77,7 +77,7 @@ class Expected:
     reduced: Callable[[int, int], Pixels]
 
 
-def check_written(path: Path, expected: Expected, *, tiles: int, seed: int = 0) -> str:
+def check_written(path: Path, expected: Expected, *, tiles: int, seed: int | str = 0) -> str:
     """Check a new file, and return its SHA-256.
 
     Parameters
@@ -219,7 +219,7 @@ def _check_mpp(slide: Any, expected: tuple[float, float] | None) -> None:
         _require(holds=close, what=f"OpenSlide reads an mpp of {text} in {axis} instead of {mpp:g}")
 
 
-def _places(size: tuple[int, int], number: int, seed: int) -> Iterator[tuple[int, int]]:
+def _places(size: tuple[int, int], number: int, seed: int | str) -> Iterator[tuple[int, int]]:
     rows, columns = tile_shape(*size)
     corners = {(0, 0), (0, columns - 1), (rows - 1, 0), (rows - 1, columns - 1)}
     yield from sorted(corners)

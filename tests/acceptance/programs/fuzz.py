@@ -70,8 +70,11 @@ def path_of(file: Path, state: Path) -> tuple[str, str]:
     from wsi_denoise.intake import files, watcher
     from wsi_denoise.intake.fingerprint import fingerprint
     from wsi_denoise.processing import block
-    from wsi_denoise.processing.dask import remote, tasks
+    from wsi_denoise.processing.assemble import assemble, verify
+    from wsi_denoise.processing.dask import remote
+    from wsi_denoise.processing.plan import plan_slide
     from wsi_denoise.settings import Settings
+    from wsi_denoise.slide import reader
 
     found = [each for each in files.slides_under(file.parent, [".*"]) if each.path == file or file in each.path.parents]
     if not found:
@@ -87,8 +90,8 @@ def path_of(file: Path, state: Path) -> tuple[str, str]:
         if trouble is not None:
             raise trouble
         content = fingerprint(candidate.path, expected=candidate.snapshot)
-        plan = tasks.plan_slide(candidate.path, content, settings, "paper", state / "spool")
-        slide = tasks.reader.open_cached(candidate.path, max_megapixels=settings.limits.megapixels)
+        plan = plan_slide(candidate.path, content, settings, "paper", state / "spool")
+        slide = reader.open_cached(candidate.path, max_megapixels=settings.limits.megapixels)
         todo = list(plan.work.lattice.blocks())
         step = max(1, len(todo) // MOST_BLOCKS)
         for index in todo[::step]:
@@ -96,8 +99,8 @@ def path_of(file: Path, state: Path) -> tuple[str, str]:
             block.run_block(plan.work, index, tissue, slide.read, _Same())
         if step == 1:
             part = state / "out.part"
-            tasks.assemble(plan, part, state / "maps.npz")
-            tasks.verify(plan, part, 8)
+            assemble(plan, part, state / "maps.npz")
+            verify(plan, part, 8)
     except WsiDenoiseError as error:
         return error.code, str(error)
     return "done", f"{plan.info.reader}, {plan.info.width} x {plan.info.height}"

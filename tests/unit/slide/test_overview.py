@@ -8,8 +8,8 @@ import pytest
 import tifffile
 
 from wsi_denoise.network.plan import Plan
+from wsi_denoise.processing.assemble import assemble
 from wsi_denoise.processing.block import run_block
-from wsi_denoise.processing.dask import tasks
 from wsi_denoise.processing.spool import Spool
 from wsi_denoise.processing.values import SlidePlan, SlideWork
 from wsi_denoise.slide import overview
@@ -83,7 +83,7 @@ def assembled(tmp_path, tissue_image):
 def test_it_is_the_source_at_a_quarter(tmp_path, assembled):
     before, plan = assembled
     file = tmp_path / "overviews" / "7.tiff"
-    tasks.assemble(plan, tmp_path / "a.part", None, file)
+    assemble(plan, tmp_path / "a.part", None, file)
     expected = halve(halve(before))
     with open_slide(file) as slide:
         assert slide.info.levels == level_sizes(1701, 900)[overview.FIRST :]
@@ -120,6 +120,6 @@ def test_blocks_spooled_without_it_cost_the_overview_and_nothing_else(tmp_path, 
             for name, data in kept.items():
                 archive.writestr(name, data)
     file = tmp_path / "overviews" / "7.tiff"
-    tasks.assemble(plan, tmp_path / "a.part", None, file)
+    assemble(plan, tmp_path / "a.part", None, file)
     assert (tmp_path / "a.part").is_file()
     assert not file.exists()

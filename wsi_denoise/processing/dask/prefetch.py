@@ -45,7 +45,7 @@ class Prefetch:
         self._hung: tuple[Any, ...] | None = None
 
     def start(self, *wanted: Any) -> None:
-        """Submit the planning of a slide with the arguments of :func:`wsi_denoise.processing.dask.tasks.plan_slide`."""
+        """Submit the planning of a slide with the arguments of :func:`wsi_denoise.processing.plan.plan_slide`."""
         if wanted in (self._wanted, self._hung):
             return
         self.drop()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import logging
 import traceback
 from collections.abc import Callable
@@ -28,17 +29,14 @@ def bare(error: BaseException) -> WsiDenoiseError:
     """
     if not isinstance(error, WsiDenoiseError):
         # The message contains the place in the code, as the log of a worker may be lost.
-        places = [f" ({Path(each.filename).name}, line {each.lineno})" for each in _frames(error)]
-        error = InternalError(f"{type(error).__name__}: {error}{places[-1] if places else ''}")
+        frames = traceback.extract_tb(error.__traceback__)[-1:]
+        places = [f" ({Path(frame.filename).name}, line {frame.lineno})" for frame in frames]
+        error = InternalError(f"{type(error).__name__}: {error}{''.join(places)}")
     error.__cause__ = error.__context__ = error.__traceback__ = None
     return error
 
 
-def _frames(error: BaseException) -> list[traceback.FrameSummary]:
-    return list(traceback.extract_tb(error.__traceback__))
-
-
-def _travels(task: _Task) -> _Task:
+def travels(task: _Task) -> _Task:
     """Wrap a task so that it raises only errors of this program; the worker logs the original."""
 
     @functools.wraps(task)
@@ -59,61 +57,64 @@ def _travels(task: _Task) -> _Task:
     return run  # type: ignore[return-value]
 
 
-def _tasks() -> Any:
-    from wsi_denoise.processing.dask import tasks  # noqa: PLC0415 - torch and tiatoolbox are for workers only
-
-    return tasks
-
-
-@_travels
+@travels
 def probe(path: Path, max_megapixels: float) -> Any:
     """See :func:`wsi_denoise.processing.dask.tasks.probe`."""
-    return _tasks().probe(path, max_megapixels)
+    return _load("dask.tasks").probe(path, max_megapixels)
 
 
-@_travels
+@travels
 def plan_slide(*args: Any) -> Any:
-    """See :func:`wsi_denoise.processing.dask.tasks.plan_slide`."""
-    return _tasks().plan_slide(*args)
+    """See :func:`wsi_denoise.processing.plan.plan_slide`."""
+    return _load("plan").plan_slide(*args)
 
 
-@_travels
+@travels
 def blocks(work: Any, parts: Any) -> Any:
     """Process blocks one after the other; see :func:`wsi_denoise.processing.dask.tasks.block`."""
-    return [_tasks().block(work, *part) for part in parts]
+    return [_load("dask.tasks").block(work, *part) for part in parts]
 
 
-@_travels
+@travels
 def sent_blocks(work: Any, parts: Any) -> Any:
     """Process blocks one after the other; see :func:`wsi_denoise.processing.dask.tasks.sent_block`."""
-    return [_tasks().sent_block(work, *part) for part in parts]
+    return [_load("dask.tasks").sent_block(work, *part) for part in parts]
 
 
-@_travels
+@travels
 def assemble(*args: Any) -> Any:
-    """See :func:`wsi_denoise.processing.dask.tasks.assemble`."""
-    return _tasks().assemble(*args)
+    """See :func:`wsi_denoise.processing.assemble.assemble`."""
+    return _load("assemble").assemble(*args)
 
 
-@_travels
+@travels
 def verify(*args: Any) -> Any:
-    """See :func:`wsi_denoise.processing.dask.tasks.verify`."""
+    """See :func:`wsi_denoise.processing.assemble.verify`."""
     try:
-        return _tasks().verify(*args)
+        return _load("assemble").verify(*args)
     finally:
         memory.give_back()  # once per slide, at its end
 
 
-@_travels
+@travels
 def preview(*args: Any) -> Any:
     """See :func:`wsi_denoise.processing.dask.tasks.preview`."""
-    return _tasks().preview(*args)
+    return _load("dask.tasks").preview(*args)
 
 
-@_travels
+@travels
 def describe_device(compute: Any, preset: str) -> str:
     """See :func:`wsi_denoise.processing.dask.tasks.describe_device`."""
-    return str(_tasks().describe_device(compute, preset))
+    return str(_load("dask.tasks").describe_device(compute, preset))
+
+
+def _load(name: str) -> Any:
+    """Import a module of this package in a worker. Only workers need torch and tiatoolbox."""
+    import cv2  # noqa: PLC0415
+
+    # A worker already has as many threads as it may use; those of OpenCV would compete for the cores.
+    cv2.setNumThreads(1)
+    return importlib.import_module(f"wsi_denoise.processing.{name}")
 
 
 def submit(cluster: Cluster, plan: SlidePlan, group: Group, *, priority: int = 0) -> Any:

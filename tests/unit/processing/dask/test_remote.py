@@ -1,4 +1,4 @@
-"""What comes out of a task: values, and errors that can be sent."""
+"""Results of a task: values, and errors that can be sent."""
 
 import pickle
 
@@ -7,7 +7,7 @@ import pytest
 from distributed.protocol import deserialize, serialize
 
 from wsi_denoise.errors import InternalError, UnreadableTile
-from wsi_denoise.processing.dask import remote, tasks
+from wsi_denoise.processing.dask import remote
 
 
 def damaged() -> UnreadableTile:
@@ -24,39 +24,40 @@ def damaged() -> UnreadableTile:
 
 
 def sent(value):
-    """What arrives at the other end of a connection of Dask's."""
+    """Return the value at the other end of a connection of Dask's."""
     return deserialize(*serialize(value))
 
 
-def test_an_error_from_a_damaged_tile_arrives(monkeypatch, tmp_path):
+@remote.travels
+def task(outcome):
+    """Return or raise what is given, as a task of a worker."""
+    if isinstance(outcome, str):
+        imagecodecs.deflate_decode(outcome.encode())
+    return outcome()
+
+
+def test_an_error_that_is_returned_arrives():
     assert damaged().__cause__ is not None
-    monkeypatch.setattr(tasks, "probe", lambda *_args: damaged())
-    error = sent(remote.probe(tmp_path, 1.0))
+    error = sent(task(damaged))
     assert (type(error), error.detail) == (UnreadableTile, "level 0, x 0, y 256")
 
 
-def test_an_error_that_is_raised_arrives(monkeypatch):
-    def block(*_args):
+def test_an_error_that_is_raised_arrives():
+    def raise_it():
         raise damaged()
 
-    monkeypatch.setattr(tasks, "block", block)
     with pytest.raises(UnreadableTile) as caught:
-        remote.blocks(None, [()])
+        task(raise_it)
     assert caught.value.__cause__ is caught.value.__context__ is None
     assert sent(caught.value).detail == "level 0, x 0, y 256"
 
 
-def test_what_nobody_foresaw_arrives_as_our_mistake(monkeypatch):
-    def block(*_args):
-        imagecodecs.deflate_decode(b"x\x9c" + b"no deflate at all")
-
-    monkeypatch.setattr(tasks, "block", block)
+def test_an_unforeseen_error_arrives_as_an_error_of_this_program():
     with pytest.raises(InternalError, match=r"(Zlib|Deflate)Error.*line") as caught:
-        remote.blocks(None, [()])
+        task("no deflate at all")
     assert sent(caught.value).code == "internal_error"
 
 
-def test_values_pass(monkeypatch):
-    monkeypatch.setattr(tasks, "verify", lambda *args: args)
-    assert remote.verify(1, 2) == (1, 2)
+def test_values_pass():
+    assert task(lambda: (1, 2)) == (1, 2)
     assert pickle.loads(pickle.dumps(remote.verify)) is remote.verify

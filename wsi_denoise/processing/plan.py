@@ -1,0 +1,147 @@
+"""Plan a slide: its size, tissue, blocks and numerics, and the names of everything that is made from it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+
+from wsi_denoise import __version__
+from wsi_denoise.errors import RegionOutside
+from wsi_denoise.network import denoiser as network
+from wsi_denoise.network import weights
+from wsi_denoise.processing.dask import worker
+from wsi_denoise.processing.spool import content_of, folder_name
+from wsi_denoise.processing.values import Mask, SlidePlan, SlideWork
+from wsi_denoise.quality import noise
+from wsi_denoise.settings import Settings
+from wsi_denoise.slide import overview, provenance, reader, tissue
+from wsi_denoise.slide.base import Slide, SlideInfo, SourceFile, check_files
+from wsi_denoise.slide.encoding import Encoding
+from wsi_denoise.slide.geometry import PATCH, Lattice
+
+NOISY_GLASS, GLASS_SAMPLES = 2.0, 12
+"""Background is denoised too if its noise has a sigma above this many grey levels, as the median of this many patches.
+The background of the real slides at hand is at 0.0 to 0.4."""
+
+
+def plan_slide(
+    path: Path,
+    fingerprint: str,
+    settings: Settings,
+    preset: str,
+    spool: Path,
+    region: tuple[int, int, int, int] | None = None,
+    files: tuple[SourceFile, ...] = (),
+) -> SlidePlan:
+    """Open a slide, find its tissue, and choose device and numerics.
+
+    Parameters
+    ----------
+    fingerprint : str
+        SHA-256 of the source.
+    spool : Path
+        Folder of all spool folders.
+    region : tuple of int, optional
+        (x, y, width, height) at level 0; clipped to the slide.
+    files : tuple of SourceFile
+        The fingerprinted files, which must not have changed.
+
+    Raises
+    ------
+    SlideError, SourceError, ModelError
+    """
+    compute, output, limit = settings.compute, settings.output, settings.limits.megapixels
+    card = weights.card(preset)
+    plan = network.choose(compute, card.filters, worker.room())
+    check_files(files)
+    slide = reader.open_cached(path, max_megapixels=limit, content=content_of(fingerprint))
+    x, y, width, height = _inside(region, slide.info)
+    mask, thumbnail = _mask(slide, Lattice(width, height), settings, region)
+    made = {
+        "fingerprint": fingerprint,
+        "preset": preset,
+        "model_sha256": card.sha256,
+        "settings": settings.pixel_settings(),
+        "numerics": plan.numerics,
+        "region": list(region) if region else None,
+    }
+    version = provenance.describe({}).partition("\n")[0]
+    work = SlideWork(
+        path=path,
+        width=width,
+        height=height,
+        offset=(x, y),
+        preset=preset,
+        plan=plan,
+        halo=compute.halo,
+        background=_background(settings.tissue.background, slide, mask.patches, (x, y)),
+        glass=slide.info.background,
+        encoding=Encoding(output.compression, output.quality, output.subsampling),
+        spool=spool / folder_name(fingerprint, {**made, "version": version, "halo": compute.halo}),
+        max_megapixels=limit,
+        model_sha256=card.sha256,
+        version=__version__,
+        files=files,
+        overview=region is None and overview.needed(slide),
+    )
+    facts = {
+        **made,
+        "plan": str(plan),
+        "background": work.background,
+        "reader": slide.info.reader,
+        "source_name_sha256": _digest(path.name),
+    }
+    check_files(files)
+    return SlidePlan(work, slide.info, mask.patches, mask.note, provenance.describe(facts), facts, thumbnail)
+
+
+def _mask(
+    slide: Slide, lattice: Lattice, settings: Settings, region: tuple[int, int, int, int] | None
+) -> tuple[tissue.TissueMask, bytes | None]:
+    """Return the tissue, and a JPEG of the image in which it was found."""
+    shape = lattice.patch_shape
+    if region is not None:
+        return tissue.TissueMask(np.ones(shape, np.bool_), found=True, note="a region is processed whole"), None
+    thumbnail = slide.thumbnail(tissue.thumbnail_side(shape))
+    size, chosen = (lattice.width, lattice.height), settings.tissue
+    mask = tissue.tissue_patches(thumbnail, shape, size, mode=chosen.mode, dilate=chosen.dilate)
+    return mask, bytes(imagecodecs.jpeg8_encode(thumbnail, level=90, subsampling="444"))
+
+
+def _background(wanted: str, slide: Slide, patches: Mask, offset: tuple[int, int]) -> str:
+    """Return the background policy. For ``auto``, keep clean background and denoise noisy background.
+
+    Noisy background beside denoised tissue would show the outline of the mask.
+    """
+    if wanted != "auto":
+        return wanted
+    # Whole patches only: a partial one at the right or lower edge reaches beyond the slide.
+    rows, columns = np.nonzero(~patches[: slide.info.height // PATCH, : slide.info.width // PATCH])
+    chosen = np.linspace(0, len(rows) - 1, min(GLASS_SAMPLES, len(rows))).astype(int)
+    sigmas = []
+    for row, column in zip(rows[chosen], columns[chosen], strict=True):
+        pixels = slide.read(offset[0] + int(column) * PATCH, offset[1] + int(row) * PATCH, PATCH, PATCH)
+        sigma = noise.wavelet_sigma(noise.wavelet_histogram(noise.diagonal(pixels)))
+        sigmas.append(float(np.mean(sigma)) if sigma else 0.0)
+    return "denoise" if sigmas and float(np.median(sigmas)) > NOISY_GLASS else "keep"
+
+
+def _digest(name: str) -> str:
+    """Hash a file name, which often contains an accession number: the hash can be matched without revealing it."""
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+
+
+def _inside(region: tuple[int, int, int, int] | None, info: SlideInfo) -> tuple[int, int, int, int]:
+    if region is None:
+        return 0, 0, info.width, info.height
+    x, y, width, height = region
+    left, top = max(0, x), max(0, y)
+    right, bottom = min(info.width, x + width), min(info.height, y + height)
+    if right <= left or bottom <= top:
+        asked = f"x {x}, y {y}, {width} x {height} px"
+        raise RegionOutside(f"{asked}, of a slide of {info.width} x {info.height} px")
+    return left, top, right - left, bottom - top
