@@ -61,7 +61,7 @@ def tissue_image() -> np.ndarray:
 
 @pytest.fixture
 def store(settings: Settings) -> Iterator[JobStore]:
-    """The record of the settings that a test has."""
+    """The job database of the test's settings."""
     made = JobStore(settings.database_url)
     made.upgrade()
     yield made

@@ -16,7 +16,7 @@ ODD_NAMES = ["with space.tiff", "zwei\nZeilen.tiff", "größe-切片.tiff", "-da
 
 @pytest.fixture(scope="module")
 def place(open_workplace, save_slide, small):
-    """One daemon for the whole module: it has to go on after every one of these."""
+    """One daemon for the whole module: it continues after every one of these."""
     with open_workplace({"intake": {"grace_seconds": GRACE}}) as opened:
         save_slide(opened.inbox / "warm.tiff", small(60))
         opened.start()
@@ -78,14 +78,14 @@ def test_truncated_slide_is_quarantined_and_the_daemon_goes_on(place, tmp_path, 
     assert cut.error_code == "truncated"
     assert "copy it again" in cut.error
     note, link = place.folder / "quarantine/scanner/cut.tiff.txt", place.folder / "quarantine/scanner/cut.tiff"
-    place.wait(lambda: note.exists() and link.is_symlink(), "the note, which is written after the record")
+    place.wait(lambda: note.exists() and link.is_symlink(), "the note, which is written after the database")
     assert "truncated" in note.read_text()
     assert str(cut.id) in note.read_text()
     assert link.is_symlink()
     assert link.resolve() == file.resolve()
     assert file.stat().st_size == len(content) * 2 // 3
 
-    # The right file under the same name is taken up by itself, and the note goes.
+    # The right file under the same name is taken up automatically, and the note goes.
     file.write_bytes(content)
     job = place.wait(lambda: (job := place.job("scanner/cut.tiff")).id != cut.id and job, "a new job")
     assert place.done("scanner/cut.tiff").id == job.id
@@ -121,7 +121,7 @@ def test_touched_slide_is_not_processed_again(place, save_slide, small):
     first = place.done("touched.tiff")
     written = Path(first.output).stat().st_mtime_ns
     os.utime(file)
-    second = place.wait(lambda: (job := place.job("touched.tiff")).id != first.id and job, "a new look at it")
+    second = place.wait(lambda: (job := place.job("touched.tiff")).id != first.id and job, "its new job")
     second = place.wait_for("touched.tiff", JobState.DUPLICATE)
     assert second.duplicate_of == first.id
     assert Path(first.output).stat().st_mtime_ns == written

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * PATIENCE)]
 
 
 class Cluster:
-    """`dask scheduler` and `dask worker`, as somebody would start them by hand, on loopback."""
+    """`dask scheduler` and `dask worker`, as an operator starts them, on loopback."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -53,7 +53,7 @@ class Cluster:
         return None
 
     def worker(self, *around: str) -> subprocess.Popen[bytes]:
-        """Start a worker of one thread that nobody starts again; `around` is the command it is started by."""
+        """Start a worker of one thread without a nanny; `around` is a command in front of it."""
         arguments = ("--nthreads", "1", "--no-nanny", "--host", "127.0.0.1")
         return self._start("worker", "--scheduler-file", str(self._file), *arguments, around=around)
 
@@ -149,7 +149,7 @@ def test_a_scheduler_that_goes_away_costs_the_blocks_in_flight(workplace, cluste
 
 
 def without(*folders: Path) -> list[str]:
-    """Return a command in front of another one for which these folders are empty, and written to in vain."""
+    """Return a command in front of another one for which these folders are empty, and written to without effect."""
     mounts = " && ".join(f"mount -t tmpfs none {shlex.quote(str(folder))}" for folder in folders)
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
 

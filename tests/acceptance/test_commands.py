@@ -1,4 +1,4 @@
-"""Commands while a daemon works, and commands that work by themselves."""
+"""Commands while a daemon works, and commands without a daemon."""
 
 import json
 import os

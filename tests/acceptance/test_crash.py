@@ -1,4 +1,4 @@
-"""A worker that crashes natively on a block, again and again: the block is named, and the daemon goes on."""
+"""A worker that crashes natively on a block, again and again: the block is named, and the daemon continues."""
 
 import os
 
@@ -32,7 +32,7 @@ def test_a_native_crash_costs_the_slide_and_not_the_daemon(workplace, tmp_path, 
     assert "block 00000-00001, at x 1536, y 0" in bad.error
     assert bad.attempts == 1
     note = place.folder / "quarantine" / "bad.tiff.txt"
-    place.wait(note.exists, "the note, which is written after the record")
+    place.wait(note.exists, "the note, which is written after the database")
     assert "at x 1536, y 0" in note.read_text()
     spool = place.folder / ".wsi-denoise" / "spool"
     place.wait(lambda: not list(spool.iterdir()), "the spool is empty")

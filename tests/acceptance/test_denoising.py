@@ -1,4 +1,4 @@
-"""What the program is for: noise added to real tissue is taken away again, and the record says so."""
+"""Noise added to real tissue is removed, and the metrics show it."""
 
 from pathlib import Path
 

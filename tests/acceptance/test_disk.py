@@ -94,7 +94,7 @@ def paused_for(place, name: str) -> str:
 
 
 def first_block(place) -> None:
-    """Wait for the first block in the spool. The record tells of it later, when all of it may be over."""
+    """Wait for the first block in the spool. The database shows it later, when the job may be done."""
     spool = place.folder / "work" / "spool"
     end = time.monotonic() + PATIENCE
     while not list(spool.glob("*/*.block")):

@@ -58,6 +58,6 @@ def test_what_is_not_explained_is_found(fuzz, tmp_path, monkeypatch, capsys):
     results = tmp_path / "results.json"
     assert fuzz.main(["path", "--cases", "3", "--results", str(results)]) == 1
     assert "not explained: 2" in capsys.readouterr().out
-    # Nothing is done twice: it goes on from the results.
+    # Nothing is done twice: the run continues from its results.
     assert fuzz.main(["path", "--cases", "3", "--results", str(results)]) == 1
     assert len(fuzz.load(results)["cases"]) == 3

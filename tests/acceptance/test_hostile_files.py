@@ -23,7 +23,7 @@ ODD = [
 
 @pytest.fixture(scope="module")
 def place(open_workplace, save_slide, tiled_tissue, tmp_path_factory):
-    """One inbox with all of it at once, and a daemon that goes on to the last good slide."""
+    """One inbox with all of it at once, and a daemon that continues to the last good slide."""
     outside = save_slide(tmp_path_factory.mktemp("outside") / "outside.tiff", tiled_tissue(300, 300, 99))
     with open_workplace() as opened:
         for number, name in enumerate(ODD):

@@ -133,7 +133,7 @@ def test_nothing_of_a_label_or_a_property_outside_the_list_is_written_anywhere(
         assert sizes == [(-(-height // 2**level), -(-width // 2**level)) for level in range(len(sizes))]
         # The name itself is in no metadata of the output, only in its name.
         assert ACCESSION.encode() not in Path(job.output).read_bytes()
-    # Where names are: the record, the quarantine note. Not in a log that is sent elsewhere, nor in what is posted.
+    # Names are in the database and in the quarantine note. Not in a log that is sent elsewhere, nor in what is posted.
     places = {part.parts[0] for part in holding(place.folder, ACCESSION)}
     assert places <= {".wsi-denoise", "quarantine"}
     assert not [part for part in holding(place.folder, ACCESSION) if "logs" in part.parts]

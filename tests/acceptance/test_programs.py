@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * PATIENCE)]
 
 
 def figures(tmp_path, name, *arguments):
-    """Run a program as a person would, and return its figures; it fails by itself when a promise is broken."""
+    """Run a program as a user does, and return its figures; the program itself checks them."""
     results = tmp_path / f"{name}.json"
     ended = subprocess.run(
         [sys.executable, PROGRAMS / f"{name}.py", "--folder", tmp_path / "work", "--results", results, *arguments],

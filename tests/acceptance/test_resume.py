@@ -1,4 +1,4 @@
-"""A slide that is interrupted goes on where it was, and ends with the same pixels."""
+"""An interrupted slide resumes, and ends with the same pixels."""
 
 import signal
 from pathlib import Path
@@ -56,7 +56,7 @@ def check_whole(place, tiles_of, undisturbed):
     assert job.blocks_done == BLOCKS
     assert tiles_of(job.output) == undisturbed
     assert [file.name for file in place.output.iterdir()] == [f"{NAME}.denoised.tiff"]
-    spool = place.folder / ".wsi-denoise" / "spool"  # goes after the record says done
+    spool = place.folder / ".wsi-denoise" / "spool"  # removed after the job is done
     place.wait(lambda: not list(spool.iterdir()), "the spool is empty")
     return job
 

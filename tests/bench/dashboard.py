@@ -3,7 +3,7 @@
     python tests/bench/dashboard.py first-paint [--jobs 100000]
     python tests/bench/dashboard.py live --minutes 60 [--slides 4]
 
-Both start the page as a person would, in a folder of their own, and look at it with a real Chromium.
+Both start the page as a user does, in a folder of their own, and open it in a real Chromium.
 """
 
 import argparse
@@ -216,7 +216,7 @@ def _switching(browser: Browser, url: str, looks: int) -> dict[str, dict[str, fl
     took: dict[str, list[float]] = {name: [] for name in marks}
     for _ in range(looks + 1):
         for name, mark in marks.items():
-            tab.wait_for_timeout(1500)  # as a person does: nothing of the page before is still on its way
+            tab.wait_for_timeout(1500)  # nothing of the page before is still being sent
             began = time.perf_counter()
             tab.get_by_role("link", name=name, exact=True).click()
             tab.locator(mark).first.wait_for(timeout=60_000)
@@ -235,7 +235,7 @@ def live(
 ) -> dict[str, float]:
     """Leave Queue open and return how much the memory of server and browser grew after the first `settle` minutes.
 
-    Jobs come and go meanwhile: rows that are moved on as a daemon would, or with `slides` a daemon and real slides, one
+    Jobs come and go: rows that are updated as by a daemon, or with `slides` a daemon and real slides, one
     every so many minutes. The growth is that of the median of the last fifth over that of the first fifth. Server and
     renderer are resident memory of the whole process; page is the JavaScript heap after its garbage was collected.
     """
@@ -343,8 +343,8 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--looks", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=60.0)
-    parser.add_argument("--settle", type=float, default=5.0, help="minutes before the first look at the memory")
-    parser.add_argument("--every", type=float, default=10.0, help="seconds between two looks")
+    parser.add_argument("--settle", type=float, default=5.0, help="minutes before the first measurement of memory")
+    parser.add_argument("--every", type=float, default=10.0, help="seconds between measurements")
     parser.add_argument("--slides", type=float, default=0.0, help="a daemon, and a slide every so many minutes")
     parser.add_argument("--folder", type=Path, help="for fill: a working folder without a database")
     given = parser.parse_args()

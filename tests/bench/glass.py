@@ -3,7 +3,7 @@
     python tests/bench/glass.py --folder /tmp/bench                      # 20000 x 20000 px, 30 % of its patches tissue
     python tests/bench/glass.py --folder /tmp/bench --side 10000 --rounds 3
 
-The slide is made by ``large_slide.py``; its glass is noisy and is kept all the same (``tissue.background=keep``).
+The slide is made by ``large_slide.py``; its glass is noisy and is kept anyway (``tissue.background=keep``).
 *Tissue* is the share of patches that go through the network, which is more than what is drawn as tissue: the mask is
 widened by a patch. Processor time is the kernel's account of all processes; a small slide is start-up, and subtracted:
 for either way its own, since what finds the tissue is loaded for one of them only. Stages are on the clock, of all

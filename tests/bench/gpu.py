@@ -5,9 +5,9 @@
 
 1. *Network*: windows of 8 bits that lie in memory go to the device and come back, from as many threads as a worker has,
    so that copies and computing overlap as they do in a job. Rates in pixels that are kept, the halo's taken out. A
-   batch that the device has no memory for is told as such.
+   batch that the device has no memory for is reported as such.
 2. *Profile*: torch's profiler on the quickest of these: where its time goes, on the device and before it.
-3. *End to end*: ``wsi-denoise run`` on a made slide, all of it tissue, start-up taken out; and how long each stage took
+3. *End to end*: ``wsi-denoise run`` on a made slide, all of it tissue, start-up taken out; and the time of each stage
    in all threads together. The stage that comes near threads times clock is what limits.
 
 Aims for an H100 with 16 cores: 1 GPix/s for the network, 0.5 GPix/s end to end.
@@ -68,7 +68,7 @@ def windows_of(window: int, batch: int, halo: int) -> NDArray[np.uint8]:
 
 
 def rate(plan: Plan, preset: str, halo: int, threads: int, seconds: float) -> Rate:
-    """Feed batches from several threads for so long, and return the rate."""
+    """Feed batches from several threads for some seconds, and return the rate."""
     windows = windows_of(plan.window, plan.batch, halo)
     denoiser = Denoiser(preset, plan, callers=threads)
 

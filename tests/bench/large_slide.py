@@ -144,7 +144,7 @@ def _encoded(band: Pixels) -> Iterator[bytes]:
 def _full(drawn: Iterator[Pixels], above: Bands) -> Iterator[bytes]:
     """Yield the tiles of level 0, and feed the levels above on the way."""
     for band in drawn:
-        # Before the tiles: nobody asks for what comes after the last one.
+        # Before the tiles: the last one ends the iteration.
         above.feed(halve(band))
         yield from _encoded(band)
 

@@ -1,4 +1,4 @@
-"""How long one image of 96 x 96 px takes through the denoiser, as the paper counts: one at a time, warm.
+"""Latency of one image of 96 x 96 px in the denoiser, as the paper counts: one at a time, warm.
 
     python tests/bench/latency.py [--preset paper] [--images 500]
 

@@ -5,9 +5,9 @@
 
 Each slide is other real tissue (``large_slide.py``, all of it tissue); all lie in the inbox when the daemon starts, and
 the clock runs from when the first one is begun to when the last one is done. Overhead is what remains of the time that
-the worker threads had, when the blocks' own work (reading, network, measuring, encoding) is taken out: looking at the
-inbox, planning, assembling, verifying, the record, and threads that wait. Processor time is the kernel's account of all
-the daemon's processes from beginning to end.
+the worker threads had, when the blocks' own work (reading, network, measuring, encoding) is taken out: scanning the
+inbox, planning, assembling, verifying, the database, and threads that wait. Processor time is the kernel's account of
+all the daemon's processes from beginning to end.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _wait(program: subprocess.Popen[bytes], folder: Path, count: int) -> None:
             last, since = now, time.monotonic()
         if program.poll() is not None or time.monotonic() - since > STILL_SECONDS:
             raise RuntimeError(f"{last} of {count} done\n{(folder / 'log.txt').read_text()[-2000:]}")
-    time.sleep(3)  # until the record of the last one is written
+    time.sleep(3)  # until the last job is in the database
 
 
 def main() -> int:

@@ -5,7 +5,7 @@
     python tests/bench/memory.py --folder /tmp/bench --sides 5000 20000 80000 --all-tissue
 
 Each slide is denoised by ``wsi-denoise run`` as a program of its own. Memory is the proportional set size (PSS) of all
-its processes together, looked at twice a second. Processor time is that of all its processes, from the kernel's
+its processes together, sampled twice a second. Processor time is that of all its processes, from the kernel's
 account when the program ends. A small slide is run first: what that takes is start-up, and is subtracted. The clock
 decides nothing here, so that a busy machine gives the same answer, only noisier.
 
@@ -126,7 +126,7 @@ def denoise(slide: Path, side: int, folder: Path, sets: Sequence[str] = ()) -> R
     """
     folder.mkdir(parents=True)
     command = [str(Path(sys.executable).with_name("wsi-denoise")), "run", str(slide.absolute()), "--json"]
-    # The glass of these slides is noisy on purpose, and is to be glass all the same: see tissue.background.
+    # The glass of these slides is noisy on purpose, and is to be glass anyway: see tissue.background.
     command += [part for value in ("tissue.background=keep", *sets) for part in ("--set", value)]
     run = Run(slide, side)
     loads = []

@@ -1,4 +1,4 @@
-"""Latency of the viewer's tiles, and the memory of who serves them.
+"""Latency of the viewer's tiles, and the memory of their server.
 
     python tests/bench/tiles.py --side 40000 --folder /tmp/bench-tiles [--processing 16000]
 
@@ -148,7 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--side", type=int, default=40_000, help="width and height in pixels")
     parser.add_argument("--folder", type=Path, default=Path("/tmp/bench-tiles"))
-    parser.add_argument("--processing", type=int, default=0, help="side of a slide that a daemon works on meanwhile")
+    parser.add_argument("--processing", type=int, default=0, help="side of a slide that a daemon processes in parallel")
     parser.add_argument("--nice", type=int, default=5, help="that daemon's compute.nice")
     parser.add_argument("--tiles", type=int, default=200, help="tiles whose latency is measured")
     parser.add_argument("--walk", type=int, default=5000, help="tiles over which memory is watched")
@@ -166,10 +166,10 @@ def main() -> None:
         idle = latencies(connection, job, picture, arguments.tiles, seed=7)
         if arguments.processing:
             with daemon(folder / "busy", arguments.processing, arguments.nice) as done:
-                connection.close()  # the server has closed it meanwhile
+                connection.close()  # the server has closed it
                 before = done()
                 busy = latencies(connection, job, picture, arguments.tiles, seed=9)
-                print(f"blocks that the daemon finished meanwhile: {done() - before}")
+                print(f"blocks that the daemon finished: {done() - before}")
             for name, (median, high) in busy.items():
                 print(f"{name}: median {median / idle[name][0]:.1f} times, p95 {high / idle[name][1]:.1f} times")
         watch(process.pid, connection, job, picture, arguments.walk)

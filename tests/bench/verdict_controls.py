@@ -176,7 +176,7 @@ def paste_nuclei(image: Pixels, tissue: NDArray[np.bool_], rng: np.random.Genera
             continue
         there, source = result[y : y + height, x : x + width], image[ys, xs]
         if float(((there.mean(axis=2) - source.mean(axis=2)) * (mask > 0.5)).sum() / (mask > 0.5).sum()) < 25:
-            continue  # not a nucleus where there is none: the place is as dark
+            continue  # the place is as dark as the nucleus
         result[y : y + height, x : x + width] = np.rint(there * (1 - mask[..., None]) + source * mask[..., None])
         done += 1
     return result, done
@@ -331,7 +331,7 @@ def wilson(errors: int, count: int) -> tuple[float, float]:
 
 
 def network(preset: str) -> Denoise:
-    """Return the shipped network as a function of the noisy image (the clean one is not looked at)."""
+    """Return the shipped network as a function of the noisy image (the clean one is not used)."""
     import torch  # noqa: PLC0415 - heavy
 
     from wsi_denoise.network import weights  # noqa: PLC0415 - heavy
@@ -413,7 +413,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def described(denoiser: str) -> str:
-    """Name the denoiser so that a table can be told from one of other weights."""
+    """Name the denoiser which distinguishes a table from those of other weights."""
     if denoiser == "stand-in":
         return "stand-in that knows the answer"
     from wsi_denoise.network import weights  # noqa: PLC0415 - only here

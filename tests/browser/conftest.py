@@ -20,7 +20,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 PATIENCE = int(os.environ.get("WSI_DENOISE_PATIENCE", "120")) * 1000  # milliseconds; a busy machine is slow to draw
 
 # What Streamlit itself says on the console of every page: at an address with a path it asks for its server below that
-# path first, and is told 404.
+# path first, and gets 404.
 STREAMLIT_SAYS = ("Failed to load resource: the server responded with a status of 404",)
 STREAMLIT_ASKS = ("/_stcore/health", "/_stcore/host-config")
 

@@ -91,7 +91,7 @@ def test_a_slide_goes_through_the_queue_while_the_page_is_open(up, open_page):
         ended = page.get_by_role("list", name="Last finished jobs").get_by_role("listitem")
         ended.filter(has_text=slide.name).get_by_text("pass").wait_for()
         ended.filter(has_text="second.tiff").get_by_text("pass").wait_for(timeout=300_000)
-        assert page.evaluate("window.stillHere"), "the page was loaded anew"
+        assert page.evaluate("window.stillHere"), "the page was loaded again"
         assert places(page) == before
         shifted = page.evaluate("window.shifted")
         assert sum(value for value, _ in shifted) < 0.05, sorted(shifted)[-3:]

@@ -25,6 +25,6 @@ def test_a_page_left_open_for_two_minutes_does_not_grow():
     found = json.loads(ended.stdout.partition("\n{\n")[2].join(["{", ""]))
     assert found["minutes"] == 2
     assert found["looks"] >= 10, "this machine is too slow for the measurement"
-    # A leak grows at every refresh. A page drawn anew at each would grow by tens of percent in two minutes.
+    # A leak grows at every refresh. A page drawn again at each would grow by tens of percent in two minutes.
     for what in ("server", "page", "nodes"):
         assert found[f"{what}_growth"] < 0.10, found

@@ -1,4 +1,4 @@
-"""The page in a real browser: what a person sees of a real store, and that it stays up to date."""
+"""The page in a real browser: the view of a real store, and its updates."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_the_queue_is_shown_and_stays_up_to_date(lab, see_in_lab, open_page):
         assert "quarantined" in ended.first.inner_text()
         page.get_by_text("Research use only, derived image").wait_for()
         page.get_by_text("No daemon is running").wait_for()
-        # A reason is text, whatever somebody typed.
+        # A reason is text, whatever a user typed.
         page.get_by_text("<b>*coffee*</b>").wait_for()
         see("later.svs")
         store.resume("person:cli")

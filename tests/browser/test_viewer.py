@@ -1,4 +1,4 @@
-"""The deep-zoom viewer in a real browser, as a person uses it: what is seen are pixels of screenshots."""
+"""The deep-zoom viewer in a real browser, as a user drives it, checked by pixels of screenshots."""
 
 import io
 import re
@@ -64,7 +64,7 @@ def test_what_a_person_does_with_it(shown):
         # Names are text.
         page.get_by_text("<b>noisy & 'odd'.tiff").wait_for()
 
-        # One to one, by key: only there noise can be told from none.
+        # One to one, by key: only there noise is visible.
         page.locator("#slide").press("1")
         settle(page)
         assert float(values(page)["zoom"]) == pytest.approx(1, abs=0.01)
@@ -228,8 +228,8 @@ def test_embedded_it_tells_the_page_around_it(shown):
         page.goto(address.rpartition("/viewer/")[0] + "/healthz")
         page.evaluate(
             """(address) => {
-              window.told = [];
-              addEventListener("message", (event) => window.told.push(event.data.wsiDenoise));
+              window.received = [];
+              addEventListener("message", (event) => window.received.push(event.data.wsiDenoise));
               const frame = document.createElement("iframe");
               Object.assign(frame, { src: address, width: 900, height: 600, id: "frame" });
               document.body.replaceChildren(frame);
@@ -239,6 +239,6 @@ def test_embedded_it_tells_the_page_around_it(shown):
         frame = page.frame_locator("#frame")
         frame.locator("html[data-ready=true]").wait_for(state="attached", timeout=PATIENCE)
         frame.locator("#slide").press("d")
-        page.wait_for_function("window.told.at(-1)?.mode === 'difference'")
-        told = page.evaluate("window.told.at(-1)")
+        page.wait_for_function("window.received.at(-1)?.mode === 'difference'")
+        told = page.evaluate("window.received.at(-1)")
         assert (float(told["x"]), float(told["y"]), float(told["zoom"])) == pytest.approx((300, 400, 2), abs=0.6)

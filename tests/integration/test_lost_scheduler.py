@@ -1,4 +1,4 @@
-"""A Dask scheduler that goes away for so long that Dask closes its client, and comes back."""
+"""A Dask scheduler that is away until Dask closes its client, and comes back."""
 
 import threading
 import time
@@ -57,7 +57,7 @@ class Lent:
 
 @pytest.fixture
 def lent(monkeypatch):
-    monkeypatch.setattr(cluster_module, "CONNECT_SECONDS", 1.0)  # Dask gives it up after so long
+    monkeypatch.setattr(cluster_module, "CONNECT_SECONDS", 1.0)  # Dask's timeout
     made = Lent()
     yield made
     made.take_away()

@@ -1,4 +1,4 @@
-"""Areas of which a file holds no pixels: they have the background's colour, and are told from black."""
+"""Areas without pixels in a file have the background's colour, and are distinguished from black."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Files that hang a reader or kill it while they are opened: the worker is ended, the file named, others go on."""
+"""Files that hang or kill a reader: the worker is ended, the file named, other slides continue."""
 
 import os
 import time

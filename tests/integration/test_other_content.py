@@ -109,7 +109,7 @@ def test_weights_replaced_under_a_worker_are_noticed_and_the_next_plan_has_the_n
     kept = {key: card[key] for key in ("filters", "residual", "full_skip", "parameters", "sha256", "protocol")}
     (place / "paper.json").write_text(json.dumps(old | kept))
     shutil.copy2(place / "reproduce-paper.safetensors", place / "paper.safetensors")
-    # What is loaded is still that of the plan, and may go on; a worker that starts anew may not.
+    # The loaded weights are still those of the plan; those of a new worker are not.
     again = _plan(slides[0], settings, tmp_path)
     assert again.model_sha256 == card["sha256"] != plan.model_sha256
     assert again.work.spool != plan.work.spool

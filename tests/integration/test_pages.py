@@ -197,7 +197,7 @@ def test_what_stands_out_is_far_from_the_median_of_the_others():
     assert listed["text"] == "noise before 30.0, output compression 31.0"
     assert not any(point.outlying for point in quality_view.points([*usual[:5], odd], compared)), "too few for a usual"
     better = slide(98, sigma_before_wavelet=1.0, codec_psnr=60.0)
-    assert not quality_view.points([*usual, better], compared)[-1].outlying, "better than usual is no trouble"
+    assert not quality_view.points([*usual, better], compared)[-1].outlying, "better than usual is not marked"
 
 
 def test_slides_that_are_all_alike_do_not_stand_out_by_a_hair():

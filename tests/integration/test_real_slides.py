@@ -348,7 +348,7 @@ def test_thumbnails_are_the_slide_made_small(slides, name):
             assert max(small.shape[:2]) == min(side, max(width, height))
             whole = Image.fromarray(slide.read(0, 0, width, height))
             expected = np.asarray(whole.resize(small.shape[1::-1], Image.Resampling.BOX))
-            # The source's own levels were resampled and coded by somebody else.
+            # The source's own levels were resampled and coded by another program.
             assert np.abs(small.astype(int) - expected).mean() < 6
 
 

@@ -1,4 +1,4 @@
-"""Signing in by OIDC, with a provider of our own and the page as a person would start it."""
+"""Signing in by OIDC, with a provider of our own and the page as a user starts it."""
 
 import asyncio
 import html
@@ -50,7 +50,7 @@ def free():
 
 @pytest.fixture(scope="module")
 def provider():
-    """A provider that says of everybody at once who ``person`` says: no password, no consent."""
+    """A provider that identifies every client as `person`, without password and consent."""
     port = free()
     own = f"http://127.0.0.1:{port}"
     key = jwk.RSAKey.generate_key(2048, parameters={"kid": "one"})

@@ -360,7 +360,7 @@ def test_a_flipped_bit_in_the_spool_is_found_and_done_again(strip, member):
     content[info.header_offset + 30 + len(info.filename) + info.file_size // 2] ^= 1
     file.write_bytes(content)
     strip.run()
-    # Every finished block is read whole before the slide goes on from it.
+    # Every finished block is read completely before the slide resumes from it.
     assert strip.seen[0].done == 1
     assert [progress.done for progress in strip.seen][-2:] == [1, 2]
     np.testing.assert_array_equal(strip.pixels(), before)
@@ -503,7 +503,7 @@ def another(strip: Case, clean: np.ndarray) -> Case:
 
 
 class Listed(Cluster):
-    """A cluster that keeps a list of what is handed out."""
+    """A cluster that lists the submitted tasks."""
 
     def call(self, function, *arguments, priority=0):
         self.calls.append(function)
@@ -560,7 +560,7 @@ def test_blocks_begun_for_another_slide_are_not_taken(strip, clean, prefetch):
     strip.run(prefetch=prefetch)
     assert (strip.seen[-1].done, strip.seen[-1].total) == (2, 2)
     following.run(prefetch=prefetch)
-    assert following.seen[-1].resumed == 1, "what was done in vain is in the spool all the same"
+    assert following.seen[-1].resumed == 1, "the block is in the spool although its result was lost"
 
 
 def test_a_block_ahead_that_failed_is_done_again(strip, clean, prefetch):

@@ -60,7 +60,7 @@ def test_blocks_of_an_image_of_3_x_2_blocks_are_the_whole_image(denoiser: Denois
     error = np.abs(after.astype(np.int16) - whole)
     assert np.abs(whole.astype(np.int16) - image).mean() > 5, "nothing was denoised, so that agreeing means nothing"
     assert error.max() <= 1
-    # Where noise was removed, the score at a few lines depends on what lies there: the whole image has no seams.
+    # Where noise was removed, the score at a few lines depends on the content there: the whole image has no seams.
     assert seam_scores(image, after) == pytest.approx(seam_scores(image, whole), abs=0.005)
 
 

@@ -82,7 +82,7 @@ class Machine(RuleBasedStateMachine):
         return self.store.jobs().jobs, self.store.events()
 
     def some(self, job):
-        """A number between 1 and 8 as one of the jobs there are; None when there is none."""
+        """Map a number between 1 and 8 to a job; None without jobs."""
         count = self.store.jobs().total
         return (job - 1) % count + 1 if count else None
 

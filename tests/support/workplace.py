@@ -148,7 +148,7 @@ class Workplace:
         if self._store is not None:
             self._store.close()
 
-    # -- the record
+    # -- the job database
 
     @property
     def database(self) -> Path:

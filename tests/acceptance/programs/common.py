@@ -103,10 +103,10 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--results", type=Path, help="JSON file; figures of further runs are added to it")
     made.add_argument("--seed", type=int, default=1)
     made.add_argument("--folder", type=Path, help="where to work; a temporary folder by default")
-    # Whoever ends a program ends its daemons with it; a shell's background jobs ignore Ctrl-C unless told otherwise.
+    # A signal to a program ends its daemons too. A shell's background jobs ignore Ctrl-C by default.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: sys.exit(128 + received))
-    made.add_argument("--minutes", type=float, default=1e9, help="stop after so long; run again to go on")
+    made.add_argument("--minutes", type=float, default=1e9, help="stop after N minutes; run again to continue")
     return made
 
 

@@ -32,11 +32,11 @@ from wsi_denoise.system.mounts import MARKER
 
 SIDE = (300, 200)
 STILL_SECONDS = 900.0
-"""When nothing ends for so long, it is over."""
+"""Seconds without the end of a job until the run is stopped."""
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run once; figures are kept for each database by itself."""
+    """Run once; figures are kept for each database separately."""
     given = parser(__doc__)
     given.add_argument("--daemons", type=int, default=4)
     given.add_argument("--slides", type=int, default=200)
@@ -111,7 +111,7 @@ def run(daemons: list[Any], folder: Path, url: str, server: Server | None, optio
         jobs: list[Job] = store.jobs(JobQuery(limit=None, sort="id")).jobs
         name = f"{options.database}: "
         events = [event for event in store.events() if event.kind == "done"]
-        results.add(name + "ends in the record", len(events))
+        results.add(name + "ends in the database", len(events))
         results.add(name + "attempts", sum(len(store.attempts(job.id)) for job in jobs))
         shares = collections.Counter(event.origin for event in events)
         results.put(name + "slides by daemon", json.dumps(sorted(shares.values(), reverse=True)))
@@ -193,8 +193,8 @@ def count(jobs: list[Job], folder: Path, options: Any, results: Results) -> dict
     for job in jobs:
         if job.state != "done":
             print(job.id, job.relative, job.state, job.error, flush=True)
-    wrong["ends in the record that are no slide's"] = max(
-        0, results[name + "ends in the record"] - results[name + "done"]
+    wrong["ends in the database without a slide"] = max(
+        0, results[name + "ends in the database"] - results[name + "done"]
     )
     wrong["daemons that did not end in good order"] = results["daemons that did not end in good order"]
     return wrong

@@ -3,7 +3,7 @@
 Two forms. ``path`` sends each case through what a daemon's worker does with a slide (intake's look, probe,
 fingerprint, plan, blocks, assembling, verification) in a process of its own, with a network that changes nothing.
 ``daemon`` puts the cases into the inbox of a real daemon, with the real network. Both are drawn from a seed; the
-results file keeps every case, so that a run that was cut off goes on, and runs add up.
+results file keeps every case, so that an interrupted run continues, and runs add up.
 
     python tests/acceptance/programs/fuzz.py path --cases 1000 --results fuzz.json
     python tests/acceptance/programs/fuzz.py daemon --cases 1000 --results fuzz.json
@@ -44,7 +44,7 @@ UNEXPLAINED = ("internal_error", "error", "timeout", "died", "traceback", "unexp
 
 
 def sibling(name: str) -> Any:
-    """Import another file of this folder, which is no package."""
+    """Import another file of this folder, which is not a package."""
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
         assert spec is not None
@@ -121,7 +121,7 @@ def worker() -> None:
         begun = time.monotonic()
         try:
             outcome, detail = path_of(file, state)
-        except Exception as error:  # noqa: BLE001 - what nobody foresaw is what is looked for
+        except Exception as error:  # noqa: BLE001 - the program searches for unforeseen errors
             import traceback
 
             outcome, detail = "traceback", f"{type(error).__name__}: {error}\n{traceback.format_exc()[-2500:]}"
@@ -287,7 +287,7 @@ def _memory(place: Any) -> dict[str, int]:
     """Return megabytes of private and shared memory in proportion, and open files and threads, of all its processes."""
     pss = files = threads = 0
     for process in place.processes():
-        with contextlib.suppress(Exception):  # a process that ends meanwhile
+        with contextlib.suppress(Exception):  # the process may have ended
             pss += process.memory_full_info().pss
             files += process.num_fds()
             threads += process.num_threads()
@@ -355,7 +355,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("form", choices=("path", "daemon"))
     parser.add_argument("--cases", type=int, default=1000, help="How many there shall be in the end.")
     parser.add_argument("--seed", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="Stop after so long.")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="Stop after N seconds.")
     parser.add_argument("--results", type=Path, default=Path("fuzz.json"))
     given = parser.parse_args(arguments)
     known = load(given.results)

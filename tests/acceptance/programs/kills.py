@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
         finally:
             place.close()
     names = ("lost", "done twice", "not verified", "originals changed", "blocks done twice", "files left")
-    names += ("daemons that ended by themselves",)
+    names += ("daemons that ended unasked",)
     wrong = {name: results[name] for name in names}
     wrong["wasted beyond the blocks in flight"] = max(0, results["most blocks running at a kill"] - SLOTS)
     return conclude(results, wrong, complete=results["kills"] >= options.kills)
@@ -139,11 +139,11 @@ class Run:
             time.sleep(0.1)
 
     def fallen(self) -> None:
-        """Start a daemon again that ended by itself; none may."""
-        self.results.add("daemons that ended by themselves")
+        """Restart a daemon that ended unasked, and count it as a fault."""
+        self.results.add("daemons that ended unasked")
         print(self.place.report(), flush=True)
-        if self.results["daemons that ended by themselves"] > 5:
-            raise RuntimeError("daemons end by themselves")
+        if self.results["daemons that ended unasked"] > 5:
+            raise RuntimeError("daemons end unasked")
         self.start()
 
     def all_blocks(self) -> bool:
@@ -151,7 +151,7 @@ class Run:
         return job is not None and 0 < job.blocks_total <= len(self.look())
 
     def daemon(self) -> None:
-        """Kill the daemon alone; its workers notice by themselves."""
+        """Kill the daemon alone; its workers notice and end."""
         self.before_kill()
         self.place.process.kill()
         self.place.process.wait()
@@ -184,7 +184,7 @@ class Run:
             self.results.add("kills of a worker")
         self.after_kill()
 
-    # -- what is looked at
+    # -- checks
 
     def spools(self) -> list[Path]:
         return list((self.place.folder / ".wsi-denoise" / "spool").glob("*"))
@@ -219,7 +219,7 @@ class Run:
         self.results.most("most blocks running at a kill", len(running))
 
     def after_kill(self) -> None:
-        """Whatever has a final name now must be whole, be it in the record or not."""
+        """Whatever has a final name now must be whole, recorded in the database or not."""
         for file in self.place.output.rglob("*.denoised.tiff"):
             found = self.place.json("verify", file, code=None)
             bad = [each for each in found["checks"] if not each["ok"] and each["name"] != "job"]

@@ -322,7 +322,7 @@ def bomb(data: bytearray, rng: Rng) -> bytearray:
 
 
 def text(data: bytearray, rng: Rng) -> bytearray:
-    """Replace the description: entities that expand for ever, megabytes, quotes, bytes that are no text."""
+    """Replace the description: entities that expand without end, megabytes, quotes, bytes that are not text."""
     entry = _one(data, rng, 270)
     if entry is None:
         return scatter(data, rng)

@@ -2,7 +2,7 @@
 
 After every batch, when all is done, open files, threads and memory (PSS: what a process would give back) of daemon,
 workers and page are measured. After the first 100 slides and at the end they are to be the same, memory within 10 %.
-A stopped run goes on in a new daemon and adds up; what is compared is within one daemon's life.
+A stopped run continues in a new daemon and adds up; figures are compared within one daemon's life.
 
     python tests/acceptance/programs/soak.py --slides 2000 --results soak.json
 """
@@ -27,7 +27,7 @@ BATCH = 50
 STILL_SECONDS = 900.0
 MEMORY = 1.10
 PSS = frozenset({"daemon MB", "page MB", "worker MB"})
-"""In short runs not judged: it jumps when another program with the same libraries ends, and 24 slides are no trend."""
+"""Not judged in short runs: it jumps when another program with the same libraries ends, and 24 slides show no trend."""
 
 GRACE_MB = 5.0
 """Memory that a process may take beyond the ten per cent: the page's interpreter is small, and pages are counted."""
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     given.add_argument("--slides", type=int, default=2000)
     given.add_argument("--first", type=int, default=100, help="slides after which the measure is taken")
     given.add_argument("--batch", type=int, default=BATCH)
-    given.add_argument("--slack", type=int, default=0, help="files and threads more that are no growth, in short runs")
+    given.add_argument("--slack", type=int, default=0, help="files and threads more ignored in short runs")
     options = given.parse_args(arguments)
     results = Results(options.results, options.seed)
     deadline = Deadline(options.minutes)
@@ -104,7 +104,7 @@ def batch(place: Any, results: Results, count: int) -> None:
 
 
 def ask(port: int, stop: threading.Event, asked: dict[str, int]) -> None:
-    """Ask for the jobs as a page does, until told to stop; that there is no answer yet at the start is no failure."""
+    """Request the jobs as a page does, until stopped. A missing answer at the start is not a failure."""
     while not stop.wait(1.0):
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/jobs?limit=50", timeout=60) as answer:

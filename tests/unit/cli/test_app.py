@@ -1,4 +1,4 @@
-"""The command line as a person meets it: real arguments, a real store, what is printed and the exit code."""
+"""The command line with real arguments and a real store: output and exit code."""
 
 import csv
 import errno

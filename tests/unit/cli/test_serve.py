@@ -1,4 +1,4 @@
-"""What is said at a terminal that takes nothing: the work goes on."""
+"""Work continues when the terminal accepts no output."""
 
 import contextlib
 import errno

@@ -1,4 +1,4 @@
-"""Reserving disk space, and the pause while there is none."""
+"""Reservations of disk space, and the pause while the disk is full."""
 
 import errno
 import json

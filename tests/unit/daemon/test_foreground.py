@@ -22,7 +22,7 @@ SETTLE = 10
 
 
 class Lab:
-    """A folder with an inbox, a store, a daemon's watcher, and what a person runs."""
+    """A folder with an inbox, a store, a daemon's watcher, and commands that a user runs."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -37,7 +37,7 @@ class Lab:
         self.watcher = Watcher(self.loaded.settings, self.store, probe=lambda _path: None, origin="daemon:1")
 
     def watch(self, *waits):
-        """What a daemon sees: a look after each of these waits."""
+        """Scan the inbox after each of these waits."""
         for seconds in waits or (0, SETTLE, FULL_SECONDS):
             self.now += seconds
             self.watcher.look(self.now)

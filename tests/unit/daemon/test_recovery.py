@@ -1,4 +1,4 @@
-"""What is found after a crash: dead daemons, finished blocks nobody wants, partial files, missing notes."""
+"""Recovery after a crash: dead daemons, unused finished blocks, partial files, missing notes."""
 
 import os
 import shutil
@@ -122,7 +122,7 @@ def test_what_a_waiting_job_will_go_on_from_is_kept(store, settings):
 
 @pytest.mark.parametrize("attempt", [".0123abcd-4567ef01", ""])
 def test_a_partial_output_is_kept_while_somebody_may_write_it_and_no_longer(store, settings, attempt, end_job):
-    """No attempt goes on from that of another one: each would leave gigabytes behind."""
+    """No attempt resumes that of another daemon: each would leave gigabytes behind."""
     job = queued(store, settings, ONE)
     daemon = store.register_daemon()
     store.claim(daemon, 600)

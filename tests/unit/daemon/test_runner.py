@@ -1,4 +1,4 @@
-"""How a job ends is written down: tried again, for how long, and whatever the database does meanwhile."""
+"""End of a job in the database: the retries, their delays, and faults of the database."""
 
 import sqlite3
 import threading
@@ -149,7 +149,7 @@ def dies(store, clock):
         clock.now += timedelta(hours=1, minutes=1)  # longer than any wait
         dying = store.register_daemon()
         claimed = store.claim(dying, 600)
-        if claimed is None:  # its lease had expired, and it was told when to be tried again
+        if claimed is None:  # its lease had expired, and its next try has a time
             clock.now += timedelta(hours=1, minutes=1)
             claimed = store.claim(dying, 600)
         if blocks:
@@ -172,7 +172,7 @@ def test_a_slide_at_which_every_daemon_dies_is_quarantined_in_the_end(store, job
         dies(found=found)
     ended = attempt(WorkerLost("x"))
     assert (ended.state, ended.error_code) == (JobState.QUARANTINED, "slide_kills_daemon")
-    # A person who insists begins anew.
+    # A retry by a user resets the count of attempts.
     store.retry(job.id, "person:cli")
     dies()
     assert attempt(WorkerLost("x")).state is JobState.QUEUED
@@ -321,7 +321,7 @@ def test_what_others_decided_while_the_machine_slept_stands(store, sleeps, meanw
     assert ended.state is state
     assert ended == store.job(ended.id)
     assert ended.output == ("/o" if state is JobState.DONE else None)
-    assert posts == [], "whoever ended it has said so"
+    assert posts == [], "its end was reported before"
 
 
 @pytest.mark.parametrize("wakes_with", [WorkerLost("x"), RESULT])
@@ -406,7 +406,7 @@ def test_the_end_is_written_down_once_the_database_takes_it(settings, store, job
 
 
 def test_a_heart_beats_on_whatever_the_database_says(settings, job):
-    """Else leases would end one after the other, and nobody notice."""
+    """Otherwise leases would expire one after the other, unnoticed."""
     answers = [RuntimeError("out of the blue"), DatabaseUnreachable("x"), False]
 
     def beat(*_arguments, **_named):
@@ -448,7 +448,7 @@ def test_a_full_disk_pauses_the_queue_once_however_often_the_end_is_written(sett
 
 
 def test_an_error_that_nobody_thought_of_does_not_end_the_daemon(settings, store, job, monkeypatch, caplog):
-    """It goes on with what is queued, after a while that grows."""
+    """It continues with the queue, after a delay that grows."""
     stop = threading.Event()
     waits = []
 

@@ -1,4 +1,4 @@
-"""Who may see the page, called as a server calls it."""
+"""Access to the page, called as a server calls it."""
 
 import asyncio
 import itertools
@@ -295,7 +295,7 @@ def test_a_token_in_the_address_leaves_it_and_the_rest_stays(page, target):
     for given in (f"token={quote(TOKEN)}&{query}", f"{query}&token={quote(TOKEN)}", f"{query}&%74oken={quote(TOKEN)}"):
         status, headers, _ = page(path, query=given.strip("&"))
         assert (status, headers["location"]) == (303, target)
-    # Also for who is in already, whatever the token is.
+    # Also for a client that is signed in already, whatever the token is.
     status, again, _ = page(path, query=f"token=old&{query}".strip("&"), cookie=cookie_of(headers))
     assert (status, again["location"]) == (303, target)
     assert page(path, query=query, cookie=cookie_of(headers))[0] == 200

@@ -39,7 +39,7 @@ def inbox(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def nobody() -> Callable:
-    """Run a block as a user who may not read everything. The container's user is often root, who may."""
+    """Run a block as a user without permission to read everything. The container's user is often root, which has it."""
 
     @contextmanager
     def as_nobody() -> Iterator[None]:

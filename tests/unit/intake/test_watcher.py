@@ -51,7 +51,7 @@ def empty_database(tmp_path_factory) -> bytes:
 
 
 class Lab:
-    """An inbox, a store and a watcher, with a clock that only moves when told."""
+    """An inbox, a store and a watcher, with a clock that the test moves."""
 
     def __init__(self, folder: Path, database: bytes, **overrides: object) -> None:
         self.folder = folder
@@ -327,7 +327,7 @@ def test_new_content_under_a_running_name_stops_the_old_job(lab: Lab) -> None:
 
 
 def rerun(lab: Lab, job: int) -> Job:
-    """What the page does when a person runs a slide again with another preset."""
+    """As the page does when a user reruns a slide with another preset."""
     settings = lab.settings
     return lab.store.rerun(
         job,
@@ -934,7 +934,7 @@ def open_folder() -> Iterator[Path]:
 
 @contextmanager
 def nobody() -> Iterator[None]:
-    """Root may read everything; so the watcher runs as somebody who may not."""
+    """Root may read everything, so the watcher runs as another user."""
     if os.geteuid() != 0:
         yield
         return

@@ -135,7 +135,7 @@ def test_a_trend_is_by_scanner_and_day_or_week(store, clock):
         ("2026-03-02", "aperio", 10.0, 10.0, 10.0, 1),
     ]
     weeks = store.trend("sigma", JobQuery(), by="scan_week")
-    assert [(p.when, p.slides, p.high) for p in weeks] == [("2026-W09", 3, 10.0)], "who says no week is in none"
+    assert [(p.when, p.slides, p.high) for p in weeks] == [("2026-W09", 3, 10.0)], "a job without a week is in none"
     since = store.trend("sigma", JobQuery(since=START + timedelta(hours=12)))
     assert [p.when for p in since] == ["2026-03-02"]
 

@@ -1,4 +1,4 @@
-"""A done job whose output was removed is no reason not to do the slide; an output that was moved is found again."""
+"""A slide whose output was removed is queued again; an output that was moved is found again."""
 
 import json
 import shutil

@@ -460,7 +460,7 @@ def test_a_changed_file_with_a_newer_job_is_not_settled_twice(store, daemon):
 def test_one_job_can_be_claimed_by_number(store, daemon, clock):
     first, second = queued(store, "a"), queued(store, "b")
     store.pause("person:cli")
-    assert store.claim(daemon, 60, only=second.id).id == second.id, "a person wants it now, pause or not"
+    assert store.claim(daemon, 60, only=second.id).id == second.id, "the user's request ignores the pause"
     assert store.claim(daemon, 60, only=second.id) is None, "it runs already"
     clock.advance(61)
     assert store.claim(daemon, 60, only=second.id).attempts == 2
@@ -544,7 +544,7 @@ def test_retry_without_a_fingerprint_settles_first(store):
 def test_retry_without_a_fingerprint_is_refused_where_no_daemon_looks(store):
     file = {"size_bytes": 1, "mtime_ns": 1, "preset": "paper"}
     brought = store.see("/x/b.svs", "b.svs", **file, origin="person:cli")
-    found = store.see("/x/f.svs", "f.svs", **file, origin="daemon:1")  # of a daemon that was told of /x when started
+    found = store.see("/x/f.svs", "f.svs", **file, origin="daemon:1")  # of a daemon that was started with /x
     for job in (brought, found):
         store.quarantine(job.id, EmptyFile(), "daemon:1")
     with pytest.raises(TransitionRefused, match="wsi-denoise run does"):
@@ -683,7 +683,7 @@ def test_new_weights_of_a_preset_are_other_work(store, daemon):
     assert again("a", "one").state is JobState.QUEUED
     finish(store, store.claim(daemon, 60), daemon, model_checksum="one")
     assert again("b", "one").state is JobState.DUPLICATE
-    assert again("c", None).state is JobState.DUPLICATE  # nobody could tell
+    assert again("c", None).state is JobState.DUPLICATE  # without a digest
     assert again("d", "two").state is JobState.QUEUED
     assert again("e", "two").state is JobState.DUPLICATE
 

@@ -120,7 +120,7 @@ def test_a_wide_network_is_planned_for_what_it_needs(monkeypatch) -> None:
     compute = ComputeSettings(device="cpu", backend="openvino")
     assert [choose(compute, filters).window for filters in (16, 44)] == [16, 8]
     assert choose(compute.model_copy(update={"window": 16}), 44).window == 16
-    for preset, said in (("paper", "of 16 patches"), ("fine", "of 8 patches"), ("there is none", "of 16 patches")):
+    for preset, said in (("paper", "of 16 patches"), ("fine", "of 8 patches"), ("missing", "of 16 patches")):
         assert said in describe_device(compute, preset)
 
 
@@ -162,12 +162,12 @@ def test_windows_of_many_sizes_do_not_fill_the_memory() -> None:
         "print((seen[-1] - seen[20]) / 1e6)\n"
     )
     ran = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert float(ran.stdout) < 40, "40 sizes more, and OpenVINO keeps 3 MB of each unless told not to"
+    assert float(ran.stdout) < 40, "40 sizes more, and OpenVINO keeps 3 MB of each by default"
 
 
 def test_workers_take_gpus_in_turn() -> None:
     assert [place("cuda", number, 3) for number in range(5)] == ["cuda:0", "cuda:1", "cuda:2", "cuda:0", "cuda:1"]
-    assert place("cuda", 2, 0) == "cuda:0", "it then says itself that there is none"
+    assert place("cuda", 2, 0) == "cuda:0", "CUDA then reports the missing device"
     assert place("cpu", 2, 3) == "cpu"
 
 

@@ -197,7 +197,7 @@ def test_denoised_glass_does_not_hide_what_happened_to_tissue(pair):
     for name in ("tissue_patches", "sigma_after_wavelet", "residual_rms", "colour_shift", "sharpness_fine", "ssim"):
         assert whole[name] == pytest.approx(alone[name]), name
     assert whole["glass_sigma_before_wavelet"] > 5 > whole["glass_sigma_after_wavelet"]
-    # What is new on glass is looked for where the network was.
+    # Structure on glass is searched where the network was applied.
     drawn = glass.copy()
     drawn[200:220, 300:320] = 120
     spoiled = evidence.measure(noisy_glass, drawn, none, denoised=tissue, origin=(0, 1536))

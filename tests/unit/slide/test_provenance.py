@@ -1,4 +1,4 @@
-"""What a derived slide says about itself comes back, and nobody else's file is taken for one."""
+"""A derived slide's provenance is read back, and other files have none."""
 
 import numpy as np
 import pytest

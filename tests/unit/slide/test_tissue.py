@@ -154,7 +154,7 @@ def test_a_dark_background_is_refused_unless_everything_is_wanted():
     with pytest.raises(NotBrightfield, match="median brightness is 0"):
         mask_of(slide)
     assert mask_of(slide, mode="all").patches.all()
-    # A small crop of it too: size is no reason to take it for brightfield.
+    # A small crop of it too: its size does not make it brightfield.
     with pytest.raises(NotBrightfield):
         mask_of(slide[:300, :300])
 

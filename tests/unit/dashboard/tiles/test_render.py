@@ -143,7 +143,7 @@ def test_of_a_large_slide_the_difference_is_offered_from_an_eighth_on(tiles):
 
 
 def swapped_profile():
-    """A profile of a camera whose red is sRGB's green: nobody can miss whether it was used."""
+    """A profile of a camera whose red is sRGB's green: its use is obvious."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     count = int.from_bytes(profile[128:132], "big")
     for at in range(132, 132 + 12 * count, 12):
@@ -255,7 +255,7 @@ def test_where_low_zoom_comes_from(tiles, monkeypatch):
     monkeypatch.setattr(overview, "SMALL", 400)
     last = DeepZoom(700, 900).last
     assert shown.before(case.job).low_zoom == "after"
-    # From close by it is the original all the same.
+    # From close by it is the original anyway.
     np.testing.assert_array_equal(decoded(shown.tile(case.job, "before", (last, 0, 0), "png")), case.before[:512, :512])
     overview.write(
         case.settings.jobs.state / "overviews" / f"{case.job.id}.tiff", (700, 900), [halve(halve(case.before))]
@@ -302,7 +302,7 @@ def test_only_so_many_slides_are_open_and_each_is_opened_once(processed, monkeyp
     for path in paths:
         slides.get(path)
     assert len(slides) == 2
-    # Dropped, not closed: whoever reads it, reads on.
+    # Dropped, not closed: a read in progress continues.
     assert found[0].read(0, 0, 8, 8).shape == (8, 8, 3)
 
 

@@ -218,7 +218,7 @@ def test_jpeg_tiles_without_end_marker_are_read_with_a_note_where_all_pixels_are
 
 
 def test_every_cut_through_a_jpeg_is_found(tissue):
-    """A byte less than the whole scan, whatever comes behind it, is no whole picture."""
+    """A scan that lacks one byte is incomplete, whatever follows it."""
     whole = imagecodecs.jpeg8_encode(np.ascontiguousarray(tissue[:32, :32]), level=80)
     expected = imagecodecs.jpeg8_decode(whole)
     header = streams.jpeg_header(whole)

@@ -90,7 +90,7 @@ def test_a_checkpoint_holds_all_of_it(tmp_path):
     other = IRUNet(2)
     resumed = soap.SOAP(other.parameters(), lr=1e-3)
     checkpoint.restore(tmp_path / "run", other, checkpoint.Averaged(other, 0.9), resumed)
-    # Beyond the next look at the eigenvectors, at step 20.
+    # Beyond the next update of the eigenvectors, at step 20.
     for number in range(13, 26):
         step(network, optimizer, number)
         step(other, resumed, number)

@@ -291,7 +291,7 @@ def test_a_resumed_run_continues_as_if_never_interrupted(tmp_path, bank):
 def test_batches_made_in_processes_are_those_made_in_a_thread(protocol, bank):
     configuration = dataclasses.replace(SMALL, protocol=protocol, steps=9)
     thread, processes = (Batches(bank, configuration, workers) for workers in (0, 2))
-    # From the middle, as a run that goes on, and back.
+    # From the middle, as a resumed run, and back.
     for step in (4, 5, 6, 7, 8, 9, 10, 2, 3):
         for ours, theirs in zip(thread.at(step), processes.at(step), strict=True):
             # Sums are rounded otherwise with another number of threads.
@@ -404,7 +404,7 @@ def test_scanner_batches_are_made_by_the_scanners_protocol(tmp_path, bank):
     made = Batches(bank, dataclasses.replace(SMALL, protocol="scanner", pixels=64))
     noisy, clean, sigma = made.make(0)
     made.close()
-    # JPEG's error is no noise of one sigma: the reported one is what was done.
+    # JPEG's error has no single sigma: the reported one is the measured error.
     error = 255 * (noisy - clean).square().mean(dim=(1, 2, 3)).sqrt()
     assert float((error / sigma.clamp(min=0.5)).max()) < 1.3
     assert int((sigma > 0).sum()) >= len(sigma) // 2
