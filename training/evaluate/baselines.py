@@ -126,8 +126,10 @@ def network(module: torch.nn.Module, *, batch: int = 16) -> Method:
     module.eval()
 
     def method(noisy: Batch, sigma: float) -> Batch:  # noqa: ARG001 - blind
+        # Large images in small batches, because each needs a gigabyte for a few megapixels.
+        step = max(1, min(batch, batch * 192**2 // noisy[0, ..., 0].size))
         with torch.inference_mode():
-            parts = [module(_tensor(noisy[at : at + batch])) for at in range(0, len(noisy), batch)]
+            parts = [module(_tensor(noisy[at : at + step])) for at in range(0, len(noisy), step)]
         return _images(torch.cat(parts))
 
     return method

@@ -10,9 +10,8 @@ Checks, each with the number of images that it saw:
 ``lattice``
     Larger images at sigma 25: other offsets on the network's lattice of 16 px, flips and turns, tile sizes. PSNR is
     compared over the same pixels with that of the whole image run once.
-``stains``, ``nuclei``
-    Mean optical density of haematoxylin and eosin, and the number of nuclei that a plain recipe counts, on clean, noisy
-    and denoised images.
+``stains``
+    Mean optical density of haematoxylin and eosin on clean, noisy and denoised images.
 """
 
 from __future__ import annotations
@@ -178,21 +177,6 @@ def stains(method: baselines.Method, patches: Path, *, count: int) -> Iterator[F
         yield row
 
 
-def nuclei(method: baselines.Method, patches: Path, *, count: int) -> Iterator[Found]:
-    """Count nuclei on larger images."""
-    source = "monuseg/test"
-    clean = FIELDS[source](patches)[:count]
-    truth = np.array([measures.nuclei(image) for image in clean])
-    for sigma in STRENGTHS:
-        noisy = noisy_images(clean, f"{source} field", "fresh", sigma, 0)
-        row: Found = {"source": source, "images": len(clean), "sigma": sigma, "clean": round(float(truth.mean()), 1)}
-        for name, images in (("noisy", noisy), ("denoised", method(noisy, sigma))):
-            counts = np.array([measures.nuclei(image) for image in images])
-            row[name] = round(float(counts.mean()), 1)
-            row[f"{name}_error"] = round(100.0 * float(np.mean(np.abs(counts - truth) / np.maximum(truth, 1))), 1)
-        yield row
-
-
 def examine(
     method: baselines.Method, patches: Path, *, count: int, fields: int, progress: Callable[[str], None]
 ) -> dict[str, list[Found]]:
@@ -208,7 +192,6 @@ def examine(
         "flat": lambda: flat(method),
         "lattice": lambda: lattice(method, patches, count=fields),
         "stains": lambda: stains(method, patches, count=min(count, 60)),
-        "nuclei": lambda: nuclei(method, patches, count=14),
     }
     found = {}
     for name, check in checks.items():

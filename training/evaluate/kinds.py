@@ -20,7 +20,6 @@ from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from training import command, pages
 from training.evaluate import baselines, methods, split
@@ -199,11 +198,7 @@ def main(arguments: list[str] | None = None) -> None:
         first = next(name for name in found if name not in given.against)
         print("", shortfalls(rows, first, given.against), sep="\n")
     if given.out:
-        checksums = methods.checksums(presets)
-        minutes = round((time.monotonic() - started) / 60.0, 1)
-        about = {"sha256": next(iter(checksums.values()), ""), "presets": checksums}
-        facts = {"threads": torch.get_num_threads(), "minutes": minutes}
-        pages.write_json(given.out, {**about, **facts, "rows": [asdict(row) for row in rows]})
+        pages.write_json(given.out, {**methods.about(presets, started), "rows": [asdict(row) for row in rows]})
 
 
 if __name__ == "__main__":

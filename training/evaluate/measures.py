@@ -1,4 +1,4 @@
-"""Metrics of an image compared with its truth: PSNR, three kinds of SSIM, stain, nuclei; and intervals over images.
+"""Metrics of an image compared with its truth: PSNR, three kinds of SSIM, stains; and intervals over images.
 
 All images are (batch, height, width, 3) uint8 RGB.
 """
@@ -10,8 +10,6 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 from skimage.color import rgb2gray, rgb2hed
-from skimage.filters import threshold_otsu
-from skimage.segmentation import watershed
 
 Batch = npt.NDArray[np.uint8]
 Image = npt.NDArray[np.uint8]
@@ -76,33 +74,6 @@ def interval(values: Figures, draws: int = 2000) -> tuple[float, float]:
 def stains(images: Batch) -> Figures:
     """Return the mean haematoxylin and eosin densities of each image (Ruifrok and Johnston), (batch, 2)."""
     return np.array([rgb2hed(image)[..., :2].mean(axis=(0, 1)) for image in images])
-
-
-def nuclei(image: Image, *, smallest: int = 30, apart: int = 7) -> int:
-    """Count nuclei: haematoxylin, Otsu's threshold, and a watershed of the distance to the border.
-
-    Parameters
-    ----------
-    image : (height, width, 3) uint8
-    smallest : int
-        Pixels; smaller pieces are not counted.
-    apart : int
-        Pixels; the centres of two nuclei are at least this far from each other.
-
-    Notes
-    -----
-    The method is simple on purpose. It shows the effect of noise and denoising on a count, but its counts are not
-    accurate.
-    """
-    density = rgb2hed(image)[..., 0]
-    if density.max() - density.min() < 1e-6:
-        return 0
-    mask = ndimage.binary_fill_holes(density > threshold_otsu(density))
-    distance = ndimage.gaussian_filter(ndimage.distance_transform_edt(mask), 1.0)
-    peaks = (distance == ndimage.maximum_filter(distance, size=2 * apart + 1)) & mask
-    markers, _ = ndimage.label(peaks)
-    labels = watershed(-distance, markers, mask=mask)
-    return int((np.bincount(labels.ravel())[1:] >= smallest).sum())
 
 
 def largest_structure(image: Image, *, deviations: float = 4.0) -> tuple[float, int, int]:

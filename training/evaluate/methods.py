@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
 
 from training.evaluate import baselines
 from training.run import checkpoint
 from training.run.train import CHECKPOINT
 from wsi_denoise.network import weights
 from wsi_denoise.network.irunet import IRUNet
+from wsi_denoise.slide.geometry import PATCH
 
 AUTO = "auto"
 
@@ -21,14 +28,21 @@ def of_preset(name: str) -> baselines.Method:
 
 
 def automatic() -> baselines.Method:
-    """Return the method that decides as the daemon does: each image counts as a slide.
+    """Return the method that decides as the daemon does. Each image counts as a slide that is all tissue."""
+    decide = importlib.import_module("wsi_denoise.processing.triage").triage
+    preset = cache(lambda name: baselines.network(weights.load(name)))
 
-    Raises
-    ------
-    ModuleNotFoundError
-        If this version has no triage.
-    """
-    raise ModuleNotFoundError("wsi_denoise.processing.triage")
+    def denoiser(name: str) -> Callable[[baselines.Batch], baselines.Batch]:
+        return lambda windows: preset(name)(windows, 0.0)
+
+    def one(image: baselines.Batch) -> baselines.Batch:
+        height, width = image.shape[:2]
+        tissue = np.ones((-(-height // PATCH), -(-width // PATCH)), dtype=np.bool_)
+        read = lambda x, y, across, down: image[y : y + down, x : x + across]  # noqa: E731
+        used = decide(read, (width, height), tissue, "evaluation", AUTO, denoiser).used
+        return denoiser(used)(image[None])[0] if used else image
+
+    return lambda noisy, _sigma: np.stack([one(image) for image in noisy])
 
 
 def network_of_run(run: Path) -> IRUNet:
@@ -58,6 +72,9 @@ def named(
     }
 
 
-def checksums(presets: Iterable[str]) -> dict[str, str]:
-    """Return the checksum of each preset's weights."""
-    return {name: weights.card(name).sha256 for name in presets if name != AUTO}
+def about(presets: Sequence[str], started: float) -> dict[str, Any]:
+    """Return the facts about a measurement that a table states: weights, threads, and minutes since `started`."""
+    checksums = {name: weights.card(name).sha256 for name in presets if name != AUTO}
+    minutes = round((time.monotonic() - started) / 60.0, 1)
+    first = next(iter(checksums.values()), "")
+    return {"sha256": first, "presets": checksums, "threads": torch.get_num_threads(), "minutes": minutes}

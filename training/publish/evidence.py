@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from training import command, pages
-from training.evaluate import behaviour, costs, kinds, leak, strengths
+from training.evaluate import behaviour, costs, kinds, leak, nuclei, strengths
 from training.evaluate.conditions import COMPRESSED, OTHERS
 from training.evaluate.split import COMPARED, MANY, TEST, VALIDATION
 from training.publish import export, onnx, pictures, report
@@ -49,6 +49,7 @@ def steps_of(preset: str) -> list[Step]:
             [*one, "--count", str(MANY), *several("--sigma", (*STRENGTHS, "60", "75")), *compared, *protocols],
         ),
         (f"{preset}-kinds", kinds.main, ["--preset", preset, "--count", str(MANY)]),
+        (f"{preset}-nuclei", nuclei.main, ["--preset", preset]),
         (f"{preset}-behaviour", behaviour.main, ["--preset", preset]),
     ]
 
@@ -87,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
         # The noise protocol in the card shows the use of a preset.
         parts = ("", "-val", "-compressed") if weights.card(preset).protocol in {"scanner", "camera"} else ("", "-val")
         tables = [pages.TABLES / f"{preset}{kind}.json" for kind in parts]
-        export.measure(preset, tables)
+        export.measure(preset, tables, pages.TABLES / f"{preset}-nuclei.json")
     if given.baselines:
         for name, program, what in baseline_steps():
             path = pages.TABLES / f"{name}.json"

@@ -6,15 +6,16 @@ Writes the averaged weights and the model card. The measured table is that of ``
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from training import pages
+from training import command, pages
 from training.data.bank import FLAT_SHARE
+from training.evaluate import table
 from training.run import checkpoint, lineage
 from training.run.train import CHECKPOINT
 from wsi_denoise.network import weights
@@ -78,13 +79,15 @@ def export(run: Path, name: str, purpose: str, folder: Path = FOLDER) -> weights
     return weights.save(averaged, card_of(run, name, purpose), folder)
 
 
-def measure(name: str, tables: Sequence[Path], folder: Path = FOLDER) -> weights.ModelCard:
+def measure(name: str, tables: Sequence[Path], counted: Path | None = None, folder: Path = FOLDER) -> weights.ModelCard:
     """Put measured tables into a preset's card.
 
     Parameters
     ----------
     tables : sequence of Path
-        JSON files of :mod:`training.evaluate.strengths`; their ``sha256`` must be that of the weights.
+        JSON files of :mod:`training.evaluate.strengths`.
+    counted : Path, optional
+        JSON file of :mod:`training.evaluate.nuclei`.
 
     Raises
     ------
@@ -92,38 +95,40 @@ def measure(name: str, tables: Sequence[Path], folder: Path = FOLDER) -> weights
         If a table was measured with other weights.
     """
     known = weights.card(name, folder)
-    every: list[dict[str, Any]] = []
-    for table in tables:
-        found = json.loads(table.read_text("utf-8"))
-        if found["sha256"] != known.sha256:
-            told = f"weights {found['sha256'][:12]}, {name} has {known.sha256[:12]}"
-            raise ValueError(f"{table} was measured with {told}")
-        every += found["rows"]
-    reference = {key_of(row): row for row in every if row["method"] == "noisy input"}
-    measured = []
-    for row in (row for row in every if row["method"] == name):
-        noisy = reference[key_of(row)]
-        same = {key: row[key] for key in ("source", "images", "seeds", "protocol", "sigma", "ssim")}
-        interval = {key: row[key] for key in ("psnr", "psnr_low", "psnr_high")}
-        measured.append({**same, **interval, "noisy_psnr": noisy["psnr"], "noisy_ssim": noisy["ssim"]})
-    values = known.to_json() | {"measured": measured}
+    found = [pages.read_json(path) for path in (*tables, *([counted] if counted else []))]
+    for content in found:
+        if content["sha256"] != known.sha256:
+            measured, shipped = content["sha256"][:12], known.sha256[:12]
+            raise ValueError(f"a table was measured with weights {measured}, {name} has {shipped}")
+    every = [row for content in found[: len(tables)] for row in content["rows"]]
+    noisy = {table.key_of(row): row for row in every if row["method"] == table.NOISY}
+    kept = ("source", "images", "seeds", "protocol", "sigma", "psnr", "psnr_low", "psnr_high", "ssim")
+    rows = [
+        {**{key: row[key] for key in kept}, **_before(noisy[table.key_of(row)])}
+        for row in every
+        if row["method"] == name
+    ]
+    values = known.to_json() | {"measured": rows}
+    if counted:
+        names = [field.name for field in dataclasses.fields(weights.Nuclei)]
+        values["nuclei"] = [{key: row[key] for key in names} for row in found[-1]["rows"] if row["method"] == name]
     complete = weights.ModelCard.from_json(values)
     (folder / f"{name}.json").write_text(json.dumps(complete.to_json(), indent=2) + "\n", "utf-8")
     return complete
 
 
-def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
-    """Return a key that is equal for rows that were measured on the same pixels."""
-    return row["source"], row["protocol"], row["sigma"], row["images"], row["seeds"]
+def _before(row: Mapping[str, Any]) -> dict[str, float]:
+    return {"noisy_psnr": row["psnr"], "noisy_ssim": row["ssim"]}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Export for the command-line options."""
-    options = argparse.ArgumentParser(prog="python -m training.publish.export", description=__doc__)
+    options = command.parser("training.publish.export", __doc__)
     options.add_argument("run", type=Path, nargs="?", help="folder of a run; left out, only the table is put in")
     options.add_argument("--name", required=True, help="name of the preset")
     options.add_argument("--purpose", help="for whom it is, in a sentence")
     options.add_argument("--table", type=Path, action="append", help="a table that training.evaluate.strengths wrote")
+    options.add_argument("--nuclei", type=Path, help="a table that training.evaluate.nuclei wrote")
     options.add_argument("--folder", type=Path, default=FOLDER, help="where the preset is written")
     given = options.parse_args(arguments)
     if given.run:
@@ -133,7 +138,8 @@ def main(arguments: list[str] | None = None) -> None:
         known = export(given.run, given.name, purpose, given.folder)
         print(f"{known.name}: {known.parameters} parameters, {known.samples_seen} samples, {known.sha256}")
     if given.table:
-        print(f"{given.name}: {len(measure(given.name, given.table, given.folder).measured)} measured rows")
+        rows = measure(given.name, given.table, given.nuclei, given.folder).measured
+        print(f"{given.name}: {len(rows)} measured rows")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from training import command, pages
-from training.evaluate import baselines, table
+from training.evaluate import baselines, nuclei, table
 from training.evaluate.conditions import noisy_images
 from training.evaluate.measures import Batch
+from training.evaluate.noises import CLEAN
 from training.evaluate.split import SOURCES
 from wsi_denoise.network import weights
 
@@ -37,13 +39,24 @@ def crops(
     return lines
 
 
-def plot(rows: Sequence[table.Row], path: Path, *, reference: str = "paper") -> None:
-    """Draw PSNR over sigma, one column per source, and below it the gain of each method over the reference."""
+def _pyplot() -> Any:
     import matplotlib as mpl  # noqa: PLC0415 - comes with the extra `train`
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt  # noqa: PLC0415
 
+    return plt
+
+
+def _save(figure: Any, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90, metadata={"Software": None})
+    _pyplot().close(figure)
+
+
+def plot(rows: Sequence[table.Row], path: Path, *, reference: str = "paper") -> None:
+    """Draw PSNR over sigma, one column per source, and below it the gain of each method over the reference."""
+    plt = _pyplot()
     sources = list(dict.fromkeys(row.source for row in rows))
     methods = list(dict.fromkeys(row.method for row in rows))
     # Each table contains the rows of the noisy input; here they are needed once.
@@ -75,9 +88,34 @@ def plot(rows: Sequence[table.Row], path: Path, *, reference: str = "paper") -> 
     fields[1][0].set_ylabel(f"above {reference} (dB)")
     fields[0][0].legend(fontsize=8)
     figure.tight_layout()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=90, metadata={"Software": None})
-    plt.close(figure)
+    _save(figure, path)
+
+
+def plot_nuclei(rows: Sequence[nuclei.Row], path: Path) -> None:
+    """Draw the F1 of nuclei before and after, one column per preset and a pair of points per kind of noise."""
+    plt = _pyplot()
+    names = list(dict.fromkeys(row.method for row in rows))
+    kinds = [kind for kind in reversed(dict.fromkeys(row.kind for row in rows)) if kind != CLEAN]
+    figure, fields = plt.subplots(1, len(names), figsize=(2.2 + 2.6 * len(names), 4.2), sharey=True, squeeze=False)
+    for name, field in zip(names, fields[0], strict=True):
+        here = {row.kind: row for row in rows if row.method == name}
+        shown = [(place, here[kind]) for place, kind in enumerate(kinds) if kind in here]
+        places = [place for place, _ in shown]
+        before, after = [row.f1_noisy for _, row in shown], [row.f1_denoised for _, row in shown]
+        field.hlines(places, before, after, color="0.7")
+        field.plot(before, places, "o", color="0.5", label="noisy")
+        field.plot(after, places, "o", color="C0", label="denoised")
+        lost = [(row.f1_denoised, place) for place, row in shown if row.loses]
+        if lost:
+            field.plot(*zip(*lost, strict=True), "x", color="C3", markersize=10, label="over 5 % of nuclei lost")
+        field.set_title(name)
+        field.set_xlabel("F1 of nuclei")
+        field.set_xlim(0.3, 1.02)
+        field.grid(alpha=0.3)
+        field.legend(fontsize=7, loc="lower left")
+    fields[0][0].set_yticks(range(len(kinds)), kinds, fontsize=8)
+    figure.tight_layout()
+    _save(figure, path)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -104,6 +142,9 @@ def main(arguments: list[str] | None = None) -> None:
     rows = [row for name in (*known, "dncnn") for row in read_rows(name)]
     if rows:
         plot([row for row in rows if row.method in CURVES], given.images / "curves.png")
+    counted = nuclei.read(pages.TABLES, known)
+    if counted:
+        plot_nuclei(counted, given.images / "nuclei.png")
 
 
 def read_rows(name: str) -> list[table.Row]:

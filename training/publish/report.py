@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from training import pages
-from training.evaluate import costs, kinds, table
+from training.evaluate import costs, kinds, nuclei, table
 
 PRESETS = ("paper", "fine", "scanner", "blind")
 PAGES = ("evaluation.md", "presets.md")
@@ -40,6 +40,11 @@ def _beside(folder: Path, kind: str, *others: str) -> list[table.Row]:
 def _kinds(folder: Path) -> list[kinds.Row]:
     files = [folder / f"{preset}-kinds.json" for preset in PRESETS]
     return [kinds.Row(**row) for file in files if file.is_file() for row in pages.read_json(file)["rows"]]
+
+
+def _nuclei(folder: Path) -> str:
+    rows = nuclei.read(folder, PRESETS)
+    return nuclei.markdown(rows) if rows else MISSING
 
 
 def _behaviour(folder: Path, check: str, columns: Mapping[str, str]) -> str:
@@ -181,16 +186,6 @@ STAINS = {
     "eosin_noisy_error": "eosin noisy, % off",
     "eosin_denoised_error": "denoised, % off",
 }
-NUCLEI = {
-    "source": "source",
-    "images": "images",
-    "sigma": "sigma",
-    "clean": "nuclei clean",
-    "noisy": "noisy",
-    "noisy_error": "% off",
-    "denoised": "denoised",
-    "denoised_error": "% off",
-}
 
 PARTS: dict[str, Callable[[Path], str]] = {
     "fresh": lambda folder: table.markdown(_of_presets(folder)) or MISSING,
@@ -205,7 +200,7 @@ PARTS: dict[str, Callable[[Path], str]] = {
     "flat": lambda folder: _behaviour(folder, "flat", FLAT),
     "lattice": lambda folder: _behaviour(folder, "lattice", LATTICE),
     "stains": lambda folder: _behaviour(folder, "stains", STAINS),
-    "nuclei": lambda folder: _behaviour(folder, "nuclei", NUCLEI),
+    "nuclei": _nuclei,
     "costs": _costs,
     "onnx": _onnx,
     "ablation": lambda folder: _experiment(folder, "ablation"),

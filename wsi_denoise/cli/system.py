@@ -14,7 +14,7 @@ from wsi_denoise.cli import examples, options
 from wsi_denoise.system.redact import public
 
 if TYPE_CHECKING:
-    from wsi_denoise.network.weights import ModelCard
+    from wsi_denoise.network.weights import ModelCard, Nuclei
 
 #: Sigma in grey levels for which `models` prints the gain.
 _SUMMARY_SIGMA = 25.0
@@ -83,6 +83,15 @@ def _card(card: ModelCard) -> None:
     ]
     head = ("", "IMAGES OF", "NOISE", "SIGMA", "NOISY dB", "PSNR dB", "95 %", "NOISY SSIM", "SSIM", "IMAGES")
     printing.table(head, rows, right=range(3, 10))
+    if card.nuclei:
+        print("\n  nuclei per image, and F1 against the nuclei of the clean image")
+        columns = ("", "NOISE", "CLEAN", "NOISY", "DENOISED", "NOISY F1", "DENOISED F1", "IMAGES", "")
+        printing.table(columns, [_nuclei(row) for row in card.nuclei], right=range(2, 8))
+
+
+def _nuclei(row: Nuclei) -> tuple[str, ...]:
+    counts = (f"{row.clean:.0f}", f"{row.noisy:.0f}", f"{row.denoised:.0f}", f"{row.f1_noisy:.2f}")
+    return ("", row.kind, *counts, f"{row.f1_denoised:.2f}", str(row.images), "loses nuclei" if row.loses else "")
 
 
 def doctor(

@@ -93,6 +93,34 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Nuclei:
+    """Nuclei found on denoised images compared with the clean ones, for one kind of noise.
+
+    Parameters
+    ----------
+    kind : str
+        Name of the noise.
+    images : int
+        Number of images.
+    clean, noisy, denoised : float
+        Mean number of nuclei per image.
+    f1_noisy, f1_denoised : float
+        F1 against the nuclei of the clean image, before and after denoising.
+    loses : bool
+        The denoised images have more than 5 % fewer nuclei than the clean ones.
+    """
+
+    kind: str
+    images: int
+    clean: float
+    noisy: float
+    denoised: float
+    f1_noisy: float
+    f1_denoised: float
+    loses: bool
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """The model card of a preset.
 
@@ -116,6 +144,8 @@ class ModelCard:
         True for a preset that only reproduces a published table.
     created : str
         Date, ISO 8601.
+    nuclei : tuple of Nuclei
+        Empty where it was not measured.
     """
 
     name: str
@@ -134,6 +164,7 @@ class ModelCard:
     licence: str
     not_for_slides: bool
     created: str
+    nuclei: tuple[Nuclei, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the card in JSON types."""
@@ -153,6 +184,7 @@ class ModelCard:
             nested = {
                 "trained_on": tuple(TrainedOn(**source) for source in values["trained_on"]),
                 "measured": tuple(Measured(**row) for row in values["measured"]),
+                "nuclei": tuple(Nuclei(**row) for row in values.get("nuclei", ())),
             }
             return cls(**{**values, **nested})
         except (KeyError, TypeError) as error:

@@ -64,22 +64,6 @@ def test_interval_holds_the_mean_and_shrinks_with_more_images():
     assert high - low < 0.5 * (few_high - few_low)
 
 
-def discs(count: int) -> np.ndarray:
-    """A white field with purple discs, some of which touch."""
-    image = np.full((128, 256, 3), 245, np.uint8)
-    rows, columns = np.mgrid[:128, :256]
-    for n in range(count):
-        inside = (rows - 30 - 26 * (n // 8)) ** 2 + (columns - 25 - 21 * (n % 8)) ** 2 < 12**2
-        image[inside] = (90, 60, 140)
-    return image
-
-
-@pytest.mark.parametrize("count", [1, 7, 24])
-def test_touching_nuclei_are_counted_one_by_one(count):
-    assert measures.nuclei(discs(count)) == count
-    assert measures.nuclei(np.full((64, 64, 3), 200, np.uint8)) == 0
-
-
 def test_an_invented_structure_is_found_and_grain_is_not():
     rng = np.random.default_rng(3)
     grain = np.clip(200 + 2 * rng.standard_normal((192, 192, 3)), 0, 255).astype(np.uint8)

@@ -11,7 +11,7 @@ import torch
 from training import pages
 from training.data import manifest, sources
 from training.data.bank import FLAT_SHARE
-from training.evaluate import ablation, baselines, behaviour, costs, kinds, leak, split, strengths, table
+from training.evaluate import ablation, baselines, behaviour, costs, kinds, leak, nuclei, split, strengths, table
 from training.noise import corruption
 from training.publish import evidence, export, pictures, report
 from training.run import checkpoint, comparators, recipe, train
@@ -68,6 +68,8 @@ def test_steps_name_programs_options_that_exist(tmp_path):
             strengths.parser().parse_args([*what, "--out", str(tmp_path / name)])
         elif program is kinds.main:
             kinds.parser().parse_args([*what, "--out", str(tmp_path / name)])
+        elif program is nuclei.main:
+            nuclei.parser().parse_args([*what, "--out", str(tmp_path / name)])
         else:
             assert program is behaviour.main
             assert what == ["--preset", "paper"]
