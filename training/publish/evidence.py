@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
         # The noise protocol in the card shows the use of a preset.
         parts = ("", "-val", "-compressed") if weights.card(preset).protocol in {"scanner", "camera"} else ("", "-val")
         tables = [pages.TABLES / f"{preset}{kind}.json" for kind in parts]
-        export.measure(preset, tables, pages.TABLES / f"{preset}-nuclei.json")
+        export.measure(preset, tables, counted=pages.TABLES / f"{preset}-nuclei.json")
     if given.baselines:
         for name, program, what in baseline_steps():
             path = pages.TABLES / f"{name}.json"

@@ -79,7 +79,7 @@ def export(run: Path, name: str, purpose: str, folder: Path = FOLDER) -> weights
     return weights.save(averaged, card_of(run, name, purpose), folder)
 
 
-def measure(name: str, tables: Sequence[Path], counted: Path | None = None, folder: Path = FOLDER) -> weights.ModelCard:
+def measure(name: str, tables: Sequence[Path], folder: Path = FOLDER, counted: Path | None = None) -> weights.ModelCard:
     """Put measured tables into a preset's card.
 
     Parameters
@@ -138,7 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
         known = export(given.run, given.name, purpose, given.folder)
         print(f"{known.name}: {known.parameters} parameters, {known.samples_seen} samples, {known.sha256}")
     if given.table:
-        rows = measure(given.name, given.table, given.nuclei, given.folder).measured
+        rows = measure(given.name, given.table, given.folder, given.nuclei).measured
         print(f"{given.name}: {len(rows)} measured rows")
 
 

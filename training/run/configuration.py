@@ -58,7 +58,7 @@ class Configuration:
         Share of synthetic textures among the other crops; see :class:`training.data.bank.Bank`.
     initial : str
         Name of a preset, or a run's checkpoint without its suffix, whose averaged weights are the start; empty for
-        random ones. Weights of a network with fewer filters are widened (:mod:`training.run.widening`).
+        random ones. The number of filters must be the same.
     photographs : str
         Folder with the photographs of :mod:`training.data.photographs`, an additional source; empty for none.
     bf16 : bool

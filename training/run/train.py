@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from training import command
 from training.data import photographs, sources
 from training.data.bank import Bank
-from training.run import checkpoint, comparators, lineage, machine, widening
+from training.run import checkpoint, comparators, lineage, machine
 from training.run.batches import Batches
 from training.run.configuration import CHOICES, Configuration
 from training.run.loss import loss_of
@@ -110,10 +110,7 @@ class Run:
         self.network = network_of(configuration).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._eval = network_of(configuration).eval()
         if configuration.initial:
-            start = initial_weights(configuration.initial)
-            if start["head.bias"].numel() != configuration.filters:
-                start = widening.widened(start, configuration.filters, configuration.seed)
-            self.network.load_state_dict(start)
+            self.network.load_state_dict(initial_weights(configuration.initial))
         self.optimizer = optimizer_of(self.network, configuration)
         self.average = checkpoint.Averaged(self.network, configuration.decay)
         self.batches = Batches(bank, configuration, workers)

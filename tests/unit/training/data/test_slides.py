@@ -20,6 +20,7 @@ def slide(tmp_path, tissue_image):
     return path
 
 
+@pytest.mark.training
 def test_crops_lie_on_tissue_and_are_listed(slide, tmp_path):
     out = tmp_path / "crops"
     assert slides.main([str(slide), "--out", str(out), "--count", "5", "--side", "96", "--licence", "CC0-1.0"]) == 0

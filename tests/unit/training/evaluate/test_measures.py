@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from skimage.color import rgb2gray
 from skimage.metrics import structural_similarity
 
@@ -159,13 +158,7 @@ def test_classical_methods_remove_noise(tissue, name):
     assert (measures.psnr(found, tissue) > measures.psnr(noisy, tissue) + 2).all()
 
 
-def test_bm3d_of_colours_is_better_than_of_channels(tissue):
-    pytest.importorskip("bm3d", reason="bm3d is not installed: it is not free for every use")
-    noisy = noised(tissue[:1], 25.0)
-    quality = [measures.psnr(method(noisy, 25.0), tissue[:1])[0] for method in baselines.bm3d_methods().values()]
-    assert measures.psnr(noisy, tissue[:1])[0] + 2 < quality[0] < quality[1]
-
-
+@pytest.mark.training
 def test_tuning_chooses_the_better_number(tissue, monkeypatch):
     monkeypatch.setitem(baselines.GRIDS, "total variation", (0.6, 30.0))
     method = baselines.tuned(
@@ -173,14 +166,6 @@ def test_tuning_chooses_the_better_number(tissue, monkeypatch):
     )
     noisy = noised(tissue, 25.0)
     assert np.array_equal(method(noisy, 25.0), baselines.classical("total variation", 0.6)(noisy, 25.0))
-
-
-def test_an_anchor_that_is_told_sigma_keeps_an_odd_size():
-    layers = []
-    for wide, deep in ((8, 13), (12, 8)):
-        layers += [np.zeros((wide, deep, 3, 3), np.float32), np.zeros(wide, np.float32)]
-    method = baselines._ffdnet([torch.from_numpy(layer) for layer in layers])
-    assert method(np.zeros((1, 17, 33, 3), np.uint8), 25.0).shape == (1, 17, 33, 3)
 
 
 def test_only_the_methods_asked_for_are_measured(tmp_path):

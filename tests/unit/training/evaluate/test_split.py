@@ -27,6 +27,7 @@ def test_tiles_lie_side_by_side_and_halves_are_means():
     assert np.array_equal(split.halved(flat)[0, :, :, 0], [[50, 0], [0, 0]])
 
 
+@pytest.mark.training
 @pytest.mark.shared
 @pytest.mark.parametrize("name", [name for name in split.TISSUES if not name.startswith("pcam")])
 def test_every_source_has_whole_patches(shared, name):

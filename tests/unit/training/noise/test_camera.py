@@ -68,13 +68,6 @@ def test_softened_noise_has_unit_variance_and_a_gaussians_correlation(spread):
         assert float(neighbours) == pytest.approx(expected, abs=0.02)
 
 
-def test_softening_takes_each_crop_by_its_own_spread():
-    drawn = torch.randn((2, 3, 40, 40), generator=generator(5))
-    both = fields.softened(drawn, torch.tensor([0.3, 0.9]))
-    alone = fields.softened(drawn[1:], torch.tensor([0.9]))
-    assert torch.allclose(both[1:], alone, atol=1e-6)
-
-
 def test_rescaled_noise_has_unit_strength_and_is_softer_when_enlarged():
     def neighbours(scale: float) -> float:
         field = torch.stack([fields.rescaled(96, 96, scale, generator(seed)) for seed in range(8)])
@@ -93,16 +86,6 @@ def test_a_varying_strength_stays_in_its_range():
     assert torch.equal(maps[constant], torch.full_like(maps[constant], 20.0))
     assert float(maps.min()) >= 0
     assert 25 < float(maps.max()) <= 30
-
-
-def test_varying_share_is_in_range_and_varies():
-    drawn = generator(10)
-    shares = [fields.varying_share(64, 96, drawn) for _ in range(60)]
-    assert all(field.shape == (64, 96) for field in shares)
-    assert all(float(field.min()) >= 0 and float(field.max()) <= 1 for field in shares)
-    assert min(float(field.max() - field.min()) for field in shares) > 0.2
-    along = [field for field in shares if float(field.std(0).max()) < 1e-6 or float(field.std(1).max()) < 1e-6]
-    assert 8 < len(along) < 35, "a third are stripes along rows or columns"
 
 
 def test_linear_light_and_back_is_the_same():
@@ -137,41 +120,11 @@ def test_demosaicking_takes_each_crop_at_its_own_phase_and_the_methods_differ():
     assert min(float((a - b).abs().mean()) for a, b in ((first, second), (first, third), (second, third))) > 0.01
 
 
-def test_adaptive_demosaicking_follows_an_edge():
-    image = torch.zeros(1, 3, 32, 32)
-    image[:, :, :, 15:] = 1.0
-    errors = {
-        method: float((mosaic.demosaicked(image, torch.tensor([[0, 0]]), method) - image).abs().max())
-        for method in mosaic.METHODS
-    }
-    assert errors["adaptive"] < 1e-5
-    assert errors["bilinear"] > 0.2
-
-
-def test_a_mosaic_correlates_channels_and_neighbours():
-    clean, strength = grey(2, 128), torch.full((2,), 15.0)
-    noisy = sensor.sensor(clean, strength, torch.tensor([True, False]), generator(21))
-    mosaic, plain = noise_of(noisy)
-    assert np.corrcoef(mosaic[0].ravel(), mosaic[1].ravel())[0, 1] > 0.15
-    assert np.corrcoef(mosaic[0, :, 1:].ravel(), mosaic[0, :, :-1].ravel())[0, 1] > 0.15
-    assert abs(np.corrcoef(plain[0].ravel(), plain[1].ravel())[0, 1]) < 0.04
-
-
-@pytest.mark.parametrize("mosaic", [True, False])
-def test_a_sensors_noise_has_the_strength_asked_for(mosaic):
-    clean = torch.linspace(60, 200, 128)[None, None, None, :].repeat(4, 3, 128, 1) / 255
-    clean = (clean * 255).round() / 255
-    strength = torch.tensor([2.0, 3.0, 4.0, 6.0])
-    noisy = sensor.sensor(clean, strength, torch.full((4,), mosaic), generator(22))
-    measured = ((noisy - clean) * 255).square().mean(dim=(1, 2, 3)).sqrt()
-    assert float((measured / strength - 1).abs().max()) < 0.06
-
-
 def test_shot_noise_grows_with_the_light_and_read_noise_does_not():
     clean = torch.cat([torch.full((1, 3, 128, 64), 40 / 255), torch.full((1, 3, 128, 64), 230 / 255)], dim=3)
     drawn = generator(23)
     ratios = []
-    for _ in range(30):
+    for _ in range(12):
         noisy = sensor.sensor(clean, torch.tensor([4.0]), torch.tensor([False]), drawn)
         light = sensor.to_linear(noisy) - sensor.to_linear(clean)
         ratios.append(float(light[..., 64:].std() / light[..., :64].std()))
@@ -279,12 +232,15 @@ def test_at_least_half_of_the_clean_crops_are_of_fine_texture(tissue_image):
     fine = torch.stack([textures.weave(64, rng)[None].repeat(3, 1, 1) for _ in range(6)]) * 0.5
     clean = torch.cat([grey(12), fine])
     drawn = generator(38)
-    chosen = torch.stack([camera.clean_ones(clean, drawn, 0.15) for _ in range(200)])
+    chosen = torch.stack([camera.clean_ones(clean, drawn, 0.15) for _ in range(100)])
     assert float(chosen[:, 12:].sum() / chosen.sum()) > 0.5
 
 
 def test_camera_is_in_steps_of_one_grey_level(tissue_image):
-    noisy, truth, sigma = camera.camera(crops_of(tissue_image, 64), generator(39))
+    clean = crops_of(tissue_image, 24)
+    before = clean.clone()
+    noisy, truth, sigma = camera.camera(clean, generator(39))
+    assert torch.equal(clean, before)
     for values in (noisy, truth):
         assert float((values * 255 - (values * 255).round()).abs().max()) < 1e-4
         assert 0 <= float(values.min()) <= float(values.max()) <= 1
@@ -300,13 +256,6 @@ def test_camera_follows_its_generator_and_draws_each_crop_anew(tissue_image):
     noise = camera.camera(grey(12, 96), generator(43), PLAIN).noisy - 128 / 255
     noise = noise[noise.flatten(1).std(dim=1) > 0.01].flatten(0, 1).flatten(1)
     assert float((torch.corrcoef(noise) - torch.eye(len(noise))).abs().max()) < 0.06
-
-
-def test_camera_does_not_change_its_input(tissue_image):
-    clean = crops_of(tissue_image, 16)
-    before = clean.clone()
-    camera.camera(clean, generator(44))
-    assert torch.equal(clean, before)
 
 
 def test_white_noise_is_uniform_in_strength_and_the_rest_is_weaker():
@@ -330,17 +279,17 @@ def test_correlated_noise_is_not_white():
 
 
 def test_camera_compresses_three_in_five(tissue_image):
-    clean = crops_of(tissue_image, 600, 48)
+    clean = crops_of(tissue_image, 300, 32)
     usual = {**vars(Camera()), "clean": 0, "sensor": 0, "correlated": 0.6}
     without = camera.camera(clean, generator(48), Camera(**{**usual, "compressed": 0, "compressed_white": 0})).noisy
     found = camera.camera(clean, generator(48), Camera(**usual)).noisy
     changed = (found != without).flatten(1).any(1)
-    assert 0.55 < float(changed.float().mean()) < 0.65
+    assert 0.52 < float(changed.float().mean()) < 0.68
 
 
 def test_a_sensor_with_a_mosaic_correlates_channels_or_neighbours():
     amount = Camera(**{**vars(PLAIN), "white": 0, "sensor": 1})
-    noisy, _, sigma = camera.camera(grey(120, 64), generator(49), amount)
+    noisy, _, sigma = camera.camera(grey(80, 48), generator(49), amount)
     noise = (noisy - noisy.mean(dim=(2, 3), keepdim=True))[sigma > 3]
     channels = torch.stack([torch.corrcoef(each)[0, 1] for each in noise.flatten(2)])
     neighbours = (noise[..., 1:] * noise[..., :-1]).mean(dim=(1, 2, 3)) / noise.square().mean(dim=(1, 2, 3))
@@ -362,7 +311,7 @@ def test_what_is_not_noise_of_a_kind_has_defects():
 @pytest.mark.parametrize("pattern", textures.PATTERNS)
 def test_textures_are_fine_and_in_range(pattern):
     rng = np.random.default_rng(51)
-    for _ in range(10):
+    for _ in range(4):
         field = pattern(64, rng)
         assert field.shape == (64, 64)
         assert bool(torch.isfinite(field).all())
@@ -371,15 +320,8 @@ def test_textures_are_fine_and_in_range(pattern):
 
 def test_a_grating_is_periodic():
     rng = np.random.default_rng(52)
-    for _ in range(20):
+    for _ in range(6):
         power = torch.fft.rfft2(textures.grating(64, rng)).abs().square()
         power[0, 0] = 0
         top = power.flatten().sort(descending=True).values
         assert float(top[:60].sum() / top.sum()) > 0.8
-
-
-def test_texture_crops_follow_their_generator():
-    first, same, other = (textures.texture_crop(64, np.random.default_rng(seed)) for seed in (53, 53, 54))
-    assert torch.equal(first, same)
-    assert not torch.equal(first, other)
-    assert 0 <= float(first.min()) <= float(first.max()) <= 1

@@ -11,7 +11,7 @@ from PIL import Image
 
 from training.data import sources
 from training.data.bank import Bank, crop, flat_crop, recoloured
-from training.evaluate import split
+from training.evaluate import nuclei, split
 from training.publish import export
 from training.run import checkpoint, lineage, recipe, train
 from training.run.batches import Batches
@@ -90,18 +90,20 @@ def test_recolouring_changes_colours_and_keeps_the_structure(bank):
     assert np.median(correlation) > 0.8
 
 
+def test_nothing_to_train_on_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nothing to train on"):
+        Bank([sources.Source("none", "CC0-1.0", (), 1.0, 1.0, (1.0, 1.0), 0.0)])
+    with pytest.raises(FileNotFoundError, match="no image"):
+        sources.own_source(tmp_path)
+
+
 def test_flat_crops_are_flat():
     rng = np.random.default_rng(7)
-    for _ in range(50):
+    for _ in range(20):
         crop = flat_crop(64, rng)
         assert float(crop.diff(dim=-1).abs().max()) < 0.02
         assert float(crop.diff(dim=-2).abs().max()) < 0.02
         assert is_smooth(((crop * 255.0).round() / 255.0)[None]).all()
-
-
-def test_a_bank_without_files_says_so():
-    with pytest.raises(FileNotFoundError, match="nothing to train on"):
-        Bank([sources.Source("none", "CC0-1.0", (), 1.0, 1.0, (1.0, 1.0), 0.0)])
 
 
 @pytest.mark.training
@@ -116,11 +118,6 @@ def test_a_folder_of_images_trains_from_the_command_line(folder_of_tissue, tmp_p
     assert rows[1].startswith("3,")
 
 
-def test_a_folder_without_images_says_so(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no image"):
-        sources.own_source(tmp_path)
-
-
 def test_kather_files_of_a_test_files_region_are_used_for_neither():
     names = ["A_HE-01_005.tif_Row_1", "B_HE-02_001.tif_Row_1", "C_HE-02_001.tif_Row_9", "D_HE-03.tif_Row_1"]
     train, test = sources.kather_split([Path(name) for name in names])
@@ -128,6 +125,7 @@ def test_kather_files_of_a_test_files_region_are_used_for_neither():
     assert [file.name[0] for file in test] == ["B", "D"]
 
 
+@pytest.mark.training
 @pytest.mark.shared
 def test_slides_are_trained_on_made_smaller(shared: Path):
     (source,) = (source for source in sources.default_sources(shared) if source.name.startswith("slides"))
@@ -138,6 +136,7 @@ def test_slides_are_trained_on_made_smaller(shared: Path):
     assert not is_smooth(crops).all()
 
 
+@pytest.mark.training
 @pytest.mark.shared
 def test_nothing_that_is_evaluated_is_trained_on(shared: Path):
     trained = {file for source in sources.default_sources(shared) for file in source.files}
@@ -162,6 +161,7 @@ def test_a_constant_rate_depends_on_the_step_alone():
         assert rates == pytest.approx([1e-3 / train.WARMING, 11e-3 / train.WARMING, 1e-3, 1e-3])
 
 
+@pytest.mark.training
 def test_a_run_with_a_constant_rate_may_end_at_any_step(tmp_path, bank):
     def weights_after_three(steps: int) -> torch.Tensor:
         configuration = dataclasses.replace(SMALL, schedule="constant", steps=steps)
@@ -173,6 +173,7 @@ def test_a_run_with_a_constant_rate_may_end_at_any_step(tmp_path, bank):
     assert torch.equal(weights_after_three(3), weights_after_three(1000))
 
 
+@pytest.mark.training
 def test_a_stop_file_ends_a_run_with_a_checkpoint_and_it_continues_without(tmp_path, bank):
     folder = tmp_path / "run"
     run = Run(folder, SMALL, bank)
@@ -185,15 +186,6 @@ def test_a_stop_file_ends_a_run_with_a_checkpoint_and_it_continues_without(tmp_p
     going = Run(folder, SMALL, bank)
     going.train(until=4)
     assert checkpoint.read(folder / "checkpoint")[1]["step"] == 4
-
-
-def test_time_brings_the_schedule_to_its_end(tmp_path, bank):
-    run = Run(tmp_path / "run", dataclasses.replace(SMALL, minutes=1.0), bank)
-    run.elapsed = 45.0
-    assert run.progress == pytest.approx(0.75)
-    run.step = 40
-    assert run.progress == 1.0
-    run.batches.close()
 
 
 def test_loss_counts_the_same_relative_error_alike_at_every_sigma():
@@ -226,13 +218,6 @@ def test_a_blob_in_a_flat_field_weighs_more_than_as_much_error_everywhere():
     assert on_tissue[0] == pytest.approx(on_tissue[1], rel=1e-4)
 
 
-@pytest.mark.parametrize("polish", [0.0, 0.5, 1.0])
-def test_loss_is_least_at_the_truth(polish):
-    clean, sigma = torch.rand(2, 3, 8, 8), torch.tensor([10.0, 40.0])
-    at, near = (loss_of(clean + shift, clean, sigma, polish) for shift in (0.0, 0.01))
-    assert float(at) < float(near)
-
-
 def test_average_follows_the_network_slowly():
     network = IRUNet(2)
     average = checkpoint.Averaged(network, 0.9)
@@ -260,6 +245,7 @@ def test_twenty_steps_reduce_the_loss(tmp_path, bank):
     assert loss() < 0.9 * before
 
 
+@pytest.mark.training
 def test_a_resumed_run_continues_as_if_never_interrupted(tmp_path, bank):
     whole = Run(tmp_path / "whole", SMALL, bank)
     for _ in range(8):
@@ -285,9 +271,10 @@ def test_a_resumed_run_continues_as_if_never_interrupted(tmp_path, bank):
     assert not torch.allclose(whole.network.head.weight, first.network.head.weight, atol=1e-6)
 
 
+@pytest.mark.training
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
-@pytest.mark.parametrize("protocol", ["fresh", "scanner", "camera"])
+@pytest.mark.parametrize("protocol", ["fresh", "camera"])
 def test_batches_made_in_processes_are_those_made_in_a_thread(protocol, bank):
     configuration = dataclasses.replace(SMALL, protocol=protocol, steps=9)
     thread, processes = (Batches(bank, configuration, workers) for workers in (0, 2))
@@ -356,16 +343,16 @@ def test_a_run_becomes_a_preset_and_its_table_has_to_be_of_its_weights(tmp_path,
     rows = [{**row, **figures, "method": method} for method in ("noisy input", "small")]
     table = tmp_path / "table.json"
     table.write_text(json.dumps({"sha256": card.sha256, "rows": rows}))
-    assert len(export.measure("small", [table], tmp_path / "presets").measured) == 1
+    found = nuclei.Row("a", "small", "white 10", 2, 20.0, 15.0, 18.0, 0.8, 0.9, 0.85, 0.95, loses=True)
+    counted = tmp_path / "nuclei.json"
+    counted.write_text(json.dumps({"sha256": card.sha256, "rows": [dataclasses.asdict(found)]}))
+    assert len(export.measure("small", [table], tmp_path / "presets", counted).measured) == 1
+    (row,) = weights.card("small", tmp_path / "presets").nuclei
+    assert (row.kind, row.f1_denoised, row.loses) == ("white 10", 0.9, True)
     assert weights.card("small", tmp_path / "presets").measured[0].noisy_psnr == 30.0
     table.write_text(json.dumps({"sha256": "0" * 64, "rows": rows}))
     with pytest.raises(ValueError, match="was measured with weights 000000"):
         export.measure("small", [table], tmp_path / "presets")
-
-
-def test_every_choice_of_a_run_is_an_option():
-    given = parser().parse_args(["--out", "x", "--filters", "32", "--no-residual", "--minutes", "5"])
-    assert (given.filters, given.residual, given.minutes, given.full_skip) == (32, False, 5.0, True)
 
 
 def test_pcams_hdf5_is_a_source_and_a_large_one_is_thinned(tmp_path, tissue_image):
@@ -400,26 +387,18 @@ def test_a_run_may_start_from_a_preset(tmp_path, bank):
     assert torch.equal(run.network.head.weight, weights.load("paper").head.weight)
 
 
-def test_scanner_batches_are_made_by_the_scanners_protocol(tmp_path, bank):
-    made = Batches(bank, dataclasses.replace(SMALL, protocol="scanner", pixels=64))
-    noisy, clean, sigma = made.make(0)
-    made.close()
-    # JPEG's error has no single sigma: the reported one is the measured error.
-    error = 255 * (noisy - clean).square().mean(dim=(1, 2, 3)).sqrt()
-    assert float((error / sigma.clamp(min=0.5)).max()) < 1.3
-    assert int((sigma > 0).sum()) >= len(sigma) // 2
-
-
-def test_camera_batches_have_the_truth_of_their_protocol(bank):
-    made = Batches(bank, dataclasses.replace(SMALL, protocol="camera", pixels=64))
+@pytest.mark.parametrize("protocol", ["scanner", "camera"])
+def test_batches_have_the_truth_and_sigma_of_their_protocol(bank, protocol):
+    made = Batches(bank, dataclasses.replace(SMALL, protocol=protocol, pixels=64))
     same = [made.make(step) for step in (0, 0)]
     made.close()
     for first, second in zip(*same, strict=True):
         assert torch.equal(first, second)
     noisy, clean, sigma = same[0]
     error = 255 * (noisy - clean).square().mean(dim=(1, 2, 3)).sqrt()
-    assert torch.allclose(error, sigma)
-    assert bool((sigma == 0).any())
+    # The scanner reports the strength before clipping where it did not compress.
+    assert float((error - sigma).abs().max()) < 3
+    assert int((sigma > 0).sum()) >= len(sigma) // 2
 
 
 def test_textures_take_their_share_and_leave_other_runs_as_they_were(source):
