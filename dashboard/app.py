@@ -24,10 +24,10 @@ from starlette.types import ASGIApp
 from dashboard import context
 from dashboard import routes as own
 from dashboard.access import signing_in
-from dashboard.access.addresses import Addresses
+from dashboard.access.addresses import PAGES, Addresses
 from dashboard.api import export
 from dashboard.guard import guarded
-from dashboard.pages import theme as look
+from dashboard.pages import theme
 from wsi_denoise.errors import WsiDenoiseError
 from wsi_denoise.settings import Settings
 from wsi_denoise.system import logs
@@ -46,10 +46,7 @@ _STREAMLIT = {
 }
 
 # What the pages and the first widget would import only when the first visitor is there and waits.
-_ON_PAGES = (
-    "pandas", "pyarrow.compute", "dashboard.pages.charts", "dashboard.pages.compare_view", "dashboard.pages.components",
-    "dashboard.pages.history_view", "dashboard.pages.queue_view", "dashboard.pages.system_view", "wsi_denoise.doctor",
-)  # fmt: skip
+_ON_PAGES = ("pandas", "pyarrow.compute", *(f"dashboard.pages.{name}" for name in PAGES))
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +65,7 @@ def application(settings: Settings, origins: Mapping[str, str] = MappingProxyTyp
     from streamlit import config  # noqa: PLC0415
 
     # Not by variables: Streamlit reads those only when its own command line starts it.
-    for name, value in {**_STREAMLIT, **look.THEME}.items():
+    for name, value in {**_STREAMLIT, **theme.THEME}.items():
         config.set_option(name, value)
     _take_logs()
     routes = [*export.ROUTES, *own.routes(settings)]

@@ -5,10 +5,12 @@ Plain values and no chart library: Altair checks every value of every chart agai
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dashboard.pages.quality_view import Measure, bins
+from dashboard.pages.measures import Measure
 
 Spec = dict[str, Any]
 
@@ -79,6 +81,26 @@ def distribution(values: Sequence[float], measure: Measure) -> Spec:
         layers.append({"mark": rule, "encoding": {"x": {"datum": measure.limit, "type": "quantitative"}}})
     counted = [{"low": low, "high": high, "slides": slides} for low, high, slides in bins(values)]
     return {"data": {"values": counted}, "layer": layers, "height": 170}
+
+
+def bins(values: Sequence[float], most: int = 24) -> list[tuple[float, float, int]]:
+    """Return (low, high, count) of steps of equal width, 1, 2 or 5 times a power of ten, the empty ones included.
+
+    A value on a border counts to the step above it. There are at most `most` steps, and one more for a value on the
+    last border.
+    """
+    if not values:
+        return []
+    least, greatest = min(values), max(values)
+    reach = (greatest - least) / most or max(abs(least), 1.0) / 10
+    power = 10.0 ** math.floor(math.log10(reach))
+    # A hair above, so that 0.2 is not taken for less than 0.2.
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor * (1 + 1e-9) >= reach)
+    counts = Counter(math.floor(value / step + 1e-9) for value in values)
+    return [
+        (round(index * step, 10), round((index + 1) * step, 10), counts[index])
+        for index in range(min(counts), max(counts) + 1)
+    ]
 
 
 def trend(rows: Sequence[Mapping[str, Any]], title: str, *, by: str) -> Spec:

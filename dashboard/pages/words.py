@@ -1,62 +1,100 @@
-"""How the page says things: names, times, durations, sizes, states. Pure."""
+"""Words of the pages: names, times, durations, sizes, states, reasons. Pure."""
 
 from __future__ import annotations
 
-import html
 import os
 import re
 from datetime import UTC, datetime
+from typing import NamedTuple
+
+from wsi_denoise.jobs.states import JobState
+from wsi_denoise.jobs.values import DaemonInfo, Job
+from wsi_denoise.settings import Settings
+from wsi_denoise.system import clocks
+
+
+class Result(NamedTuple):
+    """A state or verdict: word, colour of the chip, and meaning."""
+
+    word: str
+    colour: str
+    meaning: str
+
 
 STATES = {
-    "settling": ("settling", "grey", "The file was seen; it is not known yet whether it is complete."),
-    "queued": ("waiting", "blue", "Complete and checked; waits for a daemon."),
-    "running": ("running", "blue", "A daemon works on it."),
-    "done": ("done", "green", "The denoised slide is written and verified."),
-    "failed": ("failed", "red", "An error that is not the file's. It is not retried automatically."),
-    "quarantined": ("quarantined", "red", "The file cannot be used."),
-    "cancelled": ("cancelled", "grey", "A user cancelled it, or the file was removed."),
-    "duplicate": ("duplicate", "grey", "The same content with the same settings has a job already."),
+    "settling": Result("settling", "grey", "The file was seen; it is not known yet whether it is complete."),
+    "queued": Result("waiting", "blue", "Complete and checked; waits for a daemon."),
+    "running": Result("running", "blue", "A daemon works on it."),
+    "done": Result("done", "green", "The denoised slide is written and verified."),
+    "failed": Result("failed", "red", "An error that is not the file's. It is not retried automatically."),
+    "quarantined": Result("quarantined", "red", "The file cannot be used."),
+    "cancelled": Result("cancelled", "grey", "A user cancelled it, or the file was removed."),
+    "duplicate": Result("duplicate", "grey", "The same content with the same settings has a job already."),
 }
-"""State to (word on the page, colour, what it means)."""
-
 VERDICTS = {
-    "pass": (
-        "pass",
-        "green",
-        "Noise was found and removed, and no check found anything else removed, added or changed.",
+    "pass": Result(
+        "pass", "green", "Noise was found and removed, and no check found anything else removed, added or changed."
     ),
-    "review": ("review", "orange", "Check it before use; the reasons say what to check."),
-    "not_needed": ("not needed", "grey", "The slide has no noise worth removing. A TIFF is written anyway."),
+    "review": Result("review", "orange", "Check it before use; the reasons say what to check."),
+    "not_needed": Result("not needed", "grey", "The slide has no noise worth removing. A TIFF is written anyway."),
 }
-"""Verdict to (word on the page, colour, what it means)."""
+DAEMONS = {
+    "alive": Result("alive", "green", "Its heartbeat is recent."),
+    "late": Result("late", "orange", "Its heartbeat is late."),
+    "lost": Result("lost", "red", "Its lease has ended: other daemons resume its jobs."),
+    "stopped": Result("stopped", "grey", "A user stopped it."),
+}
+
+
+def result(job: Job) -> Result:
+    """Return the verdict of a done job, and the state of any other."""
+    if job.state is JobState.DONE and job.verdict in VERDICTS:
+        return VERDICTS[job.verdict]
+    if job.state is JobState.QUEUED and job.next_try is not None:
+        return Result("waits to retry", "orange", "It failed and is retried automatically.")
+    return STATES[job.state.value]
+
+
+def sentence(reason: str) -> str:
+    """Return a reason of a verdict without its code."""
+    code, found, text = reason.partition(": ")
+    text = text if found else code
+    return for_page(text[:1].upper() + text[1:])
+
+
+def why(job: Job) -> str:
+    """Return the first reason of a verdict, or the error."""
+    if job.reasons:
+        return sentence(job.reasons[0])
+    if job.state is JobState.DUPLICATE and job.duplicate_of is not None:
+        return f"The same as job {job.duplicate_of}."
+    return for_page(job.error or "")
+
+
+def condition(daemon: DaemonInfo, now: datetime, settings: Settings) -> str:
+    """Return the key of a daemon's condition in :data:`DAEMONS`."""
+    silent = clocks.silence(daemon.heartbeat, now).total_seconds()
+    if daemon.stopped is not None:
+        return "stopped"
+    if silent > settings.jobs.lease_seconds:
+        return "lost"
+    return "late" if silent > 3 * settings.jobs.heartbeat_seconds else "alive"
+
+
+def heard(daemon: DaemonInfo, now: datetime) -> str:
+    """Return the age of a daemon's last heartbeat, which another machine's clock may have put into the future."""
+    silent = duration(clocks.silence(daemon.heartbeat, now).total_seconds())
+    return f"{silent} ahead of this clock" if daemon.heartbeat > now else f"{silent} ago"
 
 
 def visible(text: object) -> str:
-    """Return text in which every character can be seen.
+    """Return text in which every character is visible.
 
-    What a name can hide (line ends, characters that turn the direction of writing round, bytes that are not text) is
-    written out as an escape, as the command line does.
+    Line ends, characters that change the direction of writing, and bytes that are not text become escapes, as on the
+    command line.
     """
     shown = os.fsencode(str(text)).decode("utf-8", "backslashreplace")
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in shown)
-
-
-def escaped(text: object) -> str:
-    """Return text for use inside HTML: it stays text whatever is in it, and cannot turn its neighbours round.
-
-    None gives an empty text.
-    """
-    return "" if text is None else f"<bdi>{html.escape(visible(text))}</bdi>"
-
-
-def checksum(digest: str | None) -> str:
-    """Return a SHA-256 as HTML; nothing where it is not known."""
-    return f"<code>SHA-256 {escaped(digest)}</code>" if digest else ""
-
-
-def job_link(number_of: int) -> str:
-    """Return a link to a job as HTML."""
-    return f'<a href="/history?job={number_of}" target="_self">job {number_of}</a>'
 
 
 _COMMANDS = (
@@ -117,6 +155,13 @@ def duration(seconds: float | None) -> str:
         if count or not parts:
             parts.append(f"{count} {name}")
     return " ".join(parts)
+
+
+def ended(job: Job) -> str:
+    """Return the time at which a job ended, and its duration."""
+    if not (job.finished and job.started):
+        return when(job.finished)
+    return f"{when(job.finished)}, after {duration((job.finished - job.started).total_seconds())}"
 
 
 def size(count: float) -> str:

@@ -85,7 +85,7 @@ PAGES = {
     "": "lunch",
     "history": "Export what is filtered",
     "history?job=2": "Attempts",
-    "compare?job=2": "What made it",
+    "compare?job=2": "Origin of the result",
     "quality": "Noise of each scanner over time",
     "system": "Room on the disks",
 }

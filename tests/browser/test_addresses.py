@@ -63,6 +63,7 @@ def test_the_menu_shows_its_focus(lab, open_page):
     with open_page(viewport={"width": 1280, "height": 800}) as page:
         page.goto(lab.url)
         page.get_by_role("link", name="History", exact=True).first.wait_for()
+        page.locator(".wd-foot").wait_for()  # below everything that the style comes with
         for _ in range(12):
             page.keyboard.press("Tab")
             if page.evaluate("document.activeElement.textContent.trim()") == "History":

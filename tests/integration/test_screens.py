@@ -1,7 +1,6 @@
 """The pages as Streamlit runs them, without a browser."""
 
 import sys
-from pathlib import Path
 
 import pytest
 import streamlit as st
@@ -9,8 +8,6 @@ from streamlit.testing.v1 import AppTest
 
 from dashboard import context
 from wsi_denoise.settings import load
-
-SCREENS = Path(__file__).parents[2] / "dashboard" / "pages" / "frame" / "screens"
 
 
 @pytest.fixture
@@ -27,7 +24,7 @@ def settings(tmp_path, monkeypatch):
 
 
 def shown(name):
-    return AppTest.from_file(SCREENS / f"{name}.py", default_timeout=60).run()
+    return AppTest.from_string(f"from dashboard.pages import {name}; {name}.draw()", default_timeout=60).run()
 
 
 def errors(page):
