@@ -25,7 +25,6 @@ from dashboard import context
 from dashboard import routes as own
 from dashboard.access import signing_in
 from dashboard.access.addresses import PAGES, Addresses
-from dashboard.api import export
 from dashboard.guard import guarded
 from dashboard.pages import theme
 from wsi_denoise.errors import WsiDenoiseError
@@ -68,7 +67,7 @@ def application(settings: Settings, origins: Mapping[str, str] = MappingProxyTyp
     for name, value in {**_STREAMLIT, **theme.THEME}.items():
         config.set_option(name, value)
     _take_logs()
-    routes = [*export.ROUTES, *own.routes(settings)]
+    routes = own.routes(settings)
     known = Middleware(Addresses, routes=routes, files=Path(streamlit.__file__).with_name("static"))
     page = streamlit.App(PAGE, routes=routes, middleware=[known], on_script_error=_failed)
     provider = signing_in.prepare(settings.dashboard)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import re
 from html import escape
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote, unquote_plus, urlsplit
@@ -29,7 +30,8 @@ USER_HEADER = "x-wsi-denoise-user"
 
 _LOGOUTS = {LOGOUT, "/auth/logout"}
 _LONGEST_FORM = 16384
-_LONGEST_TARGET = 4096
+# Browsers take a backslash for a slash and leave out tabs and line breaks: /\\x and /<tab>/x are other sites.
+_LOCAL = re.compile(r"/(?!/)[^\x00-\x20\\\x7f]{0,4095}")
 _RETRY_SECONDS = 10
 
 _PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Sign in - wsi-denoise</title>
@@ -147,17 +149,21 @@ class Guard:
 
     async def _own_answer(self, scope: Scope, receive: Receive, *, is_in: bool) -> Response | None:
         """Return the answer at an address of the guard's own; None at any other."""
-        path, reads = scope["path"], scope["method"] in {"GET", "HEAD"}
-        if path == LOGIN and scope["method"] == "POST" and self._token:
+        path, method = scope["path"], scope["method"]
+        if path == LOGIN and method == "POST" and self._token:
             return await self._login(scope, receive)
         if path in _LOGOUTS and is_own_origin(Headers(scope=scope)):
             # A link on another site leads to the page, and ends no session.
             return _see("/") if is_from_elsewhere(scope) else await self._logout(scope)
-        if self._signing_in is not None and reads and path in {START, CALLBACK}:
+        return await self._own_page(scope, receive, is_in=is_in) if method in {"GET", "HEAD"} else None
+
+    async def _own_page(self, scope: Scope, receive: Receive, *, is_in: bool) -> Response | None:
+        path = scope["path"]
+        if self._signing_in is not None and path in {START, CALLBACK}:
             return await self._at_provider(self._signing_in, scope, receive, is_in=is_in)
-        if reads and self._token and "token" in _query(scope):
+        if self._token and "token" in _query(scope):
             return await self._with_token(scope, is_in=is_in)
-        return _see(target_of(scope)) if is_in and path == LOGIN and reads else None
+        return _see(target_of(scope)) if is_in and path == LOGIN else None
 
     def _is_in(self, session: Session) -> bool:
         if not self._sessions.is_valid(session):
@@ -305,15 +311,17 @@ def target_of(scope: Scope) -> str:
 
 def local(target: str) -> str:
     """Return an address of this page as it is, and ``/`` for anything that could lead elsewhere."""
-    # Browsers take a backslash for a slash and leave out tabs and line breaks: /\\x and /<tab>/x are other sites.
-    strange = any(sign <= " " or sign in "\\\x7f" for sign in target)
-    if strange or not target.startswith("/") or target.startswith("//") or len(target) > _LONGEST_TARGET:
-        return "/"
+    return target if _is_local(target) else "/"
+
+
+def _is_local(target: str) -> bool:
+    if not _LOCAL.fullmatch(target):
+        return False
     try:
         parts = urlsplit(target)
     except ValueError:
-        return "/"
-    return "/" if parts.scheme or parts.netloc or parts.path in {LOGIN, START, CALLBACK, *_LOGOUTS} else target
+        return False
+    return not parts.scheme and not parts.netloc and parts.path not in {LOGIN, START, CALLBACK, *_LOGOUTS}
 
 
 def is_devious(scope: Scope) -> bool:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from wsi_denoise.errors import NoSuchJob, SourceError, UsageError, WsiDenoiseError
@@ -26,7 +29,7 @@ class NotFound(Exception):
     Parameters
     ----------
     reason : str
-        What is missing, as text for people.
+        Text for the user.
     """
 
     def __init__(self, reason: str = "There is no such address.") -> None:
@@ -34,15 +37,34 @@ class NotFound(Exception):
         self.reason = reason
 
 
-def answer(error: Exception, status: int | None = None) -> Response:
+def answer(error: Exception) -> Response:
     """Return the response to an error of ours."""
-    if isinstance(error, NotFound | NoSuchJob | SourceError):
-        reason = error.reason if isinstance(error, NotFound) else str(error)
-        code = "not_found" if isinstance(error, NotFound) else error.code
-        return refusal(status or 404, code, reason)
-    if isinstance(error, WsiDenoiseError):
-        return refusal(status or (400 if isinstance(error, UsageError) else 503), error.code, str(error))
-    raise error
+    if isinstance(error, NotFound):
+        return refusal(404, "not_found", error.reason)
+    if not isinstance(error, WsiDenoiseError):
+        raise error
+    missing = isinstance(error, NoSuchJob | SourceError)
+    status = 404 if missing else 400 if isinstance(error, UsageError) else 503
+    return refusal(status, error.code, str(error))
+
+
+def answered(handler: Callable[[Request], Response]) -> Callable[[Request], Response]:
+    """Return a handler that answers errors of ours instead of raising them."""
+
+    @wraps(handler)
+    def safe(request: Request) -> Response:
+        try:
+            return handler(request)
+        except (NotFound, WsiDenoiseError) as error:
+            return answer(error)
+
+    return safe
+
+
+@answered
+def nothing(_request: Request) -> Response:
+    """Answer that an address does not exist."""
+    raise NotFound
 
 
 def refusal(status: int, code: str, text: str) -> Response:

@@ -8,23 +8,17 @@ from __future__ import annotations
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from dashboard import context
-from dashboard.api import jobs, metrics, slides, upload
+from dashboard.api import export, jobs, metrics, slides, upload
 from dashboard.guard import guarded
-from dashboard.responses import refusal
+from dashboard.responses import nothing
 from dashboard.viewer import routes as viewer
 from wsi_denoise.settings import Settings, load
 
-_OWN = ("slides", "viewer", "api", "upload")
-
-
-async def _nothing(_request: Request) -> Response:
-    return refusal(404, "not_found", "There is no such address.")
+_OWN = ("slides", "viewer", "api", "upload", "export")
 
 
 def routes(settings: Settings) -> list[BaseRoute]:
@@ -34,10 +28,11 @@ def routes(settings: Settings) -> list[BaseRoute]:
         *slides.Slides(settings).routes(),
         *viewer.routes(),
         *jobs.routes(),
+        *export.routes(),
         *metrics.routes(settings),
         *upload.routes(settings),
         # Streamlit answers any other address with its page.
-        *(Route(f"/{name}{rest}", _nothing, methods=methods) for name in _OWN for rest in ("", "/{rest:path}")),
+        *(Route(f"/{name}{rest}", nothing, methods=methods) for name in _OWN for rest in ("", "/{rest:path}")),
     ]
 
 

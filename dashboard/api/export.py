@@ -1,7 +1,4 @@
-"""The history as CSV, JSON or Parquet: what the filters mean, every job of it, written while it is read.
-
-Never more than a part of it is in memory, however many jobs there are.
-"""
+"""Exports of the history as CSV, JSON or Parquet, written while they are read: only a part is ever in memory."""
 
 from __future__ import annotations
 
@@ -9,16 +6,16 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator
+from itertools import chain
 from typing import Any
 
 from starlette.concurrency import iterate_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from dashboard import context
-from dashboard.responses import Json
-from wsi_denoise.errors import UsageError, WsiDenoiseError
+from dashboard.responses import answered
 from wsi_denoise.jobs.query import job_query
 from wsi_denoise.jobs.values import Job, iso
 
@@ -31,29 +28,18 @@ WORDS = ("since", "until", "slide", "verdict", "preset", "error_code")
 _ROWS = 2_000  # of a row group, and of a piece of CSV
 
 
+@answered
 def export(request: Request) -> Response:
     """Answer with every job that the query means, as a file."""
     name = request.url.path.rpartition("/")[2]
-    write, kind = _WRITERS[name.rpartition(".")[2]]
+    write, kind = WRITERS[name.rpartition(".")[2]]
     given = request.query_params
-    try:
-        query = job_query(
-            states=given.getlist("state"), **{word: given[word] for word in WORDS if word in given}, limit=0
-        )
-        store = context.store()
-        keys = store.metric_keys()
-        parts = write(store.stream(query), keys)
-        first = next(parts, b"")  # a database that does not answer is a refusal, not half a file
-    except WsiDenoiseError as error:
-        status = 400 if isinstance(error, UsageError) else 503
-        return Json({"error_code": error.code, "error": str(error)}, status_code=status)
-
-    def body() -> Iterator[bytes]:
-        yield first
-        yield from parts
-
+    query = job_query(states=given.getlist("state"), **{word: given[word] for word in WORDS if word in given}, limit=0)
+    store = context.store()
+    parts = write(store.stream(query), store.metric_keys())
+    first = next(parts, b"")  # a database that does not answer is a refusal, not half a file
     headers = {"content-disposition": f'attachment; filename="{name}"', "cache-control": "no-store"}
-    return StreamingResponse(iterate_in_threadpool(body()), media_type=kind, headers=headers)
+    return StreamingResponse(iterate_in_threadpool(chain([first], parts)), media_type=kind, headers=headers)
 
 
 def row(job: Job) -> dict[str, Any]:
@@ -159,20 +145,13 @@ def as_parquet(jobs: Iterator[Job], keys: list[str]) -> Iterator[bytes]:
     yield sink.take()
 
 
-_WRITERS: dict[str, tuple[Callable[[Iterator[Job], list[str]], Iterator[bytes]], str]] = {
+WRITERS: dict[str, tuple[Callable[[Iterator[Job], list[str]], Iterator[bytes]], str]] = {
     "csv": (as_csv, "text/csv; charset=utf-8"),
     "json": (as_json, "application/json"),
     "parquet": (as_parquet, "application/vnd.apache.parquet"),
 }
 
 
-def _nothing(_request: Request) -> Response:
-    # Streamlit would answer with its own page.
-    return Json({"error_code": "not_found", "error": "There is no such export."}, status_code=404)
-
-
-ROUTES = [
-    *(Route(f"/export/jobs.{kind}", export, methods=["GET"]) for kind in _WRITERS),
-    Route("/export{rest:path}", _nothing),
-]
-"""One route for each kind; whatever else begins like them leads nowhere."""
+def routes() -> list[BaseRoute]:
+    """Return one route for each kind of file."""
+    return [Route(f"/export/jobs.{kind}", export, methods=["GET"]) for kind in WRITERS]

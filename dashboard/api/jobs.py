@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from dashboard import context
 from dashboard.api.openapi import description
-from dashboard.responses import Json, NotFound, answer
+from dashboard.responses import Json, NotFound, answered
 from wsi_denoise.errors import UsageError, WsiDenoiseError
 from wsi_denoise.jobs.query import job_query
 from wsi_denoise.jobs.values import LARGEST
@@ -19,18 +16,7 @@ from wsi_denoise.jobs.values import LARGEST
 _ASKED = ("since", "until", "slide", "verdict", "preset", "error_code", "sort")
 
 
-def _said(handler: Callable[[Request], Response]) -> Callable[[Request], Response]:
-    @wraps(handler)
-    def guarded(request: Request) -> Response:
-        try:
-            return handler(request)
-        except (NotFound, WsiDenoiseError) as error:
-            return answer(error)
-
-    return guarded
-
-
-@_said
+@answered
 def jobs(request: Request) -> Response:
     """Answer what ``wsi-denoise jobs --json`` prints, for the same questions."""
     asked = request.query_params
@@ -43,7 +29,7 @@ def jobs(request: Request) -> Response:
     return Json(context.store().jobs(query).to_json())
 
 
-@_said
+@answered
 def job(request: Request) -> Response:
     """Answer what ``wsi-denoise job ID --json`` prints."""
     number = request.path_params["job"]

@@ -16,9 +16,8 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from dashboard import context
-from dashboard.responses import answer
+from dashboard.responses import answered
 from wsi_denoise import __version__
-from wsi_denoise.errors import WsiDenoiseError
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import JobQuery
@@ -29,7 +28,7 @@ _SMI = ("--query-gpu=index,memory.used,memory.total", "--format=csv,noheader,nou
 
 
 class Figures(Collector):
-    """What one scrape finds.
+    """Figures of one scrape.
 
     Parameters
     ----------
@@ -120,25 +119,11 @@ def _devices() -> Iterator[tuple[str, tuple[float, float]]]:
 def routes(settings: Settings) -> list[BaseRoute]:
     """Return the route."""
 
+    @answered
     def scrape(_request: Request) -> Response:
         registry = CollectorRegistry(auto_describe=False)
-        try:
-            figures = Figures(context.store(), settings, datetime.now(UTC))
-            registry.register(_Once(list(figures.collect())))
-        except WsiDenoiseError as error:
-            return answer(error, 503)
-        return Response(
-            generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST, "Cache-Control": "no-store"}
-        )
+        registry.register(Figures(context.store(), settings, datetime.now(UTC)))
+        headers = {"Content-Type": CONTENT_TYPE_LATEST, "Cache-Control": "no-store"}
+        return Response(generate_latest(registry), headers=headers)
 
     return [Route("/metrics", scrape)]
-
-
-class _Once(Collector):
-    """Return collected metrics: a registry collects twice."""
-
-    def __init__(self, found: list[GaugeMetricFamily]) -> None:
-        self._found = found
-
-    def collect(self) -> list[GaugeMetricFamily]:
-        return self._found

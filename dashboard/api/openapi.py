@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from dashboard.api.export import WRITERS
 from dashboard.tiles import maps
 from dashboard.tiles.difference import MEASURES
 from dashboard.tiles.render import FORMATS, MOST_GAIN, WHICH
@@ -19,36 +21,8 @@ from wsi_denoise.jobs.values import Attempt, Event, Job
 LEAST_SIDE, MOST_SIDE = 16, 2048
 """Pixels of a thumbnail's longer side."""
 
-EXPORTS = {"csv": "text/csv", "json": "application/json", "parquet": "application/vnd.apache.parquet"}
 Schema = dict[str, Any]
-
-_PLAIN = {"str": "string", "int": "integer", "float": "number", "bool": "boolean"}
-
-
-def _schema_of(kind: str) -> Schema:
-    """Return the JSON schema of a field, from its annotation as text."""
-    names = [name.strip() for name in kind.split(" | ")]
-    optional = "None" in names
-    name = next(each for each in names if each != "None") if len(names) > optional else "None"
-    if name == "JobState":
-        schema: Schema = _states()
-    elif name == "datetime":
-        schema = {"type": "string", "format": "date-time"}
-    elif name.startswith("tuple["):
-        inner = name[6:-1].split(", ")
-        schema = {"type": "array", "items": _schema_of(inner[0]), "minItems": len(inner), "maxItems": len(inner)}
-    elif name.startswith("list["):
-        schema = {"type": "array", "items": _schema_of(name[5:-1])}
-    elif name.startswith("dict["):
-        schema = {"type": "object"}
-    else:
-        schema = {"type": _PLAIN[name]}
-    return {"anyOf": [schema, {"type": "null"}]} if optional else schema
-
-
-def _schema(value: type) -> Schema:
-    properties = {field.name: _schema_of(str(field.type)) for field in fields(value)}
-    return {"type": "object", "properties": properties, "required": sorted(properties)}
+_TEXT: Schema = {"type": "string"}
 
 
 def description() -> Schema:
@@ -81,9 +55,11 @@ def _history() -> Schema:
     ]
     exports = {
         f"/export/jobs.{kind}": {
-            "get": _operation("Every job that the filters mean, as a file.", {media: {}}, asked, failures=(400, 503))
+            "get": _operation(
+                "Every job that the filters mean, as a file.", {media.partition(";")[0]: {}}, asked, failures=(400, 503)
+            )
         }
-        for kind, media in EXPORTS.items()
+        for kind, (_, media) in WRITERS.items()
     }
     return {
         "/api/jobs": {
@@ -128,15 +104,11 @@ def _slides() -> Schema:
 
 
 def _machine() -> Schema:
-    stored = {
-        "type": "object",
-        "properties": {"name": {"type": "string"}, "bytes": {"type": "integer"}},
-        "required": ["name", "bytes"],
-    }
+    stored = _object({"name": _TEXT, "bytes": {"type": "integer"}}, required=["name", "bytes"])
     upload = _operation(
         "Put a slide into the first inbox.",
         _json(stored),
-        [_path("name", "File name, with the suffix of a slide.", {"type": "string"})],
+        [_path("name", "File name, with the suffix of a slide.", _TEXT)],
         status="201",
         failures=(400, 403, 409, 413, 415, 503, 507),
     )
@@ -153,25 +125,19 @@ def _machine() -> Schema:
 
 
 def _schemas() -> Schema:
-    details = _schema(Job)
-    lists = {"events": "Event", "attempt_list": "Attempt"}
-    details["properties"] |= {key: _list(_reference(name)) for key, name in lists.items()}
-    return {
-        "Job": _schema(Job),
+    adapters = [(kind, "serialization", TypeAdapter(kind)) for kind in (Job, Event, Attempt)]
+    _, found = TypeAdapter.json_schemas(adapters, ref_template=_reference("{model}")["$ref"])
+    schemas: Schema = found["$defs"]
+    for schema in schemas.values():
+        schema["description"] = schema.get("description", "").partition("\n")[0]
+    lists = {"events": _list(_reference("Event")), "attempt_list": _list(_reference("Attempt"))}
+    details = schemas["Job"] | {"title": "JobDetails", "properties": schemas["Job"]["properties"] | lists}
+    jobs = {"jobs": _list(_reference("Job")), "total": {"type": "integer"}}
+    return schemas | {
         "JobDetails": details,
-        "Event": _schema(Event),
-        "Attempt": _schema(Attempt),
-        "Jobs": {
-            "type": "object",
-            "properties": {"jobs": _list(_reference("Job")), "total": {"type": "integer"}},
-            "required": ["jobs", "total"],
-        },
-        "Health": {"type": "object", "properties": {"status": _enum(("ok", "broken")), "error_code": _enum(_codes())}},
-        "Error": {
-            "type": "object",
-            "properties": {"error_code": {"type": "string"}, "error": {"type": "string"}},
-            "required": ["error", "error_code"],
-        },
+        "Jobs": _object(jobs, required=list(jobs)),
+        "Health": _object({"status": _enum(("ok", "broken")), "error_code": _enum(_codes())}, required=["status"]),
+        "Error": _object(dict.fromkeys(("error_code", "error"), _TEXT), required=["error", "error_code"]),
     }
 
 
@@ -185,6 +151,10 @@ def _states() -> Schema:
 
 def _enum(values: Sequence[str] | dict[str, Any]) -> Schema:
     return {"type": "string", "enum": list(values)}
+
+
+def _object(properties: Schema, *, required: list[str]) -> Schema:
+    return {"type": "object", "properties": properties, "required": required}
 
 
 def _list(items: Schema) -> Schema:
@@ -205,7 +175,7 @@ def _json(schema: Schema) -> Schema:
 
 
 def _query(name: str, text: str, schema: Schema | None = None, **more: Any) -> Schema:
-    return {"name": name, "in": "query", "description": text, "schema": schema or {"type": "string"}, **more}
+    return {"name": name, "in": "query", "description": text, "schema": schema or _TEXT, **more}
 
 
 def _path(name: str, text: str, schema: Schema) -> Schema:

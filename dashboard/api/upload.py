@@ -1,4 +1,4 @@
-"""A slide that comes through the browser: streamed into the inbox under a partial name, then given its own.
+"""Uploads of slides, which are streamed into the inbox under a partial name and then renamed.
 
 Streamlit's own upload keeps a file in memory whole; slides have gigabytes.
 """
@@ -17,7 +17,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import IO
 
-from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -71,14 +70,17 @@ def checked_name(name: str, ignore: list[str]) -> str:
         raise _Refused(400, f"{shown} has characters that no file name should have")
     if any(fnmatch(name, pattern) for pattern in ignore):
         raise _Refused(400, f"{shown} is a name that intake ignores (intake.ignore, intake.ignore_system)")
-    suffix = Path(name).suffix.lower()
+    _check_suffix(Path(name).suffix.lower(), shown)
+    return name
+
+
+def _check_suffix(suffix: str, shown: str) -> None:
     if suffix in UNSUPPORTED:
         raise _Refused(415, f"{shown} is a {UNSUPPORTED[suffix]} file, which no reader here opens")
     if suffix in _SEVERAL_FILES:
         raise _Refused(415, f"a {suffix} slide is made of several files")
     if suffix not in SUFFIXES:
         raise _Refused(415, f"{shown} has no suffix of a slide ({', '.join(SUFFIXES)})")
-    return name
 
 
 def partial_name(name: str, ignore: list[str]) -> str:
@@ -96,9 +98,9 @@ def partial_name(name: str, ignore: list[str]) -> str:
     raise _Refused(503, 'intake.ignore has no pattern for partial files; ".*" or "*.part" is one')
 
 
-def _refuse_strangers(headers: Headers) -> None:
+def _check_origin(request: Request) -> None:
     # With a bearer token the guard asks for no origin.
-    if not is_own_origin(headers):
+    if not is_own_origin(request.headers):
         raise _Refused(403, "another site's page asked for it")
 
 
@@ -222,7 +224,7 @@ def routes(settings: Settings) -> list[BaseRoute]:
     async def put(request: Request) -> Response:
         """Take a file into the first inbox."""
         try:
-            _refuse_strangers(request.headers)
+            _check_origin(request)
             name = checked_name(request.path_params["name"], ignore)
             length = request.headers.get("content-length", "")
             announced = int(length) if length.isdecimal() else None

@@ -1,4 +1,4 @@
-"""Tiles of a job's slide, before and after, and their difference. Decoding and encoding; nothing of HTTP here."""
+"""Tiles of a job's slide, before and after, and their difference. Decoding and encoding, without HTTP."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import itertools
 import threading
 import time
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from dashboard.responses import NotFound
 from dashboard.tiles import difference
 from dashboard.tiles.colour import ToSrgb
 from dashboard.tiles.deepzoom import Box, DeepZoom
+from dashboard.tiles.recent import Recent
 from dashboard.tiles.slides import LevelPlane, OpenSlides, PicturePlane, Pixels, Plane, View, level_planes
 from wsi_denoise.errors import NoSuchJob, SlideVanished
 from wsi_denoise.jobs.states import JobState
@@ -40,47 +40,21 @@ LEAST_STEP = 4.0
 """Only levels at least this many times smaller than level 0 stand in for the original's."""
 
 _MOST_JOBS = 256
+_MOST_PROFILES = 8
 _LARGEST_THUMBNAIL_FILE = 64 << 20
-
-
-class TileCache:
-    """Encoded tiles, those used last, up to a number of bytes."""
-
-    def __init__(self, limit: int = CACHE_BYTES) -> None:
-        self._limit = limit
-        self._lock = threading.Lock()
-        self._tiles: OrderedDict[str, bytes] = OrderedDict()
-        self.bytes = 0
-
-    def get(self, key: str) -> bytes | None:
-        """Return a tile if it is there."""
-        with self._lock:
-            found = self._tiles.get(key)
-            if found is not None:
-                self._tiles.move_to_end(key)
-            return found
-
-    def put(self, key: str, data: bytes) -> None:
-        """Keep a tile."""
-        with self._lock:
-            self.bytes += len(data) - len(self._tiles.pop(key, b""))
-            self._tiles[key] = data
-            while self.bytes > self._limit:
-                self.bytes -= len(self._tiles.popitem(last=False)[1])
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What there is to see of one side of a job.
+    """One side of a job: its pixels, and where low zoom comes from.
 
     Parameters
     ----------
-    view : View
     slide : Slide or None
-        None when only a thumbnail is there.
+        None if only a thumbnail exists.
     low_zoom : str
-        Where low zoom comes from: ``levels`` of the file, an ``overview``, the ``thumbnail`` that is there while the
-        slide is processed, the denoised file (``after``), or ``none``.
+        ``levels`` of the file, an ``overview``, the ``thumbnail`` that exists while the slide is processed, the
+        denoised file (``after``), or ``none``.
     """
 
     view: View
@@ -102,10 +76,10 @@ class Tiles:
         self._state = settings.jobs.state
         self._ask = job
         self.slides = OpenSlides(settings.limits.megapixels)
-        self.cache = TileCache()
+        self.cache: Recent[str, bytes] = Recent(CACHE_BYTES, len)
         self._lock = threading.Lock()
-        self._jobs: OrderedDict[int, tuple[float, Job]] = OrderedDict()
-        self._colours: OrderedDict[str, ToSrgb] = OrderedDict()
+        self._jobs: Recent[int, tuple[float, Job]] = Recent(_MOST_JOBS)
+        self._colours: Recent[bytes | None, ToSrgb] = Recent(_MOST_PROFILES)
         self._true: weakref.WeakKeyDictionary[Slide, tuple[int, ...]] = weakref.WeakKeyDictionary()
 
     def job(self, number: int) -> Job:
@@ -116,18 +90,13 @@ class Tiles:
         NoSuchJob, StoreError
         """
         now = time.monotonic()
-        with self._lock:
-            known = self._jobs.get(number)
+        known = self._jobs.get(number)
         if known is not None and now - known[0] < JOB_SECONDS:
             return known[1]
         if number > LARGEST:
             raise NoSuchJob(str(number))
         found = self._ask(number)
-        with self._lock:
-            self._jobs[number] = (now, found)
-            self._jobs.move_to_end(number)
-            while len(self._jobs) > _MOST_JOBS:
-                self._jobs.popitem(last=False)
+        self._jobs.put(number, (now, found))
         return found
 
     def geometry(self, job: Job) -> DeepZoom:
@@ -193,9 +162,7 @@ class Tiles:
     def pixels(self, job: Job, which: str, box: Box) -> Pixels:
         """Return what a part of the slide looks like before or after, (box.height, box.width, 3) uint8, in sRGB."""
         shown = self.before(job) if which == "before" else self.after(job)
-        pixels = shown.view.read(box)
-        profile = shown.slide.info.icc_profile if shown.slide is not None else None
-        return self._to_srgb(profile)(pixels)
+        return self._to_srgb(shown.slide)(shown.view.read(box))
 
     def difference(self, job: Job, box: Box, gain: int, of: str) -> Pixels:
         """Return the difference of the stored values of level 0, (box.height, box.width, 3) uint8."""
@@ -204,8 +171,7 @@ class Tiles:
 
     def colours(self, job: Job) -> str:
         """Return in words what was done to the colours."""
-        slide = self.before(job).slide
-        return self._to_srgb(slide.info.icc_profile if slide is not None else None).note
+        return self._to_srgb(self.before(job).slide).note
 
     def after(self, job: Job) -> Shown:
         """Return the denoised slide.
@@ -251,26 +217,24 @@ class Tiles:
         return Shown(View(width, height, [*planes, *more]), slide, low_zoom)
 
     def _low_zoom(self, job: Job, planes: list[Plane]) -> tuple[str, list[Plane]]:
-        from wsi_denoise.slide.overview import LARGEST_STEP, SMALL  # noqa: PLC0415
-
-        sides = [max(plane.size) for plane in planes]
-        steps = itertools.pairwise(sides)
-        if sides[-1] <= SMALL and all(larger <= smaller * LARGEST_STEP for larger, smaller in steps):
+        """Return where low zoom comes from, and the planes beside the slide's own."""
+        if _suffices(planes):
             return "levels", []
+        done = job.state is JobState.DONE
         overview = self._state / "overviews" / f"{job.id}.tiff"
-        if job.state is JobState.DONE and overview.is_file():
+        if done and overview.is_file():
             slide = self.slides.get(overview)
             return "overview", level_planes(slide, range(len(slide.info.levels)))
         thumbnail = self.kept_thumbnail(job)
         if thumbnail is not None:
             return "thumbnail", [PicturePlane(thumbnail)]
-        if job.state is JobState.DONE:
-            try:
-                smaller = [plane for plane in self.after(job).view.planes if plane.size[0] * LEAST_STEP <= sides[0]]
-            except NotFound:
-                return "none", []
-            return "after", smaller
-        return "none", []
+        return self._from_after(job, planes[0].size[0]) if done else ("none", [])
+
+    def _from_after(self, job: Job, width: int) -> tuple[str, list[Plane]]:
+        try:
+            return "after", [plane for plane in self.after(job).view.planes if plane.size[0] * LEAST_STEP <= width]
+        except NotFound:
+            return "none", []
 
     def kept_thumbnail(self, job: Job) -> Pixels | None:
         """Return the thumbnail that is there while a slide is processed, (height, width, 3) uint8."""
@@ -316,17 +280,22 @@ class Tiles:
                 self._true[slide] = known
         return known
 
-    def _to_srgb(self, profile: bytes | None) -> ToSrgb:
-        key = hashlib.sha256(profile).hexdigest() if profile else ""
-        with self._lock:
-            known = self._colours.get(key)
+    def _to_srgb(self, slide: Slide | None) -> ToSrgb:
+        profile = slide.info.icc_profile if slide is not None else None
+        known = self._colours.get(profile)
         if known is None:
             known = ToSrgb(profile)
-            with self._lock:
-                self._colours[key] = known
-                while len(self._colours) > 8:
-                    self._colours.popitem(last=False)
+            self._colours.put(profile, known)
         return known
+
+
+def _suffices(planes: Sequence[Plane]) -> bool:
+    """Return whether levels are close enough to one another, down to a small one."""
+    from wsi_denoise.slide.overview import LARGEST_STEP, SMALL  # noqa: PLC0415
+
+    sides = [max(plane.size) for plane in planes]
+    close = all(larger <= smaller * LARGEST_STEP for larger, smaller in itertools.pairwise(sides))
+    return close and sides[-1] <= SMALL
 
 
 def extent(job: Job) -> tuple[int, int, int, int]:

@@ -1,9 +1,8 @@
-"""Slides that the page has open, a bounded number of them; and one slide seen at any scale."""
+"""A limited number of open slides, and one slide at any scale."""
 
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dashboard.tiles.deepzoom import Box
+from dashboard.tiles.recent import Recent
 from wsi_denoise.slide.base import Slide, stat_source
 
 Pixels = NDArray[np.uint8]
@@ -33,9 +33,9 @@ class OpenSlides:
 
     def __init__(self, max_megapixels: float, limit: int = OPEN_SLIDES) -> None:
         self._max_megapixels = max_megapixels
-        self._limit = limit
         self._lock = threading.Lock()
-        self._slides: OrderedDict[tuple[str, int, int], Slide] = OrderedDict()
+        # Dropped, not closed: another thread may be reading.
+        self._slides: Recent[tuple[str, int, int], Slide] = Recent(limit)
         self._opening: dict[tuple[str, int, int], threading.Lock] = {}
 
     def get(self, path: Path) -> Slide:
@@ -62,24 +62,15 @@ class OpenSlides:
         # Not at import: the routes that need no slide must start quickly.
         from wsi_denoise.slide.reader import open_slide  # noqa: PLC0415
 
-        with self._lock:
-            found = self._slides.get(key)
-            if found is not None:
-                self._slides.move_to_end(key)
-                return found
-        made = open_slide(path, max_megapixels=self._max_megapixels)
-        with self._lock:
-            for old in [other for other in self._slides if other[0] == key[0]]:
-                del self._slides[old]
-            self._slides[key] = made
-            # Dropped, not closed: another thread may be reading.
-            while len(self._slides) > self._limit:
-                self._slides.popitem(last=False)
-        return made
+        found = self._slides.get(key)
+        if found is None:
+            found = open_slide(path, max_megapixels=self._max_megapixels)
+            self._slides.drop(lambda other: other[0] == key[0])
+            self._slides.put(key, found)
+        return found
 
     def __len__(self) -> int:
-        with self._lock:
-            return len(self._slides)
+        return len(self._slides)
 
 
 class Plane(Protocol):

@@ -9,9 +9,9 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from dashboard import context
-from dashboard.responses import SECURITY, NotFound, answer
+from dashboard.responses import SECURITY, NotFound, answered
 from dashboard.viewer import openseadragon as library
-from wsi_denoise.errors import NoSuchJob, WsiDenoiseError
+from wsi_denoise.errors import NoSuchJob
 from wsi_denoise.jobs.values import LARGEST
 
 FOLDER = Path(__file__).parent
@@ -33,25 +33,24 @@ _MISSING = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 </main></body></html>"""
 
 
+@answered
 def page(request: Request) -> Response:
     """Answer the viewer of one job; it asks for everything else itself."""
     number = request.path_params["job"]
-    try:
-        if number > LARGEST:
-            raise NoSuchJob(str(number))
-        context.store().job(number)
-    except (NotFound, WsiDenoiseError) as error:
-        return answer(error, 404 if isinstance(error, NoSuchJob) else None)
+    if number > LARGEST:
+        raise NoSuchJob(str(number))
+    context.store().job(number)
     if not library.SCRIPT.is_file():
         return HTMLResponse(_MISSING, 503, headers=_PAGE)
     return HTMLResponse((FOLDER / "viewer.html").read_text("utf-8"), headers=_PAGE)
 
 
+@answered
 def static(request: Request) -> Response:
-    """Answer one of the viewer's own files; there is a list of them, and no path."""
+    """Answer one of the viewer's own files, chosen from a list and not by a path."""
     file = _files().get(request.path_params["name"])
     if file is None:
-        return answer(NotFound())
+        raise NotFound
     # Asked again every time, and answered 304: a page never runs with scripts of two versions.
     return FileResponse(file, media_type=_TYPES[file.suffix], headers={"Cache-Control": "no-cache", **SECURITY})
 
