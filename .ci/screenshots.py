@@ -4,12 +4,9 @@ Starts the program in a temporary folder with demo slides, takes pictures of the
 to docs/images. History and Quality show made-up jobs, because their pages need hundreds of slides.
 """
 
-import importlib.util
 import io
 import json
-import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,14 +19,17 @@ from pathlib import Path
 import numpy as np
 import tifffile
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+
+from bench.dashboard import fill
+from support.browser import PROGRAM, chromium, find_chromium, serve
+from support.slides import write_slide
 from wsi_denoise.jobs.store import JobStore
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
-PROGRAM = str(Path(sys.executable).with_name("wsi-denoise"))
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LONGEST_SECONDS = 1800
 WIDTH = 1280
 MADE_UP_JOBS = 900
@@ -40,16 +40,13 @@ OF_JOBS = {"history", "quality", "spread", "trend"}
 
 def main(names: list[str]) -> int:
     wanted = set(names) or OF_SLIDES | OF_JOBS
-    program = os.environ.get("WSI_DENOISE_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
-    if program is None:
+    if find_chromium() is None:
         sys.exit("Chromium is missing; on Debian: apt-get install chromium")
-    with sync_playwright() as playwright, tempfile.TemporaryDirectory(prefix="wsi-denoise-") as folder:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
+    with chromium() as browser, tempfile.TemporaryDirectory(prefix="wsi-denoise-") as folder:
         if wanted & OF_SLIDES:
             pictures_of_slides(browser, Path(folder) / "lab", wanted)
         if wanted & OF_JOBS:
             pictures_of_jobs(browser, Path(folder) / "history", wanted)
-        browser.close()
     return 0
 
 
@@ -63,10 +60,13 @@ def pictures_of_slides(browser: Browser, folder: Path, wanted: set[str]) -> None
     slide = tifffile.imread(demo)[:3000, :3000]
     shutil.copy(demo, inbox / demo.name)
     for number, corner in enumerate((0, 500, 900), 50):
-        write(inbox / f"lung-2026-0{number}.tiff", slide[corner : corner + 1500, corner : corner + 1500])
+        write_slide(
+            inbox / f"lung-2026-0{number}.tiff", slide[corner : corner + 1500, corner : corner + 1500], mpp=0.25
+        )
     (inbox / "S26-0398 A.svs").write_bytes(b"a copy that went wrong " * 1000)
     settings = ("--set", "intake.settle_seconds=1", "--set", "intake.grace_seconds=1")
-    with served(folder, "up", *settings) as url:
+    with serve(folder, *settings, command="up") as served:
+        url = served.url
         over = wait(url, lambda jobs: jobs if len(jobs) == 5 and all(job["finished"] for job in jobs) else None)
         number = next(job["id"] for job in over if job["relative"] == demo.name)
         with opened(browser, 1100) as page:
@@ -92,10 +92,14 @@ def pictures_of_slides(browser: Browser, folder: Path, wanted: set[str]) -> None
                 page.wait_for_timeout(3000)
                 save("job", wanted, page.screenshot())
             if "queue" in wanted:
-                write(inbox / "S26-0417 B2.tiff", np.pad(slide, ((0, 6000), (0, 6000), (0, 0)), mode="symmetric"))
+                write_slide(
+                    inbox / "S26-0417 B2.tiff",
+                    np.pad(slide, ((0, 6000), (0, 6000), (0, 0)), mode="symmetric"),
+                    mpp=0.25,
+                )
                 running(url)
                 for name, corner in (("S26-0417 B3.tiff", 200), ("S26-0418 A1.tiff", 700)):
-                    write(inbox / name, slide[corner : corner + 1800, corner : corner + 1800])
+                    write_slide(inbox / name, slide[corner : corner + 1800, corner : corner + 1800], mpp=0.25)
                 wait(url, lambda jobs: jobs if len(jobs) == 8 and max(job["blocks_done"] for job in jobs) > 7 else None)
                 page.set_viewport_size({"width": WIDTH, "height": 940})
                 page.goto(url)
@@ -110,32 +114,17 @@ def pictures_of_slides(browser: Browser, folder: Path, wanted: set[str]) -> None
                 save("system", wanted, page.screenshot())
 
 
-def write(file: Path, pixels: np.ndarray) -> None:
-    """Write a slide with 0.25 um per pixel; it gets its name when it is whole."""
-    part = file.with_name(f".{file.name}.part")
-    resolution = (40_000, 40_000)
-    tifffile.imwrite(
-        part, pixels, photometric="rgb", tile=(256, 256), compression="deflate",
-        resolution=resolution, resolutionunit="CENTIMETER",
-    )  # fmt: skip
-    part.rename(file)
-
-
 # Jobs
 
 
 def pictures_of_jobs(browser: Browser, folder: Path, wanted: set[str]) -> None:
-    specification = importlib.util.spec_from_file_location("bench", ROOT / "tests" / "bench" / "dashboard.py")
-    assert specification is not None
-    assert specification.loader is not None
-    bench = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(bench)
     folder.mkdir()
     store = JobStore(f"sqlite:///{folder / '.wsi-denoise' / 'jobs.sqlite'}")
     store.upgrade()
-    bench.fill(store, MADE_UP_JOBS, days=28, waiting=3)
+    fill(store, MADE_UP_JOBS, days=28, waiting=3)
     store.close()
-    with served(folder, "dashboard") as url, opened(browser, 760) as page:
+    with serve(folder) as served, opened(browser, 760) as page:
+        url = served.url
         if "history" in wanted:
             page.goto(f"{url}history")
             page.get_by_text(f"of {MADE_UP_JOBS} jobs").wait_for()
@@ -160,36 +149,6 @@ def pictures_of_jobs(browser: Browser, folder: Path, wanted: set[str]) -> None:
 def run(*arguments: str, folder: Path) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     return subprocess.run([PROGRAM, *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
-
-
-@contextmanager
-def served(folder: Path, *arguments: str) -> Iterator[str]:
-    """Start the program on a free port; the address of its dashboard."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    command, *flags = arguments
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("WSI_DENOISE_")}
-    with (folder / "terminal").open("wb") as terminal:
-        process = subprocess.Popen(
-            [PROGRAM, command, "--port", str(port), *flags],
-            cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=terminal, stderr=terminal,
-        )  # fmt: skip
-    url = f"http://127.0.0.1:{port}/"
-    try:
-        wait_for(lambda: answers(url) if process.poll() is None else sys.exit((folder / "terminal").read_text()))
-        yield url
-    finally:
-        process.terminate()
-        process.wait(120)
-
-
-def answers(url: str) -> bool:
-    try:
-        urllib.request.urlopen(f"{url}healthz", timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 def wait_for(done: Callable[[], object]) -> None:

@@ -8,29 +8,27 @@ Both start the page as a user does, in a folder of their own, and open it in a r
 
 import argparse
 import json
-import os
 import random
-import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psutil
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 from sqlalchemy import text
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support.browser import PROGRAM, chromium, serve
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.slide import demo
 
-PROGRAM = Path(sys.executable).with_name("wsi-denoise")
 METRICS = ("sigma_before_wavelet", "sigma_after_wavelet", "sigma_before_flat", "sigma_after_flat", "structure_removed",
            "structure_added", "hematoxylin_before", "hematoxylin_after", "eosin_before", "eosin_after", "codec_psnr",
            "psnr", "ssim", "residual_rms", "colour_shift", "sharpness_fine", "sharpness_coarse", "tissue_patches",
@@ -115,39 +113,6 @@ def _stored(time: datetime | None) -> str | None:
     return None if time is None else time.strftime("%Y-%m-%d %H:%M:%S.%f")
 
 
-@contextmanager
-def served(folder: Path):
-    """Start the page in a folder; gives its address and its process."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    process = subprocess.Popen(
-        [PROGRAM, "dashboard", "--port", str(port)], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    url = f"http://127.0.0.1:{port}/"
-    try:
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"{url}healthz", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        yield url, psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait(30)
-
-
-@contextmanager
-def chromium():
-    """Start a browser."""
-    program = os.environ.get("WSI_DENOISE_BROWSER") or shutil.which("chromium") or shutil.which("google-chrome")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield browser
-        browser.close()
-
-
 SEEN = {
     "queue": "[aria-label='Waiting jobs'] li",
     "history": "tbody tr",
@@ -168,7 +133,8 @@ def first_paint(jobs: int, looks: int) -> dict[str, dict[str, float]]:
         fill(store, jobs)
         assert store.count_by_state()[JobState.QUEUED] == min(200, jobs)
         store.close()
-        with served(Path(folder)) as (url, _), chromium() as browser:
+        with serve(Path(folder)) as served, chromium() as browser:
+            url = served.url
             for page, mark in SEEN.items():
                 took = []
                 for _ in range(looks + 1):
@@ -248,10 +214,11 @@ def live(
         fill(store, jobs, waiting=0 if slides else 200)
         work = _Slides(folder, slides) if slides else _Rows(store)
         stack.callback(work.close)
-        url, process = stack.enter_context(served(folder))
+        served = stack.enter_context(serve(folder))
+        process = psutil.Process(served.process.pid)
         browser = stack.enter_context(chromium())
         tab = browser.new_page()
-        tab.goto(url)
+        tab.goto(served.url)
         tab.locator("[aria-label='Last finished jobs'] li").first.wait_for(timeout=120_000)
         session = tab.context.new_cdp_session(tab)
         renderer = _renderer(browser)

@@ -1,22 +1,16 @@
 """A real browser, and the dashboard as a process of its own; no test leaves one of them behind."""
 
 import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from support.browser import chromium, find_chromium
+from support.browser import serve as start
 from wsi_denoise.jobs.store import JobStore
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 PATIENCE = int(os.environ.get("WSI_DENOISE_PATIENCE", "120")) * 1000  # milliseconds; a busy machine is slow to draw
 
 # What Streamlit itself says on the console of every page: at an address with a path it asks for its server below that
@@ -28,15 +22,12 @@ STREAMLIT_ASKS = ("/_stcore/health", "/_stcore/host-config")
 # Not for the session: playwright's event loop would still run in the tests that come after, which start their own.
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    program = os.environ.get("WSI_DENOISE_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    program = find_chromium()
     if program is None:
         pytest.skip("no Chromium here (on Debian: apt-get install chromium)")
-    with sync_api.sync_playwright() as playwright:
-        # Chromium's own sandbox needs what root in a container does not have; only our page is opened.
-        made = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
+    with chromium(program) as made:
         yield made
-        made.close()
 
 
 @contextmanager
@@ -59,33 +50,8 @@ def store(tmp_path):
 
 @contextmanager
 def _served(folder, *flags, command="dashboard"):
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    program = Path(sys.executable).with_name("wsi-denoise")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("WSI_DENOISE_")}
-    with (folder / "terminal").open("ab") as terminal:
-        process = subprocess.Popen(
-            [program, command, "--port", str(port), *flags],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=terminal,
-            stderr=terminal,
-        )
-    url = f"http://127.0.0.1:{port}/"
-    try:
-        for _ in range(900):
-            assert process.poll() is None, f"the page ended with {process.returncode}"
-            try:
-                urllib.request.urlopen(f"{url}healthz", timeout=5).close()
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(60)
+    with start(folder, *flags, command=command) as served:
+        yield served.url
 
 
 @pytest.fixture(scope="session")
