@@ -57,10 +57,8 @@ def guarded(app: ASGIApp, *, token: str, signing_in: SigningIn | None = None, st
 
     Parameters
     ----------
-    app : ASGI application
     token : str
         Empty for none.
-    signing_in : SigningIn, optional
     state : Path, optional
         Folder that keeps sessions over a restart.
     """
@@ -80,14 +78,12 @@ class Guard:
 
     Parameters
     ----------
-    app : ASGI application
     token : str
         Empty for none.
     signing_in : SigningIn, optional
         Users who may sign in. Without it and without a token the server must listen on loopback only.
     sessions : Sessions, optional
         Default: sessions that end with the process.
-    throttle : Throttle, optional
     """
 
     def __init__(

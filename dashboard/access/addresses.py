@@ -30,7 +30,6 @@ class Addresses:
 
     Parameters
     ----------
-    app : ASGI application
     routes : sequence of BaseRoute
         The other routes.
     files : Path

@@ -24,10 +24,6 @@ class Protection:
     """Adds the security headers to every answer of an application.
 
     A websocket that the application closes before it accepts it is answered with 403 and the same headers.
-
-    Parameters
-    ----------
-    app : ASGI application
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -57,7 +57,6 @@ class SigningIn:
         As registered at the providers.
     secret : str
         ``cookie_secret`` of secrets.toml, which part of the key of sessions comes from.
-    clients : authlib.integrations.starlette_client.OAuth, optional
     """
 
     people: tuple[str, ...]

@@ -33,7 +33,6 @@ class Attempt:
 
     Parameters
     ----------
-    right : bool
     refused : bool
         Too many attempts of this client wait; the token was not compared.
     is_news : bool
@@ -69,8 +68,6 @@ class Throttle:
         ----------
         address : str
             Of the client.
-        given : str
-        is_right : callable
         """
         client = self._client(address)
         mark = hashlib.blake2b(given.encode("utf-8", "surrogatepass"), key=self._key, digest_size=16).digest()

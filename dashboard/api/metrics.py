@@ -32,8 +32,6 @@ class Figures(Collector):
 
     Parameters
     ----------
-    store : JobStore
-    settings : Settings
     now : datetime
         With a time zone.
     """

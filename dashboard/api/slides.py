@@ -51,12 +51,7 @@ def _answered(handler: Handler) -> Handler:
 
 
 class Slides:
-    """Everything under ``/slides``. Reading and decoding happen in threads of its own, never in the event loop.
-
-    Parameters
-    ----------
-    settings : Settings
-    """
+    """Everything under ``/slides``. Reading and decoding happen in threads of its own, never in the event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

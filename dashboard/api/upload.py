@@ -115,8 +115,6 @@ class _Upload:
         Checked.
     limit : int
         Bytes.
-    ignore : list of str
-    claim : Claim
     """
 
     def __init__(self, folder: Path, name: str, limit: int, ignore: list[str], claim: Claim) -> None:

@@ -48,7 +48,6 @@ def table(
 
     Parameters
     ----------
-    head : sequence of str
     rows : iterable of sequence of str
         HTML: text from outside must be escaped. A cell that begins with ``<th`` is taken whole.
     numbers, short : set of int

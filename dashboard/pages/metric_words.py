@@ -16,10 +16,8 @@ class Shown:
 
     Parameters
     ----------
-    name : str
     keys : tuple of str
         Of the metrics that it is made from, as in docs/programs/metrics.md.
-    sentence : str
     text : callable
         Metrics to what is shown; only called when the first key has a value.
     limit : str

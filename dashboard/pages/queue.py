@@ -101,7 +101,6 @@ def priority(wanted: int, current: int) -> int:
 
     Parameters
     ----------
-    wanted : int
     current : int
         An earlier version may have stored one beyond the limits.
     """

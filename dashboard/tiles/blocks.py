@@ -21,7 +21,6 @@ def blocks(state: Path, job: Job) -> dict[str, Any]:
     ----------
     state : Path
         The state folder.
-    job : Job
 
     Returns
     -------

@@ -67,7 +67,6 @@ class Tiles:
 
     Parameters
     ----------
-    settings : Settings
     job : callable
         From a number to the job; raises NoSuchJob.
     """
@@ -117,7 +116,6 @@ class Tiles:
 
         Parameters
         ----------
-        job : Job
         which : str
             One of :data:`WHICH`.
         place : (int, int, int)

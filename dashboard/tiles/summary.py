@@ -25,11 +25,6 @@ LOW_ZOOM = {
 def summary(tiles: Tiles, job: Job) -> dict[str, Any]:
     """Return a job's size, verdict, figures, maps and worst places.
 
-    Parameters
-    ----------
-    tiles : Tiles
-    job : Job
-
     Returns
     -------
     dict
