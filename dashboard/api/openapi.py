@@ -62,9 +62,7 @@ def _history() -> Schema:
         for kind, (_, media) in WRITERS.items()
     }
     return {
-        "/api/jobs": {
-            "get": _operation("Query the history.", _json(_reference("Jobs")), paged, failures=(400, 503)),
-        },
+        "/api/jobs": {"get": _operation("Query the history.", _json(_reference("Jobs")), paged, failures=(400, 503))},
         "/api/jobs/{job}": {
             "get": _operation("One job with its events and attempts.", _json(_reference("JobDetails")), [_JOB])
         },

@@ -12,18 +12,7 @@ from streamlit.delta_generator import DeltaGenerator
 from dashboard import context
 from dashboard.pages.components import ORIGIN, heading, html, open_page, show_error
 from dashboard.pages.markup import checksum, chip, escaped, facts, job_link, table
-from dashboard.pages.words import (
-    STATES,
-    ended,
-    for_page,
-    in_markdown,
-    number,
-    of,
-    parts_of,
-    result,
-    size,
-    when,
-)
+from dashboard.pages.words import STATES, ended, for_page, in_markdown, number, of, parts_of, result, size, when
 from wsi_denoise.errors import NoSuchJob, WsiDenoiseError
 from wsi_denoise.jobs.states import ALLOWED, JobState
 from wsi_denoise.jobs.values import Attempt, Event, Job

@@ -75,14 +75,7 @@ class DeepZoom:
         left, top = column * self.tile, row * self.tile
         right, bottom = min(left + self.tile, width), min(top + self.tile, height)
         step = 1 << (self.last - level)
-        return Box(
-            left * step,
-            top * step,
-            right * step,
-            bottom * step,
-            right - left,
-            bottom - top,
-        )
+        return Box(left * step, top * step, right * step, bottom * step, right - left, bottom - top)
 
     def whole(self, side: int) -> Box:
         """Return the whole slide, its longer side `side` pixels, or its own size if that is less."""

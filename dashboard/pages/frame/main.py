@@ -18,10 +18,7 @@ st.set_page_config(page_title=PROGRAM, layout="wide")
 st.html(theme.STYLE)
 pages = [
     st.Page(
-        import_module(f"dashboard.pages.{name}").draw,
-        title=name.capitalize(),
-        url_path=name,
-        default=name == START,
+        import_module(f"dashboard.pages.{name}").draw, title=name.capitalize(), url_path=name, default=name == START
     )
     for name in PAGES
 ]
