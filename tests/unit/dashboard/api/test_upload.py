@@ -10,7 +10,6 @@ import threading
 import time
 from contextlib import closing, contextmanager, suppress
 from fnmatch import fnmatch
-from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -151,12 +150,14 @@ def small_disk(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     size = 100_000_000 + max(10**9, upload_space.SPARE_BYTES)
 
+    kind = type(shutil.disk_usage(tmp_path))
+
     def usage(_folder):
         used = 0
         for file in (folder / "inbox").glob("*"):
             with suppress(FileNotFoundError):  # an upload that ends
                 used += file.stat().st_size
-        return SimpleNamespace(total=size, used=used, free=size - used)
+        return kind((size, used, size - used))
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
 
@@ -274,11 +275,7 @@ def wait_for(condition):
 
 def test_an_upload_that_is_cut_off_leaves_nothing(folder):
     with served(folder) as port:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        connection.putrequest("PUT", "/upload/a.svs")
-        connection.putheader("Content-Length", "50000000")
-        connection.endheaders()
-        connection.send(bytes(9_000_000))
+        connection = begin(port, "a.svs", 50_000_000, bytes(9_000_000))
         wait_for(lambda: left_in(folder))
         (part,) = left_in(folder)
         assert part != "a.svs"
@@ -289,18 +286,11 @@ def test_an_upload_that_is_cut_off_leaves_nothing(folder):
 
 def test_of_two_uploads_of_one_name_the_first_to_end_stays(folder):
     with served(folder) as port:
-        slow, quick = (http.client.HTTPConnection("127.0.0.1", port, timeout=60) for _ in range(2))
-        slow.putrequest("PUT", "/upload/a.svs")
-        slow.putheader("Content-Length", "8")
-        slow.endheaders()
-        slow.send(b"slow")
+        slow = begin(port, "a.svs", 8, b"slow")
         wait_for(lambda: left_in(folder))
-        quick.request("PUT", "/upload/a.svs", b"quick")
-        assert quick.getresponse().status == 201
+        assert status_of(begin(port, "a.svs", 5, b"quick"))[0] == 201
         slow.send(b"slow")
-        assert slow.getresponse().status == 409
-        quick.close()
-        slow.close()
+        assert status_of(slow)[0] == 409
     assert (folder / "inbox" / "a.svs").read_bytes() == b"quick"
     assert left_in(folder) == ["a.svs"]
 
@@ -308,16 +298,11 @@ def test_of_two_uploads_of_one_name_the_first_to_end_stays(folder):
 def test_a_large_file_is_never_in_memory(folder):
     process = psutil.Process()
     with served(folder) as port:
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-        connection.putrequest("PUT", "/upload/a.svs")
-        connection.putheader("Content-Length", str(300_000_000))
-        connection.endheaders()
-        piece = bytes(1_000_000)
         start = most = process.memory_info().rss
+        connection = begin(port, "a.svs", 300_000_000, b"")
         for _ in range(300):
-            connection.send(piece)
+            connection.send(bytes(1_000_000))
             most = max(most, process.memory_info().rss)
-        assert connection.getresponse().status == 201
-        connection.close()
+        assert status_of(connection)[0] == 201
     assert (folder / "inbox" / "a.svs").stat().st_size == 300_000_000
     assert most - start < 100_000_000
