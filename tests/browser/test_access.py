@@ -87,7 +87,7 @@ PAGES = {
     "history?job=2": "Attempts",
     "compare?job=2": "Origin of the result",
     "quality": "Noise of each scanner over time",
-    "system": "Room on the disks",
+    "system": "Free space",
 }
 
 RUN = """async () => {

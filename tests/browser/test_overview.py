@@ -79,8 +79,8 @@ def test_system_shows_what_is_there_and_no_secret(measured, open_page):
     with open_page() as page:
         sign_in(page, measured)
         page.get_by_text("2 workers").wait_for()
-        # The doctor takes half a minute; what else there is does not wait for him.
-        page.get_by_role("heading", name="Room on the disks").wait_for()
+        # The checks take half a minute; the rest of the page does not wait for them.
+        page.get_by_role("heading", name="Free space").wait_for()
         page.get_by_role("tab", name="Settings").click()
         quality = page.get_by_role("row").filter(has_text="output.quality")
         quality.get_by_text("flag").wait_for()
