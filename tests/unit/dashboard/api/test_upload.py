@@ -157,7 +157,7 @@ def small_disk(folder, tmp_path, monkeypatch):
         for file in (folder / "inbox").glob("*"):
             with suppress(FileNotFoundError):  # an upload that ends
                 used += file.stat().st_size
-        return kind((size, used, size - used))
+        return kind(size, used, size - used)
 
     monkeypatch.setattr(shutil, "disk_usage", usage)
 
