@@ -1,13 +1,12 @@
 """Photographs that Debian packages: ``python -m training.data.photographs``.
 
-Few patches of tissue are free of noise and JPEG, and those that are come from few stains. Photographs made smaller have
-textures and hues of any kind. Each package is named with its checksum, and the pictures to take out of it by name:
-drawings, blurred pictures and noisy ones are left.
+Few patches of tissue are free of noise and JPEG, and those have few stains. Reduced photographs have textures and hues
+of any kind. The manifest lists each package with its checksum and the pictures to extract. Drawings and pictures with
+blur or noise are omitted.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import io
 import sys
@@ -16,7 +15,8 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.data import sources
+from training import command
+from training.data import manifest, sources
 
 FOLDER = Path("runs") / "photographs"
 MIRRORS = ("https://deb.debian.org/debian", "https://archive.debian.org/debian")
@@ -49,59 +49,9 @@ class Package:
         return tuple(folder / f"{self.name}-{picture.replace('/', '-')}" for picture in self.pictures)
 
 
-PACKAGES = (
-    Package(
-        "mate-backgrounds",
-        "pool/main/m/mate-backgrounds/mate-backgrounds_1.26.0-1_all.deb",
-        "7bf4c2209f34b4f61ba6d24c8b58c28b361e82e4b943aae6d42c030169af9e04",
-        "usr/share/backgrounds/mate/nature",
-        (
-            "Blinds.jpg",
-            "Dune.jpg",
-            "FreshFlower.jpg",
-            "Garden.jpg",
-            "GreenMeadow.jpg",
-            "LadyBird.jpg",
-            "RainDrops.jpg",
-            "TwoWings.jpg",
-            "Wood.jpg",
-            "YellowFlower.jpg",
-        ),
-    ),
-    Package(
-        "plasma-workspace-wallpapers",
-        "pool/main/p/plasma-workspace-wallpapers/plasma-workspace-wallpapers_5.27.5-2_all.deb",
-        "32cd18b71c8c938a18b3b351f217c02ac590e323caa3cf322fbb875ce8892f8b",
-        "usr/share/wallpapers",
-        tuple(
-            f"{name}/contents/images/2560x1600.jpg"
-            for name in ("BytheWater", "ColorfulCups", "EveningGlow", "FallenLeaf", "Grey", "OneStandsOut", "Path")
-        ),
-    ),
-    Package(
-        "lomiri-wallpapers-16.04",
-        "pool/main/l/lomiri-wallpapers/lomiri-wallpapers-16.04_20.04.0-2_all.deb",
-        "a99ff6a3bfe451e4cc0682ecb3cc82e71740626d59e4845ae34a0a0e45421eab",
-        "usr/share/backgrounds",
-        (
-            "Dragonfly_by_Bolly.jpg",
-            "Picture_0B_by_freespace.jpg",
-            "Picture_1A_by_freespace.jpg",
-            "Wine_by_Jakkub_Mede.jpg",
-            "aitzgorri_by_Aitzol_Berasategi.jpg",
-            "friends_by_Aitzol_Berasategi.jpg",
-            "life_by_Aitzol_Berasategi.jpg",
-            "picosdeeuropa_by_Aitzol_Berasategi.jpg",
-            "seeding_by_Clements_Engelhardt.jpg",
-        ),
-    ),
-    Package(
-        "lomiri-wallpapers-20.04",
-        "pool/main/l/lomiri-wallpapers/lomiri-wallpapers-20.04_20.04.0-2_all.deb",
-        "d44e89b8473aafe64a5b678f014862dc31335aaaf18665c544d985d854f1a709",
-        "usr/share/backgrounds",
-        ("Kleiber_by_Lukas_Baubkus.jpg",),
-    ),
+PACKAGES = tuple(
+    Package(known["name"], known["path"], known["sha256"], known["root"], tuple(known["pictures"]))
+    for known in manifest.known()["photographs"]["packages"]
 )
 
 
@@ -188,7 +138,7 @@ def _download(package: Package) -> bytes:
 
 def main(arguments: list[str] | None = None) -> None:
     """Download the photographs for the command-line options."""
-    options = argparse.ArgumentParser(prog="python -m training.data.photographs", description=__doc__)
+    options = command.parser("training.data.photographs", __doc__)
     options.add_argument("--out", type=Path, default=FOLDER)
     given = options.parse_args(arguments)
     fetch(given.out)

@@ -7,7 +7,6 @@ with the same :func:`key_of` were measured on the same pixels. A perfect image c
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from training import pages
 from training.evaluate import baselines
 from training.evaluate.conditions import noisy_images
 from training.evaluate.measures import PERFECT, Batch, interval, psnr, ssim, ssim_columns, ssim_grey
@@ -129,14 +129,12 @@ def _row(
 
 def save(path: Path, rows: Sequence[Row], facts: Mapping[str, Any]) -> None:
     """Write rows as JSON with facts about the measurement, such as the ``sha256`` of the preset."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {**facts, "rows": [asdict(row) for row in rows]}
-    path.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    pages.write_json(path, {**facts, "rows": [asdict(row) for row in rows]})
 
 
 def read(path: Path) -> list[Row]:
     """Read the rows of a file of :func:`save`."""
-    return [Row(**row) for row in json.loads(path.read_text("utf-8"))["rows"]]
+    return [Row(**row) for row in pages.read_json(path)["rows"]]
 
 
 def joined(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
@@ -153,32 +151,24 @@ def joined(rows: Sequence[Row], others: Sequence[Row]) -> list[Row]:
     return [row for key, here in by_pixels.items() if key in known for row in here]
 
 
-def heading(row: Row) -> str:
-    """Return the line above a source's table, with the numbers of images and seeds."""
-    drawn = f"{row.seeds} noise seed{'s' if row.seeds > 1 else ''}"
-    return f"**{row.source}**: {row.images} images, {drawn}"
+def _tables(rows: Sequence[Row], about: str, cell: Callable[[Row | None], str]) -> str:
+    """Return a table per source and noise, with a row per method and a column per sigma, below a line about it."""
+    lines = []
+    for source, protocol in dict.fromkeys((row.source, row.protocol) for row in rows):
+        here = {(row.method, row.sigma): row for row in rows if (row.source, row.protocol) == (source, protocol)}
+        first = next(iter(here.values()))
+        drawn = f"{first.seeds} noise seed{'s' if first.seeds > 1 else ''}"
+        sigmas = sorted({sigma for _, sigma in here})
+        methods = dict.fromkeys(method for method, _ in here)
+        cells = [[method, *(cell(here.get((method, sigma))) for sigma in sigmas)] for method in methods]
+        lines += [f"**{source}**: {first.images} images, {drawn}{about.format(protocol)}", ""]
+        lines += [pages.table(["method", *(f"sigma {sigma:g}" for sigma in sigmas)], cells), ""]
+    return "\n".join(lines)
 
 
 def markdown(rows: Sequence[Row]) -> str:
-    """Return a table per source and noise: a row per method, a column per sigma, PSNR in dB [95 % interval] (SSIM)."""
-    lines = []
-    for source, protocol in dict.fromkeys((row.source, row.protocol) for row in rows):
-        here = [row for row in rows if (row.source, row.protocol) == (source, protocol)]
-        sigmas = sorted({row.sigma for row in here})
-        lines += [
-            f"{heading(here[0])}, `{protocol}`; PSNR in dB [95 % interval] (SSIM)",
-            "",
-            "| method | " + " | ".join(f"sigma {sigma:g}" for sigma in sigmas) + " |",
-            "|---" * (len(sigmas) + 1) + "|",
-        ]
-        for method in dict.fromkeys(row.method for row in here):
-            cells = []
-            for sigma in sigmas:
-                row = next((row for row in here if row.method == method and row.sigma == sigma), None)
-                cells.append(_cell(row))
-            lines.append(f"| {method} | " + " | ".join(cells) + " |")
-        lines.append("")
-    return "\n".join(lines)
+    """Return a table per source and noise: PSNR in dB [95 % interval] (SSIM)."""
+    return _tables(rows, ", `{}`; PSNR in dB [95 % interval] (SSIM)", _cell)
 
 
 def _cell(row: Row | None) -> str:
@@ -187,6 +177,15 @@ def _cell(row: Row | None) -> str:
     if row.psnr >= PERFECT:
         return "unchanged"
     return f"{row.psnr:.2f} [{row.psnr_low:.2f}, {row.psnr_high:.2f}] ({row.ssim:.3f})"
+
+
+def likeness(rows: Sequence[Row]) -> str:
+    """Return the three kinds of SSIM, one table per source: ``RGB / grey / the paper's`` in each cell."""
+    return _tables(rows, "; SSIM over RGB / of grey / the paper's way", _likeness)
+
+
+def _likeness(row: Row | None) -> str:
+    return "" if row is None else f"{row.ssim:.3f} / {row.ssim_grey:.3f} / {row.ssim_columns:.3f}"
 
 
 def compact(rows: Sequence[Row], methods: Sequence[str]) -> str:
@@ -198,41 +197,11 @@ def compact(rows: Sequence[Row], methods: Sequence[str]) -> str:
         Order of the values in a cell, which " / " separates.
     """
     sigmas = sorted({row.sigma for row in rows})
-    title = " / ".join(methods)
-    lines = [
-        f"PSNR in dB: {title}. In brackets: images x noise seeds.",
-        "",
-        "| images | noise | " + " | ".join(f"sigma {sigma:g}" for sigma in sigmas) + " |",
-        "|---" * (len(sigmas) + 2) + "|",
-    ]
-    for source, protocol in dict.fromkeys((row.source, row.protocol) for row in rows):
-        here = {(row.method, row.sigma): row for row in rows if (row.source, row.protocol) == (source, protocol)}
-        first = next(iter(here.values()))
-        cells = []
-        for sigma in sigmas:
-            found = [here.get((method, sigma)) for method in methods]
-            cells.append(" / ".join("-" if row is None else f"{row.psnr:.2f}" for row in found))
-        lines.append(f"| {source} ({first.images} x {first.seeds}) | {protocol} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, ""])
-
-
-def likeness(rows: Sequence[Row]) -> str:
-    """Return the three kinds of SSIM, one table per source: ``RGB / grey / the paper's`` in each cell."""
+    found = {(row.source, row.protocol, row.method, row.sigma): f"{row.psnr:.2f}" for row in rows}
     lines = []
-    for source in dict.fromkeys(row.source for row in rows):
-        here = [row for row in rows if row.source == source and row.ssim_grey is not None]
-        sigmas = sorted({row.sigma for row in here})
-        lines += [
-            f"{heading(here[0])}; SSIM over RGB / of grey / the paper's way",
-            "",
-            "| method | " + " | ".join(f"sigma {sigma:g}" for sigma in sigmas) + " |",
-            "|---" * (len(sigmas) + 1) + "|",
-        ]
-        for method in dict.fromkeys(row.method for row in here):
-            by_sigma = {row.sigma: row for row in here if row.method == method}
-            cells = [
-                f"{by_sigma[s].ssim:.3f} / {by_sigma[s].ssim_grey:.3f} / {by_sigma[s].ssim_columns:.3f}" for s in sigmas
-            ]
-            lines.append(f"| {method} | " + " | ".join(cells) + " |")
-        lines.append("")
-    return "\n".join(lines)
+    for source, protocol in dict.fromkeys((row.source, row.protocol) for row in rows):
+        first = next(row for row in rows if (row.source, row.protocol) == (source, protocol))
+        cells = [" / ".join(found.get((source, protocol, name, sigma), "-") for name in methods) for sigma in sigmas]
+        lines.append([f"{source} ({first.images} x {first.seeds})", protocol, *cells])
+    about = f"PSNR in dB: {' / '.join(methods)}. In brackets: images x noise seeds."
+    return f"{about}\n\n{pages.table(['images', 'noise', *(f'sigma {sigma:g}' for sigma in sigmas)], lines)}\n"

@@ -1,7 +1,7 @@
 """Measure everything that the documentation says about the presets: ``make evaluate``.
 
-Each step writes a file in ``training/tables`` and says how long it took; a step whose file is of these very weights is
-left out (``--again`` makes it anew). Baselines do not change with the presets: theirs are measured by ``--baselines``.
+Each step writes a file in ``training/tables`` and prints its duration. A step whose file has the checksum of the
+shipped weights is omitted (``--again`` repeats it). ``--baselines`` measures methods of other authors.
 """
 
 from __future__ import annotations
@@ -77,34 +77,29 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--again", action="store_true", help="also what is there already")
     options.add_argument("--baselines", action="store_true", help="the methods that are not ours, too: hours")
     given = command.parsed(options, arguments)
-    known = given.preset or [card.name for card in weights.presets() if not card.not_for_slides]
-    started = time.monotonic()
     place = ["--shared", str(given.shared)]
-    for preset in known:
-        for name, program, what in steps_of(preset):
-            path = pages.TABLES / f"{name}.json"
-            if given.again or not is_current(path, preset):
-                _timed(name, lambda program=program, what=what, path=path: program([*what, *place, "--out", str(path)]))
+    for preset in given.preset or [card.name for card in weights.presets() if not card.not_for_slides]:
+        for step in steps_of(preset):
+            if given.again or not is_current(pages.TABLES / f"{step[0]}.json", preset):
+                _run(step, place)
         # The noise protocol in the card shows the use of a preset.
         parts = ("", "-val", "-compressed") if weights.card(preset).protocol in {"scanner", "camera"} else ("", "-val")
         tables = [pages.TABLES / f"{preset}{kind}.json" for kind in parts]
         export.measure(preset, tables, counted=pages.TABLES / f"{preset}-nuclei.json")
-    if given.baselines:
-        for name, program, what in baseline_steps():
-            path = pages.TABLES / f"{name}.json"
-            _timed(name, lambda program=program, what=what, path=path: program([*what, *place, "--out", str(path)]))
-    _timed("leak", lambda: leak.main(place))
+    for step in baseline_steps() if given.baselines else ():
+        _run(step, place)
+    leak.main(place)
     with tempfile.TemporaryDirectory() as folder:
-        _timed("onnx", lambda: onnx.main(["--out", folder, "--table", str(pages.TABLES / "onnx.json")]))
-    _timed("costs", lambda: costs.main([]))
-    _timed("pictures", lambda: pictures.main(place))
+        onnx.main(["--out", folder, "--table", str(pages.TABLES / "onnx.json")])
+    costs.main([])
+    pictures.main(place)
     report.main([])
-    print(f"all of it: {(time.monotonic() - started) / 60:.1f} minutes")
 
 
-def _timed(name: str, run: Callable[[], object]) -> None:
+def _run(step: Step, place: list[str]) -> None:
+    name, program, what = step
     started = time.monotonic()
-    run()
+    program([*what, *place, "--out", str(pages.TABLES / f"{name}.json")])
     print(f"== {name}: {time.monotonic() - started:.0f} s", flush=True)
 
 

@@ -15,13 +15,15 @@ from training.evaluate import baselines, nuclei, table
 from training.evaluate.conditions import noisy_images
 from training.evaluate.measures import Batch
 from training.evaluate.noises import CLEAN
-from training.evaluate.split import SOURCES
+from training.evaluate.split import SOURCES, VALIDATION
 from wsi_denoise.network import weights
 
 SHOWN = {"pcam-kaggle/test": 13, "kather-crc-20x, odd positions": 5, "scikit-image ihc": 7}
 """Sources that may be shown (CC0, CC BY), and the index of the image. MoNuSeg is CC BY-NC-SA, and the authors' pairs
 state no licence."""
 PART = slice(16, 80)
+Psnr = Mapping[tuple[str, str, float], table.Row]
+"""Rows by source, method and sigma."""
 CURVES = ("noisy input", "paper", "fine", "scanner", "DnCNN colour, blind")
 
 
@@ -66,22 +68,11 @@ def plot(rows: Sequence[table.Row], path: Path, *, reference: str = "paper") -> 
     for source, above, below in zip(sources, *fields, strict=True):
         for number, method in enumerate(methods):
             known = [row for _, row in sorted(psnr.items()) if (row.source, row.method) == (source, method)]
-            sigmas, look = [row.sigma for row in known], {"marker": "o", "markersize": 3, "color": f"C{number}"}
-            above.plot(sigmas, [row.psnr for row in known], label=method, **look)
-            above.fill_between(
-                sigmas,
-                [row.psnr_low for row in known],
-                [row.psnr_high for row in known],
-                alpha=0.2,
-                color=f"C{number}",
-            )
+            _curve(above, known, number)
             if method != table.NOISY:
-                pairs = [
-                    (row, psnr[source, reference, row.sigma]) for row in known if (source, reference, row.sigma) in psnr
-                ]
-                below.plot([row.sigma for row, _ in pairs], [row.psnr - other.psnr for row, other in pairs], **look)
+                _gains(below, known, psnr, reference, number)
         above.set_title(source, fontsize=9)
-        below.set_xlabel("sigma (grey levels)")
+        below.set(xlabel="sigma (grey levels)")
         above.grid(alpha=0.3)
         below.grid(alpha=0.3)
     fields[0][0].set_ylabel("PSNR (dB)")
@@ -89,6 +80,21 @@ def plot(rows: Sequence[table.Row], path: Path, *, reference: str = "paper") -> 
     fields[0][0].legend(fontsize=8)
     figure.tight_layout()
     _save(figure, path)
+
+
+def _curve(field: Any, rows: Sequence[table.Row], number: int) -> None:
+    sigmas, low, high = [row.sigma for row in rows], [row.psnr_low for row in rows], [row.psnr_high for row in rows]
+    field.plot(sigmas, [row.psnr for row in rows], label=rows[0].method if rows else "", **_line(number))
+    field.fill_between(sigmas, low, high, alpha=0.2, color=f"C{number}")
+
+
+def _gains(field: Any, rows: Sequence[table.Row], psnr: Psnr, reference: str, number: int) -> None:
+    pairs = [(row, other) for row in rows if (other := psnr.get((row.source, reference, row.sigma)))]
+    field.plot([row.sigma for row, _ in pairs], [row.psnr - other.psnr for row, other in pairs], **_line(number))
+
+
+def _line(number: int) -> dict[str, Any]:
+    return {"marker": "o", "markersize": 3, "color": f"C{number}"}
 
 
 def plot_nuclei(rows: Sequence[nuclei.Row], path: Path) -> None:
@@ -99,23 +105,24 @@ def plot_nuclei(rows: Sequence[nuclei.Row], path: Path) -> None:
     figure, fields = plt.subplots(1, len(names), figsize=(2.2 + 2.6 * len(names), 4.2), sharey=True, squeeze=False)
     for name, field in zip(names, fields[0], strict=True):
         here = {row.kind: row for row in rows if row.method == name}
-        shown = [(place, here[kind]) for place, kind in enumerate(kinds) if kind in here]
-        places = [place for place, _ in shown]
-        before, after = [row.f1_noisy for _, row in shown], [row.f1_denoised for _, row in shown]
-        field.hlines(places, before, after, color="0.7")
-        field.plot(before, places, "o", color="0.5", label="noisy")
-        field.plot(after, places, "o", color="C0", label="denoised")
-        lost = [(row.f1_denoised, place) for place, row in shown if row.loses]
-        if lost:
-            field.plot(*zip(*lost, strict=True), "x", color="C3", markersize=10, label="over 5 % of nuclei lost")
-        field.set_title(name)
-        field.set_xlabel("F1 of nuclei")
-        field.set_xlim(0.3, 1.02)
+        _before_and_after(field, [(place, here[kind]) for place, kind in enumerate(kinds) if kind in here])
+        field.set(title=name, xlabel="F1 of nuclei", xlim=(0.3, 1.02))
         field.grid(alpha=0.3)
         field.legend(fontsize=7, loc="lower left")
     fields[0][0].set_yticks(range(len(kinds)), kinds, fontsize=8)
     figure.tight_layout()
     _save(figure, path)
+
+
+def _before_and_after(field: Any, shown: Sequence[tuple[int, nuclei.Row]]) -> None:
+    places = [place for place, _ in shown]
+    before, after = [row.f1_noisy for _, row in shown], [row.f1_denoised for _, row in shown]
+    field.hlines(places, before, after, color="0.7")
+    field.plot(before, places, "o", color="0.5", label="noisy")
+    field.plot(after, places, "o", color="C0", label="denoised")
+    lost = [(row.f1_denoised, place) for place, row in shown if row.loses]
+    if lost:
+        field.plot(*zip(*lost, strict=True), "x", color="C3", markersize=10, label="over 5 % of nuclei lost")
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -126,33 +133,23 @@ def main(arguments: list[str] | None = None) -> None:
     patches = given.shared / "data" / "patches"
     known = [card.name for card in weights.presets() if not card.not_for_slides]
     presets = {name: baselines.network(weights.load(name)) for name in known}
-    classical = {"non-local means": baselines.classical("non-local means", 0.6)}
     anchors = baselines.anchors(given.shared / "reference")
     blind = {name: method for name, method in anchors.items() if name.startswith("DnCNN")}
-    shown = {**presets, **classical, **blind}
-    pages.write_image(given.images / "methods.webp", pages.grid(crops(shown, patches, ["fresh"], 25.0), enlarge=3))
-    compressed = ["noise, then JPEG 70"]
-    pages.write_image(
-        given.images / "compressed.webp", pages.grid(crops(presets, patches, compressed, 25.0), enlarge=3)
-    )
-    pages.write_json(
-        pages.TABLES / "pictures.json",
-        {"methods": list(shown), "presets": list(presets), "sources": list(SHOWN), "sigma": 25.0},
-    )
-    rows = [row for name in (*known, "dncnn") for row in read_rows(name)]
-    if rows:
-        plot([row for row in rows if row.method in CURVES], given.images / "curves.png")
-    counted = nuclei.read(pages.TABLES, known)
-    if counted:
-        plot_nuclei(counted, given.images / "nuclei.png")
+    shown = {**presets, "non-local means": baselines.classical("non-local means", 0.6), **blind}
+    for name, methods, protocol in (("methods", shown, "fresh"), ("compressed", presets, "noise, then JPEG 70")):
+        lines = crops(methods, patches, [protocol], 25.0)
+        pages.write_image(given.images / f"{name}.webp", pages.grid(lines, enlarge=3))
+    about = {"methods": list(shown), "presets": list(presets), "sources": list(SHOWN), "sigma": 25.0}
+    pages.write_json(pages.TABLES / "pictures.json", about)
+    plot([row for name in (*known, "dncnn") for row in read_rows(name)], given.images / "curves.png")
+    plot_nuclei(nuclei.read(pages.TABLES, known), given.images / "nuclei.png")
 
 
 def read_rows(name: str) -> list[table.Row]:
-    """Return the measured rows of a table for fresh noise on the test sources."""
+    """Return the rows of a table for fresh noise on the test sources, of the methods in the curves."""
     path = pages.TABLES / f"{name}.json"
-    if not path.is_file():
-        return []
-    return [row for row in table.read(path) if row.protocol == "fresh" and row.source != "pcam-kaggle/val"]
+    rows = table.read(path) if path.is_file() else []
+    return [row for row in rows if row.protocol == "fresh" and row.source != VALIDATION and row.method in CURVES]
 
 
 if __name__ == "__main__":

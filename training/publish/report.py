@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from training import pages
-from training.evaluate import costs, kinds, nuclei, table
+from training.evaluate import costs, kinds, leak, nuclei, table
 
 PRESETS = ("paper", "fine", "scanner", "blind")
-PAGES = ("evaluation.md", "presets.md")
+PAGES = ("evaluation.md", "presets.md", "leak.md")
 MISSING = "Not measured yet."
 NOT_OURS = ("bm3d", "baselines", "comparators-compared")
 """Tables of methods of other authors."""
@@ -49,15 +49,15 @@ def _nuclei(folder: Path) -> str:
 
 def _behaviour(folder: Path, check: str, columns: Mapping[str, str]) -> str:
     """Return a check's table with a line per preset and row; `columns` maps keys to headings."""
-    lines = []
-    for preset in PRESETS:
-        file = folder / f"{preset}-behaviour.json"
-        if file.is_file():
-            rows = pages.read_json(file)["checks"][check]
-            lines += [f"| {preset} | " + " | ".join(_text(row[key]) for key in columns) + " |" for row in rows]
-    if not lines:
-        return MISSING
-    return "\n".join(["| preset | " + " | ".join(columns.values()) + " |", "|---" * (len(columns) + 1) + "|", *lines])
+    found = {preset: _content(folder, f"{preset}-behaviour") for preset in PRESETS}
+    rows = [[preset, row] for preset, content in found.items() if content for row in content["checks"][check]]
+    lines = [[preset, *(_text(row[key]) for key in columns)] for preset, row in rows]
+    return pages.table(["preset", *columns.values()], lines) if lines else MISSING
+
+
+def _content(folder: Path, name: str) -> dict[str, Any] | None:
+    file = folder / f"{name}.json"
+    return pages.read_json(file) if file.is_file() else None
 
 
 def _text(value: Any) -> str:
@@ -77,70 +77,72 @@ def _likeness(rows: Sequence[table.Row]) -> str:
 
 
 def _onnx(folder: Path) -> str:
-    file = folder / "onnx.json"
-    if not file.is_file():
+    if not (found := _content(folder, "onnx")):
         return MISSING
-    rows = pages.read_json(file)["rows"]
-    lines = ["| preset | file, bytes | one patch of 96 x 96 px | largest difference from torch |", "|---|---|---|---|"]
-    for row in rows:
-        time = f"{row['patch_ms']} ms (least {row['patch_ms_least']})"
-        lines.append(f"| {row['preset']} | {row['bytes']:,} | {time} | {row['largest_difference']:.0e} |")
+    rows = found["rows"]
+    lines = [
+        [
+            row["preset"],
+            f"{row['bytes']:,}",
+            f"{row['patch_ms']} ms (least {row['patch_ms_least']})",
+            f"{row['largest_difference']:.0e}",
+        ]
+        for row in rows
+    ]
+    heads = ["preset", "file, bytes", "one patch of 96 x 96 px", "largest difference from torch"]
     about = f"Median of {rows[0]['runs']} runs of onnxruntime {rows[0]['onnxruntime']}, {rows[0]['machine']}."
-    return "\n".join([*lines, "", about])
+    return f"{pages.table(heads, lines)}\n\n{about}"
 
 
 def _costs(folder: Path) -> str:
-    file = folder / "costs.json"
-    if not file.is_file():
+    if not (found := _content(folder, "costs")):
         return MISSING
-    found = pages.read_json(file)
     rows = sorted(found["rows"], key=lambda row: PRESETS.index(row["preset"]))
-    lines = ["| preset | filters | parameters | kMAC a pixel | MPix/s on one thread |", "|---|---|---|---|---|"]
-    for row in rows:
-        figures = [row["filters"], f"{row['parameters']:,}", f"{row['kmac']:.1f}", f"{row['mpix_per_second']:.2f}"]
-        lines.append(f"| {row['preset']} | {' | '.join(map(str, figures))} |")
-    how = f"windows of {costs.WINDOW} px by processor time"
-    return "\n".join([*lines, "", f"MPix/s of the network alone, {how}, {found['machine']}: {rows[0]['plan']}."])
+    lines = [
+        [
+            row["preset"],
+            row["filters"],
+            f"{row['parameters']:,}",
+            f"{row['kmac']:.1f}",
+            f"{row['mpix_per_second']:.2f}",
+        ]
+        for row in rows
+    ]
+    heads = ["preset", "filters", "parameters", "kMAC a pixel", "MPix/s on one thread"]
+    how = f"windows of {costs.WINDOW} px by processor time, {found['machine']}: {rows[0]['plan']}"
+    return f"{pages.table(heads, lines)}\n\nMPix/s of the network alone, {how}."
 
 
 def _experiment(folder: Path, name: str) -> str:
     """Return the table of an experiment of :mod:`training.evaluate.ablation`."""
-    file = folder / f"{name}.json"
-    if not file.is_file():
+    if not (found := _content(folder, name)):
         return "Not run."
-    found = pages.read_json(file)
-    rows = found["rows"]
-    heads = [f"sigma {sigma}" for sigma in found["sigmas"]]
-    heads += [f"enlarged, {head}" for head in heads]
+    rows, sigmas = found["rows"], found["sigmas"]
     timed = all("mpix_per_second" in row for row in rows)
-    heads = ["network", "parameters", "kMAC a pixel", *(["MPix/s"] if timed else []), "crops seen", *heads]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    heads = ["network", "parameters", "kMAC a pixel", *(["MPix/s"] if timed else []), "crops seen"]
+    heads += [f"{kind}sigma {sigma}" for kind in ("", "enlarged, ") for sigma in sigmas]
+    lines = []
     for row in rows:
-        figures = [row[kind][str(sigma)] for kind in ("psnr", "enlarged") for sigma in found["sigmas"]]
         speed = [f"{row['mpix_per_second']:.2f}"] if timed else []
-        cells = [row["variant"], f"{row['parameters']:,}", f"{row['kmac']:.1f}", *speed, f"{row['samples']:,}"]
-        lines.append(f"| {' | '.join([*cells, *(f'{figure:.2f}' for figure in figures)])} |")
+        figures = [f"{row[kind][str(sigma)]:.2f}" for kind in ("psnr", "enlarged") for sigma in sigmas]
+        known = [row["variant"], f"{row['parameters']:,}", f"{row['kmac']:.1f}", *speed, f"{row['samples']:,}"]
+        lines.append([*known, *figures])
     about = f"PSNR in dB on {found['images']} images of `{found['source']}`, and on their middles enlarged twice."
-    if timed:
-        about += f" MPix/s: as the daemon runs it, on one thread ({found['machine']})."
-    return "\n".join([*lines, "", about])
+    speed_of = f" MPix/s: as the daemon runs it, on one thread ({found['machine']})." if timed else ""
+    return f"{pages.table(heads, lines)}\n\n{about}{speed_of}"
 
 
 def _pictures(folder: Path) -> str:
-    file = folder / "pictures.json"
-    if not file.is_file():
+    if not (found := _content(folder, "pictures")):
         return MISSING
-    found = pages.read_json(file)
-    lines = " / ".join(found["sources"])
     across = ", ".join(["noisy input", *found["methods"], "clean"])
-    return f"![Crops of each method](images/methods.webp)\n\nAcross: {across}. Down: {lines}. Sigma {found['sigma']:g}."
+    down = " / ".join(found["sources"])
+    return f"![Crops of each method](images/methods.webp)\n\nAcross: {across}. Down: {down}. Sigma {found['sigma']:g}."
 
 
 def _compressed_picture(folder: Path) -> str:
-    file = folder / "pictures.json"
-    if not file.is_file():
+    if not (found := _content(folder, "pictures")):
         return MISSING
-    found = pages.read_json(file)
     across = ", ".join(["noise of sigma 25 after JPEG 70", *found["presets"], "clean"])
     down = " / ".join(found["sources"])
     return f"![Crops of compressed noise](images/compressed.webp)\n\nAcross: {across}. Down: {down}."
@@ -207,6 +209,7 @@ PARTS: dict[str, Callable[[Path], str]] = {
     "capacity": lambda folder: _experiment(folder, "capacity"),
     "comparators": lambda folder: _experiment(folder, "comparators"),
     "seeds": lambda folder: _experiment(folder, "seeds"),
+    "leak": lambda folder: leak.markdown(found) if (found := _content(folder, "leak")) else MISSING,
     "pictures": _pictures,
     "compressed picture": _compressed_picture,
 }

@@ -6,7 +6,7 @@ import tarfile
 
 import pytest
 
-from training.data import manifest, photographs
+from training.data import photographs
 
 
 def _package(files: dict[str, bytes]) -> bytes:
@@ -59,8 +59,3 @@ def test_another_file_than_the_known_one_is_refused(mirror, tmp_path):
 def test_what_is_no_package_is_said(content):
     with pytest.raises(ValueError, match="Debian package"):
         photographs.contents(content)
-
-
-def test_the_manifest_names_the_packages():
-    named = {package["name"]: package["sha256"] for package in manifest.known()["photographs"]["packages"]}
-    assert named == {package.name: package.sha256 for package in photographs.PACKAGES}
