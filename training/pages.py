@@ -55,6 +55,13 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join([lines[0], "|---" * len(heads) + "|", *lines[1:]])
 
 
+def crossed(corner: str, cells: Mapping[tuple[str, str], str]) -> str:
+    """Return a table in Markdown with a line per first key and a column per second key, in their order."""
+    lines, columns = (list(dict.fromkeys(key[axis] for key in cells)) for axis in (0, 1))
+    rows = [[line, *(cells.get((line, column), "") for column in columns)] for line in lines]
+    return table([corner, *columns], rows)
+
+
 def filled(text: str, parts: Mapping[str, str]) -> str:
     """Insert generated parts into a page, each between ``<!-- made: NAME -->`` and ``<!-- end -->``.
 

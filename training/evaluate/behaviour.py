@@ -17,14 +17,13 @@ Checks, each with the number of images that it saw:
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from training import command
+from training import command, pages
 from training.evaluate import baselines, measures
 from training.evaluate.conditions import noisy_images
 from training.evaluate.split import FIELDS, SOURCES, TEST
@@ -67,31 +66,30 @@ def flat(method: baselines.Method, *, sigmas: tuple[float, ...] = (0.0, 10.0, 25
     """Denoise constant colours: as a separate image, and as a part of a larger one, as on a slide."""
     for sigma in sigmas:
         alone = [_one_colour(method, colour, FLAT_SIDE, sigma) for colour in COLOURS]
-        inside = [
-            _one_colour(method, colour, FLAT_SIDE + 2 * EDGE, sigma)[EDGE:-EDGE, EDGE:-EDGE] for colour in COLOURS
-        ]
-        looked, looked_inside = ([measures.largest_structure(image) for image in images] for images in (alone, inside))
+        whole = [_one_colour(method, colour, FLAT_SIDE + 2 * EDGE, sigma) for colour in COLOURS]
+        structures = np.array([measures.largest_structure(image) for image in alone])
+        inside = np.array([measures.largest_structure(image[EDGE:-EDGE, EDGE:-EDGE]) for image in whole])
         shift = [np.abs(image.mean(axis=(0, 1)) - colour).max() for image, colour in zip(alone, COLOURS, strict=True)]
-        worst = int(np.argmax([deviation for deviation, *_ in looked]))
+        deviations, sizes, _ = structures.T
         yield {
             "sigma": sigma,
             "colours": len(COLOURS),
-            "deviation": round(float(np.median([deviation for deviation, *_ in looked])), 2),
-            "deviation_most": round(looked[worst][0], 2),
-            "at_colour": list(COLOURS[worst]),
-            "colours_under_3": sum(deviation < 3.0 for deviation, *_ in looked),
-            "structure_most": max(size for _, size, _ in looked),
-            "inside_deviation_most": round(max(deviation for deviation, *_ in looked_inside), 2),
-            "inside_structure_most": max(size for _, size, _ in looked_inside),
-            "inside_structures": sum(size > STRUCTURE for _, size, _ in looked_inside),
-            "inside_own_most": max(size for *_, size in looked_inside),
-            "inside_own": sum(size > STRUCTURE for *_, size in looked_inside),
+            "deviation": round(float(np.median(deviations)), 2),
+            "deviation_most": round(float(deviations.max()), 2),
+            "at_colour": list(COLOURS[int(deviations.argmax())]),
+            "colours_under_3": int((deviations < 3.0).sum()),
+            "structure_most": int(sizes.max()),
+            "inside_deviation_most": round(float(inside[:, 0].max()), 2),
+            "inside_structure_most": int(inside[:, 1].max()),
+            "inside_structures": int((inside[:, 1] > STRUCTURE).sum()),
+            "inside_own_most": int(inside[:, 2].max()),
+            "inside_own": int((inside[:, 2] > STRUCTURE).sum()),
             "colour_moved": round(float(np.median(shift)), 2),
             "colour_moved_most": round(float(max(shift)), 2),
         }
 
 
-def _one_colour(method: baselines.Method, colour: tuple[int, int, int], side: int, sigma: float) -> Batch:
+def _one_colour(method: baselines.Method, colour: tuple[int, ...], side: int, sigma: float) -> Batch:
     """Return a constant image, (side, side, 3) uint8, after noise and the method."""
     clean = np.full((1, side, side, 3), colour, np.uint8)
     denoised: Batch = method(noisy_images(clean, f"flat {side} {colour}", "fresh", sigma, 0), sigma)[0]
@@ -177,29 +175,6 @@ def stains(method: baselines.Method, patches: Path, *, count: int) -> Iterator[F
         yield row
 
 
-def examine(
-    method: baselines.Method, patches: Path, *, count: int, fields: int, progress: Callable[[str], None]
-) -> dict[str, list[Found]]:
-    """Run every check.
-
-    Parameters
-    ----------
-    count, fields : int
-        Maximum number of small and of larger images of each source.
-    """
-    checks: dict[str, Callable[[], Iterator[Found]]] = {
-        "fidelity": lambda: fidelity(method, patches, count=count),
-        "flat": lambda: flat(method),
-        "lattice": lambda: lattice(method, patches, count=fields),
-        "stains": lambda: stains(method, patches, count=min(count, 60)),
-    }
-    found = {}
-    for name, check in checks.items():
-        found[name] = list(check())
-        progress(f"{name}: {len(found[name])} rows")
-    return found
-
-
 def main(arguments: list[str] | None = None) -> None:
     """Run the checks of a preset for the command-line options."""
     options = command.parser("training.evaluate.behaviour", __doc__, "shared", "threads")
@@ -208,16 +183,16 @@ def main(arguments: list[str] | None = None) -> None:
     options.add_argument("--fields", type=int, default=3, help="larger images of each source at most")
     options.add_argument("--out", type=Path, required=True, help="JSON to write")
     given = command.parsed(options, arguments)
-    found = examine(
-        baselines.network(weights.load(given.preset), batch=2),
-        given.shared / "data" / "patches",
-        count=given.count,
-        fields=given.fields,
-        progress=lambda line: print(line, flush=True),
-    )
-    content = {"preset": given.preset, "sha256": weights.card(given.preset).sha256, "checks": found}
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(content, indent=1) + "\n", "utf-8")
+    method = baselines.network(weights.load(given.preset), batch=2)
+    patches = given.shared / "data" / "patches"
+    checks = {
+        "fidelity": list(fidelity(method, patches, count=given.count)),
+        "flat": list(flat(method)),
+        "lattice": list(lattice(method, patches, count=given.fields)),
+        "stains": list(stains(method, patches, count=min(given.count, 60))),
+    }
+    content = {"preset": given.preset, "sha256": weights.card(given.preset).sha256, "checks": checks}
+    pages.write_json(given.out, content)
 
 
 if __name__ == "__main__":

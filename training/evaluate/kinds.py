@@ -136,8 +136,9 @@ def over_sources(rows: Sequence[Row]) -> list[Row]:
     return means
 
 
-def shortfalls(rows: Sequence[Row], method: str, against: Sequence[str]) -> str:
-    """Return a table of what a method lacks to the better of others: mean over sources, kind by kind."""
+def shortfalls(rows: Sequence[Row], methods: Sequence[str], against: Sequence[str]) -> str:
+    """Compare the first method with the best of the others that `against` names: mean over sources, kind by kind."""
+    method = next(name for name in methods if name not in against)
     found = {(row.method, row.kind): row for row in over_sources(rows)}
     lines = []
     for kind in dict.fromkeys(row.kind for row in rows):
@@ -155,13 +156,9 @@ def markdown(rows: Sequence[Row]) -> str:
     parts = []
     for source in dict.fromkeys(row.source for row in rows):
         here = [row for row in rows if row.source == source]
-        names = list(dict.fromkeys(row.method for row in here))
-        images = "/".join(str(n) for n in dict.fromkeys(row.images for row in here))
-        seeds = "/".join(str(n) for n in dict.fromkeys(row.seeds for row in here if row.kind != CLEAN))
-        cells = {(row.kind, row.method): _cell(row) for row in here}
-        kinds = dict.fromkeys(row.kind for row in here)
-        lines = [[kind, *(cells.get((kind, name), "") for name in names)] for kind in kinds]
-        parts.append(f"`{source}`, {images} images, {seeds} noise seeds\n\n{pages.table(['noise', *names], lines)}")
+        seeds = max(row.seeds for row in here)
+        cells = pages.crossed("noise", {(row.kind, row.method): _cell(row) for row in here})
+        parts.append(f"`{source}`, {here[0].images} images, {seeds} noise seeds\n\n{cells}")
     return "\n\n".join(parts)
 
 
@@ -190,13 +187,12 @@ def main(arguments: list[str] | None = None) -> None:
     presets = list(dict.fromkeys([*given.preset, *given.against]))
     found = methods.named(presets, given.run, given.function)
     sources = given.source or split.tissues(*(given.use or ["choice"]))
-    kinds = [kind for kind in KINDS if not given.kind or kind.name in given.kind]
+    kinds = [kind for kind in KINDS if kind.name in (given.kind or [kind.name])]
     patches = given.shared / "data" / "patches"
     rows = list(measured(found, patches, sources=sources, kinds=kinds, seeds=given.seeds, count=given.count))
-    print(markdown([*rows, *(over_sources(rows) if len(sources) > 1 else [])]))
+    print(markdown([*rows, *over_sources(rows)]))
     if given.against:
-        first = next(name for name in found if name not in given.against)
-        print("", shortfalls(rows, first, given.against), sep="\n")
+        print("", shortfalls(rows, list(found), given.against), sep="\n")
     if given.out:
         pages.write_json(given.out, {**methods.about(presets, started), "rows": [asdict(row) for row in rows]})
 

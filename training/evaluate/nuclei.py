@@ -139,30 +139,22 @@ def _row(source: str, method: str, kind: str, truth: list[Centres], before: list
     )
 
 
-def change(row: Row) -> str:
-    """Return the number of nuclei after denoising against the clean image, in percent; a loss is bold."""
-    text = f"{100.0 * (row.denoised / max(row.clean, 1.0) - 1.0):+.0f} %"
-    return f"**{text}**" if row.loses else text
-
-
 def markdown(rows: Sequence[Row]) -> str:
-    """Return a table with a row per kind of noise and the F1 and counts of each method."""
-    names = list(dict.fromkeys(row.method for row in rows))
-    cells = {(row.kind, row.method): row for row in rows}
-    lines = []
-    for kind, first in {row.kind: row for row in reversed(rows)}.items():
-        here = [cells.get((kind, name)) for name in names]
-        shown = ["" if row is None else f"{row.f1_denoised:.2f} ({change(row)})" for row in here]
-        noisy = f"{first.f1_noisy:.2f} ({100.0 * (first.noisy / max(first.clean, 1.0) - 1.0):+.0f} %)"
-        lines.append([kind, noisy, *shown])
+    """Return a table with a line per kind of noise: F1 and count without and with each method, and the losses."""
+    cells: dict[tuple[str, str], str] = {}
+    for row in rows:
+        cells[row.kind, "noisy"] = f"{row.f1_noisy:.2f} ({_change(row.noisy, row)})"
+        after = _change(row.denoised, row)
+        cells[row.kind, row.method] = f"{row.f1_denoised:.2f} ({f'**{after}**' if row.loses else after})"
     some = rows[0]
     about = f"F1 of nuclei on {some.images} images of `{some.source}` with {some.clean:.0f} nuclei each, on average."
     count = "In brackets: number of nuclei against the clean image; bold where a preset leaves more than 5 % fewer."
-    losing = {name: [row.kind for row in rows if row.method == name and row.loses] for name in names}
-    warnings = [
-        f"`{name}` loses more than 5 % of the nuclei at: {', '.join(kinds)}." for name, kinds in losing.items() if kinds
-    ]
-    return "\n".join([pages.table(["noise", "noisy", *names], reversed(lines)), "", f"{about} {count}", *warnings])
+    losses = [f"`{row.method}` loses more than 5 % of the nuclei at {row.kind}." for row in rows if row.loses]
+    return "\n".join([pages.crossed("noise", cells), "", f"{about} {count}", *losses])
+
+
+def _change(count: float, row: Row) -> str:
+    return f"{100.0 * (count / max(row.clean, 1.0) - 1.0):+.0f} %"
 
 
 def parser() -> ArgumentParser:

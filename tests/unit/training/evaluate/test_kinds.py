@@ -90,6 +90,6 @@ def test_a_method_is_compared_with_the_better_of_the_others():
         Row("s", "paper", "white 10", 4, 3, 33.0, 5.5, 4.5, 5.5, 4.0, 0),
         Row("s", "scanner", "white 10", 4, 3, 33.0, 5.25, 4.5, 5.5, 4.0, 0),
     ]
-    text = kinds.shortfalls(rows, "auto", ["paper", "scanner"])
+    text = kinds.shortfalls(rows, ["paper", "auto", "scanner"], ["paper", "scanner"])
     assert "| clean | +60.00 | +70.00 (paper) | -10.00 | +55.00 | 0 |" in text
     assert "| white 10 | +5.00 | +5.50 (paper) | -0.50 | -0.40 | 1 |" in text
