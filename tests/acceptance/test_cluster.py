@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support.started import environment, started
 from wsi_denoise.jobs.states import JobState
 
 SIZE = (3400, 2400)
@@ -37,7 +38,10 @@ class Cluster:
             process = subprocess.Popen(
                 [*around, Path(sys.executable).parent / "dask", kind, *arguments, "--no-dashboard"],
                 cwd=self._folder,
-                env={name: value for name, value in os.environ.items() if not name.startswith("WSI_DENOISE_")},
+                env={
+                    **{name: value for name, value in os.environ.items() if not name.startswith("WSI_DENOISE_")},
+                    **environment(),
+                },
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -85,12 +89,8 @@ def undisturbed(open_workplace, slide, tiles_of) -> list[list[bytes]]:
 
 
 def at_work(place) -> set[int]:
-    """Return the processes that have a block in hand at this moment."""
-    found = set()
-    for file in (place.folder / ".wsi-denoise" / "spool").glob("*/*.started"):
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            found.add(int(file.read_text("ascii")))
-    return found
+    """Return the processes that run a block at this moment."""
+    return set(started(place.folder / ".wsi-denoise" / "spool").values())
 
 
 def finished(place) -> int:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from support.listener import listen
+from support.started import environment, started
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.processing.spool import SUFFIX
 
@@ -140,13 +141,13 @@ def test_job_is_told_with_its_events(place, save_slide, small):
 
 
 def test_ctrl_c_finishes_running_blocks_and_a_second_signal_ends_at_once(workplace, large, copy_in):
-    place = workplace({"compute": {"workers": 2}})
+    place = workplace({"compute": {"workers": 2}}, variables=environment())
     copy_in(large, place.inbox / "large.tiff")
     place.start()
     place.wait_for("large.tiff", JobState.RUNNING)
     spooled = place.folder / ".wsi-denoise" / "spool"
-    place.wait(lambda: list(spooled.rglob("*.started")), "a block is begun")
-    begun = {file.stem for file in spooled.rglob("*.started")}
+    place.wait(lambda: started(spooled), "a block is begun")
+    begun = {file.stem for file in started(spooled)}
     # A terminal sends SIGINT to the workers too: they must neither die of it nor print a traceback.
     os.killpg(place.process.pid, signal.SIGINT)
     assert place.process.wait(60) == 0

@@ -9,6 +9,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
@@ -22,6 +23,7 @@ import tifffile
 from PIL import ImageCms
 
 from support.events import RecordedEvents
+from support.started import environment, mark, started
 from wsi_denoise.errors import (
     BlockKillsWorker,
     JobCancelled,
@@ -55,8 +57,17 @@ FIRST, SECOND = BlockIndex(0, 0), BlockIndex(0, 1)
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory) -> Iterator[Cluster]:
     settings = settings_in(tmp_path_factory.mktemp("cluster"))
-    with connect(settings) as connected:
+    with marking(), connect(settings) as connected:
         yield connected
+
+
+@contextmanager
+def marking() -> Iterator[None]:
+    """Start processes that mark the blocks they run."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment().items():
+            patch.setenv(name, value)
+        yield
 
 
 def settings_in(folder: Path, **values: object) -> Settings:
@@ -274,13 +285,13 @@ class Killer(RecordedEvents):
     def __init__(self, block: BlockIndex, times: int) -> None:
         super().__init__()
         self.killed: list[int] = []
-        self._mark, self._times = f"{block}.started", times
+        self._block, self._times = block, times
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def planned(self, plan: SlidePlan) -> None:
         super().planned(plan)
-        self._thread = threading.Thread(target=self._kill, args=(plan.work.spool / self._mark,))
+        self._thread = threading.Thread(target=self._kill, args=(mark(plan.work.spool, self._block),))
         self._thread.start()
 
     def _kill(self, mark: Path) -> None:
@@ -463,7 +474,7 @@ def test_a_shutdown_lets_the_running_block_finish(cluster, clean, tmp_path):
     class Stopped(RecordedEvents):
         def check(self) -> None:
             if self.plans and not running:
-                running.extend(square.spooled.glob("*.started"))
+                running.extend(started(square.spooled))
                 if running:
                     raise Interrupted
 
@@ -648,11 +659,11 @@ def test_nothing_works_on_a_bad_slide_any_more_when_that_is_told(clean, tmp_path
                 file.write(bytes(length))
 
     settings = settings_in(tmp_path, compute__threads=2)
-    with connect(settings) as two:
+    with marking(), connect(settings) as two:
         square = Case(two, tmp_path, slide, settings, watched=False)  # the damage is made here, and changes the time
         with pytest.raises(UnreadableTile):
             square.run(Damages())
-        assert list(square.spooled.glob("*.started")) in ([], [square.spooled / f"{FIRST}.started"])
+        assert list(started(square.spooled)) in ([], [mark(square.spooled, FIRST)])
         assert two.client.submit(os.getpid).result(timeout=60), "and the worker is there for the next one"
 
 

@@ -23,6 +23,8 @@ from typing import Any
 import psutil
 from common import Deadline, Results, Workplace, conclude, parser, slide_pixels, working_folder, write_slide
 
+from support.started import environment, started
+
 SETTINGS = {
     "compute": {"workers": 2, "threads": 1},
     "output": {"compression": "deflate"},
@@ -50,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     results = Results(options.results, options.seed)
     deadline = Deadline(options.minutes)
     with working_folder(options.folder) as folder:
-        place = Workplace(folder / "lab", SETTINGS)
+        place = Workplace(folder / "lab", SETTINGS, variables=environment())
         try:
             while results["kills"] < options.kills and not deadline.passed():
                 number = results["slides"]
@@ -205,12 +207,12 @@ class Run:
 
     def running(self) -> set[str]:
         """Return the blocks that a worker is at; what an earlier kill cut off has the mark of a process that was."""
-        marks = set()
-        for folder in self.spools():
-            for file in folder.glob("*.started"):
-                with contextlib.suppress(OSError, ValueError):
-                    if psutil.pid_exists(int(file.read_text("ascii"))):
-                        marks.add(f"{folder.name}/{file.stem}.block")
+        spools = self.place.folder / ".wsi-denoise" / "spool"
+        marks = {
+            f"{file.parent.name}/{file.stem}.block"
+            for file, process in started(spools).items()
+            if psutil.pid_exists(process)
+        }
         return marks - set(self.look())
 
     def before_kill(self) -> None:

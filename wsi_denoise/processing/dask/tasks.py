@@ -6,7 +6,6 @@ error that is not a WsiDenoiseError is a bug.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -53,27 +52,21 @@ def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> BlockRep
     """
     if work.version != __version__:
         raise WorkerDiffers(f"version {__version__}, planned by {work.version}")
-    started = work.spool / f"{index}.started"
     spool = Spool(work.spool)
     # A worker died between writing and reporting the file, or the task was resubmitted. The folder's name stands for
     # everything that changes a pixel, so the file is valid.
     if spool.is_sound(index):
-        started.unlink(missing_ok=True)
-        region = work.lattice.region(index)
-        return BlockReport(index, region.size[0] * region.size[1], 0, 0, {})
+        width, height = work.lattice.region(index).size
+        return BlockReport(index, width * height, 0, 0, {})
     with disk.translate_write_errors(work.spool):
         spool.make()
         with _first_alone():
-            # Names the running block, for the analysis of a worker that died. Only tests read it.
-            started.write_text(str(os.getpid()), "ascii")
             check_files(work.files)
             slide = _opened(work)
             denoiser = network.cached(
                 work.preset, work.plan, worker.callers(), worker.number(), sha256=work.model_sha256
             )
-            report = run_block(work, index, tissue_of_block, _reading(slide, work.files), denoiser)
-            started.unlink(missing_ok=True)
-    return report
+            return run_block(work, index, tissue_of_block, _reading(slide, work.files), denoiser)
 
 
 def _reading(slide: Slide, files: tuple[SourceFile, ...]) -> Read:
