@@ -11,7 +11,7 @@ from wsi_denoise.daemon.service import Daemon, probe
 from wsi_denoise.errors import SchedulerUnreachable
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.processing.dask import cluster as cluster_module
-from wsi_denoise.processing.dask import stall
+from wsi_denoise.processing.dask import inspection, stall
 from wsi_denoise.processing.dask.cluster import connect
 from wsi_denoise.settings import load
 
@@ -77,9 +77,9 @@ def test_a_closed_client_is_a_scheduler_that_is_away(settings, lent, tmp_path):
         until(cluster.is_closed)
         assert not cluster.is_there()
         assert cluster.slots() == 1
-        assert not stall.ask(cluster).answered
-        assert not stall.end_task(cluster, future)
-        stall.restart(cluster, [lent.address])
+        assert not inspection.ask(cluster).answered
+        assert not inspection.end_task(cluster, future)
+        inspection.restart(cluster, [lent.address])
         with pytest.raises(SchedulerUnreachable):
             stall.result(future)
         with pytest.raises(SchedulerUnreachable):

@@ -47,7 +47,7 @@ from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
 from wsi_denoise.network import weights
-from wsi_denoise.processing.dask import remote, stall
+from wsi_denoise.processing.dask import inspection, remote, stall
 from wsi_denoise.processing.dask.cluster import Cluster, connect, forget_keys
 from wsi_denoise.processing.events import Interrupted
 from wsi_denoise.settings import Loaded, Settings
@@ -328,7 +328,7 @@ def probe(cluster: Cluster, path: Path, settings: Settings) -> WsiDenoiseError |
             continue
         except TimeoutError:
             # Otherwise the worker that hangs on it would be lost for blocks indefinitely.
-            if stall.end_task(cluster, future):
+            if inspection.end_task(cluster, future):
                 return OpeningTooSlow(f"{settings.limits.open_seconds:g} s")
             return NoWorkers(f"none was free to open it within {settings.limits.open_seconds:g} s")
         except (CancelledError, OSError, AttributeError) as error:

@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from wsi_denoise.processing.dask import remote, stall
+from wsi_denoise.processing.dask import inspection, remote, stall
 from wsi_denoise.processing.dask.batching import Group, TaskBatcher, costs
 from wsi_denoise.processing.dask.cluster import Cluster
 from wsi_denoise.processing.values import SlidePlan, SlideWork
@@ -87,13 +87,13 @@ class Prefetch:
         if not futures or time.monotonic() - self._checked < seconds:
             return False
         # The start of a task is unknown. One that already ran at the previous check has run for too long.
-        working = stall.at_work(self._cluster, futures)
+        working = inspection.at_work(self._cluster, futures)
         late = working.keys() & self._at_work
         self._at_work, self._checked = set(working), time.monotonic()
         if not late:
             return False
         _log.warning("a worker was too long at the next slide, and is ended")
-        stall.restart(self._cluster, sorted({working[task] for task in late}))
+        inspection.restart(self._cluster, sorted({working[task] for task in late}))
         self._hung = self._wanted
         self.drop()
         return True

@@ -7,12 +7,12 @@ import pytest
 from support.events import RecordedEvents
 from wsi_denoise.errors import NoWorkers, SchedulerUnreachable, WorkerLost
 from wsi_denoise.processing.dask.cluster import Cluster
+from wsi_denoise.processing.dask.inspection import Seen
 from wsi_denoise.processing.dask.stall import (
     CHECK_SECONDS,
     IDLE_CHECKS,
     RESUBMISSIONS,
     SILENT_CHECKS,
-    Seen,
     Watch,
     diagnose,
 )
