@@ -104,12 +104,12 @@ def denoise_slide(
     begun = time.perf_counter()
     prefetched = None if prefetch is None else prefetch.take_plan(*request.planning)
     watch = Watch(cluster, request.settings.limits, events)
+    nearby = watch if cluster.home is None else Watch(cluster.home, request.settings.limits, events)
     plan = _keep_thumbnail(stall.run(watch, remote.plan_slide, *request.planning, begun=prefetched))
     events.planned(plan)
     if not plan.tissue.any():
         _log.info("no tissue was found: every pixel is kept as it is")
     blocks = Blocks(plan, cluster, events, watch, prefetch)
-    nearby = watch if cluster.home is None else Watch(cluster.home, request.settings.limits, events)
     with request.output.draft(plan.facts, plan.work.spool.name) as draft:
         metrics, digest = _write(blocks, draft, request, nearby)
         judgement = judge(metrics)

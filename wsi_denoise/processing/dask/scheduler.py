@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -34,6 +35,7 @@ DRAIN_SECONDS = 8.0
 """Limit of the wait for running blocks at a shutdown. Together with ending the workers it stays below 20 s."""
 
 
+@dataclass
 class Blocks:
     """Run the blocks of one slide on the cluster.
 
@@ -50,18 +52,22 @@ class Blocks:
         When the spool cannot be read.
     """
 
-    def __init__(
-        self, plan: SlidePlan, cluster: Cluster, events: SlideEvents, watch: Watch, prefetch: Prefetch | None = None
-    ) -> None:
-        self.plan, self.spool = plan, Spool(plan.work.spool)
-        self._cluster, self._events, self._watch, self._prefetch = cluster, events, watch, prefetch
-        self._slots, self._slots_asked = cluster.slots(), time.monotonic()
-        self._tasks: dict[Any, Group] = {} if prefetch is None else prefetch.take_blocks(plan.work)
-        begun = set(chain.from_iterable(self._tasks.values()))
-        with disk.translate_write_errors(self.spool.folder):
-            finished = self.spool.finished(events.check) - begun
-        cost = costs(plan)
-        self._queue = BlockQueue(cost, plan.work.lattice.column_order(self._slots), finished)
+    plan: SlidePlan
+    cluster: Cluster
+    events: SlideEvents
+    watch: Watch
+    prefetch: Prefetch | None = None
+
+    def __post_init__(self) -> None:
+        work = self.plan.work
+        self._spool = Spool(work.spool)
+        self._slots, self._slots_asked = self.cluster.slots(), time.monotonic()
+        self._tasks: dict[Any, Group] = {} if self.prefetch is None else self.prefetch.take_blocks(work)
+        with disk.translate_write_errors(work.spool):
+            finished = self._spool.finished(self.events.check)
+        finished -= set(chain.from_iterable(self._tasks.values()))
+        cost = costs(self.plan)
+        self._queue = BlockQueue(cost, work.lattice.column_order(self._slots), finished)
         for group in self._tasks.values():
             self._queue.adopt(group)
         ready = {block for future, group in self._tasks.items() if future.done() for block in group}
@@ -83,10 +89,10 @@ class Blocks:
         OutputUnwritable
             When a file cannot be removed.
         """
-        with disk.translate_write_errors(self.spool.folder):
+        with disk.translate_write_errors(self._spool.folder):
             for block in self.plan.work.lattice.blocks():
-                if block == lost or not self.spool.is_sound(block):
-                    self.spool.discard(block)
+                if block == lost or not self._spool.is_sound(block):
+                    self._spool.discard(block)
                     self._queue.forget(block)
         self._meter.resumed = min(self._meter.resumed, self._queue.done)
 
@@ -98,11 +104,11 @@ class Blocks:
         BlockKillsWorker
             When a block ends its worker three times while it runs alone.
         """
-        self._events.progressed(self._meter.progress(self._queue))
-        self._watch.moved()
+        self.events.progressed(self._meter.progress(self._queue))
+        self.watch.moved()
         try:
             while not self._queue.is_finished:
-                self._events.check()
+                self.events.check()
                 self._submit()
                 self._announce()
                 if not self._collect():
@@ -113,31 +119,31 @@ class Blocks:
             self._drain()
             raise
         finally:
-            self._cluster.drop(self._tasks)
+            self.cluster.drop(self._tasks)
             self._tasks = {}
 
     def _submit(self) -> None:
         """Submit as many tasks as may be in flight."""
         while group := self._queue.take(self._threads(), self._meter.pace):
-            self._tasks[remote.submit(self._cluster, self.plan, group)] = group
+            self._tasks[remote.submit(self.cluster, self.plan, group)] = group
 
     def _announce(self) -> None:
         """Report once that every block is submitted; again after blocks that had to run alone."""
         if self._queue.is_submitted and not self._announced:
-            self._events.submitted()
+            self.events.submitted()
         self._announced = self._queue.is_submitted
 
     def _threads(self) -> int:
         """Return how many tasks run at a time. Workers come and go."""
         now = time.monotonic()
         if now - self._slots_asked > SLOTS_SECONDS:
-            self._slots, self._slots_asked = self._cluster.slots(), now
+            self._slots, self._slots_asked = self.cluster.slots(), now
         return self._slots
 
     def _collect(self) -> bool:
         """Wait for finished tasks, and return whether there were any."""
         collected = False
-        for future in self._watch.wait(self._tasks):
+        for future in self.watch.wait(self._tasks):
             try:
                 reports = self._received(stall.result(future))
             except StillOut:
@@ -150,21 +156,21 @@ class Blocks:
                 future.release()
             collected = True
         if collected:
-            self._watch.moved()
-            self._events.progressed(self._meter.progress(self._queue))
+            self.watch.moved()
+            self.events.progressed(self._meter.progress(self._queue))
         return collected
 
     def _resubmit_lost(self) -> None:
-        lost = self._watch.check(self._tasks)
-        self._cluster.drop(lost)
+        lost = self.watch.check(self._tasks)
+        self.cluster.drop(lost)
         for future in lost:
             self._queue.lose(self._tasks.pop(future))
 
     def _suspect(self, group: Group, error: KilledWorker) -> None:
         """Schedule the blocks of a killed worker to run alone."""
         _log.warning("a worker was lost with blocks %s (%s)", ", ".join(map(str, group)), type(error).__name__)
-        if self._prefetch is not None:
-            self._prefetch.drop()  # nothing else runs during a trial
+        if self.prefetch is not None:
+            self.prefetch.drop()  # nothing else runs during a trial
         guilty = self._queue.kill(group)
         if guilty is not None:
             x, y = self.plan.work.lattice.region(guilty).origin
@@ -183,24 +189,24 @@ class Blocks:
                 reports.append(result)
                 continue
             report, data = result
-            with disk.translate_write_errors(self.spool.folder):
-                self.spool.receive(report.block, data)
+            with disk.translate_write_errors(self._spool.folder):
+                self._spool.receive(report.block, data)
             reports.append(report)
         return reports
 
     def _drain(self) -> None:
         """Wait for running tasks, at most `DRAIN_SECONDS`, and drop waiting ones."""
         unfinished = [future for future in self._tasks if not future.done()]
-        slots = self._cluster.slots()
-        self._cluster.drop(unfinished[slots:])
+        slots = self.cluster.slots()
+        self.cluster.drop(unfinished[slots:])
         running = unfinished[:slots]
         end = time.monotonic() + DRAIN_SECONDS
         while running and time.monotonic() < end:
-            self._watch.wait(running)
+            self.watch.wait(running)
             running = [future for future in running if not future.done()]
         if running:
             _log.warning("%d tasks in flight did not finish in time: they will be done again", len(running))
-        if self._cluster.home is not None:
+        if self.cluster.home is not None:
             self._keep_sent()
 
     def _keep_sent(self) -> None:
