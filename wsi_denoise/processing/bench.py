@@ -27,7 +27,7 @@ from wsi_denoise.processing.events import NoEvents
 from wsi_denoise.processing.plan import plan_slide
 from wsi_denoise.processing.publish import Output
 from wsi_denoise.processing.slide import Request, denoise_slide
-from wsi_denoise.processing.values import Mask, SlideWork
+from wsi_denoise.processing.values import Mask, SlidePlan, SlideWork
 from wsi_denoise.quality import evidence, structure
 from wsi_denoise.settings import Loaded, Settings
 from wsi_denoise.slide import demo, reader
@@ -69,26 +69,19 @@ def run(loaded: Loaded, slide: Path | None = None) -> Iterator[Measurement]:
     """
     with tempfile.TemporaryDirectory(prefix="wsi-denoise-bench-") as name:
         folder = Path(name)
-        settings = _elsewhere(loaded.settings, folder)
-        path = slide or demo.write(folder)
-        region = busiest_region(path, settings, folder)
-        work = _plan(path, settings, folder, region).work
-        yield from _alone(Blocks(work))
+        settings = loaded.settings.with_values(
+            {"jobs.state": folder / "state", "output.folder": folder, "jobs.database": ""}
+        )
+        planning = slide or demo.write(folder), "bench", settings, settings.model.preset, folder / "spool"
+        region = busiest_region(plan_slide(*planning))
+        work = plan_slide(*planning, region).work
+        yield from _alone(Stages(work))
         with connect(settings) as cluster:
             yield from _together(cluster, work, settings, region)
 
 
-def _elsewhere(settings: Settings, folder: Path) -> Settings:
-    return settings.with_values({"jobs.state": folder / "state", "output.folder": folder, "jobs.database": ""})
-
-
-def _plan(path: Path, settings: Settings, folder: Path, region: tuple[int, int, int, int] | None) -> Any:
-    return plan_slide(path, "bench", settings, settings.model.preset, folder / "spool", region)
-
-
-def busiest_region(path: Path, settings: Settings, folder: Path) -> tuple[int, int, int, int]:
+def busiest_region(plan: SlidePlan) -> tuple[int, int, int, int]:
     """Return the part of a slide with the most tissue, (x, y, width, height) at level 0."""
-    plan = _plan(path, settings, folder, None)
     row, column = busiest(plan.tissue, SIDE_BLOCKS * BLOCK_PATCHES)
     side = SIDE_BLOCKS * BLOCK_PATCHES * PATCH
     x, y = column * PATCH, row * PATCH
@@ -127,7 +120,7 @@ class Timed:
         yield stage, self.processor / self.megapixels, COST
 
 
-class Blocks:
+class Stages:
     """Run the stages of a block one by one on the blocks of a region. All patches count as tissue.
 
     Parameters
@@ -178,37 +171,35 @@ class Blocks:
         return np.ones((rows.stop - rows.start, columns.stop - columns.start), np.bool_)
 
 
-def _alone(blocks: Blocks) -> Iterator[Measurement]:
+def _alone(stages: Stages) -> Iterator[Measurement]:
     """Time each stage alone."""
-    first = blocks.indices[0]
-    stages: Sequence[tuple[str, Callable[[BlockIndex], None]]] = (
-        ("read", blocks.read),
-        ("network", blocks.network),
-        ("measure", blocks.measure),
-        ("encode", blocks.encode),
-    )
-    for _, stage in stages:
-        stage(first)
+    functions = {
+        "read": stages.read,
+        "network": stages.network,
+        "measure": stages.measure,
+        "encode": stages.encode,
+    }
+    for function in functions.values():
+        function(stages.indices[0])
     # A stage needs the results of the one before, so it runs only on the blocks which that one had time for.
-    used = blocks.indices
-    for name, stage in stages:
-        timed, used = time_stage(stage, used, blocks.megapixels)
-        yield from timed.results(name)
+    indices = stages.indices
+    for name, function in functions.items():
+        clock, processor = time.perf_counter(), time.process_time()
+        indices = _run_for(STAGE_SECONDS, function, indices)
+        spent = time.perf_counter() - clock, time.process_time() - processor
+        yield from Timed(sum(map(stages.megapixels, indices)), *spent).results(name)
 
 
-def time_stage(
-    stage: Callable[[BlockIndex], None], indices: Sequence[BlockIndex], megapixels: Callable[[BlockIndex], float]
-) -> tuple[Timed, list[BlockIndex]]:
-    """Run a stage on blocks for :data:`STAGE_SECONDS`, and return its duration and the finished blocks."""
+def _run_for(seconds: float, function: Callable[[BlockIndex], None], indices: Sequence[BlockIndex]) -> list[BlockIndex]:
+    """Run a stage on one block after the other until the time has passed; return the finished blocks."""
+    end = time.perf_counter() + seconds
     done: list[BlockIndex] = []
-    clock, processor = time.perf_counter(), time.process_time()
     for index in indices:
-        stage(index)
+        function(index)
         done.append(index)
-        if time.perf_counter() - clock >= STAGE_SECONDS:
+        if time.perf_counter() >= end:
             break
-    spent = time.perf_counter() - clock, time.process_time() - processor
-    return Timed(sum(megapixels(index) for index in done), *spent), done
+    return done
 
 
 def _together(

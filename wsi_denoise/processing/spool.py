@@ -156,7 +156,7 @@ class Spool:
         self.make()
         evidence = io.BytesIO()
         np.savez(evidence, **product.arrays)  # type: ignore[arg-type]
-        with atomic_file(self.folder / f"{block}{SUFFIX}") as file:
+        with atomic_file(self._file(block)) as file:
             with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
                 for (level, row, column), tile in product.tiles.items():
                     archive.writestr(f"{level}/{row}/{column}", tile)
@@ -173,7 +173,7 @@ class Spool:
     def receive(self, block: BlockIndex, data: bytes) -> None:
         """Write a block's file from another machine atomically."""
         self.make()
-        with atomic_file(self.folder / f"{block}{SUFFIX}") as file:
+        with atomic_file(self._file(block)) as file:
             file.write(data)
 
     def keep_thumbnail(self, data: bytes) -> None:
