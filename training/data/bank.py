@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -43,8 +44,8 @@ class Bank:
         self.texture = texture
         weights = np.array([source.weight for source in self.sources])
         self._shares = weights / weights.sum()
-        cache = {path: load_all(path) for source in self.sources for path in source.files}
-        self._images = [[image for path in source.files for image in cache[path]] for source in self.sources]
+        read = cache(load_all)  # several sources have the same files
+        self._images = [[image for path in source.files for image in read(path)] for source in self.sources]
 
     def draw(self, count: int, side: int, rng: np.random.Generator) -> Tensor:
         """Draw clean crops.

@@ -157,12 +157,12 @@ def _tables(rows: Sequence[Row], about: str, cell: Callable[[Row | None], str]) 
     for source, protocol in dict.fromkeys((row.source, row.protocol) for row in rows):
         here = {(row.method, row.sigma): row for row in rows if (row.source, row.protocol) == (source, protocol)}
         first = next(iter(here.values()))
-        drawn = f"{first.seeds} noise seed{'s' if first.seeds > 1 else ''}"
+        drawn = "1 noise seed" if first.seeds == 1 else f"{first.seeds} noise seeds"
         sigmas = sorted({sigma for _, sigma in here})
         methods = dict.fromkeys(method for method, _ in here)
-        cells = [[method, *(cell(here.get((method, sigma))) for sigma in sigmas)] for method in methods]
+        cells = {(name, f"sigma {sigma:g}"): cell(here.get((name, sigma))) for name in methods for sigma in sigmas}
         lines += [f"**{source}**: {first.images} images, {drawn}{about.format(protocol)}", ""]
-        lines += [pages.table(["method", *(f"sigma {sigma:g}" for sigma in sigmas)], cells), ""]
+        lines += [pages.crossed("method", cells), ""]
     return "\n".join(lines)
 
 

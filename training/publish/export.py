@@ -1,7 +1,6 @@
 """Make a preset of a run: ``python -m training.publish.export RUN --name paper --purpose "..."``.
 
-Writes the averaged weights and the model card. The measured table is that of ``--table``, the JSON that
-:mod:`training.evaluate.strengths` wrote, where every row has to be of these very weights; without it the card has none.
+Writes the averaged weights and the model card. ``--table`` and ``--nuclei`` put measurements of these weights into it.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,30 +94,32 @@ def measure(name: str, tables: Sequence[Path], folder: Path = FOLDER, counted: P
         If a table was measured with other weights.
     """
     known = weights.card(name, folder)
-    found = [pages.read_json(path) for path in (*tables, *([counted] if counted else []))]
-    for content in found:
-        if content["sha256"] != known.sha256:
-            measured, shipped = content["sha256"][:12], known.sha256[:12]
-            raise ValueError(f"a table was measured with weights {measured}, {name} has {shipped}")
-    every = [row for content in found[: len(tables)] for row in content["rows"]]
-    noisy = {table.key_of(row): row for row in every if row["method"] == table.NOISY}
-    kept = ("source", "images", "seeds", "protocol", "sigma", "psnr", "psnr_low", "psnr_high", "ssim")
-    rows = [
-        {**{key: row[key] for key in kept}, **_before(noisy[table.key_of(row)])}
-        for row in every
-        if row["method"] == name
-    ]
-    values = known.to_json() | {"measured": rows}
-    if counted:
-        names = [field.name for field in dataclasses.fields(weights.Nuclei)]
-        values["nuclei"] = [{key: row[key] for key in names} for row in found[-1]["rows"] if row["method"] == name]
-    complete = weights.ModelCard.from_json(values)
+    strengths = [row for path in tables for row in _rows_of(path, known)]
+    noisy = {table.key_of(row): row for row in strengths if row["method"] == table.NOISY}
+    measured = []
+    for row in (row for row in strengths if row["method"] == name):
+        before = noisy[table.key_of(row)]
+        measured.append({**row, "noisy_psnr": before["psnr"], "noisy_ssim": before["ssim"]})
+    nuclei = [row for row in _rows_of(counted, known) if row["method"] == name] if counted else []
+    found = {"measured": _only(weights.Measured, measured), "nuclei": _only(weights.Nuclei, nuclei)}
+    complete = weights.ModelCard.from_json(known.to_json() | found)
     (folder / f"{name}.json").write_text(json.dumps(complete.to_json(), indent=2) + "\n", "utf-8")
     return complete
 
 
-def _before(row: Mapping[str, Any]) -> dict[str, float]:
-    return {"noisy_psnr": row["psnr"], "noisy_ssim": row["ssim"]}
+def _rows_of(path: Path, known: weights.ModelCard) -> list[dict[str, Any]]:
+    found = pages.read_json(path)
+    if found["sha256"] != known.sha256:
+        measured = f"was measured with weights {found['sha256'][:12]}"
+        raise ValueError(f"{path} {measured}, {known.name} has {known.sha256[:12]}")
+    rows: list[dict[str, Any]] = found["rows"]
+    return rows
+
+
+def _only(kind: type[weights.Measured | weights.Nuclei], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the fields of rows that a card has."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    return [{name: row[name] for name in names} for row in rows]
 
 
 def main(arguments: list[str] | None = None) -> None:

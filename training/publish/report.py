@@ -121,15 +121,19 @@ def _experiment(folder: Path, name: str) -> str:
     timed = all("mpix_per_second" in row for row in rows)
     heads = ["network", "parameters", "kMAC a pixel", *(["MPix/s"] if timed else []), "crops seen"]
     heads += [f"{kind}sigma {sigma}" for kind in ("", "enlarged, ") for sigma in sigmas]
-    lines = []
-    for row in rows:
-        speed = [f"{row['mpix_per_second']:.2f}"] if timed else []
-        figures = [f"{row[kind][str(sigma)]:.2f}" for kind in ("psnr", "enlarged") for sigma in sigmas]
-        known = [row["variant"], f"{row['parameters']:,}", f"{row['kmac']:.1f}", *speed, f"{row['samples']:,}"]
-        lines.append([*known, *figures])
+    lines = [[*_network(row, timed=timed), *_psnr(row, sigmas)] for row in rows]
     about = f"PSNR in dB on {found['images']} images of `{found['source']}`, and on their middles enlarged twice."
     speed_of = f" MPix/s: as the daemon runs it, on one thread ({found['machine']})." if timed else ""
     return f"{pages.table(heads, lines)}\n\n{about}{speed_of}"
+
+
+def _network(row: Mapping[str, Any], *, timed: bool) -> list[str]:
+    speed = [f"{row['mpix_per_second']:.2f}"] if timed else []
+    return [row["variant"], f"{row['parameters']:,}", f"{row['kmac']:.1f}", *speed, f"{row['samples']:,}"]
+
+
+def _psnr(row: Mapping[str, Any], sigmas: Sequence[int]) -> list[str]:
+    return [f"{row[kind][str(sigma)]:.2f}" for kind in ("psnr", "enlarged") for sigma in sigmas]
 
 
 def _pictures(folder: Path) -> str:

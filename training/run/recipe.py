@@ -1,9 +1,8 @@
 """Train a shipped preset again as its card says: ``make train``, or ``python -m training.run.recipe paper --out runs``.
 
-A card holds the options of a run, the number of steps instead of the minutes that were given to it, and the same of
-each run that its first weights came from. Images and loss are those of today; where a card names other images, another
-preset is made in its place, and that is said. The photographs are fetched where a run had them.
-At the end the new weights are held against those that ship, on the validation patches.
+A card has the options of its run and of each run that its initial weights came from. Images and loss are those of this
+version; the program reports sources that differ. Photographs are downloaded where a run had them.
+At the end the new weights are compared with the shipped ones on the validation patches.
 """
 
 from __future__ import annotations
@@ -113,40 +112,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Train for the command-line options."""
     options = command.parser("training.run.recipe", __doc__, "shared")
     options.add_argument("preset", help="a preset that ships")
-    options.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs; interrupted ones go on")
+    options.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs; interrupted ones continue")
     options.add_argument("--threads", type=int, default=0, help="threads of torch; 0: those of the card")
     options.add_argument("--workers", type=int, default=0, help="as training.run.train: a GPU waits without them")
-    options.add_argument("--until", type=int, default=0, help="only so many steps of the first run, to compare them")
+    options.add_argument("--until", type=int, default=0, help="stop after this step of the first run")
     options.add_argument("--show", action="store_true", help="print the commands and do nothing")
     given = options.parse_args(arguments)
+    card = weights.card(given.preset)
     wrong = [] if given.show else manifest.differences(given.shared)
-    for line in wrong:
+    other = [f"the result differs from the shipped preset: {line}" for line in other_images(card)]
+    for line in wrong or other:
         print(line, file=sys.stderr)
     if wrong:
         return 1
-    card = weights.card(given.preset)
-    for line in other_images(card):
-        print(f"another preset than the one that ships: {line}", file=sys.stderr)
-    threads = given.threads or int(card.training.get("threads", 0))
-    if not given.show and any(stage.get("photographs") for stage in stages_of(card)):
-        photographs.fetch(given.out / "photographs")
-    for (folder, what), stage in zip(runs_of(card, given.out), stages_of(card), strict=True):
-        until = ["--until", str(given.until)] if given.until else []
-        how = ["--threads", str(threads), "--workers", str(given.workers)]
-        whole = ["--out", str(folder), "--shared", str(given.shared), *how, *what, *until]
+    common = ["--shared", str(given.shared), "--threads", str(given.threads or card.training.get("threads", 0))]
+    common += ["--workers", str(given.workers)]
+    runs = [(folder, ["--out", str(folder), *common, *own]) for folder, own in runs_of(card, given.out)]
+    if given.until:
+        # The next run continues from the end of this one.
+        runs = [(folder, [*whole, "--until", str(given.until)]) for folder, whole in runs[:1]]
+    for _, whole in runs:
         print("python -m training.run.train", *whole, flush=True)
-        if not given.show:
-            train.main(whole)
-            print(*traced(stage, folder), sep="\n", flush=True)
-        if given.until:
-            break  # the next run continues from the end of this one
-    if given.show or given.until:
-        return 0
-    print(*compared(card, given.out / given.preset, given.shared), sep="\n")
-    print(
-        f"python -m training.publish.export {given.out / given.preset} --name {given.preset}    # makes it the preset"
-    )
+    if not given.show:
+        _train(card, runs, given.out)
+    if not given.show and not given.until:
+        print(*compared(card, given.out / given.preset, given.shared), sep="\n")
+        name = given.preset
+        print(f"python -m training.publish.export {given.out / name} --name {name}    # makes it the preset")
     return 0
+
+
+def _train(card: weights.ModelCard, runs: Sequence[tuple[Path, list[str]]], out: Path) -> None:
+    stages = stages_of(card)
+    if any(stage.get("photographs") for stage in stages):
+        photographs.fetch(out / "photographs")
+    for (folder, whole), stage in zip(runs, stages, strict=False):
+        train.main(whole)
+        print(*traced(stage, folder), sep="\n", flush=True)
 
 
 if __name__ == "__main__":
