@@ -176,7 +176,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Make the table for the command-line options."""
     options = command.parser("training.evaluate.ablation", __doc__, "shared", "threads")
     options.add_argument("--experiment", choices=list(EXPERIMENTS), default="ablation")
-    options.add_argument("--out", type=Path, required=True, help="folder of the runs; interrupted ones go on")
+    options.add_argument("--out", type=Path, required=True, help="folder of the runs; interrupted ones continue")
     options.add_argument("--steps", type=int, default=3000, help="of each variant")
     options.add_argument("--pixels", type=int, default=BASE.pixels, help="of a batch, in units of 1024")
     options.add_argument("--images", type=int, default=100, help="validation patches")

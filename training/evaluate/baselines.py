@@ -118,7 +118,7 @@ def bm3d_methods() -> dict[str, Method]:
 
         return run
 
-    return {"BM3D per channel, told sigma": method(channels), "CBM3D, told sigma": method(colours)}
+    return {"BM3D per channel, given sigma": method(channels), "CBM3D, given sigma": method(colours)}
 
 
 def network(module: torch.nn.Module, *, batch: int = 16) -> Method:
@@ -145,8 +145,8 @@ def anchors(reference: Path) -> dict[str, Method]:
     }
     names = {
         "dncnn_color_blind": "DnCNN colour, blind",
-        "ffdnet_color": "FFDNet colour, told sigma",
-        "fdncnn_clip_color": "FDnCNN-Clip colour, told sigma",
+        "ffdnet_color": "FFDNet colour, given sigma",
+        "fdncnn_clip_color": "FDnCNN-Clip colour, given sigma",
     }
     for file, make in makers.items():
         path = reference / "pretrained" / f"{file}.npz"
@@ -188,8 +188,8 @@ def _ffdnet(layers: list[Tensor]) -> Method:
         height, width = x.shape[-2:]
         even = functional.pad(x, (0, width % 2, 0, height % 2), mode="replicate")
         small = functional.pixel_unshuffle(even, 2)
-        told = torch.cat([small, torch.full_like(small[:, :1], sigma / 255.0)], dim=1)
-        return functional.pixel_shuffle(_stack(told, layers), 2)[..., :height, :width]
+        given = torch.cat([small, torch.full_like(small[:, :1], sigma / 255.0)], dim=1)
+        return functional.pixel_shuffle(_stack(given, layers), 2)[..., :height, :width]
 
     return _each(run)
 

@@ -248,7 +248,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; every field of :class:`Configuration` is an option."""
     defaults = Configuration()
     options = command.parser("training.run.train", __doc__, "shared", "threads")
-    options.add_argument("--out", type=Path, required=True, help="folder of the run; an interrupted run goes on")
+    options.add_argument("--out", type=Path, required=True, help="folder of the run; an interrupted run continues")
     options.add_argument(
         "--images",
         type=Path,
