@@ -122,29 +122,11 @@ def trained(folder: Path, wanted: Variants) -> dict[str, baselines.Method]:
     return methods
 
 
-def compare(
-    wanted: Variants,
-    folder: Path,
-    shared: Path,
-    *,
-    images: int,
-    only: list[str] | None = None,
-    progress: Callable[[str], None] = lambda _line: None,
-) -> dict[str, Any]:
-    """Train and measure the variants. Existing runs are not repeated.
-
-    Parameters
-    ----------
-    wanted : dict
-        Variants by name, from :data:`EXPERIMENTS`.
-    only : list of str, optional
-        Names of the variants to train.
-    """
+def compare(wanted: Variants, folder: Path, shared: Path, *, images: int) -> dict[str, Any]:
+    """Train and measure the variants (:data:`EXPERIMENTS`) by name. Existing runs are not repeated."""
     clean = SOURCES[VALIDATION](shared / "data" / "patches")[:images]
     rows = []
     for name, (configuration, augmented) in wanted.items():
-        if only and name not in only:
-            continue
         if augmented:
             trained_on = sources.default_sources(shared) + photographs.sources_in(configuration.photographs)
         else:
@@ -154,22 +136,21 @@ def compare(
         run.folder.mkdir(parents=True, exist_ok=True)
         run.train()
         network = run.averaged()
-        rows.append(
-            {
-                "variant": name,
-                "steps": run.step,
-                "samples": run.samples,
-                "minutes": round(run.elapsed / 60.0, 1),
-                "parameters": sum(parameter.numel() for parameter in network.parameters()),
-                "kmac": round(costs.kmac(network), 1),
-                **({"mpix_per_second": round(costs.speed(network)[0], 2)} if isinstance(network, IRUNet) else {}),
-                "psnr": measured(network, clean, VALIDATION),
-                ENLARGED: measured(network, enlarged(clean), f"{VALIDATION}, enlarged"),
-            }
-        )
-        progress(f"{rows[-1]}")
-    found = {"source": VALIDATION, "images": len(clean), "sigmas": list(SIGMAS), "rows": rows}
-    return found | {"machine": processor.here().name}
+        row = {
+            "variant": name,
+            "steps": run.step,
+            "samples": run.samples,
+            "minutes": round(run.elapsed / 60.0, 1),
+            "parameters": sum(parameter.numel() for parameter in network.parameters()),
+            "kmac": round(costs.kmac(network), 1),
+            **({"mpix_per_second": round(costs.speed(network)[0], 2)} if isinstance(network, IRUNet) else {}),
+            "psnr": measured(network, clean, VALIDATION),
+            ENLARGED: measured(network, enlarged(clean), f"{VALIDATION}, enlarged"),
+        }
+        rows.append(row)
+        print(row, flush=True)
+    about = {"source": VALIDATION, "images": len(clean), "sigmas": list(SIGMAS)}
+    return {**about, "rows": rows, "machine": processor.here().name}
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -190,22 +171,16 @@ def main(arguments: list[str] | None = None) -> None:
     same = {name: getattr(given, name) for name in ("steps", "pixels", "bf16", "photographs")}
     base = dataclasses.replace(BASE, **same)
     wanted = EXPERIMENTS[given.experiment](base)
-    found = compare(
-        wanted,
-        given.out,
-        given.shared,
-        images=given.images,
-        only=given.only,
-        progress=lambda line: print(line, flush=True),
-    )
+    chosen = {name: variant for name, variant in wanted.items() if name in (given.only or wanted)}
+    found = compare(chosen, given.out, given.shared, images=given.images)
     place = given.table or pages.TABLES / f"{given.experiment}.json"
     pages.write_json(place, found)
     if given.experiment == "comparators":
         # On the same pixels as the other methods, which training.publish.evidence measures.
         methods = trained(given.out, wanted)
         patches = given.shared / "data" / "patches"
-        rows = table.measured(methods, patches, sources=COMPARED, sigmas=SIGMAS, seeds=1, count=MANY, progress=print)
-        table.save(place.with_name(f"{place.stem}-compared.json"), rows, {})
+        rows = table.measured(methods, patches, sources=COMPARED, sigmas=SIGMAS, seeds=1, count=MANY)
+        table.save(place.with_name(f"{place.stem}-compared.json"), list(rows), {})
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from skimage import restoration
 from torch import Tensor
 from torch.nn import functional
 
+from training.evaluate.measures import psnr
 from wsi_denoise.network.irunet import IRUNet
 
 Batch = npt.NDArray[np.uint8]
@@ -84,7 +85,7 @@ def tuned(name: str, clean: Batch, corrupt: Callable[[Batch, float], Batch], sig
     chosen: dict[float, float] = {}
     for sigma in (sigma for sigma in sigmas if sigma > 0):
         noisy = corrupt(clean, sigma)
-        found = {factor: float(np.mean(_psnr(classical(name, factor)(noisy, sigma), clean))) for factor in GRIDS[name]}
+        found = {factor: float(np.mean(psnr(classical(name, factor)(noisy, sigma), clean))) for factor in GRIDS[name]}
         chosen[sigma] = max(found, key=lambda factor: found[factor])
 
     def method(noisy: Batch, sigma: float) -> Batch:
@@ -137,25 +138,18 @@ def network(module: torch.nn.Module, *, batch: int = 16) -> Method:
 
 def anchors(reference: Path) -> dict[str, Method]:
     """Return the networks of other authors by name, if their weights are in the folder."""
+    makers: dict[str, tuple[str, Callable[[list[Tensor]], Method]]] = {
+        "dncnn_color_blind": ("DnCNN colour, blind", _dncnn),
+        "ffdnet_color": ("FFDNet colour, given sigma", _ffdnet),
+        "fdncnn_clip_color": ("FDnCNN-Clip colour, given sigma", _fdncnn),
+    }
     found: dict[str, Method] = {}
-    makers: dict[str, Callable[[list[Tensor]], Method]] = {
-        "dncnn_color_blind": _dncnn,
-        "ffdnet_color": _ffdnet,
-        "fdncnn_clip_color": _fdncnn,
-    }
-    names = {
-        "dncnn_color_blind": "DnCNN colour, blind",
-        "ffdnet_color": "FFDNet colour, given sigma",
-        "fdncnn_clip_color": "FDnCNN-Clip colour, given sigma",
-    }
-    for file, make in makers.items():
+    for file, (name, make) in makers.items():
         path = reference / "pretrained" / f"{file}.npz"
         if path.is_file():
             with np.load(path) as arrays:
-                layers = [
-                    torch.from_numpy(arrays[f"{kind}{n}"]) for n in range(len(arrays.files) // 2) for kind in "wb"
-                ]
-            found[names[file]] = make(layers)
+                names = [f"{kind}{n}" for n in range(len(arrays.files) // 2) for kind in "wb"]
+                found[name] = make([torch.from_numpy(arrays[each]) for each in names])
     authors = reference / "irunet_authors_weights.npz"
     if authors.is_file():
         with np.load(authors) as arrays:
@@ -213,8 +207,3 @@ def _images(batch: Tensor) -> Batch:
 
 def _bytes(images: npt.NDArray[np.floating]) -> Batch:
     return np.asarray(np.rint(np.clip(images, 0.0, 1.0) * 255.0), dtype=np.uint8)
-
-
-def _psnr(found: Batch, clean: Batch) -> npt.NDArray[np.float64]:
-    square = ((found.astype(np.float64) - clean) ** 2).mean(axis=(1, 2, 3))
-    return np.asarray(10.0 * np.log10(255.0**2 / np.maximum(square, 1e-5)))

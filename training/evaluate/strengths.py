@@ -11,12 +11,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from training import command
 from training.evaluate import baselines, methods, split, table
 from training.evaluate.conditions import CONDITIONS, noisy_images
-from wsi_denoise.network import weights
 
 
 def classical_methods(patches: Path, sigmas: Sequence[float], count: int = 12) -> dict[str, baselines.Method]:
@@ -63,7 +60,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = command.parsed(parser(), arguments)
     sigmas = tuple(given.sigma or table.SIGMAS)
     started = time.monotonic()
-    rows = table.measured(
+    rows = []
+    for row in table.measured(
         methods_of(given, sigmas),
         given.shared / "data" / "patches",
         sources=given.source or tuple(split.SOURCES),
@@ -71,13 +69,12 @@ def main(arguments: list[str] | None = None) -> None:
         sigmas=sigmas,
         seeds=given.seeds,
         count=given.count,
-        progress=lambda line: print(line, flush=True),
-    )
+    ):
+        print(f"{row.source}, {row.protocol}, sigma {row.sigma:g}, {row.method}: {row.psnr:.2f} dB", flush=True)
+        rows.append(row)
     print(table.markdown(rows))
     if given.out:
-        checksum = weights.card(given.preset[0]).sha256 if given.preset else ""
-        minutes = round((time.monotonic() - started) / 60.0, 1)
-        table.save(given.out, rows, {"sha256": checksum, "threads": torch.get_num_threads(), "minutes": minutes})
+        table.save(given.out, rows, methods.about(given.preset, started))
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ with the same :func:`key_of` were measured on the same pixels. A perfect image c
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,9 +69,8 @@ def measured(
     sigmas: Sequence[float] = SIGMAS,
     seeds: int = 3,
     count: int | None = None,
-    progress: Callable[[str], None] = lambda _line: None,
-) -> list[Row]:
-    """Measure methods on sources.
+) -> Iterator[Row]:
+    """Measure methods on sources, and yield one row after another.
 
     Parameters
     ----------
@@ -82,23 +80,17 @@ def measured(
         Folder ``data/patches`` of the shared data.
     count : int, optional
         Number of images of each source, the first by name; all by default.
-    progress : callable
-        Called with a line for each source, noise and sigma.
     """
-    rows = []
     for source in sources:
         clean = SOURCES[source](patches)[:count]
         for protocol in protocols:
             # The fixed map does not depend on the seed.
             draws = 1 if protocol == "fixed-map" else seeds
             for sigma in sigmas:
-                started = time.monotonic()
                 without = sigma == 0 and protocol in {"fresh", "fixed-map"}
                 noisy = [noisy_images(clean, source, protocol, sigma, seed) for seed in range(1 if without else draws)]
                 for name, method in {NOISY: _unchanged, **methods}.items():
-                    rows.append(_row(source, name, protocol, sigma, draws, clean, [method(n, sigma) for n in noisy]))
-                progress(f"{source}, {protocol}, sigma {sigma:g}: {time.monotonic() - started:.1f} s")
-    return rows
+                    yield _row(source, name, protocol, sigma, draws, clean, [method(n, sigma) for n in noisy])
 
 
 def _unchanged(noisy: Batch, _sigma: float) -> Batch:

@@ -111,19 +111,7 @@ def fresh(clean: Tensor, generator: torch.Generator, amount: Fresh | None = None
 
 
 def corrupt(image: Image, sigma: float, rng: np.random.Generator) -> Image:
-    """Add fresh noise of one strength to an image, as the evaluation does.
-
-    Parameters
-    ----------
-    image : (height, width, 3) uint8
-    sigma : float
-        Grey levels; 0 returns the image unchanged.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    (height, width, 3) uint8
-    """
+    """Add fresh noise of one strength to an image, as the evaluation does; sigma 0 returns it unchanged."""
     noisy = image + sigma * rng.standard_normal(image.shape)
     return np.asarray(np.rint(np.clip(noisy, 0, 255)), dtype=np.uint8)
 
@@ -138,12 +126,6 @@ def fixed_pattern() -> npt.NDArray[np.float64]:
 
 def corrupt_fixed(image: Image, sigma: float) -> Image:
     """Add the paper's pattern to a 96 x 96 image; fractions are truncated as in the authors' pairs.
-
-    Parameters
-    ----------
-    image : (96, 96, 3) uint8
-    sigma : float
-        Grey levels.
 
     Raises
     ------

@@ -93,8 +93,10 @@ def test_every_method_sees_the_same_pixels_and_the_noisy_input_is_first(tissue, 
 
         return run
 
-    rows = table.measured(
-        {name: method(name) for name in seen}, tmp_path, sources=["tissue"], sigmas=[25.0, 50.0], seeds=2
+    rows = list(
+        table.measured(
+            {name: method(name) for name in seen}, tmp_path, sources=["tissue"], sigmas=[25.0, 50.0], seeds=2
+        )
     )
     assert seen["one"] == seen["two"]
     assert len(set(seen["one"])) == 4, "two seeds at two sigmas are four draws"
@@ -131,9 +133,9 @@ def test_jpeg_after_noise_is_another_thing_than_before(tissue):
 
 
 def test_rows_of_two_programs_stand_side_by_side_only_if_of_the_same_pixels(tissue, tmp_path):
-    mine = table.measured({"mine": lambda x, _: x}, tmp_path, sources=["tissue"], sigmas=[25.0], seeds=2)
-    same = table.measured({"other": lambda x, _: x}, tmp_path, sources=["tissue"], sigmas=[25.0, 50.0], seeds=2)
-    fewer = table.measured({"third": lambda x, _: x}, tmp_path, sources=["tissue"], sigmas=[25.0], seeds=1)
+    mine = list(table.measured({"mine": lambda x, _: x}, tmp_path, sources=["tissue"], sigmas=[25.0], seeds=2))
+    same = list(table.measured({"other": lambda x, _: x}, tmp_path, sources=["tissue"], sigmas=[25.0, 50.0], seeds=2))
+    fewer = list(table.measured({"third": lambda x, _: x}, tmp_path, sources=["tissue"], sigmas=[25.0], seeds=1))
     rows = table.joined(mine, [*same, *fewer])
     assert [row.method for row in rows] == ["noisy input", "mine", "other"]
     table.save(tmp_path / "rows.json", rows, {"sha256": ""})
@@ -141,7 +143,7 @@ def test_rows_of_two_programs_stand_side_by_side_only_if_of_the_same_pixels(tiss
 
 
 def test_tables_name_images_seeds_and_protocol(tissue, tmp_path):
-    rows = table.measured({}, tmp_path, sources=["tissue"], sigmas=[0.0, 25.0], seeds=2)
+    rows = list(table.measured({}, tmp_path, sources=["tissue"], sigmas=[0.0, 25.0], seeds=2))
     assert "**tissue**: 3 images, 2 noise seeds, `fresh`" in table.markdown(rows)
     assert "| noisy input | unchanged |" in table.markdown(rows)
     assert "| tissue (3 x 2) | fresh | 80.00 | 20." in table.compact(rows, [table.NOISY])

@@ -79,7 +79,7 @@ def test_a_table_of_other_weights_is_measured_again(tmp_path):
 @pytest.mark.training
 def test_curves_are_drawn(tmp_path, tissue, monkeypatch):
     monkeypatch.setitem(split.SOURCES, "tissue", lambda _patches: tissue)
-    rows = table.measured({"paper": lambda x, _: x}, tmp_path, sources=["tissue"], sigmas=[10.0, 25.0], seeds=1)
+    rows = list(table.measured({"paper": lambda x, _: x}, tmp_path, sources=["tissue"], sigmas=[10.0, 25.0], seeds=1))
     pictures.plot(rows, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").stat().st_size > 5000
 
