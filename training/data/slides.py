@@ -6,8 +6,6 @@ reduced first (``--scale``, 0.5 by default, which destroys blocks of 8 x 8 px). 
 
 from __future__ import annotations
 
-import argparse
-import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from training import pages
-from training.data.sources import Image
+from training import command, pages
+from training.data.sources import Image, checksum
 from wsi_denoise.errors import WsiDenoiseError
 from wsi_denoise.slide import reader, tissue
 from wsi_denoise.slide.base import Slide
@@ -63,7 +61,7 @@ def crops(
 
 def main(arguments: list[str] | None = None) -> int:
     """Write crops for the command-line options."""
-    options = argparse.ArgumentParser(prog="python -m training.data.slides", description=__doc__)
+    options = command.parser("training.data.slides", __doc__)
     options.add_argument("slide", type=Path, nargs="+")
     options.add_argument("--out", type=Path, required=True, help="folder for the crops, as lossless WebP")
     options.add_argument("--count", type=int, default=60, help="crops of each slide at most")
@@ -86,16 +84,11 @@ def main(arguments: list[str] | None = None) -> int:
         except WsiDenoiseError as error:
             print(error, file=sys.stderr)
             return 1
-    checksums = {path.name: _sha256(path) for path in given.slide if path.is_file()}
+    checksums = {path.name: checksum(path) for path in given.slide if path.is_file()}
     about = {"licence": given.licence, "scale": given.scale, "seed": given.seed, "slides": checksums, "crops": found}
     pages.write_json(given.out / "crops.json", about)
     print(f"{len(found)} crops of {given.side} px in {given.out}; their list is crops.json")
     return 0
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

@@ -175,6 +175,12 @@ def load_all(path: Path, *, most: int = 20_000) -> list[Image]:
         return [np.asarray(images[at]) for at in range(0, len(images), step)]
 
 
+def checksum(file: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def digest(files: Iterable[Path]) -> str:
     """Return the SHA-256 of the files' names and bytes, in the given order."""
     total = hashlib.sha256()

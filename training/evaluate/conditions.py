@@ -17,7 +17,6 @@ import torch
 from training.noise import codecs, corruption, sensor
 
 Image = npt.NDArray[np.uint8]
-Batch = npt.NDArray[np.uint8]
 Condition = Callable[[Image, float, np.random.Generator], Image]
 
 
@@ -88,7 +87,7 @@ COMPRESSED = tuple(name for name in CONDITIONS if name.startswith("noise, then J
 OTHERS = tuple(name for name in CONDITIONS if name not in {"fresh", "fixed-map", *COMPRESSED})
 
 
-def noisy_images(clean: Batch, source: str, condition: str, sigma: float, seed: int) -> Batch:
+def noisy_images(clean: Image, source: str, condition: str, sigma: float, seed: int) -> Image:
     """Corrupt a source's images. The noise depends only on source, position, condition, sigma and seed."""
     key = [seed, round(10 * sigma), zlib.crc32(source.encode())]
     if condition not in {"fresh", "fixed-map"}:

@@ -18,6 +18,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from training.data.sources import checksum
+
 
 class CheckpointDamagedError(RuntimeError):
     """The two files of a checkpoint do not belong together."""
@@ -72,7 +74,7 @@ def save(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".safetensors.part")
     save_file(tensors, temporary)
-    record = {**state, "average_steps": average.steps, "sha256": _sha256(temporary)}
+    record = {**state, "average_steps": average.steps, "sha256": checksum(temporary)}
     note = path.with_suffix(".json.part")
     note.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     os.replace(temporary, path.with_suffix(".safetensors"))  # noqa: PTH105 - atomic, and says so
@@ -97,7 +99,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     state = json.loads(path.with_suffix(".json").read_text("utf-8"))
     file = path.with_suffix(".safetensors")
-    if _sha256(file) != state["sha256"]:
+    if checksum(file) != state["sha256"]:
         raise CheckpointDamagedError(f"{file} is not what {path.with_suffix('.json').name} describes")
     return load_file(file), state
 
@@ -130,7 +132,3 @@ def averaged_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
