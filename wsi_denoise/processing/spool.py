@@ -16,7 +16,7 @@ import shutil
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -186,31 +186,24 @@ class Spool:
             # The first block reports a full disk.
             _log.warning("the thumbnail is not kept: %s", error)
 
-    def finished(self, keep_going: Callable[[], None] = lambda: None) -> set[BlockIndex]:
-        """Return the blocks with intact files. Remove damaged files, so that their blocks are processed again.
+    def finished(self) -> Iterator[BlockIndex]:
+        """Yield the blocks with intact files. Remove damaged files, so that their blocks are processed again.
 
-        Every file is read completely, as in assembly: an intact ZIP directory does not prove intact members.
-
-        Parameters
-        ----------
-        keep_going : callable
-            Called after each file; raises to stop. A large slide has gigabytes of finished blocks.
+        Every file is read completely, as in assembly: an intact ZIP directory does not prove intact members. A large
+        slide has gigabytes of finished blocks; a caller may stop between two.
         """
         files = list(self.folder.glob(f"*{SUFFIX}")) if self.folder.is_dir() else []
-        found = set()
         pool = ThreadPoolExecutor(_READERS, "spool")
         try:
             for file, sound in zip(files, pool.map(_is_sound, files), strict=True):
                 index = _index(file)
                 if sound and index is not None:
-                    found.add(index)
+                    yield index
                 else:
                     _log.warning("removed a damaged block: %s", file.name)
                     file.unlink(missing_ok=True)
-                keep_going()
         finally:
             pool.shutdown(cancel_futures=True)
-        return found
 
     @contextmanager
     def open(self, block: BlockIndex) -> Iterator[SpooledBlock]:

@@ -94,21 +94,18 @@ class Cluster:
 
     def slots(self) -> int:
         """Return how many tasks run at a time now, at least 1. Workers come and go."""
-        try:
-            threads: dict[str, int] = self.client.sync(
-                self.client.scheduler.ncores, workers=None, callback_timeout=ANSWER_SECONDS
-            )
-        except NO_ANSWER:
-            return 1  # a lost scheduler is reported elsewhere (stall.py)
-        return max(1, sum(threads.values()))
+        return max(1, self._threads())  # a lost scheduler is reported elsewhere (stall.py)
 
     def is_there(self) -> bool:
         """Return whether the scheduler answers and has a worker."""
+        return self._threads() > 0
+
+    def _threads(self) -> int:
         try:
             known = self.client.sync(self.client.scheduler.ncores, workers=None, callback_timeout=ANSWER_SECONDS)
         except NO_ANSWER:
-            return False
-        return bool(known)
+            return 0
+        return sum(known.values())
 
     def is_closed(self) -> bool:
         """Return whether Dask has given up a lost scheduler: only a new client reaches it then."""
@@ -346,27 +343,23 @@ def _local(processes: int, threads: int, wanted: str, folder: Path) -> Any:
     # The scheduler runs in this process and puts its scratch folder on sys.path. The default is a folder in /tmp, which
     # another user of the machine may have created.
     with dask.config.set({"temporary-directory": str(folder)}):
-        return _new_cluster(processes, threads, wanted, folder)
-
-
-def _new_cluster(processes: int, threads: int, wanted: str, folder: Path) -> Any:
-    return LocalCluster(
-        n_workers=processes,
-        threads_per_worker=threads,
-        processes=True,
-        memory_limit=memory_limit(wanted, processes, threads),
-        # Dask's own dashboard listens on all addresses by default.
-        dashboard_address=None,
-        # Without the dashboard, health and metrics remain: they would take port 8787 and warn about a second daemon.
-        scheduler_kwargs={
-            "dashboard_address": "127.0.0.1:0",
-            "extensions": {**DEFAULT_EXTENSIONS, "spans": _NoSpans},
-        },
-        host="127.0.0.1",
-        local_directory=str(folder),
-        # The daemon reports a task that raises. Its worker would print a traceback with the path of the slide.
-        silence_logs=logging.CRITICAL,
-    )
+        return LocalCluster(
+            n_workers=processes,
+            threads_per_worker=threads,
+            processes=True,
+            memory_limit=memory_limit(wanted, processes, threads),
+            # Dask's own dashboard listens on all addresses by default.
+            dashboard_address=None,
+            # Health and metrics remain: they would take port 8787 and warn about a second daemon.
+            scheduler_kwargs={
+                "dashboard_address": "127.0.0.1:0",
+                "extensions": {**DEFAULT_EXTENSIONS, "spans": _NoSpans},
+            },
+            host="127.0.0.1",
+            local_directory=str(folder),
+            # The daemon reports a task that raises. Its worker would print a traceback with the path of the slide.
+            silence_logs=logging.CRITICAL,
+        )
 
 
 def _warn_if_open(address: str) -> None:

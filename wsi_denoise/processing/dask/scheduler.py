@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
@@ -63,9 +63,8 @@ class Blocks:
         self._spool = Spool(work.spool)
         self._slots, self._slots_asked = self.cluster.slots(), time.monotonic()
         self._tasks: dict[Any, Group] = {} if self.prefetch is None else self.prefetch.take_blocks(work)
-        with disk.translate_write_errors(work.spool):
-            finished = self._spool.finished(self.events.check)
-        finished -= set(chain.from_iterable(self._tasks.values()))
+        begun = set(chain.from_iterable(self._tasks.values()))
+        finished = set(self._finished()) - begun
         cost = costs(self.plan)
         self._queue = BlockQueue(cost, work.lattice.column_order(self._slots), finished)
         for group in self._tasks.values():
@@ -75,6 +74,12 @@ class Blocks:
         self._announced = False
         if self._queue.done:
             _log.info("%d of %d blocks are in the spool already", self._queue.done, len(self._queue))
+
+    def _finished(self) -> Iterator[BlockIndex]:
+        with disk.translate_write_errors(self._spool.folder):
+            for block in self._spool.finished():
+                self.events.check()
+                yield block
 
     @property
     def seconds(self) -> dict[str, float]:
