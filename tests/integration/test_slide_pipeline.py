@@ -517,12 +517,21 @@ class Listed(Cluster):
     """A cluster that lists the submitted tasks."""
 
     def call(self, function, *arguments, priority=0):
-        self.calls.append(function)
-        return super().call(function, *arguments, priority=priority)
+        future = super().call(function, *arguments, priority=priority)
+        self.tasks.append((function, future))
+        return future
 
     @cached_property
-    def calls(self) -> list[Callable[..., object]]:
+    def tasks(self) -> list[tuple[Callable[..., object], Any]]:
         return []
+
+    @property
+    def calls(self) -> list[Callable[..., object]]:
+        return [function for function, _ in self.tasks]
+
+    def statuses(self, wanted: Callable[..., object]) -> list[str]:
+        """Return the states of all tasks of this function."""
+        return [future.status for function, future in self.tasks if function is wanted]
 
 
 def test_the_next_slide_is_planned_while_the_last_blocks_run(strip, clean, prefetch):
@@ -539,6 +548,14 @@ def test_the_next_slide_is_planned_while_the_last_blocks_run(strip, clean, prefe
     np.testing.assert_array_equal(following.pixels(), before)
 
 
+def wait_until(condition: Callable[[], object]) -> None:
+    for _ in range(400):
+        if condition():
+            return
+        time.sleep(0.05)
+    pytest.fail("it did not happen in 20 s")
+
+
 def blocks_in(case: Case) -> list[Path]:
     return list((case.folder / ".wsi-denoise" / "spool").glob("*/*.block"))
 
@@ -546,10 +563,7 @@ def blocks_in(case: Case) -> list[Path]:
 def test_the_first_blocks_of_the_next_slide_are_done_while_this_one_ends(strip, clean, prefetch):
     following = another(strip, clean)
     strip.run(Starts(prefetch, following), prefetch=prefetch)
-    for _ in range(400):
-        if blocks_in(following):
-            break
-        time.sleep(0.05)
+    wait_until(lambda: blocks_in(following))
     (block,) = blocks_in(following)
     made = block.stat().st_mtime_ns
     result = following.run(prefetch=prefetch)
@@ -564,27 +578,22 @@ def test_the_first_blocks_of_the_next_slide_are_done_while_this_one_ends(strip, 
 def test_blocks_begun_for_another_slide_are_not_taken(strip, clean, prefetch):
     following = another(strip, clean)
     prefetch.start(*following.request().planning)
-    for _ in range(400):
-        if blocks_in(following):
-            break
-        time.sleep(0.05)
+    wait_until(lambda: blocks_in(following))
     strip.run(prefetch=prefetch)
     assert (strip.seen[-1].done, strip.seen[-1].total) == (2, 2)
     following.run(prefetch=prefetch)
     assert following.seen[-1].resumed == 1, "the block is in the spool although its result was lost"
 
 
-def test_a_block_ahead_that_failed_is_done_again(strip, clean, prefetch):
+def test_a_block_ahead_that_failed_is_done_again(strip, clean):
     following = another(strip, clean)
+    listed = Listed(strip.cluster.client, "")
+    prefetch = Prefetch(listed)
     spool = following.folder / ".wsi-denoise" / "spool"
     spool.parent.mkdir(exist_ok=True)
     spool.write_text("in the way")
     prefetch.start(*following.request().planning)
-    for _ in range(400):
-        if prefetch._blocks and all(future.done() for future in prefetch._blocks):
-            break
-        time.sleep(0.05)
-    assert {future.status for future in prefetch._blocks} == {"error"}
+    wait_until(lambda: listed.statuses(remote.blocks) == ["error"])
     spool.unlink()
     following.run(prefetch=prefetch)
     assert following.output.is_file()
