@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -22,7 +22,7 @@ from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import JobQuery
 from wsi_denoise.settings import Settings
-from wsi_denoise.system import clocks
+from wsi_denoise.system import clocks, disk
 
 _SMI = ("--query-gpu=index,memory.used,memory.total", "--format=csv,noheader,nounits")
 
@@ -74,21 +74,8 @@ class Figures(Collector):
 
     def _disks(self) -> Iterator[tuple[tuple[str], float]]:
         for name, folder in (("state", self._settings.jobs.state), ("output", self._settings.output.folder)):
-            free = free_bytes(folder)
-            if free is not None:
-                yield (name,), float(free)
-
-
-def free_bytes(folder: Path) -> int | None:
-    """Return the free bytes where a folder is or will be, or None where that cannot be seen."""
-    for place in (folder, *folder.parents):
-        try:
-            return shutil.disk_usage(place).free
-        except FileNotFoundError:
-            continue
-        except OSError:
-            return None
-    return None
+            with suppress(OSError):
+                yield (name,), float(disk.free(folder))
 
 
 def _gauge(name: str, text: str, labels: list[str], values: list[tuple[tuple[str, ...], float]]) -> GaugeMetricFamily:

@@ -28,7 +28,7 @@ from wsi_denoise.errors import DiskFull, UploadRefused
 from wsi_denoise.intake.files import SUFFIXES, UNSUPPORTED
 from wsi_denoise.intake.ignored import patterns
 from wsi_denoise.settings import Settings
-from wsi_denoise.system import files
+from wsi_denoise.system import disk, files
 
 LONGEST_NAME = 200
 """Bytes: partial names and the names of outputs are made from it, and file systems end at 255."""
@@ -38,7 +38,7 @@ IDLE_SECONDS = 60.0
 
 _SEVERAL_FILES = {".mrxs", ".vms", ".vmu", ".zarr"}
 _WRITE_BYTES = 4 << 20
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL = {*disk.FULL, errno.EFBIG}
 
 
 class _Refused(Exception):

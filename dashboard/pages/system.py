@@ -25,6 +25,7 @@ from wsi_denoise.network import weights
 from wsi_denoise.network.weights import ModelCard
 from wsi_denoise.settings import Loaded, Settings
 from wsi_denoise.settings import table as every_setting
+from wsi_denoise.system.disk import existing_folder
 from wsi_denoise.system.redact import public
 
 LIBRARIES = (
@@ -162,9 +163,8 @@ def disks(given: Settings) -> str:
     rows = []
     for name, folder in places:
         try:
-            there = next(place for place in (folder, *folder.parents) if place.exists())
-            usage = shutil.disk_usage(there)
-        except (OSError, StopIteration):
+            usage = shutil.disk_usage(existing_folder(folder))
+        except OSError:
             rows.append((name, escaped(folder), "cannot be read", ""))
             continue
         share = 1 - usage.free / usage.total if usage.total else 1.0  # what is reserved for root is not free
