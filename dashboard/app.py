@@ -44,7 +44,7 @@ _STREAMLIT = {
     "logger.level": "error",
 }
 
-# What the pages and the first widget would import only when the first visitor is there and waits.
+# Imports of the pages and of the first widget, for which the first visitor would wait.
 _ON_PAGES = ("pandas", "pyarrow.compute", *(f"dashboard.pages.{name}" for name in PAGES))
 
 _log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def application(settings: Settings, origins: Mapping[str, str] = MappingProxyTyp
 
 
 def _take_logs() -> None:
-    """Send what Streamlit would print in its own way to our log."""
+    """Send Streamlit's messages to our log."""
     for name in list(logging.root.manager.loggerDict):
         logger = logging.getLogger(name)
         handler = getattr(logger, "streamlit_console_handler", None)
@@ -94,11 +94,10 @@ def _failed(error: Exception) -> bool:
 
 
 def warm() -> None:
-    """Import what the first visitor would wait for, and take all that is there now out of what is searched for garbage.
+    """Import what the first visitor would wait for, and exclude it from garbage collection.
 
-    Streamlit collects garbage after every run of a page, which is every two seconds for each open Queue. Without this
-    it looks each time at everything that pandas and the others made when they were imported: measured, nine tenths of
-    the server's time.
+    Streamlit collects garbage after every run of a page, every two seconds for each open Queue. Examining the objects
+    of pandas and other modules each time took nine tenths of the server's time.
     """
     for name in _ON_PAGES:
         importlib.import_module(name)

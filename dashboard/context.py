@@ -1,4 +1,4 @@
-"""What the page and the routes share: the settings, and the store that they read through. One per process."""
+"""Settings and job store that pages and routes share. One of each per process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _origins: dict[str, str] = {}
 
 
 def use(settings: Settings, origins: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Set what everything after this reads: the settings, and where each came from where that is known."""
+    """Set the settings, and the origin of each where it is known."""
     _used[:] = [settings]
     _origins.clear()
     _origins.update(origins)
@@ -27,7 +27,7 @@ def settings() -> Settings:
 
 
 def origins() -> dict[str, str]:
-    """Return ``section.key`` to where its value came from."""
+    """Return ``section.key`` to the origin of its value."""
     return dict(_origins)
 
 

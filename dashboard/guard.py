@@ -53,7 +53,7 @@ _STRANGER = Json({"error_code": "forbidden", "error": "Ask for 127.0.0.1 or loca
 
 
 def guarded(app: ASGIApp, *, token: str, signing_in: SigningIn | None = None, state: Path | None = None) -> Protection:
-    """Return an application behind the guard; whatever it answers, failures included, has the security headers.
+    """Return an application behind the guard, with security headers on every answer, failures included.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def guarded(app: ASGIApp, *, token: str, signing_in: SigningIn | None = None, st
 
 
 class Guard:
-    """Passes on what comes with the token or from a user who signed in; without either, what this machine requests.
+    """Passes on requests with the token or of a signed-in user; without both, requests of this machine.
 
     The token comes as ``Authorization: Bearer``, through the form, or once as ``?token=``. The latter two begin a
     session.
@@ -107,7 +107,7 @@ class Guard:
         if scope["type"] not in {"http", "websocket"}:
             return await self._app(scope, receive, send)
         if is_devious(scope):
-            # Before anything else: what a route would make of it must not matter.
+            # Before anything else: no route may interpret it.
             return await deny(NO_SUCH, scope, receive, send)
         if is_cross_site(scope):
             return await deny(_ELSEWHERE, scope, receive, send)
@@ -137,7 +137,7 @@ class Guard:
         return await self._app(inner, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive, *, is_in: bool) -> Response | None:
-        """Return what the guard itself answers; None for what is passed on."""
+        """Return the answer of the guard itself; None for a request that is passed on."""
         if scope["type"] == "websocket":
             return None if is_in or await self._token_in_address(scope) else self._refusal(scope)
         own = await self._own_answer(scope, receive, is_in=is_in)
@@ -182,7 +182,7 @@ class Guard:
         return await self._compared(scope, given, "the address")
 
     async def _compared(self, scope: Scope, given: str, where: str) -> bool | None:
-        """Return whether this is the token; None where the client has to wait first."""
+        """Return whether this is the token; None if the client has to wait first."""
         if not given or not self._token:
             return False
         client = (scope.get("client") or ("",))[0]
@@ -278,7 +278,7 @@ def _see(target: str) -> Response:
 
 
 def _naming(scope: Scope, user: str | None) -> Scope:
-    """Return a scope of its own for the page, whose session is another, with the user in a header."""
+    """Return a copy of the scope for the page, with the user in a header."""
     headers = [each for each in scope["headers"] if each[0].lower() != USER_HEADER.encode()]
     if user is not None:
         headers.append((USER_HEADER.encode(), quote(user, safe="@").encode()))
@@ -293,7 +293,7 @@ def _query(scope: Scope) -> dict[str, list[str]]:
 
 
 def target_of(scope: Scope) -> str:
-    """Return the address of this page that a request was for, without the token; ``/`` where it cannot be repeated."""
+    """Return the address of a request without the token; ``/`` if it cannot be repeated."""
     if scope["type"] != "http" or scope["method"] not in {"GET", "HEAD"}:
         return "/"
     if scope["path"] == LOGIN:
@@ -321,7 +321,7 @@ def _is_local(target: str) -> bool:
 
 
 def is_devious(scope: Scope) -> bool:
-    """Whether a path climbs, in whatever encoding: no address of ours has such a segment."""
+    """Return whether a path climbs, in any encoding: no address of ours has such a segment."""
     path: str = scope["path"]
     for _ in range(3):  # what a proxy may decode once more
         if "\\" in path or "\0" in path or any(part in {"..", "."} for part in path.split("/")):
@@ -333,7 +333,7 @@ def is_devious(scope: Scope) -> bool:
 
 
 def _is_from_here(scope: Scope) -> bool:
-    """Whether a request without any login comes from this machine, and from no page of another site.
+    """Return whether a request without a login comes from this machine, and from no page of another site.
 
     Another site's page could make the browser ask us under its own name (DNS rebinding), or open a websocket here,
     which no browser refuses.
@@ -343,7 +343,7 @@ def _is_from_here(scope: Scope) -> bool:
 
 
 def _is_here(scope: Scope) -> bool:
-    """Whether a connection came in at an address that only this machine can reach.
+    """Return whether a connection arrived at an address that only this machine can reach.
 
     The server may be started at another address than the settings name; the socket has the actual one.
     """

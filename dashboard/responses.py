@@ -48,7 +48,7 @@ def answer(error: Exception) -> Response:
     return refusal(status, error.code, str(error))
 
 
-def answered(handler: Callable[[Request], Response]) -> Callable[[Request], Response]:
+def answer_errors(handler: Callable[[Request], Response]) -> Callable[[Request], Response]:
     """Return a handler that answers errors of ours instead of raising them."""
 
     @wraps(handler)
@@ -61,7 +61,7 @@ def answered(handler: Callable[[Request], Response]) -> Callable[[Request], Resp
     return safe
 
 
-@answered
+@answer_errors
 def nothing(_request: Request) -> Response:
     """Answer that an address does not exist."""
     raise NotFound

@@ -22,7 +22,7 @@ _OWN = ("slides", "viewer", "api", "upload", "export")
 
 
 def routes(settings: Settings) -> list[BaseRoute]:
-    """Return every route beside Streamlit's own; below their names, what is not one of them is 404."""
+    """Return every route beside Streamlit's own; other addresses below their names are 404."""
     methods: Any = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
     return [
         *slides.Slides(settings).routes(),

@@ -1,4 +1,4 @@
-"""Headers of every answer, and the refusal of what another site's page requests. Pure ASGI, websockets included."""
+"""Security headers, and refusal of requests by other sites' pages. Pure ASGI, websockets included."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class Sessions:
         return chosen
 
     def begin(self, session: Session, **who: str) -> None:
-        """Sign in: replace whatever the session held."""
+        """Sign in, and drop what the session held."""
         session.clear()
         session.update(who, id=secrets.token_hex(16), since=time.time())
 
@@ -161,7 +161,7 @@ def _came_by_https(scope: Scope) -> bool:
 
 
 def _secret(folder: Path | None) -> bytes:
-    """Return the secret in a folder, made when first needed."""
+    """Return the secret in a folder, which is made on first use."""
     if folder is None:
         return secrets.token_bytes(_SECRET_BYTES)
     file = folder / SECRET_FILE
@@ -183,7 +183,7 @@ def _secret(folder: Path | None) -> bytes:
 
 
 def _kept(file: Path) -> bytes | None:
-    """Return the secret in a file; one that others could read, or that is damaged, is removed and counts as none."""
+    """Return the secret in a file, or None; a secret that is damaged or readable by others is removed."""
     try:
         handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
 """Sign-in by OpenID Connect, through Authlib's client for Starlette.
 
 The providers stand in ``[auth]`` of ``.streamlit/secrets.toml``, in the form that Streamlit documents. Streamlit's own
-sign-in is not used: it admits everybody whom the provider knows.
+sign-in is not used: it admits every user that the provider knows.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class SigningIn:
     Parameters
     ----------
     people : tuple of str
-        Addresses, or ``@domain`` for everybody of one; in lower case.
+        Addresses, or ``@domain`` for all of a domain; in lower case.
     providers : tuple of str
         Their names in secrets.toml.
     redirect_uri : str
@@ -73,7 +73,7 @@ class SigningIn:
         return low in self.people or f"@{low.rpartition('@')[2]}" in self.people
 
     async def start(self, request: Request, target: str) -> Response | None:
-        """Return what leads to the provider, or None for an unknown provider.
+        """Return the redirection to a provider, or None for an unknown provider.
 
         Parameters
         ----------
@@ -98,7 +98,7 @@ class SigningIn:
         return answer
 
     async def finish(self, request: Request) -> tuple[str, str, str]:
-        """Return the address of the user who came back, the provider's name, and what to show.
+        """Return the address of the user, the provider's name, and the address to show next.
 
         Raises
         ------
@@ -116,7 +116,7 @@ class SigningIn:
             raise SignInFailed("The sign-in provider refused. Sign in again.") from error
         except Exception as error:
             raise _unreachable(error) from error
-        address = vouched(token.get("userinfo") or {})
+        address = verified_address(token.get("userinfo") or {})
         if address is None:
             raise SignInFailed("The sign-in provider gave no checked e-mail address.")
         return address, chosen, target
@@ -126,13 +126,13 @@ class SigningIn:
         return _PROVIDER in session
 
     async def leave(self, provider: str) -> str:
-        """Return where a provider ends its own session; empty where it names no such address."""
+        """Return the address at which a provider ends its own session; empty if it names none."""
         if provider not in self.providers:
             return ""
         client = self.clients.create_client(provider)
         try:
             end = (await client.load_server_metadata()).get("end_session_endpoint")
-        except Exception as error:  # noqa: BLE001 - whatever a provider answers, the session here has ended
+        except Exception as error:  # noqa: BLE001 - any answer; the session here has ended
             _log.warning("the sign-in provider does not answer: %s", type(error).__name__)
             return ""
         query = urlencode({"client_id": client.client_id, "post_logout_redirect_uri": self.redirect_uri})
@@ -154,8 +154,8 @@ def _unreachable(error: Exception) -> SignInFailed:
     return SignInFailed("The sign-in provider does not answer as expected. Try again later.", 503)
 
 
-def vouched(claims: Mapping[str, Any]) -> str | None:
-    """Return the address in a provider's claims, or None where the provider did not check it."""
+def verified_address(claims: Mapping[str, Any]) -> str | None:
+    """Return the address in a provider's claims, or None if the provider did not verify it."""
     address = claims.get("email")
     # Some providers write the truth value as text.
     verified = str(claims.get("email_verified", True)).lower() == "true"
@@ -163,7 +163,7 @@ def vouched(claims: Mapping[str, Any]) -> str | None:
 
 
 def prepare(page: DashboardSettings) -> SigningIn | None:
-    """Return how users sign in, or None where ``dashboard.people`` is empty.
+    """Return the sign-in, or None if ``dashboard.people`` is empty.
 
     Raises
     ------
@@ -215,7 +215,7 @@ def _auth() -> dict[str, Any]:
 
 
 def _sections(auth: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Return what to register for each provider: the one of ``[auth]`` itself, and those of its subsections."""
+    """Return the options of each provider: of ``[auth]`` itself, and of its subsections."""
     found = {_DEFAULT: auth} if "client_id" in auth else {}
     found |= {name: each for name, each in auth.items() if isinstance(each, dict) and "client_id" in each}
     keys = ("client_id", "client_secret", "server_metadata_url", "authorize_url", "access_token_url", "jwks_uri")

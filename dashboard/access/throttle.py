@@ -29,7 +29,7 @@ class _Client:
 
 @dataclass(frozen=True)
 class Attempt:
-    """What became of one attempt.
+    """Outcome of one attempt.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class Throttle:
 
 
 def _network(address: str) -> str:
-    """Return the address, of IPv6 the network of 64 bits: one client has all of it."""
+    """Return the address, or for IPv6 the network of 64 bits, which one client owns."""
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -15,7 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from dashboard import context
-from dashboard.responses import answered
+from dashboard.responses import answer_errors
 from wsi_denoise.jobs.query import job_query
 from wsi_denoise.jobs.values import Job, iso
 
@@ -28,7 +28,7 @@ WORDS = ("since", "until", "slide", "verdict", "preset", "error_code")
 _ROWS = 2_000  # of a row group, and of a piece of CSV
 
 
-@answered
+@answer_errors
 def export(request: Request) -> Response:
     """Answer with every job that the query means, as a file."""
     name = request.url.path.rpartition("/")[2]

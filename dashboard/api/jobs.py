@@ -8,7 +8,7 @@ from starlette.routing import BaseRoute, Route
 
 from dashboard import context
 from dashboard.api.openapi import description
-from dashboard.responses import Json, NotFound, answered
+from dashboard.responses import Json, NotFound, answer_errors
 from wsi_denoise.errors import UsageError, WsiDenoiseError
 from wsi_denoise.jobs.query import job_query
 from wsi_denoise.jobs.values import LARGEST
@@ -16,9 +16,9 @@ from wsi_denoise.jobs.values import LARGEST
 _ASKED = ("since", "until", "slide", "verdict", "preset", "error_code", "sort")
 
 
-@answered
+@answer_errors
 def jobs(request: Request) -> Response:
-    """Answer what ``wsi-denoise jobs --json`` prints, for the same questions."""
+    """Answer the JSON of ``wsi-denoise jobs --json`` for the same query."""
     asked = request.query_params
     query = job_query(
         states=asked.getlist("state"),
@@ -29,9 +29,9 @@ def jobs(request: Request) -> Response:
     return Json(context.store().jobs(query).to_json())
 
 
-@answered
+@answer_errors
 def job(request: Request) -> Response:
-    """Answer what ``wsi-denoise job ID --json`` prints."""
+    """Answer the JSON of ``wsi-denoise job ID --json``."""
     number = request.path_params["job"]
     if number > LARGEST:
         raise NotFound(f"There is no job {number}.")

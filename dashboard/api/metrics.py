@@ -1,4 +1,4 @@
-"""Figures for Prometheus. Each scrape reads the job database and the disk; nothing is counted in between."""
+"""Metrics for Prometheus. Each scrape reads the job database and the disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from dashboard import context
-from dashboard.responses import answered
+from dashboard.responses import answer_errors
 from wsi_denoise import __version__
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
@@ -86,7 +86,7 @@ def _gauge(name: str, text: str, labels: list[str], values: list[tuple[tuple[str
 
 
 def _devices() -> Iterator[tuple[str, tuple[float, float]]]:
-    """Yield (index, (used, total) bytes) of each CUDA device; asked of the driver's own program, not of torch."""
+    """Yield (index, (used, total) bytes) of each CUDA device; read with the driver's own program."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return
@@ -104,7 +104,7 @@ def _devices() -> Iterator[tuple[str, tuple[float, float]]]:
 def routes(settings: Settings) -> list[BaseRoute]:
     """Return the route."""
 
-    @answered
+    @answer_errors
     def scrape(_request: Request) -> Response:
         registry = CollectorRegistry(auto_describe=False)
         registry.register(Figures(context.store(), settings, datetime.now(UTC)))

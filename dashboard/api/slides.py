@@ -37,8 +37,8 @@ T = TypeVar("T")
 Handler = Callable[["Slides", Request], Awaitable[Response]]
 
 
-def _answered(handler: Handler) -> Handler:
-    """Turn what is missing or wrong into an answer."""
+def _answer_errors(handler: Handler) -> Handler:
+    """Return a handler that answers errors of ours instead of raising them."""
 
     @wraps(handler)
     async def guarded(self: Slides, request: Request) -> Response:
@@ -65,7 +65,7 @@ class Slides:
     async def _job(self, request: Request) -> Job:
         return await self._call(self.tiles.job, request.path_params["job"])
 
-    @_answered
+    @_answer_errors
     async def descriptor(self, request: Request) -> Response:
         """Answer a picture's size and tiling."""
         which, suffix = _which(request), "jpeg"
@@ -78,7 +78,7 @@ class Slides:
         xml = self.tiles.geometry(job).descriptor(suffix)
         return Response(xml, media_type="application/xml", headers=_CHANGING)
 
-    @_answered
+    @_answer_errors
     async def tile(self, request: Request) -> Response:
         """Answer one tile."""
         asked = request.path_params
@@ -100,7 +100,7 @@ class Slides:
             data = await self._call(self.tiles.tile, job, which, place, suffix, gain, of)
         return Response(data, media_type=FORMATS[suffix], headers=headers)
 
-    @_answered
+    @_answer_errors
     async def thumbnail(self, request: Request) -> Response:
         """Answer the whole original, small."""
         side = _bounded(request, "side", 256, LEAST_SIDE, MOST_SIDE)
@@ -110,13 +110,13 @@ class Slides:
         headers = {"ETag": f'"{self.tiles.version(job, "thumbnail", side)}"', "Cache-Control": "private, max-age=60"}
         return Response(data, media_type="image/jpeg", headers=headers | SECURITY)
 
-    @_answered
+    @_answer_errors
     async def info(self, request: Request) -> Response:
-        """Answer what the viewer has to know of a job."""
+        """Answer the facts that the viewer needs."""
         job = await self._job(request)
         return Json(await self._call(summary, self.tiles, job), headers=_CHANGING)
 
-    @_answered
+    @_answer_errors
     async def map(self, request: Request) -> Response:
         """Answer a per-patch map as a small picture."""
         name = request.path_params["name"]
@@ -126,14 +126,14 @@ class Slides:
         data = await self._call(lambda: maps.load(job).picture(name))
         return Response(data, media_type="image/png", headers={"Cache-Control": "private, max-age=60", **SECURITY})
 
-    @_answered
+    @_answer_errors
     async def blocks(self, request: Request) -> Response:
-        """Answer which blocks are finished."""
+        """Answer the finished blocks."""
         job = await self._job(request)
         found = await self._call(blocks, self._settings.jobs.state, job)
         return Json(found, headers=_CHANGING)
 
-    @_answered
+    @_answer_errors
     async def download(self, request: Request) -> Response:
         """Answer the denoised TIFF, whole or in ranges."""
         job = await self._job(request)
@@ -162,7 +162,7 @@ class _Download(FileResponse):
 
 
 def safe_name(name: str) -> str:
-    """Return a file name for a header and for people: nothing that steers a terminal or turns text around."""
+    """Return a file name without characters that steer a terminal or change the direction of text."""
     name = "".join("_" if unicodedata.category(sign)[0] in "CZ" and sign != " " else sign for sign in name)
     return name.replace("/", "_").replace("\\", "_").replace('"', "_") or "slide.tiff"
 

@@ -42,14 +42,14 @@ _FULL = {*disk.FULL, errno.EFBIG}
 
 
 class _Refused(Exception):
-    """An upload that is not taken, with the HTTP status that says why."""
+    """An upload that is refused with an HTTP status."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
         self.status, self.detail = status, detail
 
 
-def checked_name(name: str, ignore: list[str]) -> str:
+def check_name(name: str, ignore: list[str]) -> str:
     """Return a name that a slide may have in the inbox.
 
     Parameters
@@ -194,7 +194,7 @@ class _Upload:
 
 
 async def _arriving(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield what arrives.
+    """Yield the parts of a body as they arrive.
 
     Raises
     ------
@@ -223,7 +223,7 @@ def routes(settings: Settings) -> list[BaseRoute]:
         """Take a file into the first inbox."""
         try:
             _check_origin(request)
-            name = checked_name(request.path_params["name"], ignore)
+            name = check_name(request.path_params["name"], ignore)
             length = request.headers.get("content-length", "")
             announced = int(length) if length.isdecimal() else None
             with space.claim() as claim:
@@ -248,7 +248,7 @@ def routes(settings: Settings) -> list[BaseRoute]:
 
 
 def _ending(status: int, detail: str, headers: Mapping[str, str] = MappingProxyType({})) -> Response:
-    """Return a refusal that ends the connection: what still comes of the body is not read."""
+    """Return a refusal that ends the connection; the rest of the body is not read."""
     answer = _refusal(status, detail)
     answer.headers.update({"Connection": "close", **headers})
     return answer

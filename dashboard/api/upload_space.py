@@ -1,4 +1,4 @@
-"""Disk space and places of the uploads that are under way, so that together they do not fill the disk."""
+"""Disk space reserved for running uploads, so that together they do not fill the disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TooManyUploads(Exception):
 
 
 class UploadSpace:
-    """What uploads still have to write, reserved beside what the daemons' slides have reserved.
+    """Bytes that uploads still have to write, reserved beside those of the daemons' slides.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class UploadSpace:
 
     @contextmanager
     def claim(self) -> Iterator[Claim]:
-        """Give an upload a place, and take back the place and its reserved space at the end, however that comes.
+        """Give an upload a place, and free the place and its reserved space at the end.
 
         Raises
         ------
@@ -79,7 +79,7 @@ class UploadSpace:
         return sum(max(0, claim.reserved - claim.written) for claim in self._claims)
 
     def _publish(self) -> None:
-        """Report what is left to the daemons; called with the lock."""
+        """Reserve the remaining bytes where daemons see them; called with the lock."""
         left = self._left()
         if not left:
             self._reservations.release()

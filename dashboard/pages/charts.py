@@ -36,7 +36,7 @@ def _word(field: str, **more: Any) -> Spec:
 
 
 def scatter(rows: Sequence[Mapping[str, Any]], compared: Sequence[Measure]) -> Spec:
-    """Return noise before against noise after: one mark a slide, a ring round what stands out; a click picks one."""
+    """Return noise after against noise before: one mark a slide, with a ring if it stands out; a click picks one."""
     place = {
         axis: _number(one.key, one.title, scale={"zero": True, "nice": True}, axis={"tickCount": 8})
         for axis, one in zip("xy", compared, strict=False)
@@ -65,7 +65,7 @@ def scatter(rows: Sequence[Mapping[str, Any]], compared: Sequence[Measure]) -> S
 
 
 def distribution(values: Sequence[float], measure: Measure) -> Spec:
-    """Return how many slides have which value, and where the verdict becomes suspicious."""
+    """Return a histogram of a figure, with the limit from which the verdict is review."""
     bars = {
         "mark": {"type": "bar", "color": _BAR},
         "encoding": {

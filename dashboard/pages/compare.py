@@ -11,7 +11,7 @@ import streamlit as st
 
 from dashboard import context
 from dashboard.pages.components import KEPT, heading, html, mount, open_page, show_error
-from dashboard.pages.markup import checksum, chip, escaped, facts, table
+from dashboard.pages.markup import checksum, chip, escape, facts, table
 from dashboard.pages.metric_words import GROUPS
 from dashboard.pages.words import STATES, VERDICTS, ended, for_page, parts_of, result, sentence, size, when
 from wsi_denoise.errors import NoSuchJob, WsiDenoiseError
@@ -116,7 +116,7 @@ def show(job: Job) -> None:
             open_page("history", job.id)
     if job.state is not JobState.DONE:
         word, _, meaning = STATES[job.state.value]
-        why = f"<p>{escaped(for_page(job.error))}</p>" if job.error else ""
+        why = f"<p>{escape(for_page(job.error))}</p>" if job.error else ""
         html(f"<p>There is nothing to compare: the job is {word}. {meaning}</p>{why}")
         return
     mount("viewer", {"job": job.id}, key="viewer")
@@ -134,10 +134,10 @@ def name_of(job: Job) -> str:
 def headline(job: Job) -> str:
     """Return name, verdict and reasons as HTML."""
     name, folder = parts_of(job.relative)
-    reasons = "".join(f"<li>{escaped(sentence(reason))}</li>" for reason in job.reasons)
+    reasons = "".join(f"<li>{escape(sentence(reason))}</li>" for reason in job.reasons)
     trial = "<p>A trial on a part of the slide.</p>" if job.region else ""
     return (
-        f'<div class="wd"><h2 class="name">{escaped(folder + name)} {chip(result(job))}</h2>'
+        f'<div class="wd"><h2 class="name">{escape(folder + name)} {chip(result(job))}</h2>'
         f'<ul style="margin:0;padding-left:1.1rem">{reasons}</ul>{trial}</div>'
     )
 
@@ -162,22 +162,22 @@ def metrics(job: Job) -> str:
 
 def provenance(job: Job) -> str:
     """Return the origin of the output as an HTML table."""
-    weights = f", weights <code>{escaped(job.model_checksum[:12])}</code>" if job.model_checksum else ""
+    weights = f", weights <code>{escape(job.model_checksum[:12])}</code>" if job.model_checksum else ""
     others = [(name, value) for name, value in job.provenance.items() if name not in _NAMED and value is not None]
     return facts(
         [
-            ("Original", escaped(job.slide)),
+            ("Original", escape(job.slide)),
             ("Its content", ", ".join(filter(None, (checksum(job.fingerprint), size(job.size_bytes))))),
-            ("Result", escaped(job.output)),
+            ("Result", escape(job.output)),
             ("Its content", checksum(job.output_sha256)),
-            ("Preset", f"{escaped(job.preset)}{weights}"),
+            ("Preset", f"{escape(job.preset)}{weights}"),
             ("Finished", ended(job)),
-            *((escaped(name.replace("_", " ")), _plain(value)) for name, value in others if value != ""),
+            *((escape(name.replace("_", " ")), _plain(value)) for name, value in others if value != ""),
         ]
     )
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{escaped(name)} {_plain(item)}" for name, item in value.items())
-    return escaped(value if isinstance(value, str | int | float) else json.dumps(value))
+        return ", ".join(f"{escape(name)} {_plain(item)}" for name, item in value.items())
+    return escape(value if isinstance(value, str | int | float) else json.dumps(value))

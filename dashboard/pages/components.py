@@ -14,7 +14,7 @@ from typing import Any
 import streamlit as st
 
 from dashboard.access.addresses import START
-from dashboard.pages.markup import escaped
+from dashboard.pages.markup import escape
 from dashboard.pages.words import for_page, in_markdown, visible
 from wsi_denoise.errors import WsiDenoiseError
 
@@ -42,7 +42,7 @@ def heading(name: str, about: str = "", mark: str = "", *, tab_only: bool = Fals
     """
     title = f"{about}: {name}" if about else name
     st.set_page_config(page_title=f"{visible(title)} · {PROGRAM}", layout="wide")
-    shown = f"{name}: {escaped(about)}" if about and not tab_only else name
+    shown = f"{name}: {escape(about)}" if about and not tab_only else name
     html(f"<h1>{shown} {mark}</h1>")
 
 

@@ -91,12 +91,12 @@ def filters() -> dict[str, Any]:
     if period == BETWEEN:
         chosen = st.date_input("Days", (today - timedelta(days=7), today), key="days", **kept)
         days = tuple(chosen) if isinstance(chosen, tuple | list) else (chosen,)
-    return asked(
+    return filter_words(
         slide=slide, states=states, verdict=verdict, preset=preset, error=error, period=period, days=days, today=today
     )
 
 
-def asked(
+def filter_words(
     *,
     slide: str = "",
     states: Sequence[str] = (),
@@ -143,7 +143,7 @@ def listing(words: dict[str, Any]) -> None:
     except WsiDenoiseError as error:
         show_error(error)
         return
-    mount("jobs", listed(found, words, sort=sort, page=page, now=datetime.now(UTC)), key="jobs", act=act)
+    mount("jobs", list_values(found, words, sort=sort, page=page, now=datetime.now(UTC)), key="jobs", act=act)
 
 
 def query(words: Mapping[str, Any], *, sort: str = SORT, page: int = 1) -> JobQuery:
@@ -164,7 +164,7 @@ def pages(total: int) -> int:
     return max(-(-total // PAGE), 1)
 
 
-def listed(found: JobPage, words: Mapping[str, Any], *, sort: str, page: int, now: datetime) -> dict[str, Any]:
+def list_values(found: JobPage, words: Mapping[str, Any], *, sort: str, page: int, now: datetime) -> dict[str, Any]:
     """Return the values of the component that draws the list."""
     first = (page - 1) * PAGE + 1
     last = first + len(found.jobs) - 1

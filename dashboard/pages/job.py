@@ -1,4 +1,4 @@
-"""One job on the History page: what can be done with it, facts, attempts, events, settings, metrics."""
+"""One job on the History page: actions, facts, attempts, events, settings, metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from dashboard import context
 from dashboard.pages.components import ORIGIN, heading, html, open_page, show_error
-from dashboard.pages.markup import checksum, chip, escaped, facts, job_link, table
+from dashboard.pages.markup import checksum, chip, escape, facts, job_link, table
 from dashboard.pages.words import STATES, ended, for_page, in_markdown, number, of, parts_of, result, size, when
 from wsi_denoise.errors import NoSuchJob, WsiDenoiseError
 from wsi_denoise.jobs.states import ALLOWED, JobState
@@ -24,7 +24,7 @@ REFRESH_SECONDS = 2.0
 def draw(number_of: int) -> None:
     """Draw a job."""
     st.button("All jobs", key="close", on_click=close, type="tertiary", icon=":material/arrow_back:")
-    opened(number_of)
+    draw_live(number_of)
 
 
 def close() -> None:
@@ -33,7 +33,7 @@ def close() -> None:
 
 
 @st.fragment(run_every=REFRESH_SECONDS)
-def opened(job_id: int) -> None:
+def draw_live(job_id: int) -> None:
     """Draw one job; it stays up to date."""
     goto = st.session_state.pop("goto", None)
     if goto is not None:
@@ -54,7 +54,7 @@ def opened(job_id: int) -> None:
     heading(f"Job {job.id}", folder + name, chip(result(job)))
     files = Files.of(job)
     _buttons(job, actions(job, files))
-    for text in (*missing(job, files), for_page(st.session_state.get("said", ""))):
+    for text in (*missing_notes(job, files), for_page(st.session_state.get("said", ""))):
         if text:
             st.warning(in_markdown(text), icon=":material/info:")
     html(body(job, attempts, events))
@@ -91,7 +91,7 @@ class Files:
 
 
 def actions(job: Job, files: Files) -> set[str]:
-    """Return what a user can do with a job now: compare, download, retry, cancel, rerun."""
+    """Return the actions that are possible now: compare, download, retry, cancel, rerun."""
     done, over = job.state is JobState.DONE, job.finished is not None
     possible = {
         "compare": done and (files.original or files.output),
@@ -110,8 +110,8 @@ def _can_retry(job: Job, files: Files) -> bool:
     return waits or (job.finished is not None and JobState.QUEUED in ALLOWED[job.state])
 
 
-def missing(job: Job, files: Files) -> list[str]:
-    """Return what to say about missing files of a job that has ended."""
+def missing_notes(job: Job, files: Files) -> list[str]:
+    """Return notes on missing files of a job that has ended."""
     if job.finished is None:
         return []
     said = []
@@ -175,9 +175,9 @@ def do(what: str, job: Job, preset: str = "") -> None:
 
 def body(job: Job, attempts: Sequence[Attempt], events: Sequence[Event]) -> str:
     """Return everything below the buttons as HTML."""
-    rows = [(when(one.time), escaped(one.origin), escaped(one.kind), escaped(for_page(one.message))) for one in events]
+    rows = [(when(one.time), escape(one.origin), escape(one.kind), escape(for_page(one.message))) for one in events]
     parts = {
-        "Facts": facts(described(job)),
+        "Facts": facts(fact_rows(job)),
         "Attempts": _attempts(attempts) if attempts else "",
         "Events": table(["Time", "Who", "What", "Message"], rows, short={0, 1, 2}),
         "Settings it was queued with": _settings(job) if job.settings else "",
@@ -186,15 +186,15 @@ def body(job: Job, attempts: Sequence[Attempt], events: Sequence[Event]) -> str:
     return "".join(f"<h2>{name}</h2>{part}" for name, part in parts.items() if part)
 
 
-def described(job: Job) -> list[tuple[str, str]]:
+def fact_rows(job: Job) -> list[tuple[str, str]]:
     """Return the facts of a job: names and HTML, which is empty for what is not known."""
     return [
-        ("Slide", escaped(job.slide)),
+        ("Slide", escape(job.slide)),
         ("State", STATES[job.state.value].word + (", asked to stop" if job.cancel_requested else "")),
-        ("Went wrong", f"{escaped(for_page(job.error))} <code>{escaped(job.error_code)}</code>" if job.error else ""),
+        ("Went wrong", f"{escape(for_page(job.error))} <code>{escape(job.error_code)}</code>" if job.error else ""),
         ("Tried again", when(job.next_try)),
-        ("Why", "<br>".join(escaped(for_page(reason)) for reason in job.reasons)),
-        ("Preset", escaped(job.preset)),
+        ("Why", "<br>".join(escape(for_page(reason)) for reason in job.reasons)),
+        ("Preset", escape(job.preset)),
         ("Priority", str(job.priority) if job.priority else ""),
         ("Size", _size(job)),
         ("Region", "x {}, y {}, {} × {} px".format(*job.region) if job.region else ""),
@@ -202,9 +202,9 @@ def described(job: Job) -> list[tuple[str, str]]:
         ("Seen", when(job.created)),
         ("Started", when(job.started)),
         ("Finished", ended(job)),
-        ("Result", escaped(job.output) if job.output else ""),
+        ("Result", escape(job.output) if job.output else ""),
         ("Same as", job_link(job.duplicate_of) if job.duplicate_of else ""),
-        ("Brought in by", escaped(job.origin)),
+        ("Brought in by", escape(job.origin)),
         ("Content", checksum(job.fingerprint)),
     ]
 
@@ -229,9 +229,9 @@ def _attempts(found: Sequence[Attempt]) -> str:
             str(one.number),
             when(one.started),
             when(one.ended) if one.ended else "now",
-            escaped((one.outcome or "running").replace("_", " ")),
+            escape((one.outcome or "running").replace("_", " ")),
             f"{one.blocks_done:,}",
-            escaped(for_page(one.error)) if one.error else "",
+            escape(for_page(one.error)) if one.error else "",
         )
         for one in found
     ]
@@ -240,14 +240,14 @@ def _attempts(found: Sequence[Attempt]) -> str:
 
 
 def _settings(job: Job) -> str:
-    rows = [(f"<code>{escaped(name)}</code>", escaped(value)) for name, value in job.settings.items()]
+    rows = [(f"<code>{escape(name)}</code>", escape(value)) for name, value in job.settings.items()]
     return table(["Setting", "Value"], rows, narrow=True)
 
 
 def _metrics(job: Job) -> str:
     rows = [
         # Counts are whole.
-        (f"<code>{escaped(name)}</code>", number(value, 0 if name.endswith("patches") else 3))
+        (f"<code>{escape(name)}</code>", number(value, 0 if name.endswith("patches") else 3))
         for name, value in sorted(job.metrics.items())
     ]
     return table(["Metric", "Value"], rows, numbers={1}, narrow=True)

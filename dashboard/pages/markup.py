@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dashboard.pages.words import Result, visible
 
 
-def escaped(text: object) -> str:
+def escape(text: object) -> str:
     """Return text for use inside HTML: it stays text, and cannot change the direction of its neighbours.
 
     None gives an empty text.
@@ -18,7 +18,7 @@ def escaped(text: object) -> str:
 
 def checksum(digest: str | None) -> str:
     """Return a SHA-256; empty if unknown."""
-    return f"<code>SHA-256 {escaped(digest)}</code>" if digest else ""
+    return f"<code>SHA-256 {escape(digest)}</code>" if digest else ""
 
 
 def job_link(number: int) -> str:

@@ -1,4 +1,4 @@
-"""Quality: many slides at a time. Which stand out, how figures are spread, and whether a scanner drifts."""
+"""Quality: outliers among many slides, distributions of their figures, and trends of scanners."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def _draw(query: JobQuery, estimate: str) -> None:
     found = points(slides, measures(estimate))
     newest = f"The newest {SHOWN:,} of {count(total, 'slide')} are drawn; the trend counts all."
     html(f"<p>{newest if total > SHOWN else count(total, 'slide') + '.'}</p>")
-    standing_out(found, estimate)
-    spread(found, estimate)
-    drift(query, estimate)
+    draw_outliers(found, estimate)
+    draw_spread(found, estimate)
+    draw_drift(query, estimate)
 
 
 def act(event: Mapping[str, Any]) -> None:
@@ -81,7 +81,7 @@ def filters() -> tuple[JobQuery, str]:
     return JobQuery(since=since, slide=slide.strip(), limit=SHOWN), estimate or "wavelet"
 
 
-def standing_out(found: Sequence[Point], estimate: str) -> None:
+def draw_outliers(found: Sequence[Point], estimate: str) -> None:
     """Draw the scatter and the list of outliers."""
     compared = measures(estimate)
     html(
@@ -107,7 +107,7 @@ def standing_out(found: Sequence[Point], estimate: str) -> None:
         html(f"<p>and {len(listed) - LISTED:,} more, older ones.</p>")
 
 
-def spread(found: Sequence[Point], estimate: str) -> None:
+def draw_spread(found: Sequence[Point], estimate: str) -> None:
     """Draw the distribution of each figure."""
     html("<h2>How the figures are spread</h2>")
     grid = st.grid(3, min_column_width=300, gap="medium")
@@ -123,7 +123,7 @@ def spread(found: Sequence[Point], estimate: str) -> None:
                 html("<p>Not measured on any of these slides.</p>")
 
 
-def drift(query: JobQuery, estimate: str) -> None:
+def draw_drift(query: JobQuery, estimate: str) -> None:
     """Draw the trend of the noise before, for each scanner."""
     html(
         "<h2>Noise of each scanner over time</h2><p>Mean of the noise before, and the range over the slides as a band. "
@@ -148,7 +148,7 @@ def drift(query: JobQuery, estimate: str) -> None:
 def trend(key: str, by: str, since: datetime | None, slide: str) -> tuple[list[dict[str, Any]], str]:
     """Return the trend's rows and a note on the scanners left out; cached, because it reads a figure of every slide."""
     found = context.store().trend(key, JobQuery(since=since, slide=slide), by=by)
-    return series(found), left_out(found)
+    return series(found), left_out_note(found)
 
 
 @dataclass(frozen=True)
@@ -240,7 +240,7 @@ def series(found: Sequence[TrendPoint], most: int = SCANNERS) -> list[dict[str, 
     return [row for row in rows if row["scanner"] in kept]
 
 
-def left_out(found: Sequence[TrendPoint], most: int = SCANNERS) -> str:
+def left_out_note(found: Sequence[TrendPoint], most: int = SCANNERS) -> str:
     """Return the note on the scanners that :func:`series` leaves out, or an empty text."""
     others = list(_slides_of(found).values())[most:]
     if not others:

@@ -60,7 +60,7 @@ def live() -> None:
 def current() -> dict[str, Any]:
     """Return the values of the component from the job database."""
     store, now = context.store(), datetime.now(UTC)
-    said_at, said = st.session_state.get("said", (now, ""))
+    message_time, message = st.session_state.get("message", (now, ""))
     return state(
         settings=context.settings(),
         now=now,
@@ -70,7 +70,7 @@ def current() -> dict[str, Any]:
         running=store.jobs(JobQuery(states=(JobState.RUNNING,), sort="started", limit=RUNNING_SHOWN)),
         waiting=store.waiting(WAITING_SHOWN),
         finished=store.last_finished(FINISHED_SHOWN),
-        message=said if (now - said_at).total_seconds() < MESSAGE_SECONDS else "",
+        message=message if (now - message_time).total_seconds() < MESSAGE_SECONDS else "",
     )
 
 
@@ -93,7 +93,7 @@ def act(event: Mapping[str, Any]) -> None:
                 wanted = priority(int(event["value"]), store.job(int(job)).priority)
                 store.set_priority(int(job), wanted, ORIGIN)
     except WsiDenoiseError as error:
-        st.session_state.said = (datetime.now(UTC), str(error))
+        st.session_state.message = (datetime.now(UTC), str(error))
 
 
 def priority(wanted: int, current: int) -> int:

@@ -15,7 +15,7 @@ import streamlit as st
 
 from dashboard import context
 from dashboard.pages.components import heading, html, show_error
-from dashboard.pages.markup import chip, escaped, facts, job_link, table
+from dashboard.pages.markup import chip, escape, facts, job_link, table
 from dashboard.pages.words import DAEMONS, Result, condition, for_page, heard, size, when
 from wsi_denoise import doctor as examination
 from wsi_denoise.doctor import Check
@@ -94,7 +94,7 @@ def findings() -> None:
         html(f"<h2>Checks</h2><p>{'Checking; this takes up to half a minute.' if shared.busy else at}</p>")
     button.button("Check again", key="look", disabled=shared.busy, on_click=shared.start, width="stretch")
     if found is not None:
-        html(f"<p>{escaped(found.error)}</p>" if found.error else checks(found.checks))
+        html(f"<p>{escape(found.error)}</p>" if found.error else checks(found.checks))
 
 
 def chosen_settings() -> None:
@@ -127,11 +127,11 @@ def settings(given: Settings, origins: Mapping[str, str], *, changed_only: bool 
         value = public(name, values[section][key] if key else values[section])
         rows.append(
             (
-                f'<code title="{markup.escape(description)}">{escaped(name)}</code>',
-                f"<code>{escaped(json.dumps(value, ensure_ascii=False))}</code>",
-                "default" if origin == "default" else f"<strong>{escaped(origin)}</strong>",
-                f"<code>{escaped(default)}</code>",
-                escaped(description),
+                f'<code title="{markup.escape(description)}">{escape(name)}</code>',
+                f"<code>{escape(json.dumps(value, ensure_ascii=False))}</code>",
+                "default" if origin == "default" else f"<strong>{escape(origin)}</strong>",
+                f"<code>{escape(default)}</code>",
+                escape(description),
             )
         )
     return table(["Setting", "Value", "From", "Default", "What it is"], rows, short={0})
@@ -143,12 +143,12 @@ def daemons(found: Sequence[DaemonInfo], now: datetime, given: Settings) -> str:
         (
             str(daemon.id),
             chip(DAEMONS[condition(daemon, now, given)]),
-            f"{escaped(daemon.host)}, process {daemon.pid}",
-            escaped(daemon.device or "not known"),
-            escaped(daemon.facts.get("cluster", "not known")),
+            f"{escape(daemon.host)}, process {daemon.pid}",
+            escape(daemon.device or "not known"),
+            escape(daemon.facts.get("cluster", "not known")),
             when(daemon.stopped, now=now) or heard(daemon, now),
             ", ".join(job_link(job) for job in daemon.jobs) or "nothing",
-            escaped(daemon.version),
+            escape(daemon.version),
         )
         for daemon in found
     ]
@@ -165,13 +165,13 @@ def disks(given: Settings) -> str:
         try:
             usage = shutil.disk_usage(existing_folder(folder))
         except OSError:
-            rows.append((name, escaped(folder), "cannot be read", ""))
+            rows.append((name, escape(folder), "cannot be read", ""))
             continue
         share = 1 - usage.free / usage.total if usage.total else 1.0  # what is reserved for root is not free
         meter = (
             f'<meter min="0" max="1" value="{share:.3f}" high="0.9" aria-label="used">{share:.0%}</meter> {share:.0%}'
         )
-        rows.append((name, escaped(folder), f"{size(usage.free)} free of {size(usage.total)}", meter))
+        rows.append((name, escape(folder), f"{size(usage.free)} free of {size(usage.total)}", meter))
     return table(["Folder", "Path", "Space", "Used"], rows, short={0, 2, 3})
 
 
@@ -180,7 +180,7 @@ def versions() -> str:
     rows = []
     for name in LIBRARIES:
         try:
-            rows.append((name, escaped(version(name))))
+            rows.append((name, escape(version(name))))
         except PackageNotFoundError:
             rows.append((name, "not installed"))
     return table(["Package", "Version"], rows)
@@ -189,16 +189,16 @@ def versions() -> str:
 def model(card: ModelCard) -> str:
     """Return a preset's card with its measurements."""
     kind = "what is removed" if card.residual else "the clean picture"
-    trained = ", ".join(f"{escaped(source.name)} ({escaped(source.licence)})" for source in card.trained_on)
+    trained = ", ".join(f"{escape(source.name)} ({escape(source.licence)})" for source in card.trained_on)
     rows = [
         (
             "Network",
-            f"{escaped(card.architecture)}, {card.filters} filters, {card.parameters:,} parameters; learns {kind}",
+            f"{escape(card.architecture)}, {card.filters} filters, {card.parameters:,} parameters; learns {kind}",
         ),
-        ("Trained on", f"{trained}; {card.samples_seen:,} crops, {escaped(card.protocol)} noise"),
-        ("Weights", f"<code>SHA-256 {escaped(card.sha256)}</code>, {escaped(card.licence)}, {escaped(card.created)}"),
+        ("Trained on", f"{trained}; {card.samples_seen:,} crops, {escape(card.protocol)} noise"),
+        ("Weights", f"<code>SHA-256 {escape(card.sha256)}</code>, {escape(card.licence)}, {escape(card.created)}"),
     ]
-    parts = [f"<p>{escaped(card.purpose)}</p>"]
+    parts = [f"<p>{escape(card.purpose)}</p>"]
     if card.not_for_slides:
         parts.append("<p><strong>Not for slides: it only reproduces a published table.</strong></p>")
     parts.append(facts(rows))
@@ -206,8 +206,8 @@ def model(card: ModelCard) -> str:
         return "".join([*parts, "<p>Not measured yet.</p>"])
     measured = [
         (
-            escaped(row.source),
-            escaped(row.protocol),
+            escape(row.source),
+            escape(row.protocol),
             f"{row.sigma:g}",
             f"{row.noisy_psnr:.2f}",
             f"{row.psnr:.2f}",
@@ -228,7 +228,7 @@ def model(card: ModelCard) -> str:
 def checks(found: Sequence[Check]) -> str:
     """Return the doctor's findings, the worst first."""
     worst_first = sorted(found, key=lambda one: list(CHECKED).index(one.state))
-    rows = [(chip(CHECKED[one.state]), escaped(one.name), escaped(for_page(one.text))) for one in worst_first]
+    rows = [(chip(CHECKED[one.state]), escape(one.name), escape(for_page(one.text))) for one in worst_first]
     return table(["", "Check", "Result"], rows, short={0, 1})
 
 

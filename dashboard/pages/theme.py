@@ -1,4 +1,4 @@
-"""How the pages look: Streamlit's own theme options, and the few rules of style beside them. Light and dark."""
+"""Style of the pages, light and dark: Streamlit's theme options, and our own rules."""
 
 from __future__ import annotations
 

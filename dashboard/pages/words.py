@@ -135,7 +135,7 @@ _MARKDOWN = frozenset("\\`*_{}[]()<>#+-.!|~:$&=^\"'")
 
 
 def when(value: datetime | None, *, now: datetime | None = None) -> str:
-    """Return a time in this machine's zone to the minute; without the date where that is today."""
+    """Return a time in this machine's zone to the minute, without today's date."""
     if value is None:
         return ""
     local, today = value.astimezone(), (now or datetime.now(UTC)).astimezone()
@@ -175,7 +175,7 @@ def size(count: float) -> str:
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """Return a number with thousands set apart; a dash for one that was not measured."""
+    """Return a number with separators for thousands, or a dash if it was not measured."""
     return "–" if value is None else f"{value:,.{digits}f}"
 
 

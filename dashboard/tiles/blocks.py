@@ -1,4 +1,4 @@
-"""Which blocks of a job are finished, from the names in its spool."""
+"""Finished blocks of a job, from the names in its spool."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ COLOURS = {"noise": _VIRIDIS, "structure": _INFERNO}
 
 
 class ToSrgb:
-    """Turns pixels of a colour profile into sRGB; without a profile, or with one that is damaged, leaves them.
+    """Converts pixels to sRGB; without a usable colour profile, pixels stay as they are.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def map_colours(name: str) -> NDArray[np.uint8]:
     return np.rint(np.stack(channels, axis=1)).astype(np.uint8)
 
 
-def painted(values: NDArray[np.float32], name: str, high: float) -> NDArray[np.uint8]:
+def map_pixels(values: NDArray[np.float32], name: str, high: float) -> NDArray[np.uint8]:
     """Return (rows, columns, 4) uint8 of values from 0 to `high`; what is not a number is transparent."""
     known = np.isfinite(values)
     steps = np.rint(np.clip(np.where(known, values, 0) / high, 0, 1) * 255).astype(np.uint8)

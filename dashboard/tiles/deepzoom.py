@@ -1,4 +1,4 @@
-"""Geometry of Deep Zoom pictures: levels, tiles, and which part of the slide each shows. Pure arithmetic.
+"""Geometry of Deep Zoom pictures: levels, tiles, and the part of the slide that each shows. Pure arithmetic.
 
 Level n of N is the slide made smaller by 2 ** (N - n), rounded up; level 0 is one pixel. Tiles do not overlap.
 """
@@ -13,7 +13,7 @@ TILE = 512
 
 @dataclass(frozen=True)
 class Box:
-    """A part of the slide, and how many pixels it is shown with.
+    """A part of the slide, and its size in pixels of the tile.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class DeepZoom:
         return -(-width // self.tile), -(-height // self.tile)
 
     def box(self, level: int, column: int, row: int) -> Box | None:
-        """Return what a tile shows, or None where there is no such tile."""
+        """Return the part that a tile shows, or None if the tile does not exist."""
         if not 0 <= level <= self.last:
             return None
         columns, rows = self.shape(level)

@@ -43,7 +43,7 @@ def least_zoom(geometry: DeepZoom) -> float:
     return 0.5 / (1 << (geometry.last - level)) if level else 0.0
 
 
-def reduced(before: Plane, after: Plane, box: Box, measure: str) -> Figures:
+def area_differences(before: Plane, after: Plane, box: Box, measure: str) -> Figures:
     """Return the difference before - after over the areas of a box's pixels.
 
     Parameters
@@ -76,7 +76,7 @@ def reduced(before: Plane, after: Plane, box: Box, measure: str) -> Figures:
     return means if measure == "mean" else np.sqrt(means)
 
 
-def painted(figures: Figures, gain: int, measure: str) -> Pixels:
+def to_pixels(figures: Figures, gain: int, measure: str) -> Pixels:
     """Return figures as grey levels, (height, width, 3) uint8: `gain` times as strong, a mean around mid grey."""
     shown = np.rint(figures * gain)
     return np.clip(shown + 128 if measure == "mean" else shown, 0, 255).astype(np.uint8)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dashboard.responses import NotFound
-from dashboard.tiles.colour import map_colours, painted
+from dashboard.tiles.colour import map_colours, map_pixels
 from wsi_denoise.jobs.values import Job
 from wsi_denoise.quality import patch_map, verdict
 from wsi_denoise.slide.geometry import PATCH
@@ -40,7 +40,7 @@ class Maps:
     structure: NDArray[np.float32]
 
     def values(self, name: str) -> NDArray[np.float32]:
-        """Return what is shown of a map: of structure, how much, whether it went or came."""
+        """Return the shown values of a map: of structure, the amount without its sign."""
         return self.noise if name == "noise" else np.abs(self.structure)
 
     def high(self, name: str) -> float:
@@ -50,15 +50,15 @@ class Maps:
         """
         values = self.values(name)
         known = values[np.isfinite(values)]
-        high = rounded_up(float(np.percentile(known, 99))) if known.size else 1.0
+        high = round_up(float(np.percentile(known, 99))) if known.size else 1.0
         return max(high, verdict.DEFAULT.structure if name == "structure" else LEAST_NOISE)
 
     def picture(self, name: str) -> bytes:
         """Return a PNG, RGBA, with a pixel for each patch."""
-        return bytes(imagecodecs.png_encode(painted(self.values(name), name, self.high(name)), level=6))
+        return bytes(imagecodecs.png_encode(map_pixels(self.values(name), name, self.high(name)), level=6))
 
     def legend(self, name: str) -> dict[str, object]:
-        """Return what the viewer writes beside a map."""
+        """Return the legend that the viewer draws beside a map."""
         title, unit = NAMES[name]
         colours = [f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in map_colours(name)[::17]]
         return {"title": title, "unit": unit, "low": 0.0, "high": self.high(name), "colours": colours}
@@ -85,7 +85,7 @@ class Maps:
         return found
 
 
-def rounded_up(value: float) -> float:
+def round_up(value: float) -> float:
     """Return the next round number that is not below a value: 1, 1.5, 2, 3, 4, 5, 6 or 8 times a power of ten."""
     if not value > 0:
         return 1.0

@@ -152,23 +152,23 @@ class Tiles:
         return data
 
     def version(self, job: Job, *parts: object) -> str:
-        """Return what changes when the pixels that are shown do; used as ETag and as the key of the cache."""
+        """Return a hash that changes with the pixels; used as ETag and as key of the cache."""
         # A running job's low zoom comes from something else than a finished one's.
         facts = (job.id, job.fingerprint, job.output_sha256, job.state.value, job.region, *parts)
         return hashlib.sha256(repr(facts).encode()).hexdigest()[:24]
 
     def pixels(self, job: Job, which: str, box: Box) -> Pixels:
-        """Return what a part of the slide looks like before or after, (box.height, box.width, 3) uint8, in sRGB."""
+        """Return a part of the slide before or after, (box.height, box.width, 3) uint8, in sRGB."""
         shown = self.before(job) if which == "before" else self.after(job)
         return self._to_srgb(shown.slide)(shown.view.read(box))
 
     def difference(self, job: Job, box: Box, gain: int, of: str) -> Pixels:
         """Return the difference of the stored values of level 0, (box.height, box.width, 3) uint8."""
         before, after = self.before(job).view.planes[0], self.after(job).view.planes[0]
-        return difference.painted(difference.reduced(before, after, box, of), gain, of)
+        return difference.to_pixels(difference.area_differences(before, after, box, of), gain, of)
 
     def colours(self, job: Job) -> str:
-        """Return in words what was done to the colours."""
+        """Return a note on the conversion of colours."""
         return self._to_srgb(self.before(job).slide).note
 
     def after(self, job: Job) -> Shown:
@@ -191,7 +191,7 @@ class Tiles:
         return Shown(View(width, height, level_planes(slide, range(len(slide.info.levels)))), slide, "levels")
 
     def before(self, job: Job) -> Shown:
-        """Return the original, with what there is for low zoom where it has no smaller levels.
+        """Return the original, with pixels for low zoom if it has no smaller levels.
 
         Raises
         ------
@@ -215,7 +215,7 @@ class Tiles:
         return Shown(View(width, height, [*planes, *more]), slide, low_zoom)
 
     def _low_zoom(self, job: Job, planes: list[Plane]) -> tuple[str, list[Plane]]:
-        """Return where low zoom comes from, and the planes beside the slide's own."""
+        """Return the source of low zoom, and the planes beside the slide's own."""
         if _suffices(planes):
             return "levels", []
         done = job.state is JobState.DONE
@@ -235,7 +235,7 @@ class Tiles:
             return "none", []
 
     def kept_thumbnail(self, job: Job) -> Pixels | None:
-        """Return the thumbnail that is there while a slide is processed, (height, width, 3) uint8."""
+        """Return the thumbnail that exists while a slide is processed, (height, width, 3) uint8."""
         for folder in spool_folders(self._state, job):
             file = folder / "thumbnail.jpeg"
             try:

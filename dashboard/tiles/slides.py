@@ -161,7 +161,7 @@ class View:
 
 
 def _along(start: float, stop: float, full: int, size: int) -> tuple[float, float, int, int]:
-    """Return where a part of level 0 is along one side of a plane: exact start and stop, and the pixels to read."""
+    """Return the place of a part of level 0 along one side of a plane: exact start and stop, and the pixels to read."""
     ratio = full / size
     step = round(ratio)
     # Levels are made by whole steps and rounded up or down at the end; their sizes alone say 3.996 instead of 4.

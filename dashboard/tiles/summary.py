@@ -1,4 +1,4 @@
-"""What the viewer has to know of a job, as plain values."""
+"""Facts of a job that the viewer needs, as plain values."""
 
 from __future__ import annotations
 

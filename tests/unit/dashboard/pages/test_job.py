@@ -43,23 +43,23 @@ def test_the_files_are_looked_up_on_disk(tmp_path):
 
 
 def test_missing_files_are_named():
-    assert page.missing(DONE, THERE) == []
-    assert "/out/x.tiff" in page.missing(DONE, replace(THERE, output=False))[0]
-    assert "/in/a/x.svs" in page.missing(DONE, replace(THERE, original=False))[0]
-    assert len(page.missing(DONE, REMOVED)) == 2
-    assert page.missing(PLAIN, REMOVED) == []
+    assert page.missing_notes(DONE, THERE) == []
+    assert "/out/x.tiff" in page.missing_notes(DONE, replace(THERE, output=False))[0]
+    assert "/in/a/x.svs" in page.missing_notes(DONE, replace(THERE, original=False))[0]
+    assert len(page.missing_notes(DONE, REMOVED)) == 2
+    assert page.missing_notes(PLAIN, REMOVED) == []
 
 
 @pytest.mark.parametrize("state", list(JobState))
 def test_unknown_facts_are_left_out(state):
-    text = facts(page.described(replace(PLAIN, state=state, fingerprint=None, finished=NOW)))
+    text = facts(page.fact_rows(replace(PLAIN, state=state, fingerprint=None, finished=NOW)))
     assert not any(part in text for part in ("None", "SHA-256", "<code></code>"))
 
 
 def test_facts_have_links_buttons_and_singulars():
     error = errors.InternalError("a detail")
     job = replace(PLAIN, state=JobState.FAILED, error=str(error), error_code=error.code, blocks_total=1)
-    known = dict(page.described(replace(job, duplicate_of=12)))
+    known = dict(page.fact_rows(replace(job, duplicate_of=12)))
     assert known["Same as"] == '<a href="/history?job=12" target="_self">job 12</a>'
     assert known["Blocks"] == "0 of 1 block"
     assert "Try again" in known["Went wrong"]

@@ -4,7 +4,7 @@ from dashboard.pages import markup
 
 
 def test_markup_is_text():
-    assert markup.escaped("<b>&\"'") == "<bdi>&lt;b&gt;&amp;&quot;&#x27;</bdi>"
+    assert markup.escape("<b>&\"'") == "<bdi>&lt;b&gt;&amp;&quot;&#x27;</bdi>"
 
 
 def test_facts_without_a_value_are_left_out():

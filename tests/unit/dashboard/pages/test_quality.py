@@ -51,5 +51,5 @@ def test_the_trend_keeps_the_scanners_with_most_slides():
 @pytest.mark.parametrize(("skipped", "others"), [(0, "4 others with 20 slides are"), (6, "1 other with 8 slides is")])
 def test_the_trend_says_how_many_scanners_it_leaves_out(skipped, others):
     said = f"Only the 8 scanners with most slides are drawn: {others} left out."
-    assert quality.left_out(trend(2)[skipped:]) == said
-    assert quality.left_out(trend(2)[8:]) == quality.left_out([]) == ""
+    assert quality.left_out_note(trend(2)[skipped:]) == said
+    assert quality.left_out_note(trend(2)[8:]) == quality.left_out_note([]) == ""

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dashboard.tiles.colour import ToSrgb, map_colours, painted
+from dashboard.tiles.colour import ToSrgb, map_colours, map_pixels
 
 
 def test_a_damaged_profile_changes_nothing():
@@ -15,6 +15,6 @@ def test_a_damaged_profile_changes_nothing():
 def test_maps_get_lighter_evenly_and_are_transparent_where_nothing_was_measured():
     lightness = map_colours("noise") @ np.array([0.2126, 0.7152, 0.0722])
     assert np.diff(lightness).min() > -0.5  # rounding
-    unknown, high = painted(np.array([[np.nan, 99.0]], np.float32), "noise", 2.0)[0].tolist()
+    unknown, high = map_pixels(np.array([[np.nan, 99.0]], np.float32), "noise", 2.0)[0].tolist()
     assert unknown[3] == 0
     assert high == [*map_colours("noise")[-1], 255]

@@ -33,10 +33,8 @@ def test_areas_of_every_level_are_exact(planes, smaller, measure):
     geometry = DeepZoom(700, 900)
     level = geometry.last - smaller
     columns, rows = geometry.shape(level)
-    seen = np.vstack([
-        np.hstack([difference.reduced(*planes, geometry.box(level, column, row), measure) for column in range(columns)])
-        for row in range(rows)
-    ])  # fmt: skip
+    boxes = [[geometry.box(level, column, row) for column in range(columns)] for row in range(rows)]
+    seen = np.vstack([np.hstack([difference.area_differences(*planes, box, measure) for box in row]) for row in boxes])
     wanted = truth(planes[0].pixels, planes[1].pixels, 1 << smaller, measure)
     assert seen.shape == wanted.shape
     assert np.abs(seen - wanted).max() <= 1e-3
@@ -44,9 +42,9 @@ def test_areas_of_every_level_are_exact(planes, smaller, measure):
 
 def test_a_mean_is_painted_around_grey_and_a_root_mean_square_from_black():
     extreme = np.array([[[255.0, -255.0, 0.0]]], np.float32)
-    assert difference.painted(extreme, 64, "mean").tolist() == [[[255, 0, 128]]]
-    assert difference.painted(np.abs(extreme), 64, "rms").tolist() == [[[255, 255, 0]]]
-    assert difference.painted(np.full((1, 1, 3), 2.5, np.float32), 3, "mean").tolist() == [[[136] * 3]]
+    assert difference.to_pixels(extreme, 64, "mean").tolist() == [[[255, 0, 128]]]
+    assert difference.to_pixels(np.abs(extreme), 64, "rms").tolist() == [[[255, 255, 0]]]
+    assert difference.to_pixels(np.full((1, 1, 3), 2.5, np.float32), 3, "mean").tolist() == [[[136] * 3]]
 
 
 def test_a_large_slide_offers_the_difference_from_an_eighth_on():

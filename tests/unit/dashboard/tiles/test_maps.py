@@ -4,7 +4,7 @@ import imagecodecs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dashboard.tiles.maps import load, rounded_up
+from dashboard.tiles.maps import load, round_up
 
 
 def test_a_map_is_a_picture_of_its_patches(processed):
@@ -20,5 +20,5 @@ def test_a_map_is_a_picture_of_its_patches(processed):
 @settings(deadline=None)
 @given(st.floats(1e-6, 1e6))
 def test_the_end_of_a_scale_is_round(value):
-    high = rounded_up(value)
+    high = round_up(value)
     assert value * (1 - 1e-6) <= high <= value * 1.67 + 1e-12

@@ -64,8 +64,8 @@ def test_the_difference_is_that_of_level_0_at_low_zoom_too(processed):
     shown = Tiles(case.settings, case.store.job)
     box = shown.geometry(job).box(9, 0, 0)
     seen = decoded(shown.tile(job, "difference", (9, 0, 0), "png", 8, "rms"))
-    change = difference.reduced(PicturePlane(case.before), PicturePlane(case.after), box, "rms")
-    np.testing.assert_array_equal(seen, difference.painted(change, 8, "rms"))
+    change = difference.area_differences(PicturePlane(case.before), PicturePlane(case.after), box, "rms")
+    np.testing.assert_array_equal(seen, difference.to_pixels(change, 8, "rms"))
 
 
 def test_a_large_slide_has_no_difference_at_low_zoom(tiles):
