@@ -1,6 +1,7 @@
 """One job on the History page."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -30,16 +31,15 @@ def test_actions_follow_from_state_and_files():
     assert page.actions(replace(PLAIN, state=JobState.RUNNING, cancel_requested=True), THERE) == set()
 
 
-def test_the_files_are_looked_up_on_disk(tmp_path):
-    slide, output = tmp_path / "in" / "x.svs", tmp_path / "away" / "x.tiff"
-    slide.parent.mkdir()
-    job = replace(DONE, slide=str(slide), output=str(output))
-    assert page.Files.of(job) == page.Files(
-        original=False, output=False, original_removed=True, output_removed=False
-    ), "a folder that is not mounted says nothing"
-    slide.touch()
-    output.parent.mkdir()
-    assert page.Files.of(job) == page.Files(original=True, output=False, original_removed=False, output_removed=True)
+def test_a_file_is_removed_only_if_its_folder_exists(tmp_path):
+    job = replace(DONE, slide=str(tmp_path / "in" / "x.svs"), output=str(tmp_path / "out" / "x.tiff"))
+    assert page.Files.of(job) == AWAY
+    for folder in ("in", "out"):
+        (tmp_path / folder).mkdir()
+    assert page.Files.of(job) == REMOVED
+    for file in (job.slide, job.output):
+        Path(file).touch()
+    assert page.Files.of(job) == THERE
 
 
 def test_missing_files_are_named():

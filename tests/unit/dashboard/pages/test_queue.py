@@ -76,3 +76,9 @@ def test_the_component_gets_json():
     assert json.dumps(shown).encode()
     assert [row["why"] for row in shown["finished"]] == ["Sigma 9.", "The same as job 12."]
     assert shown["finished"][1]["same"] == 12
+
+
+def test_ended_jobs_are_counted():
+    shown = state(counts={JobState.FAILED: 1200, JobState.RUNNING: 3})
+    assert [(one["word"], one["count"]) for one in shown["counts"]] == [("done", "0"), ("failed", "1,200")]
+    assert shown["ever"] == 1203
