@@ -190,7 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
     kinds = [kind for kind in KINDS if kind.name in (given.kind or [kind.name])]
     patches = given.shared / "data" / "patches"
     rows = list(measured(found, patches, sources=sources, kinds=kinds, seeds=given.seeds, count=given.count))
-    print(markdown([*rows, *over_sources(rows)]))
+    print(markdown(rows if len(sources) == 1 else [*rows, *over_sources(rows)]))
     if given.against:
         print("", shortfalls(rows, list(found), given.against), sep="\n")
     if given.out:

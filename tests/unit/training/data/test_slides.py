@@ -40,6 +40,7 @@ def test_crops_lie_on_tissue_and_are_listed(slide, tmp_path):
     assert json.loads((again / "crops.json").read_text())["crops"] == listed["crops"]
 
 
+@pytest.mark.training
 def test_a_crop_that_is_not_scaled_is_the_slides_own_pixels(slide, tmp_path):
     slides.main([str(slide), "--out", str(tmp_path / "crops"), "--count", "1", "--side", "64", "--scale", "1"])
     crop = json.loads((tmp_path / "crops" / "crops.json").read_text())["crops"][0]

@@ -105,13 +105,6 @@ def test_every_method_sees_the_same_pixels_and_the_noisy_input_is_first(tissue, 
     assert rows[0].psnr == pytest.approx(20.4, abs=0.6)
 
 
-def test_fixed_map_has_one_draw(tissue):
-    first, second = (conditions.noisy_images(tissue, "tissue", "fixed-map", 25.0, seed) for seed in (0, 1))
-    assert np.array_equal(first, second)
-    fresh, other = (conditions.noisy_images(tissue, "tissue", "fresh", 25.0, seed) for seed in (0, 1))
-    assert not np.array_equal(fresh, other)
-
-
 @pytest.mark.parametrize("name", ["correlated", "varying", "sensor"])
 def test_other_noise_has_the_strength_asked_for(name):
     clean = np.full((2, 256, 256, 3), 128, np.uint8)

@@ -145,6 +145,7 @@ def test_a_repeated_run_is_seen_by_its_first_steps(tmp_path, tissue_image):
     same = ["--images", str(images), "--shared", str(tmp_path), "--pixels", "4", "--filters", "2", "--steps", "12"]
     for name, options in {"shipped": [], "again": ["--until", "10"], "other": ["--seed", "2"]}.items():
         train.main(["--out", str(tmp_path / name), "--threads", "1", *same, *options])
+    assert (tmp_path / "shipped" / "curve.csv").read_text().startswith("step,samples,minutes")
     card = export.card_of(tmp_path / "shipped", "mine", "to test")
     assert (card.training["threads"], card.training["torch"]) == (1, torch.__version__)
     assert checkpoint.read(tmp_path / "again" / train.CHECKPOINT)[1]["step"] == 10

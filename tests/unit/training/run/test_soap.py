@@ -33,6 +33,7 @@ def remaining(make) -> float:
     return loss().item() / before
 
 
+@pytest.mark.training
 def test_it_gets_far_where_the_axes_are_not_those_of_the_parameters():
     ours = remaining(lambda parameters: soap.SOAP(parameters, lr=0.05, weight_decay=0.0))
     adam = remaining(lambda parameters: torch.optim.Adam(parameters, lr=0.05, betas=(0.95, 0.95)))

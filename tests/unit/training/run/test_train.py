@@ -106,18 +106,6 @@ def test_flat_crops_are_flat():
         assert is_smooth(((crop * 255.0).round() / 255.0)[None]).all()
 
 
-@pytest.mark.training
-def test_a_folder_of_images_trains_from_the_command_line(folder_of_tissue, tmp_path):
-    out = tmp_path / "run"
-    options = ["--filters", "2", "--steps", "3", "--pixels", "4", "--no-bf16", "--device", "cpu"]
-    train.main(["--out", str(out), "--images", str(folder_of_tissue), "--shared", str(tmp_path), *options])
-    assert checkpoint.read(out / "checkpoint")[1]["step"] == 3
-    assert json.loads((out / "run.json").read_text())["sources"][0]["files"] == 3
-    rows = (out / "curve.csv").read_text().splitlines()
-    assert rows[0].startswith("step,samples,minutes")
-    assert rows[1].startswith("3,")
-
-
 def test_kather_files_of_a_test_files_region_are_used_for_neither():
     names = ["A_HE-01_005.tif_Row_1", "B_HE-02_001.tif_Row_1", "C_HE-02_001.tif_Row_9", "D_HE-03.tif_Row_1"]
     train, test = sources.kather_split([Path(name) for name in names])
@@ -159,18 +147,6 @@ def test_a_constant_rate_depends_on_the_step_alone():
     for progress in (0.0, 0.01, 0.5, 1.0):
         rates = [learning_rate(progress, 1e-3, "constant", step) for step in (0, 10, train.WARMING, 10**6)]
         assert rates == pytest.approx([1e-3 / train.WARMING, 11e-3 / train.WARMING, 1e-3, 1e-3])
-
-
-@pytest.mark.training
-def test_a_run_with_a_constant_rate_may_end_at_any_step(tmp_path, bank):
-    def weights_after_three(steps: int) -> torch.Tensor:
-        configuration = dataclasses.replace(SMALL, schedule="constant", steps=steps)
-        (tmp_path / str(steps)).mkdir()
-        run = Run(tmp_path / str(steps), configuration, bank)
-        run.train(until=3)
-        return run.network.head.weight.detach()
-
-    assert torch.equal(weights_after_three(3), weights_after_three(1000))
 
 
 @pytest.mark.training
