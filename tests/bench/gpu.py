@@ -135,7 +135,7 @@ def end_to_end(folder: Path, side: int, sets: Sequence[str]) -> str:
     lines += [f"| {stage}, all threads | {took.get(stage, 0.0) - start.get(stage, 0.0):.2f} |" for stage in STAGES]
     lines.append(f"| processor time of all processes, less start-up | {whole.processor - idle.processor:.2f} |")
     megapixels = whole.megapixels - idle.megapixels
-    return "\n".join([*lines, f"\nend to end: {megapixels / max(clock, 1e-9) / 1e3:.4f} GPix/s"])
+    return "\n".join([*lines, f"\nend to end: {megapixels / max(clock, 1e-9) / 1e3:.3g} GPix/s"])
 
 
 def main() -> int:
