@@ -6,9 +6,6 @@ error that is not a WsiDenoiseError is a bug.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -60,13 +57,10 @@ def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> BlockRep
         return BlockReport(index, width * height, 0, 0, {})
     with disk.translate_write_errors(work.spool):
         spool.make()
-        with _first_alone():
-            check_files(work.files)
-            slide = _opened(work)
-            denoiser = network.cached(
-                work.preset, work.plan, worker.callers(), worker.number(), sha256=work.model_sha256
-            )
-            return run_block(work, index, tissue_of_block, _reading(slide, work.files), denoiser)
+        check_files(work.files)
+        slide = _opened(work)
+        denoiser = network.cached(work.preset, work.plan, worker.callers(), worker.number(), sha256=work.model_sha256)
+        return run_block(work, index, tissue_of_block, _reading(slide, work.files), denoiser)
 
 
 def _reading(slide: Slide, files: tuple[SourceFile, ...]) -> Read:
@@ -99,27 +93,6 @@ def sent_block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> tup
 def describe_device(compute: ComputeSettings, preset: str) -> str:
     """Return one line about the device that this worker uses for a preset."""
     return network.describe_device(compute, preset, worker.room())
-
-
-_first = threading.Lock()
-_first_done = threading.Event()
-
-
-@contextmanager
-def _first_alone() -> Iterator[None]:
-    """Run the first block of this process alone.
-
-    It loads, compiles and starts what the others reuse: codecs, network, thread pools.
-    """
-    if not _first_done.is_set():
-        with _first:
-            if not _first_done.is_set():
-                try:
-                    yield
-                finally:
-                    _first_done.set()
-                return
-    yield
 
 
 def preview(plan: SlidePlan, target: Path, picture: Path) -> None:
