@@ -137,11 +137,6 @@ def recoloured(crops: Tensor, rng: np.random.Generator) -> Tensor:
     In optical density, a 3 x 3 matrix near the identity (stain mixing) and a factor per channel (stain strength) are
     applied. Sometimes the channels are shuffled, so that the network does not learn one hue. A white point and a gamma
     follow.
-
-    Parameters
-    ----------
-    crops : Tensor
-        (batch, 3, height, width) in [0, 1].
     """
     count = crops.shape[0]
     mixing = np.eye(3)[None] + rng.normal(0.0, 0.12, (count, 3, 3))

@@ -34,15 +34,7 @@ GRIDS: dict[str, tuple[float, ...]] = {
 
 
 def classical(name: str, factor: float) -> Method:
-    """Return a classical method with a value of its free parameter.
-
-    Parameters
-    ----------
-    name : str
-        A key of `GRIDS`.
-    factor : float
-        The free parameter, in units of sigma.
-    """
+    """Return a method of `GRIDS` with a value of its free parameter, in units of sigma."""
 
     def one(image: npt.NDArray[np.float64], sigma: float) -> npt.NDArray[np.float64]:
         if name == "non-local means":
@@ -73,14 +65,7 @@ def classical(name: str, factor: float) -> Method:
 def tuned(name: str, clean: Batch, corrupt: Callable[[Batch, float], Batch], sigmas: Sequence[float]) -> Method:
     """Choose a classical method's free parameter for each sigma by the mean PSNR on validation patches.
 
-    Parameters
-    ----------
-    clean : (batch, height, width, 3) uint8
-        Validation patches.
-    corrupt : callable
-        Takes clean patches and a sigma.
-    sigmas : sequence of float
-        For any other sigma the parameter of the nearest one is used.
+    For another sigma than these, the parameter of the nearest one is used.
     """
     chosen: dict[float, float] = {}
     for sigma in (sigma for sigma in sigmas if sigma > 0):

@@ -30,15 +30,7 @@ def kmac(network: nn.Module) -> float:
 
 
 def speed(network: IRUNet, *, side: int = WINDOW, seconds: float = 2.0) -> tuple[float, str]:
-    """Return megapixels per second of processor time on one thread, and a description of the daemon's plan used.
-
-    Parameters
-    ----------
-    side : int
-        Side of the square window in pixels.
-    seconds : float
-        Duration of the measurement.
-    """
+    """Return megapixels per second of processor time on one thread, and a description of the daemon's plan used."""
     plan = denoiser.choose(ComputeSettings())
     run = denoiser.Denoiser(network, plan, callers=1)
     window = np.zeros((1, side, side, 3), np.uint8)

@@ -5,6 +5,6 @@ One module per physical cause: :mod:`fields <training.noise.fields>` (noise of u
 noise), :mod:`defects <training.noise.defects>` (stripes and faulty pixels), :mod:`codecs <training.noise.codecs>` (JPEG
 and JPEG 2000). :mod:`camera <training.noise.camera>` combines them into the training corruption ``camera``.
 
-Torch functions take and return (batch, 3, height, width) float32. Images are in [0, 1]; noise fields have unit
-variance.
+Crops are (batch, 3, height, width) float32; images are sRGB in [0, 1], noise fields have unit variance. Values per
+crop, such as a sigma or a share, are (batch,). A generator is the only source of randomness.
 """

@@ -107,16 +107,7 @@ IMPULSES = 0.02
 
 
 def camera(clean: Tensor, generator: torch.Generator, amount: Camera | None = None) -> Corrupted:
-    """Corrupt a batch for training.
-
-    Parameters
-    ----------
-    clean : Tensor
-        (batch, 3, height, width) float32 in [0, 1], every value a multiple of 1/255.
-    generator : torch.Generator
-        The only source of randomness.
-    amount : Camera, optional
-    """
+    """Corrupt a batch for training, whose values are multiples of 1/255."""
     amount = amount or Camera()
     truth = clean.clone()
     noisy = clean.clone()
@@ -262,15 +253,7 @@ def _with_defects(noisy: Tensor, alone: Tensor, generator: torch.Generator, amou
 
 
 def compressed(images: Tensor, generator: torch.Generator, jpeg2000: float) -> Tensor:
-    """Write crops as JPEG or JPEG 2000 and read them again.
-
-    Parameters
-    ----------
-    images : Tensor
-        (batch, 3, height, width), multiples of 1/255.
-    jpeg2000 : float
-        Share of JPEG 2000.
-    """
+    """Write crops, multiples of 1/255, as JPEG or a share of them as JPEG 2000, and read them again."""
     count = len(images)
     other, level, sampling = torch.rand((3, count), generator=generator).tolist()
     quality = torch.randint(QUALITY[0], QUALITY[1] + 1, (count,), generator=generator).tolist()

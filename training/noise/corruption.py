@@ -79,14 +79,6 @@ class Fresh:
 def fresh(clean: Tensor, generator: torch.Generator, amount: Fresh | None = None) -> tuple[Tensor, Tensor]:
     """Corrupt a batch for training.
 
-    Parameters
-    ----------
-    clean : Tensor
-        (batch, 3, height, width) float32 in [0, 1].
-    generator : torch.Generator
-        The only source of randomness.
-    amount : Fresh, optional
-
     Returns
     -------
     noisy : Tensor
@@ -140,7 +132,7 @@ def corrupt_fixed(image: Image, sigma: float) -> Image:
 def fixed_map(clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Corrupt a batch as the paper does: one of 51 whole sigmas per image, the same pattern for all.
 
-    Parameters and returns are those of :func:`fresh`; images are 96 x 96.
+    Returns as :func:`fresh`; images are 96 x 96.
     """
     sigma = torch.randint(0, int(HIGHEST) + 1, (clean.shape[0],), generator=generator).float()
     pattern = torch.from_numpy(fixed_pattern().astype(np.float32)).permute(2, 0, 1)[None]
@@ -178,8 +170,7 @@ class Scanner:
 def scanner(clean: Tensor, generator: torch.Generator, amount: Scanner | None = None) -> tuple[Tensor, Tensor]:
     """Corrupt a batch with the noise and JPEG compression of scanners.
 
-    Parameters and returns are those of :func:`fresh`. For an image with JPEG, sigma is the root mean square of the
-    whole change.
+    Returns as :func:`fresh`. For an image with JPEG, sigma is the root mean square of the whole change.
     """
     amount = amount or Scanner()
     noisy, sigma = fresh(clean, generator, amount.fresh)

@@ -33,13 +33,7 @@ def salt_and_pepper(images: Tensor, share: Tensor, generator: torch.Generator) -
     """Set a share of the pixels to black or white, equally often.
 
     In half of the crops a pixel changes in all channels at once, in the others each channel has pixels of its own.
-
-    Parameters
-    ----------
-    images : Tensor
-        (batch, 3, height, width) in [0, 1].
-    share : Tensor
-        (batch,) probability that a value changes.
+    `share` is the probability that a value changes.
     """
     together = torch.rand((len(images), 1, 1, 1), generator=generator) < 0.5
     drawn = torch.rand(images.shape, generator=generator)
@@ -49,15 +43,7 @@ def salt_and_pepper(images: Tensor, share: Tensor, generator: torch.Generator) -
 
 
 def hot_pixels(shape: tuple[int, ...], share: Tensor, generator: torch.Generator) -> Tensor:
-    """Draw the signal that hot pixels add: rare, positive, of exponential height with a mean of 0.4 of the range.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (batch, 3, height, width).
-    share : Tensor
-        (batch,) probability that a value is hot.
-    """
+    """Draw the signal that hot pixels add to a share of the values: positive, exponential, with a mean of 0.4."""
     hot = torch.rand(shape, generator=generator) < share[:, None, None, None]
     height = -0.4 * torch.log(torch.rand(shape, generator=generator).clamp(min=1e-6))
     return torch.where(hot, height, 0.0)

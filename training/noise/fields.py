@@ -59,11 +59,6 @@ def softened(field: Tensor, spread: Tensor) -> Tensor:
         (batch, 3, height + 2 REACH, width + 2 REACH).
     spread : Tensor
         (batch,) standard deviation of the Gaussian in pixels, above 0 and at most 1.
-
-    Returns
-    -------
-    Tensor
-        (batch, 3, height, width).
     """
     distance = torch.arange(-REACH, REACH + 1, dtype=torch.float32)
     taps = torch.exp(-distance.square()[None] / (2.0 * spread.square()[:, None]))

@@ -45,17 +45,10 @@ def sensor(clean: Tensor, sigma: Tensor, with_mosaic: Tensor, generator: torch.G
 
     Parameters
     ----------
-    clean : Tensor
-        (batch, 3, height, width) in [0, 1], sRGB.
     sigma : Tensor
         (batch,) root mean square of the noise in grey levels of sRGB, to first order and before clipping.
     with_mosaic : Tensor
         (batch,) bool: which images come from a colour mosaic.
-
-    Returns
-    -------
-    Tensor
-        Same shape, every value a multiple of 1/255.
     """
     light = to_linear(clean)
     noise = shot_and_read(light, generator)
@@ -75,17 +68,10 @@ def through_mosaic(clean: Tensor, sigma: Tensor, hot: Tensor, generator: torch.G
 
     Parameters
     ----------
-    clean : Tensor
-        (batch, 3, height, width) in [0, 1], sRGB.
     sigma : Tensor
         (batch,) root mean square of the noise before demosaicking, in grey levels of sRGB, to first order.
     hot : Tensor
         Same shape as `clean`, in linear light: what hot pixels add.
-
-    Returns
-    -------
-    Tensor
-        Same shape, not rounded.
     """
     count = len(clean)
     light = to_linear(clean)

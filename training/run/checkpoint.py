@@ -28,11 +28,7 @@ class CheckpointDamagedError(RuntimeError):
 class Averaged:
     """Exponential moving average of a network's parameters.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-    decay : float
-        Weight of the old average in each step. Step n (from 0) uses ``min(decay, (1 + n) / (10 + n))``.
+    The weight of the old average in step n (from 0) is ``min(decay, (1 + n) / (10 + n))``.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:

@@ -120,13 +120,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 
 def built(name: str) -> nn.Module:
-    """Return a network with random weights. Its last convolution is zero, so that it starts as the identity.
-
-    Parameters
-    ----------
-    name : str
-        A key of `NETWORKS`.
-    """
+    """Return one of `NETWORKS` with random weights. Its last convolution is zero: it starts as the identity."""
     noise = NETWORKS[name]()
     convolutions = [module for module in noise.modules() if isinstance(module, nn.Conv2d)]
     for module in convolutions:

@@ -31,14 +31,7 @@ def options_that_decide(configuration: dict[str, Any]) -> dict[str, Any]:
 
 
 def stages_before(initial: str) -> list[dict[str, Any]]:
-    """Return the runs that weights came from, earliest first.
-
-    Parameters
-    ----------
-    initial : str
-        A preset's name, a checkpoint without its suffix, or empty, as in
-        :class:`training.run.configuration.Configuration`.
-    """
+    """Return the runs that weights came from, earliest first, for ``Configuration.initial``."""
     if not initial:
         return []
     if Path(initial).with_suffix(".safetensors").is_file():

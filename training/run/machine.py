@@ -10,15 +10,7 @@ from wsi_denoise.network import processor
 
 
 def described(threads: int, device: str = "cpu") -> str:
-    """Return a line for a model card.
-
-    Parameters
-    ----------
-    threads : int
-        Number of threads used.
-    device : str
-        ``cpu`` or ``cuda``.
-    """
+    """Return a line for a model card; the device is ``cpu`` or ``cuda``."""
     if device == "cuda":
         return f"{torch.cuda.get_device_name()}, {processor.here().name}"
     return f"{threads} of {os.cpu_count()} cores of {processor.here().name}; no GPU"

@@ -28,15 +28,7 @@ def stages_of(card: weights.ModelCard) -> list[Mapping[str, Any]]:
 
 
 def options_of(stage: Mapping[str, Any], card: weights.ModelCard, pictures: Path) -> list[str]:
-    """Return the options of :mod:`training.run.train` for a run of a card, except for its initial weights.
-
-    Parameters
-    ----------
-    stage : mapping
-        One of :func:`stages_of`.
-    pictures : Path
-        Folder of the photographs, for a run with this source.
-    """
+    """Return the options of :mod:`training.run.train` for one of :func:`stages_of`, except for its initial weights."""
     filters, protocol = stage.get("filters", card.filters), stage.get("protocol", card.protocol)
     options = ["--filters", str(filters), "--protocol", protocol]
     for name in NAMES:
@@ -87,13 +79,6 @@ def other_images(card: weights.ModelCard) -> list[str]:
 
 def traced(stage: Mapping[str, Any], run: Path) -> list[str]:
     """Return a line for each step with stored checksums of both runs, which says whether the weights are equal.
-
-    Parameters
-    ----------
-    stage : mapping
-        One of :func:`stages_of`.
-    run : Path
-        The run that repeats it.
 
     Notes
     -----

@@ -232,13 +232,7 @@ class Run:
 
 
 def initial_weights(name: str) -> dict[str, Tensor]:
-    """Return the initial weights.
-
-    Parameters
-    ----------
-    name : str
-        Name of a preset, or path of a checkpoint without its suffix.
-    """
+    """Return the weights of a preset, or of a checkpoint by its path without suffix."""
     if Path(name).with_suffix(".safetensors").is_file():
         return checkpoint.averaged_weights(Path(name))[0]
     return {key: torch.from_numpy(value.copy()) for key, value in weights.arrays(name).items()}
