@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import FileResponse
 
 from dashboard.api import slides
 from dashboard.tiles import render as tiles
@@ -120,7 +121,7 @@ def test_the_file_is_given_out_in_ranges_under_its_name(client, case, asking):
 )
 def test_a_downloads_name_steers_nothing(name, shown):
     assert slides.safe_name(name) == shown
-    header = slides._Download("x", filename=slides.safe_name(name)).headers["content-disposition"]
+    header = FileResponse("x", filename=slides.safe_name(name)).headers["content-disposition"]
     assert re.fullmatch(r"attachment; filename(=\"[ -~]+\"|\*=utf-8''[ -~]+)", header)
 
 

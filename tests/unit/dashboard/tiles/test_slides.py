@@ -119,4 +119,3 @@ def test_a_slide_that_cannot_be_opened_is_not_kept(files, tmp_path):
         with pytest.raises(SlideError):
             slides.get(broken)
     assert len(slides) == 1
-    assert not slides._opening
