@@ -23,8 +23,15 @@ def settings(tmp_path, monkeypatch):
     st.cache_data.clear()
 
 
-def shown(name):
-    return AppTest.from_string(f"from dashboard.pages import {name}; {name}.draw()", default_timeout=60).run()
+def shown(name, **asked):
+    page = AppTest.from_string(f"from dashboard.pages import {name}; {name}.draw()", default_timeout=60)
+    for key, value in asked.items():
+        page.query_params[key] = value
+    return page.run()
+
+
+def texts(page):
+    return " ".join(one.proto.body for one in page.get("html"))
 
 
 def errors(page):
@@ -51,5 +58,26 @@ def test_the_trend_says_what_it_leaves_out(store, tmp_path):
     page = shown("quality")
     assert not page.exception
     assert not page.error
-    texts = [one.proto.body for one in page.get("html")]
-    assert any("2 others with 2 slides are left out" in text for text in texts), texts
+    assert "2 others with 2 slides are left out" in texts(page)
+
+
+def test_a_job_is_shown_with_its_actions(store):
+    job = store.see("/in/a.svs", "a.svs", size_bytes=1, mtime_ns=1, preset="paper", origin="test")
+    page = shown("history", job=str(job.id))
+    assert not page.exception
+    assert f"Job {job.id}" in texts(page)
+    assert "Brought in by" in texts(page)
+    page.button(key="cancel").click().run()
+    assert store.job(job.id).state == "cancelled"
+    assert "finds no file" in page.warning[0].value
+    page.button(key="retry").click().run()
+    assert store.job(job.id).state == "settling"
+    assert not page.exception
+    assert "There is no job 4711" in texts(shown("history", job="4711"))
+
+
+def test_compare_says_that_a_job_is_not_done(store):
+    job = store.see("/in/a.svs", "a.svs", size_bytes=1, mtime_ns=1, preset="paper", origin="test")
+    page = shown("compare", job=str(job.id))
+    assert not page.exception
+    assert "There is nothing to compare" in texts(page)
