@@ -24,25 +24,16 @@ class Json(JSONResponse):
 
 
 class NotFound(Exception):
-    """There is no such job, level, tile or file.
-
-    Parameters
-    ----------
-    reason : str
-        Text for the user.
-    """
+    """A job, level, tile or file does not exist; the text is for the user."""
 
     def __init__(self, reason: str = "There is no such address.") -> None:
         super().__init__(reason)
-        self.reason = reason
 
 
-def answer(error: Exception) -> Response:
+def answer(error: NotFound | WsiDenoiseError) -> Response:
     """Return the response to an error of ours."""
     if isinstance(error, NotFound):
-        return refusal(404, "not_found", error.reason)
-    if not isinstance(error, WsiDenoiseError):
-        raise error
+        return refusal(404, "not_found", str(error))
     missing = isinstance(error, NoSuchJob | SourceError)
     status = 404 if missing else 400 if isinstance(error, UsageError) else 503
     return refusal(status, error.code, str(error))

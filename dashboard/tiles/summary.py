@@ -73,11 +73,11 @@ def summary(tiles: Tiles, job: Job) -> dict[str, Any]:
         if low_zoom in LOW_ZOOM:
             result["notes"].append(LOW_ZOOM[low_zoom])
     except (NotFound, WsiDenoiseError) as error:
-        result["missing"]["before"] = _text(error)
+        result["missing"]["before"] = str(error)
     try:
         tiles.after(job)
     except (NotFound, WsiDenoiseError) as error:
-        result["missing"]["after"] = _text(error)
+        result["missing"]["after"] = str(error)
     try:
         found = maps.load(job)
         result["maps"] = {name: found.legend(name) for name in maps.NAMES}
@@ -85,7 +85,3 @@ def summary(tiles: Tiles, job: Job) -> dict[str, Any]:
     except NotFound:
         pass
     return result
-
-
-def _text(error: Exception) -> str:
-    return error.reason if isinstance(error, NotFound) else str(error)
