@@ -1,15 +1,15 @@
 """A Queue page that is left open does not grow. An hour by command: python tests/bench/dashboard.py live."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from support.browser import find_chromium
+
 BENCH = Path(__file__).parents[1] / "bench" / "dashboard.py"
-BROWSERS = ("chromium", "google-chrome")
 
 pytestmark = pytest.mark.slow
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_page_left_open_for_two_minutes_does_not_grow():
     pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not any(map(shutil.which, BROWSERS)):
+    if find_chromium() is None:
         pytest.skip("no Chromium here (on Debian: apt-get install chromium)")
     flags = ("--minutes", "2", "--settle", "0.5", "--every", "2", "--jobs", "300")
     ended = subprocess.run([sys.executable, BENCH, "live", *flags], capture_output=True, text=True, check=False)
