@@ -83,6 +83,8 @@ def _take_logs() -> None:
             logger.removeHandler(handler)
             logger.propagate = True
             logger.setLevel(logging.WARNING)
+    # It warns about caches that are made before its server runs; they are in memory either way.
+    logging.getLogger("streamlit.runtime.caching.cache_data_api").setLevel(logging.ERROR)
 
 
 def _failed(error: Exception) -> bool:

@@ -29,6 +29,7 @@ def test_the_queue_is_shown_and_stays_up_to_date(lab, see_in_lab, open_page):
         page.get_by_text("The queue is paused").wait_for(state="hidden")
         assert not page.foreign, "the page asked another machine"
         assert not page.errors
+    assert "WARNING" not in (lab.folder / "terminal").read_text()
 
 
 @pytest.mark.timeout(400)
