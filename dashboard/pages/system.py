@@ -22,7 +22,7 @@ from wsi_denoise.doctor import Check
 from wsi_denoise.errors import WsiDenoiseError
 from wsi_denoise.jobs.values import DaemonInfo
 from wsi_denoise.network import weights
-from wsi_denoise.network.weights import ModelCard
+from wsi_denoise.network.weights import MEASURED_COLUMNS, NUCLEI_COLUMNS, Measured, ModelCard, Nuclei
 from wsi_denoise.settings import Loaded, Settings
 from wsi_denoise.settings import table as every_setting
 from wsi_denoise.system.disk import existing_folder
@@ -204,25 +204,15 @@ def model(card: ModelCard) -> str:
     parts.append(facts(rows))
     if not card.measured:
         return "".join([*parts, "<p>Not measured yet.</p>"])
-    measured = [
-        (
-            escape(row.source),
-            escape(row.protocol),
-            f"{row.sigma:g}",
-            f"{row.noisy_psnr:.2f}",
-            f"{row.psnr:.2f}",
-            f"{row.psnr_low:.2f} to {row.psnr_high:.2f}",
-            f"{row.noisy_ssim:.3f}",
-            f"{row.ssim:.3f}",
-            f"{row.images:,}",
-        )
-        for row in card.measured
-    ]
-    head = [
-        "Images of", "Noise", "Sigma", "Noisy, dB", "Denoised, dB", "95 %", "Noisy, SSIM", "Denoised, SSIM", "Images",
-    ]  # fmt: skip
-    parts.append(table(head, measured, numbers=set(range(2, 9))))
+    parts.append(table(MEASURED_COLUMNS, map(_cells, card.measured), numbers=set(range(2, 9))))
+    if card.nuclei:
+        parts.append("<p>Nuclei per image, and images with more than 5 % fewer nuclei than the clean image:</p>")
+        parts.append(table(NUCLEI_COLUMNS, map(_cells, card.nuclei), numbers=set(range(1, 8))))
     return "".join(parts)
+
+
+def _cells(row: Measured | Nuclei) -> list[str]:
+    return [escape(cell) for cell in row.cells()]
 
 
 def checks(found: Sequence[Check]) -> str:

@@ -120,9 +120,9 @@ def _before_and_after(field: Any, shown: Sequence[tuple[int, nuclei.Row]]) -> No
     field.hlines(places, before, after, color="0.7")
     field.plot(before, places, "o", color="0.5", label="noisy")
     field.plot(after, places, "o", color="C0", label="denoised")
-    lost = [(row.f1_denoised, place) for place, row in shown if row.loses]
+    lost = [(row.f1_denoised, place) for place, row in shown if row.losing > row.losing_noisy]
     if lost:
-        field.plot(*zip(*lost, strict=True), "x", color="C3", markersize=10, label="over 5 % of nuclei lost")
+        field.plot(*zip(*lost, strict=True), "x", color="C3", markersize=10, label="loses nuclei in more images")
 
 
 def main(arguments: list[str] | None = None) -> None:

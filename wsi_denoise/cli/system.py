@@ -14,7 +14,9 @@ from wsi_denoise.cli import examples, options
 from wsi_denoise.system.redact import public
 
 if TYPE_CHECKING:
-    from wsi_denoise.network.weights import ModelCard, Nuclei
+    from collections.abc import Sequence
+
+    from wsi_denoise.network.weights import Measured, ModelCard, Nuclei
 
 #: Sigma in grey levels for which `models` prints the gain.
 _SUMMARY_SIGMA = 25.0
@@ -53,7 +55,7 @@ def _gain(card: ModelCard) -> str:
 
 
 def _card(card: ModelCard) -> None:
-    from wsi_denoise.cli import printing
+    from wsi_denoise.network.weights import MEASURED_COLUMNS, NUCLEI_COLUMNS
 
     print(f"{card.name}  {card.purpose}")
     kind = "residual" if card.residual else "direct"
@@ -66,32 +68,18 @@ def _card(card: ModelCard) -> None:
     if not card.measured:
         print("  not measured yet")
         return
-    rows = [
-        (
-            "",
-            row.source,
-            row.protocol,
-            f"{row.sigma:g}",
-            f"{row.noisy_psnr:.2f}",
-            f"{row.psnr:.2f}",
-            f"{row.psnr_low:.2f} to {row.psnr_high:.2f}",
-            f"{row.noisy_ssim:.3f}",
-            f"{row.ssim:.3f}",
-            row.images,
-        )
-        for row in card.measured
-    ]
-    head = ("", "IMAGES OF", "NOISE", "SIGMA", "NOISY dB", "PSNR dB", "95 %", "NOISY SSIM", "SSIM", "IMAGES")
-    printing.table(head, rows, right=range(3, 10))
+    _measurements(MEASURED_COLUMNS, card.measured, 3)
     if card.nuclei:
-        print("\n  nuclei per image, and F1 against the nuclei of the clean image")
-        columns = ("", "NOISE", "CLEAN", "NOISY", "DENOISED", "NOISY F1", "DENOISED F1", "IMAGES", "")
-        printing.table(columns, [_nuclei(row) for row in card.nuclei], right=range(2, 8))
+        print("\n  nuclei per image, F1 against the clean image, and images with more than 5 % fewer nuclei")
+        _measurements(NUCLEI_COLUMNS, card.nuclei, 2)
 
 
-def _nuclei(row: Nuclei) -> tuple[str, ...]:
-    counts = (f"{row.clean:.0f}", f"{row.noisy:.0f}", f"{row.denoised:.0f}", f"{row.f1_noisy:.2f}")
-    return ("", row.kind, *counts, f"{row.f1_denoised:.2f}", str(row.images), "loses nuclei" if row.loses else "")
+def _measurements(columns: Sequence[str], rows: Sequence[Measured | Nuclei], figures: int) -> None:
+    """Print rows of a card; columns from `figures` on are aligned right."""
+    from wsi_denoise.cli import printing
+
+    head = ("", *(column.upper() for column in columns))
+    printing.table(head, [("", *row.cells()) for row in rows], right=range(figures, len(head)))
 
 
 def doctor(

@@ -91,6 +91,18 @@ class Measured:
     noisy_psnr: float
     noisy_ssim: float
 
+    def cells(self) -> tuple[str, ...]:
+        """Return the row as texts, in the order of :data:`MEASURED_COLUMNS`."""
+        interval = f"{self.psnr_low:.2f} to {self.psnr_high:.2f}"
+        figures = (f"{self.sigma:g}", f"{self.noisy_psnr:.2f}", f"{self.psnr:.2f}", interval)
+        return (self.source, self.protocol, *figures, f"{self.noisy_ssim:.3f}", f"{self.ssim:.3f}", f"{self.images:,}")
+
+
+MEASURED_COLUMNS = (
+    *("Images of", "Noise", "Sigma", "Noisy, dB", "Denoised, dB", "95 %"),
+    *("Noisy, SSIM", "Denoised, SSIM", "Images"),
+)
+
 
 @dataclass(frozen=True)
 class Nuclei:
@@ -106,8 +118,8 @@ class Nuclei:
         Mean number of nuclei per image.
     f1_noisy, f1_denoised : float
         F1 against the nuclei of the clean image, before and after denoising.
-    loses : bool
-        The denoised images have more than 5 % fewer nuclei than the clean ones.
+    losing_noisy, losing : int
+        Number of images with more than 5 % fewer nuclei than the clean one, before and after denoising.
     """
 
     kind: str
@@ -117,7 +129,26 @@ class Nuclei:
     denoised: float
     f1_noisy: float
     f1_denoised: float
-    loses: bool
+    losing_noisy: int
+    losing: int
+
+    def cells(self) -> tuple[str, ...]:
+        """Return the row as texts, in the order of :data:`NUCLEI_COLUMNS`."""
+        counts = (f"{self.clean:.0f}", f"{self.noisy:.0f}", f"{self.denoised:.0f}")
+        quality = (f"{self.f1_noisy:.2f}", f"{self.f1_denoised:.2f}")
+        return (
+            self.kind,
+            *counts,
+            *quality,
+            f"{self.losing_noisy} of {self.images}",
+            f"{self.losing} of {self.images}",
+        )
+
+
+NUCLEI_COLUMNS = (
+    *("Noise", "Nuclei", "Noisy", "Denoised", "Noisy, F1", "Denoised, F1"),
+    *("Noisy, lose 5 %", "Denoised, lose 5 %"),
+)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def test_models_is_one_line_for_each_preset_and_a_name_gives_its_table(capsys):
     assert code == 0
     assert out.startswith("paper  ")
     assert len(out.splitlines()) > 10
-    assert "DENOISED F1" in out
+    assert "DENOISED, F1" in out
     assert [card["name"] for card in answer(capsys, "models", "paper")[1]["presets"]] == ["paper"]
     code, _, err = call(capsys, "models", "no-such-preset")
     assert code == 2

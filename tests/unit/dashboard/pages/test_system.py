@@ -10,6 +10,7 @@ from dashboard.pages import system
 from support.jobs import DAEMON, NOW
 from wsi_denoise import settings
 from wsi_denoise.doctor import Check
+from wsi_denoise.network import weights
 
 
 def test_secrets_are_not_shown():
@@ -70,3 +71,12 @@ def test_the_doctor_runs_once_at_a_time_and_no_page_waits():
     failing = system.Doctor(lambda: 1 / 0)
     failing.start()
     assert "ZeroDivisionError" in wait_for(failing).error
+
+
+def test_a_card_shows_its_measurements_and_the_nuclei_that_are_found():
+    card = replace(weights.card("paper"), nuclei=(weights.Nuclei("white <10>", 14, 186, 185, 183, 0.94, 0.95, 3, 4),))
+    text = system.model(card)
+    assert text.count("<tr>") >= len(card.measured) + 2
+    assert "white &lt;10&gt;" in text
+    assert "4 of 14" in text
+    assert "Nuclei" not in system.model(replace(card, nuclei=()))

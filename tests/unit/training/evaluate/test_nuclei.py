@@ -34,6 +34,8 @@ def test_a_nucleus_is_matched_once_and_within_reach():
     reference = np.array([(10.0, 10.0), (50.0, 50.0)])
     assert nuclei.found_again(reference, reference + 3) == 2
     assert nuclei.found_again(reference, np.array([(10.0, 12.0), (11.0, 10.0), (59.0, 50.0)])) == 1
+    # The shortest total distance would leave the first nucleus without a partner.
+    assert nuclei.found_again(np.array([(0.0, 0.0), (5.0, 0.0)]), np.array([(5.0, 1.0), (8.0, 5.0)])) == 2
     assert nuclei.f1(reference, reference[:1]) == pytest.approx(2 / 3)
     assert nuclei.f1(reference[:0], reference[:0]) == 1.0
     assert nuclei.f1(reference, reference[:0]) == 0.0
@@ -45,11 +47,14 @@ def test_a_preset_that_erases_nuclei_is_marked():
     def erases(noisy, _sigma):
         return np.stack([discs(20), discs(14)])
 
-    methods = {"keeps": lambda _noisy, _sigma: clean, "erases": erases}
+    one_less = np.stack([discs(23), discs(16)])
+    methods = {"keeps": lambda _noisy, _sigma: one_less, "erases": erases}
     keeps, lost = nuclei.measured(methods, clean, "discs", WHITE)
-    assert (keeps.clean, keeps.denoised, keeps.f1_denoised, keeps.loses) == (20, 20, 1.0, False)
-    assert (lost.denoised, lost.loses) == (17, True)
+    assert (keeps.clean, keeps.denoised, keeps.f1_denoised, keeps.losing) == (20, 19.5, 0.989, 0)
+    assert (lost.denoised, lost.losing, lost.losing_noisy) == (17, 2, 0)
     text = nuclei.markdown([keeps, lost])
     assert "| noise | noisy | keeps | erases |" in text
-    assert text.count("**-15 %**") == 1
-    assert "| 1.00 (+0 %) |" in text
+    assert "| 0.99 (-3 %, 0) |" in text
+    assert "(-15 %, 2)** |" in text
+    assert "`erases` leaves more than 5 % fewer nuclei in up to 2 of 2 images (white 10)." in text
+    assert "`keeps` leaves" not in text

@@ -319,12 +319,12 @@ def test_a_run_becomes_a_preset_and_its_table_has_to_be_of_its_weights(tmp_path,
     rows = [{**row, **figures, "method": method} for method in ("noisy input", "small")]
     table = tmp_path / "table.json"
     table.write_text(json.dumps({"sha256": card.sha256, "rows": rows}))
-    found = nuclei.Row("a", "small", "white 10", 2, 20.0, 15.0, 18.0, 0.8, 0.9, 0.85, 0.95, loses=True)
+    found = nuclei.Row("a", "small", "white 10", 2, 20.0, 15.0, 18.0, 0.8, 0.9, 0.85, 0.95, 2, 1)
     counted = tmp_path / "nuclei.json"
     counted.write_text(json.dumps({"sha256": card.sha256, "rows": [dataclasses.asdict(found)]}))
     assert len(export.measure("small", [table], tmp_path / "presets", counted).measured) == 1
     (row,) = weights.card("small", tmp_path / "presets").nuclei
-    assert (row.kind, row.f1_denoised, row.loses) == ("white 10", 0.9, True)
+    assert (row.kind, row.f1_denoised, row.losing) == ("white 10", 0.9, 1)
     assert weights.card("small", tmp_path / "presets").measured[0].noisy_psnr == 30.0
     table.write_text(json.dumps({"sha256": "0" * 64, "rows": rows}))
     with pytest.raises(ValueError, match="was measured with weights 000000"):
