@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 from PIL import Image
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Locator, Page
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
@@ -71,47 +71,60 @@ def pictures_of_slides(browser: Browser, folder: Path, wanted: set[str]) -> None
         number = next(job["id"] for job in over if job["relative"] == demo.name)
         with opened(browser, 1100) as page:
             if wanted & {"compare", "metrics"}:
-                page.goto(f"{url}compare?job={number}&zoom=1&x=1500&y=1500")
-                page.frame_locator("iframe").locator("html[data-ready=true]").wait_for(state="attached")
-                page.wait_for_timeout(3000)
-                save("compare", wanted, page.screenshot(clip={"x": 0, "y": 0, "width": WIDTH, "height": 1000}))
-                page.set_viewport_size({"width": WIDTH, "height": 3600})
-                page.wait_for_timeout(3000)
-                save("metrics", wanted, lambda: page.locator(".wd-metrics").screenshot())
+                show_compare(page, f"{url}compare?job={number}&zoom=1&x=1500&y=1500", wanted)
             if "difference" in wanted:
-                page.set_viewport_size({"width": 1000, "height": 640})
-                page.goto(f"{url}viewer/{number}?mode=difference&k=4&zoom=1&x=1500&y=1500&theme=light")
-                page.locator("html[data-ready=true]").wait_for(state="attached")
-                page.wait_for_timeout(3000)
-                save("difference", wanted, page.screenshot())
+                show_difference(page, f"{url}viewer/{number}?mode=difference&k=4&zoom=1&x=1500&y=1500&theme=light")
             if "job" in wanted:
-                broken = next(job for job in over if job["state"] == "quarantined")
-                page.set_viewport_size({"width": WIDTH, "height": 720})
-                page.goto(f"{url}history?job={broken['id']}")
-                page.get_by_text(broken["error_code"]).first.wait_for()
-                page.wait_for_timeout(3000)
-                save("job", wanted, page.screenshot())
+                show_broken(page, url, next(job for job in over if job["state"] == "quarantined"))
             if "queue" in wanted:
-                write_slide(
-                    inbox / "S26-0417 B2.tiff",
-                    np.pad(slide, ((0, 6000), (0, 6000), (0, 0)), mode="symmetric"),
-                    mpp=0.25,
-                )
-                running(url)
-                for name, corner in (("S26-0417 B3.tiff", 200), ("S26-0418 A1.tiff", 700)):
-                    write_slide(inbox / name, slide[corner : corner + 1800, corner : corner + 1800], mpp=0.25)
-                wait(url, lambda jobs: jobs if len(jobs) == 8 and max(job["blocks_done"] for job in jobs) > 7 else None)
-                page.set_viewport_size({"width": WIDTH, "height": 940})
-                page.goto(url)
-                page.get_by_text("S26-0417 B2.tiff").first.wait_for()
-                page.wait_for_timeout(4000)
-                save("queue", wanted, page.screenshot())
+                fill_queue(url, inbox, slide)
+                show(page, "queue", url, page.get_by_text("S26-0417 B2.tiff"), height=940, seconds=4)
             if "system" in wanted:
-                page.set_viewport_size({"width": WIDTH, "height": 1040})
-                page.goto(f"{url}system")
-                page.get_by_role("tab").first.wait_for()
-                page.wait_for_timeout(15000)  # the checks of `wsi-denoise doctor`
-                save("system", wanted, page.screenshot())
+                # The checks of `wsi-denoise doctor` take 15 s.
+                show(page, "system", f"{url}system", page.get_by_role("tab"), height=1040, seconds=15)
+
+
+def show(page: Page, name: str, address: str, mark: Locator, *, height: int, seconds: float = 3) -> None:
+    """Save the picture of a page, some seconds after it has drawn a mark."""
+    page.set_viewport_size({"width": WIDTH, "height": height})
+    page.goto(address)
+    mark.first.wait_for()
+    page.wait_for_timeout(1000 * seconds)
+    save(name, page.screenshot())
+
+
+def show_compare(page: Page, address: str, wanted: set[str]) -> None:
+    page.goto(address)
+    page.frame_locator("iframe").locator("html[data-ready=true]").wait_for(state="attached")
+    page.wait_for_timeout(3000)
+    if "compare" in wanted:
+        save("compare", page.screenshot(clip={"x": 0, "y": 0, "width": WIDTH, "height": 1000}))
+    if "metrics" in wanted:
+        page.set_viewport_size({"width": WIDTH, "height": 3600})
+        page.wait_for_timeout(3000)
+        save("metrics", page.locator(".wd-metrics").screenshot())
+
+
+def show_difference(page: Page, address: str) -> None:
+    page.set_viewport_size({"width": 1000, "height": 640})
+    page.goto(address)
+    page.locator("html[data-ready=true]").wait_for(state="attached")
+    page.wait_for_timeout(3000)
+    save("difference", page.screenshot())
+
+
+def show_broken(page: Page, url: str, broken: dict) -> None:
+    show(page, "job", f"{url}history?job={broken['id']}", page.get_by_text(broken["error_code"]), height=720)
+
+
+def fill_queue(url: str, inbox: Path, slide: np.ndarray) -> None:
+    """Put three slides into the inbox, and wait until the first is in progress."""
+    large = np.pad(slide, ((0, 6000), (0, 6000), (0, 0)), mode="symmetric")
+    write_slide(inbox / "S26-0417 B2.tiff", large, mpp=0.25)
+    wait(url, lambda jobs: [job for job in jobs if job["state"] == "running"])
+    for name, corner in (("S26-0417 B3.tiff", 200), ("S26-0418 A1.tiff", 700)):
+        write_slide(inbox / name, slide[corner : corner + 1800, corner : corner + 1800], mpp=0.25)
+    wait(url, lambda jobs: jobs if len(jobs) == 8 and max(job["blocks_done"] for job in jobs) > 7 else None)
 
 
 # Jobs
@@ -126,10 +139,7 @@ def pictures_of_jobs(browser: Browser, folder: Path, wanted: set[str]) -> None:
     with serve(folder) as served, opened(browser, 760) as page:
         url = served.url
         if "history" in wanted:
-            page.goto(f"{url}history")
-            page.get_by_text(f"of {MADE_UP_JOBS} jobs").wait_for()
-            page.wait_for_timeout(2000)
-            save("history", wanted, page.screenshot())
+            show(page, "history", f"{url}history", page.get_by_text(f"of {MADE_UP_JOBS} jobs"), height=760, seconds=2)
         if wanted & {"quality", "spread", "trend"}:
             page.set_viewport_size({"width": WIDTH, "height": 3200})
             page.goto(f"{url}quality")
@@ -138,9 +148,9 @@ def pictures_of_jobs(browser: Browser, folder: Path, wanted: set[str]) -> None:
             page.wait_for_timeout(6000)
             tops = [headings.nth(index).bounding_box() for index in range(headings.count())]
             edges = [box["y"] - 16 for box in tops if box]
-            save("quality", wanted, lambda: clipped(page, 0, edges[2]))
-            save("spread", wanted, lambda: clipped(page, edges[2], edges[3]))
-            save("trend", wanted, lambda: clipped(page, edges[3], edges[3] + 490))
+            parts = {"quality": (0, edges[2]), "spread": (edges[2], edges[3]), "trend": (edges[3], edges[3] + 490)}
+            for name in wanted & set(parts):
+                save(name, clipped(page, *parts[name]))
 
 
 # The program and the browser
@@ -172,10 +182,6 @@ def wait(url: str, chosen: Callable[[list[dict]], object]) -> list[dict]:
     return found
 
 
-def running(url: str) -> None:
-    wait(url, lambda jobs: [job for job in jobs if job["state"] == "running"])
-
-
 @contextmanager
 def opened(browser: Browser, height: int) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": WIDTH, "height": height}, color_scheme="light")
@@ -189,11 +195,9 @@ def clipped(page: Page, top: float, bottom: float) -> bytes:
     return page.screenshot(clip={"x": 0, "y": top, "width": WIDTH, "height": bottom - top})
 
 
-def save(name: str, wanted: set[str], picture: bytes | Callable[[], bytes]) -> None:
+def save(name: str, picture: bytes) -> None:
     """Write a picture: WebP where most of it is tissue or grain, else PNG."""
-    if name not in wanted:
-        return
-    image = Image.open(io.BytesIO(picture if isinstance(picture, bytes) else picture())).convert("RGB")
+    image = Image.open(io.BytesIO(picture)).convert("RGB")
     file = IMAGES / f"{name}.{'webp' if name in QUALITY else 'png'}"
     if name in QUALITY:
         image.save(file, quality=QUALITY[name], method=6)
