@@ -108,9 +108,10 @@ def plot_nuclei(rows: Sequence[nuclei.Row], path: Path) -> None:
         _before_and_after(field, [(place, here[kind]) for place, kind in enumerate(kinds) if kind in here])
         field.set(title=name, xlabel="F1 of nuclei", xlim=(0.3, 1.02))
         field.grid(alpha=0.3)
-        field.legend(fontsize=7, loc="lower left")
     fields[0][0].set_yticks(range(len(kinds)), kinds, fontsize=8)
-    figure.tight_layout()
+    known = {label: line for field in fields[0] for line, label in zip(*field.get_legend_handles_labels(), strict=True)}
+    figure.legend(known.values(), known, loc="lower center", ncols=3, fontsize=8)
+    figure.tight_layout(rect=(0, 0.06, 1, 1))
     _save(figure, path)
 
 
