@@ -94,12 +94,7 @@ def measure(name: str, tables: Sequence[Path], folder: Path = FOLDER, counted: P
         If a table was measured with other weights.
     """
     known = weights.card(name, folder)
-    strengths = [row for path in tables for row in _rows_of(path, known)]
-    noisy = {table.key_of(row): row for row in strengths if row["method"] == table.NOISY}
-    measured = []
-    for row in (row for row in strengths if row["method"] == name):
-        before = noisy[table.key_of(row)]
-        measured.append({**row, "noisy_psnr": before["psnr"], "noisy_ssim": before["ssim"]})
+    measured = _with_noisy([row for path in tables for row in _rows_of(path, known)], name)
     nuclei = [row for row in _rows_of(counted, known) if row["method"] == name] if counted else []
     found = {"measured": _only(weights.Measured, measured), "nuclei": _only(weights.Nuclei, nuclei)}
     complete = weights.ModelCard.from_json(known.to_json() | found)
@@ -114,6 +109,13 @@ def _rows_of(path: Path, known: weights.ModelCard) -> list[dict[str, Any]]:
         raise ValueError(f"{path} {measured}, {known.name} has {known.sha256[:12]}")
     rows: list[dict[str, Any]] = found["rows"]
     return rows
+
+
+def _with_noisy(rows: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Return the rows of a method with the figures of the noisy input."""
+    noisy = {table.key_of(row): row for row in rows if row["method"] == table.NOISY}
+    mine = [(row, noisy[table.key_of(row)]) for row in rows if row["method"] == name]
+    return [{**row, "noisy_psnr": before["psnr"], "noisy_ssim": before["ssim"]} for row, before in mine]
 
 
 def _only(kind: type[weights.Measured | weights.Nuclei], rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

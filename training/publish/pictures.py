@@ -101,11 +101,11 @@ def plot_nuclei(rows: Sequence[nuclei.Row], path: Path) -> None:
     """Draw the F1 of nuclei before and after, one column per preset and a pair of points per kind of noise."""
     plt = _pyplot()
     names = list(dict.fromkeys(row.method for row in rows))
-    kinds = [kind for kind in reversed(dict.fromkeys(row.kind for row in rows)) if kind != CLEAN]
+    kinds = list(reversed(dict.fromkeys(row.kind for row in rows if row.kind != CLEAN)))
     figure, fields = plt.subplots(1, len(names), figsize=(2.2 + 2.6 * len(names), 4.2), sharey=True, squeeze=False)
     for name, field in zip(names, fields[0], strict=True):
         here = {row.kind: row for row in rows if row.method == name}
-        _before_and_after(field, [(place, here[kind]) for place, kind in enumerate(kinds) if kind in here])
+        _before_and_after(field, [here[kind] for kind in kinds])
         field.set(title=name, xlabel="F1 of nuclei", xlim=(0.3, 1.02))
         field.grid(alpha=0.3)
     fields[0][0].set_yticks(range(len(kinds)), kinds, fontsize=8)
@@ -115,13 +115,12 @@ def plot_nuclei(rows: Sequence[nuclei.Row], path: Path) -> None:
     _save(figure, path)
 
 
-def _before_and_after(field: Any, shown: Sequence[tuple[int, nuclei.Row]]) -> None:
-    places = [place for place, _ in shown]
-    before, after = [row.f1_noisy for _, row in shown], [row.f1_denoised for _, row in shown]
-    field.hlines(places, before, after, color="0.7")
-    field.plot(before, places, "o", color="0.5", label="noisy")
-    field.plot(after, places, "o", color="C0", label="denoised")
-    lost = [(row.f1_denoised, place) for place, row in shown if row.losing > row.losing_noisy]
+def _before_and_after(field: Any, rows: Sequence[nuclei.Row]) -> None:
+    before, after = [row.f1_noisy for row in rows], [row.f1_denoised for row in rows]
+    field.hlines(range(len(rows)), before, after, color="0.7")
+    field.plot(before, range(len(rows)), "o", color="0.5", label="noisy")
+    field.plot(after, range(len(rows)), "o", color="C0", label="denoised")
+    lost = [(row.f1_denoised, place) for place, row in enumerate(rows) if row.losing > row.losing_noisy]
     if lost:
         field.plot(*zip(*lost, strict=True), "x", color="C3", markersize=10, label="loses nuclei in more images")
 
