@@ -47,4 +47,4 @@ def test_an_export_holds_only_a_part_in_memory(write, monkeypatch):
 
     most(10)  # imports
     # All at once would be 20 times as much; other threads of this process are counted too, so not twice.
-    assert most(8_000) < 5 * most(400)
+    assert most(2_000) < 5 * most(100)
