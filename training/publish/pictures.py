@@ -16,6 +16,7 @@ from training.evaluate.conditions import noisy_images
 from training.evaluate.measures import Batch
 from training.evaluate.noises import CLEAN
 from training.evaluate.split import SOURCES, VALIDATION
+from training.publish.report import PRESETS
 from wsi_denoise.network import weights
 
 SHOWN = {"pcam-kaggle/test": 13, "kather-crc-20x, odd positions": 5, "scikit-image ihc": 7}
@@ -142,7 +143,7 @@ def main(arguments: list[str] | None = None) -> None:
     about = {"methods": list(shown), "presets": list(presets), "sources": list(SHOWN), "sigma": 25.0}
     pages.write_json(pages.TABLES / "pictures.json", about)
     plot([row for name in (*known, "dncnn") for row in read_rows(name)], given.images / "curves.png")
-    plot_nuclei(nuclei.read(pages.TABLES, known), given.images / "nuclei.png")
+    plot_nuclei(nuclei.read(pages.TABLES, PRESETS), given.images / "nuclei.png")
 
 
 def read_rows(name: str) -> list[table.Row]:
