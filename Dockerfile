@@ -8,7 +8,6 @@ WORKDIR /src
 COPY pyproject.toml hatch_build.py README.md LICENSE NOTICE ./
 COPY wsi_denoise wsi_denoise
 COPY dashboard dashboard
-COPY training training
 COPY migrations migrations
 
 RUN python -m venv /opt/wsi-denoise && /opt/wsi-denoise/bin/pip install --no-cache-dir uv

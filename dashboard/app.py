@@ -1,7 +1,7 @@
 """The dashboard's server: Streamlit, the routes beside it, and access control.
 
-``wsi-denoise dashboard`` and ``wsi-denoise up`` start it; ``python -m dashboard.app`` is the latter's child, which
-reads its settings from standard input and ends when that does.
+``wsi-denoise dashboard`` and ``wsi-denoise up`` start it. ``python -m wsi_denoise.cli.dashboard`` is the latter's
+child. It reads its settings from standard input and ends when that does.
 """
 
 from __future__ import annotations

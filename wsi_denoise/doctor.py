@@ -12,7 +12,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +20,7 @@ from urllib.parse import urlsplit
 from wsi_denoise import __version__
 from wsi_denoise.errors import WsiDenoiseError
 from wsi_denoise.settings import Loaded, Settings
+from wsi_denoise.system import bundled
 from wsi_denoise.system.bind_address import refuse_unguarded, url
 
 State = Literal["ok", "warning", "broken"]
@@ -313,12 +313,11 @@ def _page(settings: Settings) -> Iterator[Check]:
 
 def viewer_checks() -> Iterator[Check]:
     """Check the script that shows slides in Compare."""
-    # Imported by name: this package must not depend on the dashboard, which imports it.
-    library = import_module("dashboard.viewer.openseadragon")
+    library = bundled.module("dashboard.viewer.openseadragon")
     if library.present():
         yield Check("viewer", "ok", f"{library.NAME} {library.VERSION}")
     else:
-        advice = "Compare cannot show slides; to download it: python -m dashboard.viewer.openseadragon"
+        advice = f"Compare cannot show slides; to download it: python {library.__file__}"
         yield Check("viewer", "warning", f"{library.NAME} {library.VERSION} is missing; {advice}")
 
 

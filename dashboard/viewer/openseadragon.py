@@ -1,6 +1,6 @@
 """OpenSeadragon for the viewer: one version, downloaded with npm and checked against its digest.
 
-``python -m dashboard.viewer.openseadragon`` downloads it; so do ``make env`` and the build of a wheel. Imports only the
+``python openseadragon.py`` downloads it; so do ``make env`` and the build of a wheel. Imports only the
 standard library: the build runs it before anything is installed.
 """
 
@@ -113,9 +113,7 @@ def main() -> int:
     try:
         got = get()
     except LibraryMissing as error:
-        sys.stderr.write(
-            f"The slide viewer is not there yet: {error}. Later: python -m dashboard.viewer.openseadragon\n"
-        )
+        sys.stderr.write(f"The slide viewer is not there yet: {error}. Later: python {__file__}\n")
         return 1
     sys.stdout.write(f"{NAME} {VERSION} {'is in' if got else 'was already in'} {FOLDER}\n")
     return 0

@@ -28,7 +28,7 @@ _MISSING = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <h1>The viewer's library is missing</h1>
 <p>This installation was made without OpenSeadragon, which shows the slides. Everything else works.</p>
 <p>To get it, on a machine with npm and access to a package registry:</p>
-<pre>python -m dashboard.viewer.openseadragon</pre>
+<pre>wsi-denoise doctor</pre>
 <p>Then load this page again. Until then, open the denoised TIFF in QuPath or another viewer.</p>
 </main></body></html>"""
 

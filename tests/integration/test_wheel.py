@@ -56,24 +56,30 @@ def call(program, tmp_path):
     return run
 
 
-def test_the_four_packages_with_their_data_are_in_it(wheel):
+def test_nothing_with_a_general_name_lands_in_site_packages(wheel):
+    top = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"wsi_denoise"}
+
+
+def test_the_packages_of_a_lab_with_their_data_are_in_it(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     tracked = subprocess.run(
-        ["git", "ls-files", "wsi_denoise", "dashboard", "training", "migrations"],
+        ["git", "ls-files", "wsi_denoise", "dashboard", "migrations"],
         check=False, capture_output=True, text=True, cwd=ROOT,
     )  # fmt: skip
     assert {
         "wsi_denoise/weights/paper.safetensors",
         "wsi_denoise/weights/paper.json",
-        "migrations/env.py",
-        "migrations/versions/0001_first.py",
-        "dashboard/pages/frame/main.py",
-        "dashboard/viewer/library/openseadragon.min.js",
-        "dashboard/viewer/library/LICENSE.txt",
-        "training/run/train.py",
+        "wsi_denoise/bundled/migrations/env.py",
+        "wsi_denoise/bundled/migrations/versions/0001_first.py",
+        "wsi_denoise/bundled/dashboard/pages/frame/main.py",
+        "wsi_denoise/bundled/dashboard/viewer/library/openseadragon.min.js",
+        "wsi_denoise/bundled/dashboard/viewer/library/LICENSE.txt",
     } <= names
-    assert set(tracked.stdout.split()) <= names
-    assert not [name for name in names if name.startswith(("tests", "docs"))]
+    assert {
+        name if name.startswith("wsi_denoise/") else f"wsi_denoise/bundled/{name}" for name in tracked.stdout.split()
+    } <= names
+    assert not [name for name in names if "training" in Path(name).parts]
 
 
 def test_it_works_from_an_empty_folder(call, tmp_path, program):
@@ -86,7 +92,11 @@ def test_it_works_from_an_empty_folder(call, tmp_path, program):
     assert call("db", "check")[0] == 0
     assert json.loads(call("jobs", "--json")[1]) == {"jobs": [], "total": 0}
     # None of it came from the checkout.
-    code = "import wsi_denoise, dashboard, training, migrations; print(*(m.__file__ for m in (wsi_denoise, dashboard)))"
+    code = """
+import wsi_denoise
+from wsi_denoise.system import bundled
+print(wsi_denoise.__file__, bundled.module("dashboard.app").__file__)
+"""
     found = subprocess.run(
         [program.with_name("python"), "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path
     )

@@ -10,9 +10,9 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from importlib import import_module
 
 from wsi_denoise.settings import Loaded
+from wsi_denoise.system import bundled
 from wsi_denoise.system.bind_address import url
 
 RESTART_SECONDS = (1.0, 2.0, 5.0, 15.0, 60.0)
@@ -28,8 +28,7 @@ def with_port(loaded: Loaded, port: int) -> Loaded:
 
 def serve(loaded: Loaded) -> None:
     """Serve the dashboard until a signal arrives."""
-    # Imported by name, because this package must not depend on the dashboard.
-    import_module("dashboard.app").serve(loaded.settings, loaded.origins)
+    bundled.module("dashboard.app").serve(loaded.settings, loaded.origins)
 
 
 class Page:
@@ -84,7 +83,7 @@ class Page:
             self._stop.wait(wait)
 
     def _run_once(self) -> int | None:
-        command = [sys.executable, "-P", "-m", "dashboard.app"]
+        command = [sys.executable, "-P", "-m", "wsi_denoise.cli.dashboard"]
         with self._lock:
             if self._stop.is_set():
                 return None
@@ -103,3 +102,7 @@ class Page:
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
         return code
+
+
+if __name__ == "__main__":
+    bundled.module("dashboard.app").main()

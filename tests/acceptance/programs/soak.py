@@ -141,7 +141,7 @@ def measure(place: Any) -> dict[str, Any]:
             kind = (
                 "daemon" if pid == place.process.pid
                 else "worker" if pid in workers
-                else "page" if "dashboard.app" in command
+                else "page" if "wsi_denoise.cli.dashboard" in command
                 else ""
             )  # fmt: skip
             if not kind:

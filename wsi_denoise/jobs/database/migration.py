@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import io
-from importlib.resources import files
 from pathlib import Path
 
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 
+from wsi_denoise.system import bundled
+
 
 def folder() -> Path:
-    """Return the folder of ``env.py``, which is installed beside the package."""
+    """Return the folder of ``env.py``."""
     # Found from this package, not by the name "migrations", which a folder in the working directory or another
     # project may have.
-    return Path(str(files("wsi_denoise"))).parent / "migrations"
+    return bundled.folder() / "migrations"
 
 
 def config(connection: Connection | None = None) -> Config:

@@ -21,4 +21,4 @@ def test_without_its_library_the_viewer_says_so(client, case, monkeypatch, tmp_p
     monkeypatch.setattr(openseadragon, "SCRIPT", tmp_path / "openseadragon.min.js")
     page = client.get(f"/viewer/{case.job.id}")
     assert page.status_code == 503
-    assert "python -m dashboard.viewer.openseadragon" in page.text
+    assert "wsi-denoise doctor" in page.text
