@@ -6,6 +6,8 @@ import torch
 from training.run import checkpoint, soap
 from wsi_denoise.network.irunet import IRUNet
 
+pytestmark = pytest.mark.training
+
 
 def badly_conditioned(side: int, generator: torch.Generator) -> torch.Tensor:
     turn = torch.linalg.qr(torch.randn(side, side, generator=generator))[0]
@@ -33,7 +35,6 @@ def remaining(make) -> float:
     return loss().item() / before
 
 
-@pytest.mark.training
 def test_it_gets_far_where_the_axes_are_not_those_of_the_parameters():
     ours = remaining(lambda parameters: soap.SOAP(parameters, lr=0.05, weight_decay=0.0))
     adam = remaining(lambda parameters: torch.optim.Adam(parameters, lr=0.05, betas=(0.95, 0.95)))

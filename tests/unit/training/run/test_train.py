@@ -274,6 +274,7 @@ def test_a_card_says_what_a_run_had_that_others_do_not():
     assert set(lineage.SELDOM) <= set(recipe.NAMES)
 
 
+@pytest.mark.training
 def test_a_run_that_goes_on_from_another_names_its_machine(tmp_path, bank):
     run = Run(tmp_path / "run", dataclasses.replace(SMALL, every=20), bank)
     run.advance()
@@ -285,6 +286,7 @@ def test_a_run_that_goes_on_from_another_names_its_machine(tmp_path, bank):
     assert (last["machine"], last["every"], last["steps"]) == ("a GPU", 20, 1)
 
 
+@pytest.mark.training
 def test_a_checkpoint_of_two_saves_is_refused(tmp_path, bank):
     run = Run(tmp_path / "run", SMALL, bank)
     run.save()
@@ -297,6 +299,7 @@ def test_a_checkpoint_of_two_saves_is_refused(tmp_path, bank):
         checkpoint.read(tmp_path / "run" / "checkpoint")
 
 
+@pytest.mark.training
 def test_a_run_becomes_a_preset_and_its_table_has_to_be_of_its_weights(tmp_path, bank):
     run = Run(tmp_path / "run", dataclasses.replace(SMALL, texture=0.1), bank)
     run.advance()
@@ -357,6 +360,7 @@ def test_the_paper_trains_on_pcam_alone_and_others_may_be_added(shared: Path, fo
     assert [source.name for source in train.chosen_sources(given)][-1] == str(folder_of_tissue)
 
 
+@pytest.mark.training
 def test_a_run_may_start_from_a_preset(tmp_path, bank):
     run = Run(tmp_path / "run", dataclasses.replace(SMALL, filters=16, initial="paper"), bank)
     run.batches.close()
