@@ -13,6 +13,7 @@ import pytest
 from support.postgres import NotThere, Server
 from support.processed import Processed, process
 from support.slides import tissue
+from support.stores import open_store
 from wsi_denoise.errors import SlideError, WsiDenoiseError
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job, JobState
@@ -62,10 +63,8 @@ def tissue_image() -> np.ndarray:
 @pytest.fixture
 def store(settings: Settings) -> Iterator[JobStore]:
     """The job database of the test's settings."""
-    made = JobStore(settings.database_url)
-    made.upgrade()
-    yield made
-    made.close()
+    with open_store(settings.database_url) as store:
+        yield store
 
 
 @pytest.fixture(scope="session")
@@ -91,6 +90,16 @@ def postgres():
         pytest.skip(f"no PostgreSQL: {error}")
     yield server
     server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request, tmp_path) -> Iterator[str]:
+    """The URL of a new database, of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'state' / 'jobs.sqlite'}"
+        return
+    with request.getfixturevalue("postgres").database() as made:
+        yield made
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from support.clock import Clock
+from support.stores import open_store
 from wsi_denoise.daemon import disk_space, pauses, recovery, retention
 from wsi_denoise.errors import WorkerLost
 from wsi_denoise.jobs.database import upgrades
@@ -23,26 +24,15 @@ LEASE_SECONDS = 60.0
 AHEAD = [timedelta(minutes=2), timedelta(hours=3), timedelta(days=4000)]
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request, tmp_path):
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'jobs.sqlite'}"
-        return
-    with request.getfixturevalue("postgres").database() as made:
-        yield made
-
-
 @pytest.fixture
 def clock():
     return Clock()
 
 
 @pytest.fixture
-def store(url, clock):
-    store = JobStore(url, clock=clock)
-    store.upgrade()
-    yield store
-    store.close()
+def store(database_url, clock):
+    with open_store(database_url, clock) as store:
+        yield store
 
 
 def queued(store, name="a.svs"):

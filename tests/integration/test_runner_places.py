@@ -6,18 +6,20 @@ from datetime import timedelta
 import pytest
 
 from support.clock import Clock
+from support.stores import open_store
 from wsi_denoise.daemon.heartbeat import Heartbeat
 from wsi_denoise.daemon.runner import Runner
 from wsi_denoise.errors import IncompleteSlide, SlideKillsDaemon, SlideVanished, UnreadableTile
 from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.jobs.states import JobState
-from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.settings import load
 from wsi_denoise.system.mounts import Places
 
 
 class Cluster:
     """Has an error at the first call, after something happened to the folders."""
+
+    home = None
 
     def __init__(self, error, happens):
         self.error, self.happens = error, happens
@@ -39,10 +41,8 @@ def clock():
 
 @pytest.fixture
 def store(settings, clock):
-    store = JobStore(settings.database_url, clock=clock)
-    store.upgrade()
-    yield store
-    store.close()
+    with open_store(settings.database_url, clock) as store:
+        yield store
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@
 
 import os
 import re
-import shutil
 import tempfile
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
+from support.stores import open_store
 from wsi_denoise.errors import DiskFull, LeaseLost, NotASlide, SlideChanged, TransitionRefused, WorkerLost
 from wsi_denoise.jobs.states import ALLOWED, OVER, JobState
-from wsi_denoise.jobs.store import JobStore
 
 
 def documented_section(heading):
@@ -32,42 +32,23 @@ ORIGINS = st.sampled_from(["daemon:1", "daemon:2", "person:cli"])
 
 DOCUMENTED = set(re.findall(r"`(\w+)`", documented_section("kind")))
 
-_template: list[Path] = []
-
-
-def template() -> Path:
-    """An upgraded, empty database: migrating for each example would be most of the time."""
-    if not _template:
-        file = Path(tempfile.mkdtemp(prefix="wsi-denoise-test-")) / "jobs.sqlite"
-        store = JobStore(f"sqlite:///{file}")
-        store.upgrade()
-        store.close()
-        _template.append(file)
-    return _template[0]
-
-
-def teardown_module():
-    if _template:
-        shutil.rmtree(_template.pop().parent)
-
 
 class Machine(RuleBasedStateMachine):
     leases = Bundle("leases")
 
     def __init__(self):
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="wsi-denoise-test-"))
-        shutil.copy(template(), self.folder / "jobs.sqlite")
         self.now = datetime(2026, 1, 1, tzinfo=UTC)
-        self.store = JobStore(f"sqlite:///{self.folder / 'jobs.sqlite'}", clock=lambda: self.now)
+        self.ends = ExitStack()
+        folder = self.ends.enter_context(tempfile.TemporaryDirectory())
+        self.store = self.ends.enter_context(open_store(f"sqlite:///{folder}/jobs.sqlite", lambda: self.now))
 
     @initialize()
     def register(self):
         assert [self.store.register_daemon(), self.store.register_daemon()] == [1, 2]
 
     def teardown(self):
-        self.store.close()
-        shutil.rmtree(self.folder)
+        self.ends.close()
 
     def attempt(self, call, *arguments, **named):
         """Ask; what is refused must have changed nothing."""

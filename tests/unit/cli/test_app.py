@@ -18,13 +18,13 @@ import pytest
 import tifffile
 from sqlalchemy import text
 
+from support.stores import open_store
 from wsi_denoise import settings
 from wsi_denoise.cli import app, dashboard, serve
 from wsi_denoise.cli.printing import _cell
 from wsi_denoise.errors import TruncatedSlide
 from wsi_denoise.jobs.database.engine import Database
 from wsi_denoise.jobs.query import moment
-from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.slide import demo
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -43,10 +43,8 @@ def here(tmp_path, monkeypatch):
 
 @pytest.fixture
 def store(here):
-    made = JobStore(f"sqlite:///{here / '.wsi-denoise' / 'jobs.sqlite'}")
-    made.upgrade()
-    yield made
-    made.close()
+    with open_store(f"sqlite:///{here / '.wsi-denoise' / 'jobs.sqlite'}") as store:
+        yield store
 
 
 def seen(store, name, *, queued=True, content="f" * 64):

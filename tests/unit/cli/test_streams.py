@@ -22,6 +22,7 @@ COMMANDS = {
     "unknown job": "job 5",
     "unknown setting as JSON": "config --set a.b=1 --json",
 }
+UNBUFFERED = {"--help", "config --json"}
 
 
 @pytest.fixture(scope="module")
@@ -66,9 +67,10 @@ def test_a_closed_stream_is_not_given_to_the_database(here):
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="there is no /dev/full")
-@pytest.mark.parametrize("unbuffered", [{}, {"PYTHONUNBUFFERED": "1"}], ids=["buffered", "unbuffered"])
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
-def test_a_full_standard_output_is_named_once(here, command, unbuffered):
+def test_a_full_standard_output_is_named_once(here, command):
+    # Without a buffer the write fails, with one the flush at the end.
+    unbuffered = {"PYTHONUNBUFFERED": "1"} if command in UNBUFFERED else {}
     expected = usual(here, command)
     done = ran(here, command, "> /dev/full", **unbuffered)
     clean(done)

@@ -10,6 +10,7 @@ import pytest
 
 from support.clock import Clock
 from support.listener import listen
+from support.stores import open_store
 from wsi_denoise.daemon.heartbeat import Heartbeat
 from wsi_denoise.daemon.pauses import Pauses
 from wsi_denoise.daemon.runner import Runner
@@ -31,7 +32,6 @@ from wsi_denoise.jobs import pruning
 from wsi_denoise.jobs.database import engine
 from wsi_denoise.jobs.retry import DEATHS
 from wsi_denoise.jobs.states import JobState
-from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.processing.events import Interrupted
 from wsi_denoise.settings import load
 
@@ -58,10 +58,8 @@ def settings(tmp_path):
 
 @pytest.fixture
 def store(settings, clock):
-    store = JobStore(settings.database_url, clock=clock)
-    store.upgrade()
-    yield store
-    store.close()
+    with open_store(settings.database_url, clock) as store:
+        yield store
 
 
 @pytest.fixture

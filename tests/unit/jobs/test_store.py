@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.clock import Clock
+from support.stores import open_store
 from wsi_denoise.errors import (
     DiskFull,
     EmptyFile,
@@ -27,26 +28,15 @@ from wsi_denoise.jobs.values import JobQuery
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request, tmp_path):
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'state' / 'jobs.sqlite'}"
-        return
-    with request.getfixturevalue("postgres").database() as made:
-        yield made
-
-
 @pytest.fixture
 def clock():
     return Clock(START)
 
 
 @pytest.fixture
-def store(url, clock):
-    store = JobStore(url, clock=clock)
-    store.upgrade()
-    yield store
-    store.close()
+def store(database_url, clock):
+    with open_store(database_url, clock) as store:
+        yield store
 
 
 @pytest.fixture
