@@ -12,17 +12,18 @@ from wsi_denoise.daemon.runner import Runner
 from wsi_denoise.errors import IncompleteSlide, SlideKillsDaemon, SlideVanished, UnreadableTile
 from wsi_denoise.intake.quarantine import Quarantine
 from wsi_denoise.jobs.states import JobState
+from wsi_denoise.processing.dask.cluster import Cluster
 from wsi_denoise.settings import load
 from wsi_denoise.system.mounts import Places
 
 
-class Cluster:
-    """Has an error at the first call, after something happened to the folders."""
-
-    home = None
+class Broken(Cluster):
+    """Raises an error at the first call, after something happened to the folders."""
 
     def __init__(self, error, happens):
-        self.error, self.happens = error, happens
+        super().__init__(None, "broken")
+        object.__setattr__(self, "error", error)
+        object.__setattr__(self, "happens", happens)
 
     def call(self, *_arguments, **_named):
         self.happens()
@@ -70,7 +71,7 @@ def attempt(settings, store, clock, job):
         clock.now += timedelta(hours=1, minutes=1)  # longer than any wait
         claimed = store.claim(daemon, 600)
         with Heartbeat(store, daemon, settings) as heartbeat:
-            cluster = Cluster(error, happens)
+            cluster = Broken(error, happens)
             runner = Runner(settings, store, daemon, cluster, heartbeat, threading.Event(), quarantine=quarantine)
             return runner.run(claimed)
 

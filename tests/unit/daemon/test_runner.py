@@ -32,15 +32,17 @@ from wsi_denoise.jobs import pruning
 from wsi_denoise.jobs.database import engine
 from wsi_denoise.jobs.retry import DEATHS
 from wsi_denoise.jobs.states import JobState
+from wsi_denoise.processing.dask.cluster import Cluster
 from wsi_denoise.processing.events import Interrupted
 from wsi_denoise.settings import load
 
 
-class BrokenCluster:
-    """Takes nothing, for a reason."""
+class BrokenCluster(Cluster):
+    """Takes no task: `call` raises an error."""
 
     def __init__(self, error):
-        self.error = error
+        super().__init__(None, "broken")
+        object.__setattr__(self, "error", error)
 
     def call(self, *_arguments, **_named):
         raise self.error
