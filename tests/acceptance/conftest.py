@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from support import slides
 from support.workplace import Workplace
 
 
@@ -33,31 +32,6 @@ def workplace(open_workplace) -> Iterator[Callable[..., Workplace]]:
     """Make workplaces for one test."""
     with contextlib.ExitStack() as stack:
         yield lambda *args, **named: stack.enter_context(open_workplace(*args, **named))
-
-
-@pytest.fixture(scope="session")
-def save_slide() -> Callable[..., Path]:
-    return slides.write_slide
-
-
-@pytest.fixture(scope="session")
-def tiled_tissue() -> Callable[..., Any]:
-    return slides.tiled_tissue
-
-
-@pytest.fixture(scope="session")
-def add_noise() -> Callable[..., Any]:
-    return slides.add_noise
-
-
-@pytest.fixture(scope="session")
-def pixels_of() -> Callable[..., Any]:
-    return slides.pixels_of
-
-
-@pytest.fixture(scope="session")
-def tiles_of() -> Callable[..., list[list[bytes]]]:
-    return slides.tiles_of
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.package import add_preset
+from support.slides import pixels_of, tiled_tissue, write_slide
 from wsi_denoise.jobs.states import JobState
 
 GRACE = 3.0
@@ -15,10 +16,10 @@ ODD_NAMES = ["with space.tiff", "zwei\nZeilen.tiff", "größe-切片.tiff", "-da
 
 
 @pytest.fixture(scope="module")
-def place(open_workplace, save_slide, small):
+def place(open_workplace, small):
     """One daemon for the whole module: it continues after every one of these."""
     with open_workplace({"intake": {"grace_seconds": GRACE}}) as opened:
-        save_slide(opened.inbox / "warm.tiff", small(60))
+        write_slide(opened.inbox / "warm.tiff", small(60))
         opened.start()
         opened.done("warm.tiff")  # from now on a worker answers at once
         yield opened
@@ -27,13 +28,13 @@ def place(open_workplace, save_slide, small):
 
 
 @pytest.fixture(scope="module")
-def small(tiled_tissue):
+def small():
     """What gives small pictures, another one for each number."""
     return lambda number: tiled_tissue(420, 300, number)
 
 
-def complete_bytes(folder: Path, save_slide, pixels) -> bytes:
-    return save_slide(folder / "whole.tiff", pixels).read_bytes()
+def complete_bytes(folder: Path, pixels) -> bytes:
+    return write_slide(folder / "whole.tiff", pixels).read_bytes()
 
 
 def tree(folder: Path) -> dict[str, tuple[int, int, int]]:
@@ -43,8 +44,8 @@ def tree(folder: Path) -> dict[str, tuple[int, int, int]]:
     }
 
 
-def test_slow_copy_starts_only_once_complete(place, tmp_path, save_slide, tiled_tissue):
-    content = complete_bytes(tmp_path, save_slide, tiled_tissue(900, 700, 1))
+def test_slow_copy_starts_only_once_complete(place, tmp_path):
+    content = complete_bytes(tmp_path, tiled_tissue(900, 700, 1))
     step = -(-len(content) // 5)
     target = place.inbox / "slow.tiff"
     with target.open("wb") as file:
@@ -64,13 +65,13 @@ def test_slow_copy_starts_only_once_complete(place, tmp_path, save_slide, tiled_
     assert job.width == 900
 
 
-def test_truncated_slide_is_quarantined_and_the_daemon_goes_on(place, tmp_path, save_slide, small):
-    content = complete_bytes(tmp_path, save_slide, small(2))
+def test_truncated_slide_is_quarantined_and_the_daemon_goes_on(place, tmp_path, small):
+    content = complete_bytes(tmp_path, small(2))
     file = place.inbox / "scanner" / "cut.tiff"
     file.parent.mkdir()
     file.write_bytes(content[: len(content) * 2 // 3])
     written = time.monotonic()
-    save_slide(place.inbox / "next.tiff", small(3))
+    write_slide(place.inbox / "next.tiff", small(3))
 
     place.done("next.tiff")  # the other one does not hold it up
     cut = place.wait_for("scanner/cut.tiff", JobState.QUARANTINED)
@@ -92,8 +93,8 @@ def test_truncated_slide_is_quarantined_and_the_daemon_goes_on(place, tmp_path, 
     place.wait(lambda: not note.exists() and not link.is_symlink(), "the note is gone")
 
 
-def test_same_content_is_a_duplicate(place, save_slide, small, copy_in):
-    save_slide(place.inbox / "first.tiff", small(4))
+def test_same_content_is_a_duplicate(place, small, copy_in):
+    write_slide(place.inbox / "first.tiff", small(4))
     first = place.done("first.tiff")
     copy_in(place.inbox / "first.tiff", place.inbox / "again" / "second.tiff")
     second = place.wait_for("again/second.tiff", JobState.DUPLICATE)
@@ -101,11 +102,11 @@ def test_same_content_is_a_duplicate(place, save_slide, small, copy_in):
     assert not (place.output / "again").exists()
 
 
-def test_new_content_under_a_known_name_is_a_new_job(place, save_slide, small, pixels_of):
-    save_slide(place.inbox / "known.tiff", small(5))
+def test_new_content_under_a_known_name_is_a_new_job(place, small):
+    write_slide(place.inbox / "known.tiff", small(5))
     old = place.done("known.tiff")
     kept = Path(old.output).read_bytes()
-    save_slide(place.inbox / "known.tiff", small(6))
+    write_slide(place.inbox / "known.tiff", small(6))
     new = place.wait(lambda: (job := place.job("known.tiff")).id != old.id and job, "a new job")
     new = place.done("known.tiff")
     assert new.fingerprint != old.fingerprint
@@ -116,8 +117,8 @@ def test_new_content_under_a_known_name_is_a_new_job(place, save_slide, small, p
     assert (pixels_of(new.output) != pixels_of(old.output)).any()
 
 
-def test_touched_slide_is_not_processed_again(place, save_slide, small):
-    file = save_slide(place.inbox / "touched.tiff", small(7))
+def test_touched_slide_is_not_processed_again(place, small):
+    file = write_slide(place.inbox / "touched.tiff", small(7))
     first = place.done("touched.tiff")
     written = Path(first.output).stat().st_mtime_ns
     os.utime(file)
@@ -128,24 +129,24 @@ def test_touched_slide_is_not_processed_again(place, save_slide, small):
     assert len(place.jobs_of("touched.tiff")) == 2
 
 
-def test_subfolders_are_kept(place, save_slide, small):
-    save_slide(place.inbox / "2026" / "May" / "slide.svs.tiff", small(8))
+def test_subfolders_are_kept(place, small):
+    write_slide(place.inbox / "2026" / "May" / "slide.svs.tiff", small(8))
     job = place.done("2026/May/slide.svs.tiff")
     assert Path(job.output) == place.output / "2026/May/slide.svs.tiff.denoised.tiff"
 
 
-def test_suffixes_do_not_collide(place, save_slide, small):
+def test_suffixes_do_not_collide(place, small):
     for number, name in enumerate(("same.tif", "same.tiff")):
-        save_slide(place.inbox / name, small(9 + number))
+        write_slide(place.inbox / name, small(9 + number))
     assert {Path(place.done(name).output).name for name in ("same.tif", "same.tiff")} == {
         "same.tif.denoised.tiff",
         "same.tiff.denoised.tiff",
     }
 
 
-def test_odd_names(place, save_slide, small):
+def test_odd_names(place, small):
     for number, name in enumerate(ODD_NAMES):
-        save_slide(place.inbox / name, small(20 + number))
+        write_slide(place.inbox / name, small(20 + number))
     for name in ODD_NAMES:
         job = place.done(name)
         assert Path(job.output) == place.output / f"{name}.denoised.tiff"
@@ -156,16 +157,16 @@ def test_odd_names(place, save_slide, small):
     assert "\nZeilen" not in (place.folder / ".wsi-denoise" / "logs" / "daemon.log").read_text()
 
 
-def test_outputs_in_the_inbox_are_not_picked_up(place, save_slide, small, copy_in):
-    save_slide(place.inbox / "source.tiff", small(30))
+def test_outputs_in_the_inbox_are_not_picked_up(place, small, copy_in):
+    write_slide(place.inbox / "source.tiff", small(30))
     output = Path(place.done("source.tiff").output)
     copy_in(output, place.inbox / "copied-back.tiff")
-    save_slide(place.inbox / "after.tiff", small(31))
+    write_slide(place.inbox / "after.tiff", small(31))
     place.done("after.tiff")
     assert place.job("copied-back.tiff") is None
 
 
-def test_removed_slide_is_forgotten_and_what_is_no_slide_is_left_alone(place, save_slide, small):
+def test_removed_slide_is_forgotten_and_what_is_no_slide_is_left_alone(place, small):
     (place.inbox / "notes.txt").write_text("no slide")
     (place.inbox / "half.tiff.part").write_bytes(b"II*\0")
     gone = place.inbox / "gone.tiff"
@@ -177,10 +178,10 @@ def test_removed_slide_is_forgotten_and_what_is_no_slide_is_left_alone(place, sa
     assert place.job("half.tiff.part") is None
 
 
-def test_read_only_inbox_and_an_output_folder_that_cannot_be_written_at_first(workplace, save_slide, small):
+def test_read_only_inbox_and_an_output_folder_that_cannot_be_written_at_first(workplace, small):
     place = workplace({"jobs": {"attempts": 2, "retry_seconds": 0.5}})
     place.output.write_text("a file where the folder should be")
-    save_slide(place.inbox / "a" / "fine.tiff", small(40))
+    write_slide(place.inbox / "a" / "fine.tiff", small(40))
     (place.inbox / "broken.svs").write_bytes(b"no slide at all")
     for folder in (place.inbox / "a", place.inbox):
         for entry in folder.iterdir():
@@ -216,10 +217,10 @@ def unprivileged(inbox: Path) -> tuple[str, ...]:
     return (setpriv, "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
 
 
-def test_folder_with_its_own_preset(workplace, tmp_path, save_slide, small):
+def test_folder_with_its_own_preset(workplace, tmp_path, small):
     place = workplace(folders={"scanner-a": "scanner"}, variables=add_preset(tmp_path, "scanner"))
-    save_slide(place.inbox / "scanner-a" / "run-1" / "one.tiff", small(50))
-    save_slide(place.inbox / "scanner-b" / "one.tiff", small(50))
+    write_slide(place.inbox / "scanner-a" / "run-1" / "one.tiff", small(50))
+    write_slide(place.inbox / "scanner-b" / "one.tiff", small(50))
     place.start()
     own, usual = place.done("scanner-a/run-1/one.tiff"), place.done("scanner-b/one.tiff")
     assert (own.preset, usual.preset) == ("scanner", "paper")

@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from support.slides import tiled_tissue, write_slide
 from wsi_denoise.jobs.states import JobState
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -62,7 +63,7 @@ def shifted(tmp_path):
     return {"LD_PRELOAD": str(library), "SHIFT_FILE": str(file)}, shift
 
 
-def test_a_wall_clock_that_jumps_and_no_events(workplace, shifted, save_slide, tiled_tissue):
+def test_a_wall_clock_that_jumps_and_no_events(workplace, shifted):
     variables, shift = shifted
     settings = {"intake": {"events": False}, "tissue": {"mode": "all"}, "jobs": {"lease_seconds": 20.0}}
     place = workplace(settings, variables=variables)
@@ -71,7 +72,7 @@ def test_a_wall_clock_that_jumps_and_no_events(workplace, shifted, save_slide, t
     for number, hours in enumerate((0, 3, -3)):
         shift(3600 * hours)
         name = f"slide{number}.tiff"
-        file = save_slide(place.inbox / name, tiled_tissue(1800, 200, number))
+        file = write_slide(place.inbox / name, tiled_tissue(1800, 200, number))
         if number == 1:
             os.utime(file, (here + 1e6, here + 1e6))
         place.wait_for(name, JobState.QUEUED, JobState.RUNNING, JobState.DONE)

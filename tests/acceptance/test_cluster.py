@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from support.slides import add_noise, tiled_tissue, tiles_of, write_slide
 from support.started import environment, started
 from wsi_denoise.jobs.states import JobState
 
@@ -77,12 +78,12 @@ def cluster(tmp_path) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def slide(tmp_path_factory, save_slide, tiled_tissue, add_noise) -> Path:
-    return save_slide(tmp_path_factory.mktemp("slide") / NAME, add_noise(tiled_tissue(*SIZE), 25, seed=2))
+def slide(tmp_path_factory) -> Path:
+    return write_slide(tmp_path_factory.mktemp("slide") / NAME, add_noise(tiled_tissue(*SIZE), 25, seed=2))
 
 
 @pytest.fixture(scope="module")
-def undisturbed(open_workplace, slide, tiles_of) -> list[list[bytes]]:
+def undisturbed(open_workplace, slide) -> list[list[bytes]]:
     """Return the tiles of an output made by workers of the program's own."""
     with open_workplace(SETTINGS) as place:
         return tiles_of(place.json("run", slide)["jobs"][0]["output"])
@@ -97,7 +98,7 @@ def finished(place) -> int:
     return len(list((place.folder / ".wsi-denoise" / "spool").glob("*/*.block")))
 
 
-def test_workers_come_and_go(workplace, cluster, slide, copy_in, tiles_of, undisturbed):
+def test_workers_come_and_go(workplace, cluster, slide, copy_in, undisturbed):
     place = workplace(SETTINGS)
     first, second = cluster.worker(), cluster.worker()
     place.wait(lambda: cluster.address, "the scheduler listens")
@@ -154,9 +155,7 @@ def without(*folders: Path) -> list[str]:
     return ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'{mounts} && exec "$@"', "sh"]
 
 
-def test_results_travel_from_a_worker_that_sees_no_folder_of_ours(
-    workplace, cluster, slide, copy_in, tiles_of, undisturbed
-):
+def test_results_travel_from_a_worker_that_sees_no_folder_of_ours(workplace, cluster, slide, copy_in, undisturbed):
     place = workplace(SETTINGS)
     hidden = [place.folder / ".wsi-denoise", place.folder / "denoised"]
     for folder in hidden:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from support.listener import listen
+from support.slides import add_noise, pixels_of, tiled_tissue, write_slide
 from support.started import environment, started
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.processing.spool import SUFFIX
@@ -35,13 +36,13 @@ def place(open_workplace, listening):
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory, save_slide, tiled_tissue, add_noise) -> Path:
+def large(tmp_path_factory) -> Path:
     """A slide of nine blocks."""
-    return save_slide(tmp_path_factory.mktemp("slide") / "large.tiff", add_noise(tiled_tissue(3300, 3300), 25, seed=4))
+    return write_slide(tmp_path_factory.mktemp("slide") / "large.tiff", add_noise(tiled_tissue(3300, 3300), 25, seed=4))
 
 
 @pytest.fixture(scope="module")
-def small(tiled_tissue):
+def small():
     return lambda number: tiled_tissue(420, 300, number)
 
 
@@ -52,9 +53,9 @@ def posted(place, listener, event, job) -> dict:
     return place.wait(found, f"{event} is posted", 60)
 
 
-def test_paused_queue_starts_nothing(place, save_slide, small, listening):
+def test_paused_queue_starts_nothing(place, small, listening):
     assert place.json("pause", "microtome service")["paused"] == "microtome service"
-    save_slide(place.inbox / "paused.tiff", small(1))
+    write_slide(place.inbox / "paused.tiff", small(1))
     job = place.wait_for("paused.tiff", JobState.QUEUED)
     time.sleep(2)
     assert place.job("paused.tiff").state is JobState.QUEUED
@@ -66,11 +67,11 @@ def test_paused_queue_starts_nothing(place, save_slide, small, listening):
     assert "paused.tiff" not in json.dumps(listening.messages)  # names carry accession numbers
 
 
-def test_priority_decides_who_is_next(place, save_slide, small):
+def test_priority_decides_who_is_next(place, small):
     place.cli("pause")
     names = ["usual.tiff", "later.tiff", "urgent.tiff"]
     for number, name in enumerate(names):
-        save_slide(place.inbox / name, small(10 + number))
+        write_slide(place.inbox / name, small(10 + number))
     jobs = {name: place.wait_for(name, JobState.QUEUED) for name in names}
     place.cli("priority", str(jobs["urgent.tiff"].id), "5")
     assert place.json("priority", str(jobs["later.tiff"].id), "-5")["priority"] == -5
@@ -111,8 +112,8 @@ def test_quarantine_is_posted(place, listening):
     assert posted(place, listening, "quarantined", job.id)["error_code"] == job.error_code == "not_a_slide"
 
 
-def test_verify_tells_a_flipped_byte_and_a_changed_original(place, save_slide, small):
-    slide = save_slide(place.inbox / "verified.tiff", small(20))
+def test_verify_tells_a_flipped_byte_and_a_changed_original(place, small):
+    slide = write_slide(place.inbox / "verified.tiff", small(20))
     output = Path(place.done("verified.tiff").output)
     found = place.json("verify", output)
     assert found["ok"]
@@ -130,8 +131,8 @@ def test_verify_tells_a_flipped_byte_and_a_changed_original(place, save_slide, s
     assert not place.json("verify", output, code=1)["ok"]
 
 
-def test_job_is_told_with_its_events(place, save_slide, small):
-    save_slide(place.inbox / "told.tiff", small(30))
+def test_job_is_told_with_its_events(place, small):
+    write_slide(place.inbox / "told.tiff", small(30))
     job = place.done("told.tiff")
     told = place.json("job", str(job.id))
     assert told["state"] == "done"
@@ -184,11 +185,9 @@ def test_ctrl_c_while_workers_start_ends_a_run_without_a_traceback(workplace, la
     assert not [word for word in ("Traceback", "leaked", "Error") if word in told], told
 
 
-def test_region_is_a_trial_with_a_picture_and_codes_say_how_a_run_ended(
-    workplace, save_slide, tiled_tissue, add_noise, pixels_of, tmp_path
-):
+def test_region_is_a_trial_with_a_picture_and_codes_say_how_a_run_ended(workplace, tmp_path):
     place = workplace()
-    slide = save_slide(tmp_path / "slide.tiff", add_noise(tiled_tissue(1200, 900), 25, seed=5))
+    slide = write_slide(tmp_path / "slide.tiff", add_noise(tiled_tissue(1200, 900), 25, seed=5))
     (job,) = place.json("run", slide, "--region", "300,200,400,320")["jobs"]
     assert (job["state"], job["region"]) == ("done", [300, 200, 400, 320])
     assert pixels_of(job["output"]).shape == (320, 400, 3)

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from support.slides import tiled_tissue, write_slide
 from wsi_denoise.jobs.states import JobState
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -21,11 +22,11 @@ zipfile.ZipFile.writestr = writestr
 """
 
 
-def test_a_native_crash_costs_the_slide_and_not_the_daemon(workplace, tmp_path, save_slide, tiled_tissue):
+def test_a_native_crash_costs_the_slide_and_not_the_daemon(workplace, tmp_path):
     (tmp_path / "sitecustomize.py").write_text(CRASH)
     path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")]))
     place = workplace({"tissue": {"mode": "all"}}, variables={"PYTHONPATH": path})
-    save_slide(place.inbox / "bad.tiff", tiled_tissue(1800, 200))  # two blocks
+    write_slide(place.inbox / "bad.tiff", tiled_tissue(1800, 200))  # two blocks
     place.start()
     bad = place.wait_for("bad.tiff", JobState.QUARANTINED, seconds=1500)
     assert bad.error_code == "block_kills_worker"
@@ -37,7 +38,7 @@ def test_a_native_crash_costs_the_slide_and_not_the_daemon(workplace, tmp_path, 
     spool = place.folder / ".wsi-denoise" / "spool"
     place.wait(lambda: not list(spool.iterdir()), "the spool is empty")
 
-    save_slide(place.inbox / "good.tiff", tiled_tissue(300, 200, 1))  # one block
+    write_slide(place.inbox / "good.tiff", tiled_tissue(300, 200, 1))  # one block
     place.done("good.tiff")
     assert len(place.store.daemons()) == 1
     place.stop()

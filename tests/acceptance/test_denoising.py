@@ -6,6 +6,7 @@ import numpy as np
 import openslide
 import pytest
 
+from support.slides import add_noise, pixels_of, tiled_tissue, write_slide
 from wsi_denoise.quality import patch_map
 
 SIGMA = 25.0
@@ -36,11 +37,11 @@ def gain(clean: np.ndarray, noisy: np.ndarray, output: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("compression", ["jpeg", "deflate"])
-def test_noise_on_packaged_tissue_is_removed(workplace, save_slide, tiled_tissue, add_noise, pixels_of, compression):
+def test_noise_on_packaged_tissue_is_removed(workplace, compression):
     clean = tiled_tissue(1700, 1100)
     noisy = add_noise(clean, SIGMA, seed=11)
     place = workplace()
-    save_slide(place.inbox / "tissue.tiff", noisy, mpp=0.499)
+    write_slide(place.inbox / "tissue.tiff", noisy, mpp=0.499)
     job = denoised(place, "tissue.tiff", output__compression=compression)
     assert gain(clean, noisy, pixels_of(job.output)) >= GAIN
 
@@ -53,11 +54,11 @@ def cmu(shared) -> np.ndarray:
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_noise_on_the_cmu_slide_is_removed(cmu, workplace, save_slide, add_noise, pixels_of):
+def test_noise_on_the_cmu_slide_is_removed(cmu, workplace):
     """The whole slide, by default: its glass, a third of it, has the same noise and is denoised too."""
     noisy = add_noise(cmu, SIGMA, seed=12)
     place = workplace()
-    save_slide(place.inbox / "cmu.tiff", noisy, mpp=0.499)
+    write_slide(place.inbox / "cmu.tiff", noisy, mpp=0.499)
     job = denoised(place, "cmu.tiff", output__compression="jpeg")
     assert job.provenance["background"] == "denoise"
     assert gain(cmu, noisy, pixels_of(job.output)) >= GAIN
@@ -65,11 +66,11 @@ def test_noise_on_the_cmu_slide_is_removed(cmu, workplace, save_slide, add_noise
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_noise_on_the_tissue_of_the_cmu_slide_is_removed(cmu, workplace, save_slide, add_noise, pixels_of):
+def test_noise_on_the_tissue_of_the_cmu_slide_is_removed(cmu, workplace):
     """Glass is kept as it is, noise included, so the slide as a whole gains less than its tissue."""
     noisy = add_noise(cmu, SIGMA, seed=12)
     place = workplace()
-    save_slide(place.inbox / "cmu.tiff", noisy, mpp=0.499)
+    write_slide(place.inbox / "cmu.tiff", noisy, mpp=0.499)
     job = denoised(place, "cmu.tiff", output__compression="deflate", tissue__background="keep")
     output = pixels_of(job.output)
     patches = ~np.isnan(patch_map.load(Path(job.maps)).sigma_removed)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from support.slides import tiled_tissue, write_slide
 from wsi_denoise.errors import StoreError
 from wsi_denoise.jobs.states import JobState
 
@@ -102,9 +103,9 @@ def first_block(place) -> None:
         time.sleep(0.002)
 
 
-def test_too_little_room_is_known_before_and_waited_for(lab, save_slide, tiled_tissue):
+def test_too_little_room_is_known_before_and_waited_for(lab):
     resize(lab.folder / "work", 1)
-    save_slide(lab.inbox / "before.tiff", tiled_tissue(2000, 1600, 1))
+    write_slide(lab.inbox / "before.tiff", tiled_tissue(2000, 1600, 1))
     reason = paused_for(lab, "before.tiff")
     assert "not enough free disk space" in reason
     assert "are needed in" in reason
@@ -116,8 +117,8 @@ def test_too_little_room_is_known_before_and_waited_for(lab, save_slide, tiled_t
     assert not paused(lab)
 
 
-def test_full_in_the_middle_of_the_blocks(lab, save_slide, tiled_tissue):
-    save_slide(lab.inbox / "blocks.tiff", tiled_tissue(4608, 1000, 2))
+def test_full_in_the_middle_of_the_blocks(lab):
+    write_slide(lab.inbox / "blocks.tiff", tiled_tissue(4608, 1000, 2))
     first_block(lab)
     ballast = fill(lab.folder / "work")
     paused_for(lab, "blocks.tiff")
@@ -126,8 +127,8 @@ def test_full_in_the_middle_of_the_blocks(lab, save_slide, tiled_tissue):
     assert verified(lab, "blocks.tiff").blocks_resumed >= 1
 
 
-def test_full_while_the_output_is_put_together(lab, save_slide, tiled_tissue):
-    save_slide(lab.inbox / "assemble.tiff", tiled_tissue(3072, 1536, 3))
+def test_full_while_the_output_is_put_together(lab):
+    write_slide(lab.inbox / "assemble.tiff", tiled_tissue(3072, 1536, 3))
     first_block(lab)
     ballast = fill(lab.output)
     paused_for(lab, "assemble.tiff")
@@ -137,10 +138,10 @@ def test_full_while_the_output_is_put_together(lab, save_slide, tiled_tissue):
     assert job.blocks_resumed == job.blocks_total
 
 
-def test_full_when_the_output_gets_its_name(lab, save_slide, tiled_tissue):
+def test_full_when_the_output_gets_its_name(lab):
     maps = lab.folder / "work" / "maps"
     before = set(maps.glob("*.npz"))
-    save_slide(lab.inbox / "publish.tiff", tiled_tissue(1700, 1536, 5))
+    write_slide(lab.inbox / "publish.tiff", tiled_tissue(1700, 1536, 5))
     end = time.monotonic() + PATIENCE
     # Written last before the output is verified and named, which is a fraction of a second: no time to lose.
     while not set(maps.glob("*.npz")) - before:
@@ -154,8 +155,8 @@ def test_full_when_the_output_gets_its_name(lab, save_slide, tiled_tissue):
     assert not paused(lab)
 
 
-def test_full_while_the_record_is_written(lab, save_slide, tiled_tissue):
-    save_slide(lab.inbox / "record.tiff", tiled_tissue(3072, 1536, 4))
+def test_full_while_the_record_is_written(lab):
+    write_slide(lab.inbox / "record.tiff", tiled_tissue(3072, 1536, 4))
     first_block(lab)
     ballast = fill(lab.folder / ".wsi-denoise")
     log = lab.folder / "work" / "logs" / "daemon.log"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from support.slides import pixels_of, tiled_tissue, write_slide
 from wsi_denoise.jobs.states import OVER, JobState
 
 LONG = "l" * 250 + ".tiff"
@@ -22,15 +23,15 @@ ODD = [
 
 
 @pytest.fixture(scope="module")
-def place(open_workplace, save_slide, tiled_tissue, tmp_path_factory):
+def place(open_workplace, tmp_path_factory):
     """One inbox with all of it at once, and a daemon that continues to the last good slide."""
-    outside = save_slide(tmp_path_factory.mktemp("outside") / "outside.tiff", tiled_tissue(300, 300, 99))
+    outside = write_slide(tmp_path_factory.mktemp("outside") / "outside.tiff", tiled_tissue(300, 300, 99))
     with open_workplace() as opened:
         for number, name in enumerate(ODD):
             # Written under a plain name first: a long one leaves no room for another suffix.
-            save_slide(opened.inbox / "plain.tiff", tiled_tissue(200, 150, number)).rename(opened.inbox / name)
+            write_slide(opened.inbox / "plain.tiff", tiled_tissue(200, 150, number)).rename(opened.inbox / name)
         deep = opened.inbox / ("d" * 200) / ("e" * 200)
-        save_slide(deep / "deep.tiff", tiled_tissue(200, 150, 50))
+        write_slide(deep / "deep.tiff", tiled_tissue(200, 150, 50))
         (opened.inbox / "out.tiff").symlink_to(outside)
         (opened.inbox / "system.tiff").symlink_to("/etc/passwd")
         (opened.inbox / "loop.tiff").symlink_to("loop.tiff")
@@ -44,7 +45,7 @@ def place(open_workplace, save_slide, tiled_tissue, tmp_path_factory):
         if os.geteuid() == 0:
             os.mknod(opened.inbox / "device.tiff", 0o600 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero: it never ends
         (opened.inbox / "folder.tiff").mkdir()
-        save_slide(opened.inbox / "good.tiff", tiled_tissue(200, 150, 51))
+        write_slide(opened.inbox / "good.tiff", tiled_tissue(200, 150, 51))
         opened.start()
         opened.done("good.tiff")
         opened.wait(lambda: all(job.state in OVER for job in opened.jobs()), "everything is over")
@@ -54,7 +55,7 @@ def place(open_workplace, save_slide, tiled_tissue, tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ODD, ids=ascii)
-def test_any_name_is_a_name(place, name, pixels_of):
+def test_any_name_is_a_name(place, name):
     job = place.done(name)
     output = Path(job.output)
     assert output.parent == place.output
@@ -92,8 +93,8 @@ def test_a_folder_with_a_slides_name_is_a_folder(place):
     assert place.job("folder.tiff") is None
 
 
-def test_a_file_that_vanishes_or_changes_while_it_is_read(place, save_slide, tiled_tissue):
-    save_slide(place.inbox / "vanishes.tiff", tiled_tissue(3072, 1600, 60))
+def test_a_file_that_vanishes_or_changes_while_it_is_read(place):
+    write_slide(place.inbox / "vanishes.tiff", tiled_tissue(3072, 1600, 60))
     place.wait(lambda: place.job("vanishes.tiff") and place.job("vanishes.tiff").state == "running", "it runs")
     (place.inbox / "vanishes.tiff").unlink()
     job = place.wait(lambda: (job := place.job("vanishes.tiff")).state != "running" and job, "it is noticed")
@@ -102,9 +103,9 @@ def test_a_file_that_vanishes_or_changes_while_it_is_read(place, save_slide, til
         assert job.error_code == "slide_vanished"
         place.cli("cancel", str(job.id), code=None)
     # Only now: of two in the inbox, either may be the first.
-    save_slide(place.inbox / "changes.tiff", tiled_tissue(3072, 1600, 61))
+    write_slide(place.inbox / "changes.tiff", tiled_tissue(3072, 1600, 61))
     place.wait(lambda: place.job("changes.tiff") and place.job("changes.tiff").state == "running", "the other runs")
-    save_slide(place.inbox / "changes.tiff", tiled_tissue(500, 400, 62))
+    write_slide(place.inbox / "changes.tiff", tiled_tissue(500, 400, 62))
     done = place.wait(
         lambda: (job := place.job("changes.tiff")).state is JobState.DONE and job, "the new content is done"
     )

@@ -17,6 +17,8 @@ from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.sync.client import connect
 
+from support.slides import tiled_tissue, write_slide
+
 HOOK = """
 import ipaddress, json, os, sys
 
@@ -102,7 +104,7 @@ def run_page(url):
 
 
 @pytest.fixture(scope="module")
-def day(open_workplace, save_slide, tiled_tissue, audit, tmp_path_factory):
+def day(open_workplace, audit, tmp_path_factory):
     """Every command that starts processes, in a lab's folder with a file for each module that there is."""
     executed = tmp_path_factory.mktemp("executed")
     with open_workplace(variables=audit.variables) as place:
@@ -112,12 +114,12 @@ def day(open_workplace, save_slide, tiled_tissue, audit, tmp_path_factory):
         (place.folder / ".streamlit").mkdir()
         (place.folder / ".streamlit" / "config.toml").write_text("[browser]\ngatherUsageStats = true\n")
         place.cli("doctor", "--json", code=None)
-        slide = save_slide(place.folder / "slides" / "a.tiff", tiled_tissue(400, 300))
+        slide = write_slide(place.folder / "slides" / "a.tiff", tiled_tissue(400, 300))
         place.cli("bench", slide)
         place.cli("run", slide)
         place.cli("verify", place.folder / "denoised" / "a.tiff.denoised.tiff")
         place.cli("sample", "demo")
-        save_slide(place.inbox / "b.tiff", tiled_tissue(400, 300, 1))
+        write_slide(place.inbox / "b.tiff", tiled_tissue(400, 300, 1))
         place.start("--port", "0", command="up")
         place.done("b.tiff")
         terminal = place.folder / "terminal"

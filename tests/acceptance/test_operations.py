@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from support.slides import tiled_tissue, write_slide
 from wsi_denoise.jobs.states import JobState
 
 
 @pytest.fixture(scope="module")
-def place(open_workplace, save_slide, tiled_tissue, tmp_path_factory):
+def place(open_workplace, tmp_path_factory):
     second = tmp_path_factory.mktemp("second")
     # From six hours ago to six hours from now: nothing runs before a user resumes the queue.
     now = datetime.now().astimezone()
@@ -23,8 +24,8 @@ def place(open_workplace, save_slide, tiled_tissue, tmp_path_factory):
     }
     with open_workplace(settings) as opened:
         opened.second, opened.quiet_until = second, end
-        save_slide(opened.inbox / "sub" / "slide.tiff", tiled_tissue(300, 200, 1))
-        save_slide(second / "sub" / "slide.tiff", tiled_tissue(300, 200, 2))
+        write_slide(opened.inbox / "sub" / "slide.tiff", tiled_tissue(300, 200, 1))
+        write_slide(second / "sub" / "slide.tiff", tiled_tissue(300, 200, 2))
         opened.start()
         yield opened
         opened.stop()

@@ -8,6 +8,7 @@ import pytest
 import tifffile
 
 from support.listener import listen
+from support.slides import tiled_tissue
 
 ACCESSION = "S26-4711-DOE"
 MARK = "XMARKX"
@@ -100,9 +101,7 @@ def holding(folder: Path, mark: str) -> list[Path]:
     return found
 
 
-def test_nothing_of_a_label_or_a_property_outside_the_list_is_written_anywhere(
-    workplace, tiled_tissue, posts, tmp_path, request
-):
+def test_nothing_of_a_label_or_a_property_outside_the_list_is_written_anywhere(workplace, posts, tmp_path, request):
     place = workplace({"notify": {"url": posts.url}, "log": {"names": False, "level": "debug"}})
     aperio(place.inbox / f"{ACCESSION}.svs", tiled_tissue(700, 500, 1))
     ome(place.inbox / f"{ACCESSION}.ome.tif", tiled_tissue(600, 500, 2))

@@ -12,6 +12,7 @@ import openslide
 import pytest
 import tifffile
 
+from support.slides import pixels_of
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.slide import provenance
 from wsi_denoise.slide.reader import open_slide
@@ -201,7 +202,7 @@ def test_cli_tells_the_same(ended):
     assert all(job["finished"].endswith("Z") and job["metrics"] for job in told["jobs"])
 
 
-def test_fluorescence_is_done_when_asked_for(workplace, slides, copy_in, pixels_of):
+def test_fluorescence_is_done_when_asked_for(workplace, slides, copy_in):
     place = workplace({"compute": {"workers": 2}, "tissue": {"mode": "all"}})
     copy_in(slides / FLUORESCENCE, place.inbox / FLUORESCENCE)
     place.start()

@@ -6,6 +6,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from support.slides import add_noise, tiled_tissue, tiles_of, write_slide
 from wsi_denoise.jobs.states import JobState
 
 SIZE = (4000, 3300)
@@ -18,12 +19,12 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(4 * PATIENCE)]
 
 
 @pytest.fixture(scope="module")
-def slide(tmp_path_factory, save_slide, tiled_tissue, add_noise) -> Path:
-    return save_slide(tmp_path_factory.mktemp("slide") / NAME, add_noise(tiled_tissue(*SIZE), 25, seed=1))
+def slide(tmp_path_factory) -> Path:
+    return write_slide(tmp_path_factory.mktemp("slide") / NAME, add_noise(tiled_tissue(*SIZE), 25, seed=1))
 
 
 @pytest.fixture(scope="module")
-def undisturbed(open_workplace, slide, tiles_of) -> list[list[bytes]]:
+def undisturbed(open_workplace, slide) -> list[list[bytes]]:
     """Return the tiles of an output that was made without interruption."""
     with open_workplace(SETTINGS) as place:
         (job,) = place.json("run", slide)["jobs"]
@@ -49,7 +50,7 @@ def started(place, slide, copy_in, *, blocks: int):
     return job
 
 
-def check_whole(place, tiles_of, undisturbed):
+def check_whole(place, undisturbed):
     """Compare the output with the undisturbed one, and see that nothing lies about."""
     (job,) = place.jobs_of(NAME)
     assert job.state is JobState.DONE
@@ -61,7 +62,7 @@ def check_whole(place, tiles_of, undisturbed):
     return job
 
 
-def test_a_daemon_continues_after_a_shutdown_and_after_a_kill(workplace, slide, copy_in, tiles_of, undisturbed):
+def test_a_daemon_continues_after_a_shutdown_and_after_a_kill(workplace, slide, copy_in, undisturbed):
     place = workplace(SETTINGS)
     started(place, slide, copy_in, blocks=BLOCKS // 4)
     place.stop(20)
@@ -95,7 +96,7 @@ def test_a_daemon_continues_after_a_shutdown_and_after_a_kill(workplace, slide, 
     place.done(NAME, PATIENCE)
     place.stop()
 
-    job = check_whole(place, tiles_of, undisturbed)
+    job = check_whole(place, undisturbed)
     assert job.blocks_resumed == len(after_kill)
     *_, killed, last = place.store.attempts(job.id)
     assert (killed.outcome, last.outcome) == ("daemon_died", "done")
@@ -108,7 +109,7 @@ def resumed(place, *, after: int = 0):
     return place.wait(lambda: (job := place.job(NAME)) and job.blocks_resumed > after and job, "it resumes", PATIENCE)
 
 
-def test_lost_worker_costs_only_its_own_blocks(workplace, slide, copy_in, tiles_of, undisturbed):
+def test_lost_worker_costs_only_its_own_blocks(workplace, slide, copy_in, undisturbed):
     place = workplace(SETTINGS)
     started(place, slide, copy_in, blocks=BLOCKS // 4)
     workers = place.workers()
@@ -117,4 +118,4 @@ def test_lost_worker_costs_only_its_own_blocks(workplace, slide, copy_in, tiles_
     job = place.done(NAME, PATIENCE)
     assert job.attempts == 1
     place.stop()
-    check_whole(place, tiles_of, undisturbed)
+    check_whole(place, undisturbed)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.slides import tiled_tissue, write_slide
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.system.mounts import MARKER
 
@@ -98,16 +99,16 @@ def done_once(shares, name: str):
     return output
 
 
-def test_slides_are_done_and_the_output_folder_is_marked(shares, save_slide, tiled_tissue, tmp_path):
-    shares.drop(save_slide(tmp_path / "a.tiff", tiled_tissue(700, 600, 1)))
+def test_slides_are_done_and_the_output_folder_is_marked(shares, tmp_path):
+    shares.drop(write_slide(tmp_path / "a.tiff", tiled_tissue(700, 600, 1)))
     output = done_once(shares, "a.tiff")
     assert (output.parent / MARKER).is_file()
     assert [file.name for file in shares.scans.iterdir()] == ["a.tiff"], "nothing is written into the inbox"
 
 
-def test_without_the_output_share_jobs_wait_and_go_on_when_it_is_back(shares, save_slide, tiled_tissue, tmp_path):
+def test_without_the_output_share_jobs_wait_and_go_on_when_it_is_back(shares, tmp_path):
     shares.unmount("store")
-    shares.drop(save_slide(tmp_path / "b.tiff", tiled_tissue(700, 600, 2)))
+    shares.drop(write_slide(tmp_path / "b.tiff", tiled_tissue(700, 600, 2)))
     job = waits(shares.place, "b.tiff", "output_unwritable")
     assert "may not be mounted" in job.error
     assert "wsi-denoise confirm" in job.error
@@ -116,8 +117,8 @@ def test_without_the_output_share_jobs_wait_and_go_on_when_it_is_back(shares, sa
     done_once(shares, "b.tiff")
 
 
-def test_the_output_share_goes_away_under_a_running_slide(shares, save_slide, tiled_tissue, tmp_path):
-    shares.drop(save_slide(tmp_path / "c.tiff", tiled_tissue(3400, 1600, 3)))
+def test_the_output_share_goes_away_under_a_running_slide(shares, tmp_path):
+    shares.drop(write_slide(tmp_path / "c.tiff", tiled_tissue(3400, 1600, 3)))
     shares.place.wait(lambda: (job := shares.place.job("c.tiff")) and job.blocks_done, "c.tiff is under way")
     shares.unmount("store")
     waits(shares.place, "c.tiff", "output_unwritable")
@@ -127,13 +128,11 @@ def test_the_output_share_goes_away_under_a_running_slide(shares, save_slide, ti
     assert not [file for file in (shares.place.folder / "share-out").rglob("*") if file.suffix == ".part"]
 
 
-def test_without_the_inbox_share_nothing_fails_and_all_goes_on_when_it_is_back(
-    shares, save_slide, tiled_tissue, tmp_path
-):
+def test_without_the_inbox_share_nothing_fails_and_all_goes_on_when_it_is_back(shares, tmp_path):
     place = shares.place
     place.cli("pause")
     for name, number in (("d.tiff", 4), ("e.tiff", 5)):
-        shares.drop(save_slide(tmp_path / name, tiled_tissue(700, 600, number)))
+        shares.drop(write_slide(tmp_path / name, tiled_tissue(700, 600, number)))
         place.wait_for(name, JobState.QUEUED)
     shares.unmount("nas/scans")
     place.cli("resume")
@@ -151,16 +150,14 @@ def test_without_the_inbox_share_nothing_fails_and_all_goes_on_when_it_is_back(
         done_once(shares, name)
 
 
-def test_an_output_that_was_removed_is_made_again_and_one_on_an_unmounted_share_is_not(
-    shares, save_slide, tiled_tissue, tmp_path
-):
+def test_an_output_that_was_removed_is_made_again_and_one_on_an_unmounted_share_is_not(shares, tmp_path):
     place = shares.place
     pixels = tiled_tissue(700, 600, 1)
     output = Path(place.job("a.tiff").output)
     shares.unmount("store")
-    shares.drop(save_slide(tmp_path / "again.tiff", pixels))
+    shares.drop(write_slide(tmp_path / "again.tiff", pixels))
     assert place.wait_for("again.tiff", JobState.DUPLICATE).duplicate_of == place.job("a.tiff").id
     shares.mount_store()
     (place.folder / "share-out" / output.relative_to(place.folder / "store")).unlink()
-    shares.drop(save_slide(tmp_path / "once-more.tiff", pixels))
+    shares.drop(write_slide(tmp_path / "once-more.tiff", pixels))
     done_once(shares, "once-more.tiff")
