@@ -214,13 +214,7 @@ def folder_checks(loaded: Loaded) -> Iterator[Check]:
     """Check the folders for input, output, state and quarantine. The default inbox is created at the first start."""
     settings, made_at_start = loaded.settings, loaded.origins["intake.inbox"] == "default"
     for inbox in settings.intake.inbox:
-        if inbox.is_dir():
-            good = os.access(inbox, os.R_OK | os.X_OK)
-            yield Check("inbox", "ok" if good else "broken", f"{inbox}{'' if good else ' may not be read'}")
-        elif made_at_start:
-            yield Check("inbox", "ok", f"{inbox} is made at the first start")
-        else:
-            yield Check("inbox", "warning", f"{inbox} does not exist: mount it, or correct intake.inbox")
+        yield _inbox(inbox, made_at_start=made_at_start)
     for name, folder in (
         ("output", settings.output.folder),
         ("state", settings.jobs.state),
@@ -234,6 +228,15 @@ def folder_checks(loaded: Loaded) -> Iterator[Check]:
         reason = _unwritable(place)
         later = "" if place == folder else ", made when needed"
         yield Check(name, "broken" if reason else "ok", f"{folder}{f' ({reason})' if reason else later}")
+
+
+def _inbox(inbox: Path, *, made_at_start: bool) -> Check:
+    if inbox.is_dir():
+        good = os.access(inbox, os.R_OK | os.X_OK)
+        return Check("inbox", "ok" if good else "broken", f"{inbox}{'' if good else ' may not be read'}")
+    if made_at_start:
+        return Check("inbox", "ok", f"{inbox} is made at the first start")
+    return Check("inbox", "warning", f"{inbox} does not exist: mount it, or correct intake.inbox")
 
 
 def _not_as_marked(loaded: Loaded, name: str) -> str:

@@ -94,7 +94,7 @@ def main() -> None:
     sys.exit(code)
 
 
-def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one return for each kind of failure
+def run(arguments: Sequence[str]) -> int:
     """Run one command and return the exit code.
 
     Parameters
@@ -104,35 +104,39 @@ def run(arguments: Sequence[str]) -> int:  # noqa: PLR0911 - one return for each
     """
     try:
         code = typer.main.get_command(app).main(list(arguments), prog_name="wsi-denoise", standalone_mode=False)
-    except WsiDenoiseError as error:
-        wrong_usage = isinstance(error, UsageError | NoSuchPreset)
-        return _fail(arguments, error.code, str(error), 2 if wrong_usage else 1)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message(), file=sys.stderr)
         return 2
-    except click.ClickException as error:
-        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "wsi-denoise"
-        return _fail(arguments, UsageError.code, f"{_sentence(error.format_message())} See {where} --help.", 2)
-    except (click.Abort, KeyboardInterrupt):
-        return _fail(arguments, "interrupted", "Interrupted.", 130)
     except SystemExit as error:
         # Typer ends the program if the reader of standard output has closed it.
         if not isinstance(error.__context__, BrokenPipeError):
             raise
         streams.discard_stdout()
         return 0
-    except Exception as error:  # noqa: BLE001 - users get a message, never a traceback
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - users get a message, never a traceback
         if isinstance(error, OSError) and streams.stdout_error() is not None:
             return 0  # main reports it
-        return _fail(arguments, InternalError.code, str(_mistake(error)), 1)
+        return _fail(arguments, *_failure(error))
     return code if isinstance(code, int) else 0
+
+
+def _failure(error: BaseException) -> tuple[str, str, int]:
+    """Return the error code, the message and the exit code of an exception."""
+    if isinstance(error, WsiDenoiseError):
+        return error.code, str(error), 2 if isinstance(error, UsageError | NoSuchPreset) else 1
+    if isinstance(error, click.ClickException):
+        where = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "wsi-denoise"
+        return UsageError.code, f"{_sentence(error.format_message())} See {where} --help.", 2
+    if isinstance(error, click.Abort | KeyboardInterrupt):
+        return "interrupted", "Interrupted.", 130
+    return InternalError.code, str(_mistake(error)), 1
 
 
 def _sentence(text: str) -> str:
     return text if text.endswith((".", "?", "!")) else f"{text}."
 
 
-def _mistake(error: Exception) -> InternalError:
+def _mistake(error: BaseException) -> InternalError:
     """Return the error for an unforeseen exception, and log its traceback if logging is set up."""
     if logging.getLogger().handlers:
         logging.getLogger(__name__).error("unforeseen", exc_info=error)

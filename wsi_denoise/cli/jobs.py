@@ -11,7 +11,7 @@ from wsi_denoise.cli import options
 from wsi_denoise.cli.options import ORIGIN
 
 if TYPE_CHECKING:
-    from wsi_denoise.jobs.values import Job
+    from wsi_denoise.jobs.values import Job, JobPage
 
 _SHOWN = 100
 
@@ -62,26 +62,31 @@ def jobs(
     try:
         # In a folder without a database, this command must not make one.
         none_yet = options.missing(store)
-        page = JobPage([], 0) if none_yet else store.jobs(query)
-        paused = None if none_yet else store.paused()
+        page, paused = (JobPage([], 0), None) if none_yet else (store.jobs(query), store.paused())
     finally:
         store.close()
     if as_json:
         return printing.as_json(page.to_json())
+    if none_yet and not as_csv:
+        print(f"There are no jobs yet: {store.file} does not exist.", file=sys.stderr)
+    else:
+        _print_page(page, paused, as_csv=as_csv)
+    return None
+
+
+def _print_page(page: JobPage, paused: str | None, *, as_csv: bool) -> None:
+    from wsi_denoise.cli import printing
+
     total = f"{page.total} job{'' if page.total == 1 else 's'}"
     shown = total if page.total == len(page.jobs) else f"{len(page.jobs)} of {total}"
     if as_csv:
         printing.jobs_csv(page.jobs)
         if page.total != len(page.jobs):
             print(f"{shown}.", file=sys.stderr)
-        return None
-    if none_yet:
-        print(f"There are no jobs yet: {store.file} does not exist.", file=sys.stderr)
-        return None
+        return
     if page.jobs:
         printing.jobs(page.jobs)
     print(f"{shown}." + ("" if paused is None else f" The queue is paused: {printing.plain(paused)}."), file=sys.stderr)
-    return None
 
 
 def job(
@@ -126,11 +131,19 @@ def job(
     return None
 
 
+def _size(found: Job) -> dict[str, str]:
+    facts = {}
+    if found.width and found.height:
+        facts["size"] = f"{found.width} x {found.height}"
+        facts["mpp"] = "unknown" if found.mpp is None else " x ".join(f"{value:.4g}" for value in found.mpp)
+    if found.blocks_total:
+        facts["blocks"] = f"{found.blocks_done} of {found.blocks_total}, {found.blocks_resumed} resumed"
+    return facts
+
+
 def _describe(found: Job) -> None:
     from wsi_denoise.cli import printing
 
-    size = f"{found.width} x {found.height}" if found.width and found.height else None
-    mpp = "unknown" if found.mpp is None else " x ".join(f"{value:.4g}" for value in found.mpp)
     facts = {
         "job": found.id,
         "slide": found.slide,
@@ -141,11 +154,7 @@ def _describe(found: Job) -> None:
         "next try": printing.time(found.next_try),
         "preset": found.preset,
         "priority": found.priority or None,
-        "size": size,
-        "mpp": mpp if size else None,
-        "blocks": f"{found.blocks_done} of {found.blocks_total}, {found.blocks_resumed} resumed"
-        if found.blocks_total
-        else None,
+        **_size(found),
         "seen": printing.time(found.created),
         "started": printing.time(found.started),
         "finished": printing.time(found.finished),

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from wsi_denoise.jobs.not_run import NotRun
     from wsi_denoise.jobs.store import JobStore
     from wsi_denoise.jobs.values import Job
-    from wsi_denoise.settings import Settings
+    from wsi_denoise.settings import Loaded, Settings
+    from wsi_denoise.slide.verify import Verification
 
 
 def run(
@@ -41,33 +42,39 @@ def run(
     """
     part = _region(region)
     loaded = options.load(config, sets, database, output=output, preset=preset, scheduler=scheduler)
-    from wsi_denoise.errors import WsiDenoiseError
     from wsi_denoise.jobs.not_run import NotRun
     from wsi_denoise.network import weights
-    from wsi_denoise.system import logs
 
     for name in {loaded.settings.model.preset, *(folder.preset for folder in loaded.settings.folders)}:
         weights.card(name)
     found = _slides_of(slides, loaded.settings)
     paths = [each.path for each in found if each.error is None]
-    results: Sequence[Job | NotRun] = []
-    places: dict[int | None, str] = {}
-    if paths:
-        try:
-            logs.setup(loaded.settings, "run", console=False)
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
-            with options.opened(loaded, upgrade=True) as store, _reporting() as report:
-                from wsi_denoise.daemon.foreground import run_slides
-                from wsi_denoise.jobs import outputs
-
-                results = run_slides(paths, loaded, store, region=part, report=report, say=_say)
-                firsts = {each.duplicate_of for each in results if not isinstance(each, NotRun)}
-                places = {first: outputs.whereabouts(store, store.job(first)) for first in firsts if first}
-        except WsiDenoiseError as error:  # for example a missing database: every slide is listed with this reason
-            results = [NotRun(str(path), error) for path in paths]
+    results, places = _denoise(paths, loaded, part) if paths else ([], {})
     remaining = iter(results)
     ended = [next(remaining) if each.error is None else NotRun(str(each.path), each.error) for each in found]
     return _conclude(ended, places, as_json=as_json)
+
+
+def _denoise(
+    paths: list[Path], loaded: Loaded, part: tuple[int, int, int, int] | None
+) -> tuple[Sequence[Job | NotRun], dict[int | None, str]]:
+    """Run slides; return the result of each, and where the outputs of the originals of duplicates are."""
+    from wsi_denoise.errors import WsiDenoiseError
+    from wsi_denoise.jobs.not_run import NotRun
+    from wsi_denoise.system import logs
+
+    try:
+        logs.setup(loaded.settings, "run", console=False)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with options.opened(loaded, upgrade=True) as store, _reporting() as report:
+            from wsi_denoise.daemon.foreground import run_slides
+            from wsi_denoise.jobs import outputs
+
+            results = run_slides(paths, loaded, store, region=part, report=report, say=_say)
+            firsts = {each.duplicate_of for each in results if not isinstance(each, NotRun)}
+            return results, {first: outputs.whereabouts(store, store.job(first)) for first in firsts if first}
+    except WsiDenoiseError as error:  # for example a missing database: every slide is listed with this reason
+        return [NotRun(str(path), error) for path in paths], {}
 
 
 def _slides_of(arguments: Sequence[Path], settings: Settings) -> list[Found]:
@@ -86,12 +93,11 @@ def _slides_of(arguments: Sequence[Path], settings: Settings) -> list[Found]:
 def _conclude(ended: Sequence[Job | NotRun], places: Mapping[int | None, str], *, as_json: bool) -> int:
     """Print the result of every slide, and return the exit code."""
     from wsi_denoise.cli import printing
-    from wsi_denoise.errors import RegionOutside, UsageError
     from wsi_denoise.jobs.not_run import NotRun
 
     unstarted = [each.failure for each in ended if isinstance(each, NotRun)]
-    nothing_run = len(unstarted) == len(ended)
     if as_json:
+        nothing_run = len(unstarted) == len(ended)
         top = {"error_code": unstarted[0].code, "error": str(unstarted[0])} if nothing_run else {}
         printing.as_json({"jobs": [each.to_json() for each in ended], "total": len(ended), **top})
     for each in ended:
@@ -99,7 +105,14 @@ def _conclude(ended: Sequence[Job | NotRun], places: Mapping[int | None, str], *
             printing.tell(f"wsi-denoise: {printing.plain(each.error)}")
         elif not as_json:
             _print_job(each, places.get(each.duplicate_of))
-    if nothing_run and all(isinstance(error, UsageError) for error in unstarted):
+    return _exit_code(ended)
+
+
+def _exit_code(ended: Sequence[Job | NotRun]) -> int:
+    from wsi_denoise.errors import RegionOutside, UsageError
+    from wsi_denoise.jobs.not_run import NotRun
+
+    if all(isinstance(each, NotRun) and isinstance(each.failure, UsageError) for each in ended):
         return 2
     if any(each.error_code == RegionOutside.code for each in ended):
         return 2
@@ -218,6 +231,13 @@ def verify(
     found = verify_file(file, job, source_fingerprint=fingerprint)
     if job is not None and job.output is not None and Path(job.output).resolve() != file.resolve():
         found.add("place", f"the store has it at {job.output}", holds=True)
+    _print_checks(file, found, job, as_json=as_json)
+    return 0 if found.ok else 1
+
+
+def _print_checks(file: Path, found: Verification, job: Job | None, *, as_json: bool) -> None:
+    from wsi_denoise.cli import printing
+
     if as_json:
         checks = [{"name": name, "ok": ok, "text": text} for name, ok, text in found.checks]
         printing.as_json(
@@ -228,7 +248,6 @@ def verify(
             ("", "CHECK", "FOUND"), [("ok" if ok else "WRONG", name, text) for name, ok, text in found.checks]
         )
         print("verified" if found.ok else "NOT verified", file=sys.stderr)
-    return 0 if found.ok else 1
 
 
 def job_of(store: JobStore, file: Path) -> Job | None:

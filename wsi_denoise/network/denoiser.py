@@ -64,24 +64,33 @@ def choose(compute: ComputeSettings, filters: int = 16, room: float | None = Non
     SettingsInvalid
         If the settings require hardware or software that this machine lacks.
     """
-    has_cuda = compute.device != "cpu" and _has_cuda()
-    if compute.device == "cuda" and not has_cuda:
-        raise SettingsInvalid("compute.device is cuda, and there is no CUDA device here")
-    device = "cuda" if has_cuda else "cpu"
-    has_openvino = importlib.util.find_spec("openvino") is not None
-    if compute.backend == "openvino" and (has_cuda or not has_openvino):
-        raise SettingsInvalid(
-            "compute.backend is openvino, which is for a CPU and must be installed (pip install .[cpu])"
-        )
-    backend: Backend = "openvino" if has_openvino and not has_cuda and compute.backend != "torch" else "torch"
+    device = _device(compute)
+    backend = _backend_of(compute, device)
     room = room or memory.limit() / (os.cpu_count() or 1)
     return Plan(
         device,
         backend,
         _precision(compute, device, backend),
         compute.window or default_window(device, backend, room, filters),
-        compute.batch or (CUDA_BATCH if has_cuda else 1),
+        compute.batch or (CUDA_BATCH if device == "cuda" else 1),
     )
+
+
+def _device(compute: ComputeSettings) -> str:
+    if compute.device != "cpu" and _has_cuda():
+        return "cuda"
+    if compute.device == "cuda":
+        raise SettingsInvalid("compute.device is cuda, and there is no CUDA device here")
+    return "cpu"
+
+
+def _backend_of(compute: ComputeSettings, device: str) -> Backend:
+    usable = device == "cpu" and importlib.util.find_spec("openvino") is not None
+    if compute.backend == "openvino" and not usable:
+        raise SettingsInvalid(
+            "compute.backend is openvino, which is for a CPU and must be installed (pip install .[cpu])"
+        )
+    return "openvino" if usable and compute.backend != "torch" else "torch"
 
 
 def default_window(device: str, backend: Backend, room: float, filters: int = 16) -> int:

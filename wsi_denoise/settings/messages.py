@@ -78,9 +78,8 @@ def fault(error: ErrorDetails, fields: dict[str, FieldInfo]) -> tuple[str, str]:
     field = fields.get(plain)
     if field is None:
         return name, f"{name}: a section, not a value"
-    reason = (
-        (error.get("ctx") or {}).get("reason", "is not allowed") if error["type"] == "refused" else "is not allowed"
-    )
+    # Only our own checks give a reason; pydantic's contexts have other keys.
+    reason = error.get("ctx", {}).get("reason", "is not allowed") if error["type"] == "refused" else "is not allowed"
     return name, f"{name}: {_shown(plain, error['input'])} {reason}; allowed: {allowed(field)}"
 
 

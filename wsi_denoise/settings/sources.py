@@ -79,16 +79,10 @@ def load(
         For an unreadable file, an unknown name, an invalid value, or values that contradict each other.
     """
     base = folder or (config.parent if config else Path.cwd())
-    file = config or base / FILE_NAME
     merged: dict[str, Any] = {}
     origins = {name: "default" for name, _ in fields()}
-    # A broken link is an error: the program must not continue with the defaults.
-    if config or os.path.lexists(file):
-        _merge(merged, origins, _read_toml(file), str(file))
-    for variable, tree in _read_environment(os.environ if environ is None else environ):
-        _merge(merged, origins, tree, variable)
-    for name, value in (overrides or {}).items():
-        _merge(merged, origins, _nested(name, _plain(name, value)), "flag")
+    for origin, tree in _trees(config, base, os.environ if environ is None else environ, overrides or {}):
+        _merge(merged, origins, tree, origin)
     _drop_removed(merged, origins)
     try:
         settings = Settings(**merged)
@@ -100,6 +94,19 @@ def load(
     for name, wrong in combinations.contradictions(settings):
         raise SettingsInvalid(f"{name}: {wrong} ({origins[name]})")
     return Loaded(settings, origins)
+
+
+def _trees(
+    config: Path | None, base: Path, environ: Mapping[str, str], overrides: Mapping[str, Any]
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (origin, tree of settings) of every source, in the order of their priority."""
+    file = config or base / FILE_NAME
+    # A broken link is an error: the program must not continue with the defaults.
+    if config or os.path.lexists(file):
+        yield str(file), _read_toml(file)
+    yield from _read_environment(environ)
+    for name, value in overrides.items():
+        yield "flag", _nested(name, _plain(name, value))
 
 
 def _read_toml(file: Path) -> dict[str, Any]:
@@ -156,17 +163,20 @@ def _read_environment(environ: Mapping[str, str]) -> Iterator[tuple[str, dict[st
         rest = variable.upper().removeprefix(PREFIX)
         if rest == variable.upper() or variable in TEST_VARIABLES or _is_of_a_container(rest, environ[variable]):
             continue
-        section, _, key = rest.lower().partition("__")
-        name = f"{section}.{key}" if key else section
-        if name in REMOVED:
-            yield variable, {section: {key: environ[variable]}}
-            continue
-        if name not in known and (key or section not in Settings.model_fields):
-            raise SettingsInvalid(_unknown_variable(variable, name, known))
-        value: Any = environ[variable]
-        if not key or get_origin(known[name].annotation) is list:
-            value = _from_json(variable, value, messages.allowed(known[name]) if name in known else "an object")
-        yield variable, {section: {key: value} if key else value}
+        yield variable, _read_variable(variable, rest, environ[variable], known)
+
+
+def _read_variable(variable: str, rest: str, text: str, known: Mapping[str, Any]) -> dict[str, Any]:
+    section, _, key = rest.lower().partition("__")
+    name = f"{section}.{key}" if key else section
+    if name in REMOVED:
+        return {section: {key: text}}
+    if name not in known and (key or section not in Settings.model_fields):
+        raise SettingsInvalid(_unknown_variable(variable, name, known))
+    value: Any = text
+    if not key or get_origin(known[name].annotation) is list:
+        value = _from_json(variable, text, messages.allowed(known[name]) if name in known else "an object")
+    return {section: {key: value} if key else value}
 
 
 def _is_of_a_container(rest: str, value: str) -> bool:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -144,20 +145,25 @@ def quiet_hours(value: str) -> str:
     """Reject an invalid list of times, and times that cover the whole week."""
     quiet: set[int] = set()
     for entry in value.split(",") if value.strip() else ():
-        found = _ENTRY.fullmatch(entry.strip())
-        if found is None:
-            raise refused("is not a list of times")
-        first, last, *clock = found.groups()
-        start, end = (60 * int(clock[at]) + int(clock[at + 1]) for at in (0, 2))
-        length = (end - start) % (24 * 60) or 24 * 60
-        begin = _DAYS.index(first.lower()) if first else 0
-        until = _DAYS.index((last or first).lower()) if first else 6
-        for day in range((until - begin) % 7 + 1):
-            midnight = (begin + day) % 7 * 24 * 60
-            quiet.update((midnight + start + minute) % _WEEK for minute in range(length))
+        quiet.update(_minutes(entry.strip()))
     if len(quiet) == _WEEK:
         raise refused("leaves no time to work in")
     return value
+
+
+def _minutes(entry: str) -> Iterator[int]:
+    """Yield the minutes of the week that an entry such as ``Mon-Fri 08:00-18:00`` covers."""
+    found = _ENTRY.fullmatch(entry)
+    if found is None:
+        raise refused("is not a list of times")
+    first, last, *clock = found.groups()
+    start, end = (60 * int(clock[at]) + int(clock[at + 1]) for at in (0, 2))
+    length = (end - start) % (24 * 60) or 24 * 60
+    begin = _DAYS.index(first.lower()) if first else 0
+    until = _DAYS.index((last or first).lower()) if first else 6
+    for day in range((until - begin) % 7 + 1):
+        midnight = (begin + day) % 7 * 24 * 60
+        yield from ((midnight + start + minute) % _WEEK for minute in range(length))
 
 
 def token(value: str) -> str:
