@@ -170,9 +170,12 @@ def _device(settings: Settings) -> Iterator[Check]:
 def _weights(settings: Settings) -> Iterator[Check]:
     from hashlib import sha256  # noqa: PLC0415
 
-    from wsi_denoise.network import weights  # noqa: PLC0415
+    from wsi_denoise.network import candidates, weights  # noqa: PLC0415
 
-    for name in sorted({settings.model.preset, *(folder.preset for folder in settings.folders)}):
+    presets = {settings.model.preset, *(folder.preset for folder in settings.folders)}
+    if candidates.AUTO in presets:
+        presets = {*presets, *candidates.CANDIDATES} - {candidates.AUTO}
+    for name in sorted(presets):
         try:
             card = weights.card(name)
             good = sha256((weights.folder() / f"{name}.safetensors").read_bytes()).hexdigest() == card.sha256

@@ -22,7 +22,7 @@ LISTED = 100
 VIEW = ("x", "y", "zoom", "mode", "k", "of", "opacity", "overlay", "position", "side", "strength")
 """State of the viewer that is kept in the page's address."""
 
-_NAMED = ("fingerprint", "preset", "model_sha256", "output", "source")
+_NAMED = ("fingerprint", "preset", "model_sha256", "output", "source", "triage")
 """Keys of the provenance that have a row of their own."""
 
 
@@ -171,6 +171,7 @@ def provenance(job: Job) -> str:
             ("Result", escape(job.output)),
             ("Its content", checksum(job.output_sha256)),
             ("Preset", f"{escape(job.preset)}{weights}"),
+            ("Triage", escape(str(Triage.from_json(job.triage)) if job.triage else "")),
             ("Finished", ended(job)),
             *((escape(name.replace("_", " ")), _plain(value)) for name, value in others if value != ""),
         ]

@@ -16,7 +16,7 @@ from dashboard.pages.words import STATES, ended, for_page, in_markdown, number, 
 from wsi_denoise.errors import NoSuchJob, WsiDenoiseError
 from wsi_denoise.jobs.states import ALLOWED, JobState
 from wsi_denoise.jobs.values import Attempt, Event, Job
-from wsi_denoise.network import weights
+from wsi_denoise.network import candidates, weights
 
 REFRESH_SECONDS = 2.0
 
@@ -139,7 +139,8 @@ def _buttons(job: Job, possible: set[str]) -> None:
 
 def _rerun(row: DeltaGenerator, job: Job) -> None:
     unsafe = context.settings().model.allow_unsafe
-    presets = [card.name for card in weights.presets() if unsafe or not card.not_for_slides]
+    named = [card.name for card in weights.presets() if unsafe or not card.not_for_slides]
+    presets = [candidates.AUTO, *named]
     chosen = row.selectbox(
         "Preset", presets, key="again", width=220, label_visibility="collapsed",
         index=presets.index(job.preset) if job.preset in presets else 0,
@@ -166,7 +167,7 @@ def do(what: str, job: Job, preset: str = "") -> None:
                 settings=settings.pixel_settings(),
                 settings_hash=settings.pixel_hash(),
                 origin=ORIGIN,
-                model_checksum=weights.card(preset).sha256,
+                model_checksum=candidates.checksum(preset),
             )
             st.session_state.goto = new.id
     except WsiDenoiseError as error:

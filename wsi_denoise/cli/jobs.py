@@ -143,6 +143,7 @@ def _size(found: Job) -> dict[str, str]:
 
 def _describe(found: Job) -> None:
     from wsi_denoise.cli import printing
+    from wsi_denoise.quality.triage import Triage
 
     facts = {
         "job": found.id,
@@ -153,6 +154,7 @@ def _describe(found: Job) -> None:
         "error": f"[{found.error_code}] {found.error}" if found.error else None,
         "next try": printing.time(found.next_try),
         "preset": found.preset,
+        "triage": Triage.from_json(found.triage) if found.triage else None,
         "priority": found.priority or None,
         **_size(found),
         "seen": printing.time(found.created),

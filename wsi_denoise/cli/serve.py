@@ -144,7 +144,7 @@ def _load(
     port: int | None = None,
 ) -> Loaded:
     from wsi_denoise.errors import NoSuchPath
-    from wsi_denoise.network import weights
+    from wsi_denoise.network import candidates
 
     loaded = options.load(
         config, sets, database, output=output, preset=preset, scheduler=scheduler, inbox=inbox, port=port
@@ -156,7 +156,7 @@ def _load(
         for folder in loaded.settings.intake.inbox:
             _make(folder)
     for name in {loaded.settings.model.preset, *(folder.preset for folder in loaded.settings.folders)}:
-        weights.card(name)
+        candidates.cards(name)
     return loaded
 
 

@@ -28,6 +28,9 @@ def run(
         str | None,
         typer.Option("--region", metavar="X,Y,W,H", help="Only this part, in pixels of level 0, as a trial."),
     ] = None,
+    triage: Annotated[
+        bool, typer.Option("--triage", help="Only print whether each slide needs denoising, and with which preset.")
+    ] = False,
     output: options.Output = None,
     preset: options.Preset = None,
     scheduler: options.Scheduler = None,
@@ -43,11 +46,15 @@ def run(
     part = _region(region)
     loaded = options.load(config, sets, database, output=output, preset=preset, scheduler=scheduler)
     from wsi_denoise.jobs.not_run import NotRun
-    from wsi_denoise.network import weights
+    from wsi_denoise.network import candidates
 
     for name in {loaded.settings.model.preset, *(folder.preset for folder in loaded.settings.folders)}:
-        weights.card(name)
+        candidates.cards(name)
     found = _slides_of(slides, loaded.settings)
+    if triage:
+        from wsi_denoise.cli import triage as decisions
+
+        return decisions.show(found, loaded.settings, part, as_json=as_json)
     paths = [each.path for each in found if each.error is None]
     results, places = _denoise(paths, loaded, part) if paths else ([], {})
     remaining = iter(results)
@@ -303,12 +310,12 @@ def bench(
     """
     from wsi_denoise.cli import printing
     from wsi_denoise.errors import NoSuchPath
-    from wsi_denoise.network import weights
+    from wsi_denoise.network import candidates
 
     loaded = options.load(config, sets, preset=preset, scheduler=scheduler)
     if slide is not None and not slide.exists():
         raise NoSuchPath(printing.plain(slide))
-    weights.card(loaded.settings.model.preset)
+    candidates.cards(loaded.settings.model.preset)
     from wsi_denoise.processing import bench as measuring
 
     stages = []

@@ -42,7 +42,7 @@ from wsi_denoise.jobs.retry import DEATHS, deaths
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
-from wsi_denoise.network import weights
+from wsi_denoise.network import candidates
 from wsi_denoise.processing.dask import remote, stall
 from wsi_denoise.processing.dask.cluster import Cluster
 from wsi_denoise.processing.dask.prefetch import Prefetch
@@ -242,8 +242,8 @@ class Runner:
         died = min(deaths(self._store.attempts(job.id)), job.attempts - 1)
         if died >= DEATHS:
             raise SlideKillsDaemon(f"{died} times in a row")
-        card = weights.card(job.preset)
-        if card.not_for_slides and not settings.model.allow_unsafe:
+        unsafe = any(card.not_for_slides for card in candidates.cards(job.preset))
+        if unsafe and not settings.model.allow_unsafe:
             raise PresetNotForSlides(job.preset)
         self._state.check()
         if self._output is not None:

@@ -46,7 +46,7 @@ from wsi_denoise.jobs.record import LEASE
 from wsi_denoise.jobs.states import OVER, JobState
 from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.jobs.values import Job
-from wsi_denoise.network import weights
+from wsi_denoise.network import candidates
 from wsi_denoise.processing.dask import inspection, remote, stall
 from wsi_denoise.processing.dask.cluster import Cluster, connect, forget_keys
 from wsi_denoise.processing.events import Interrupted
@@ -312,7 +312,7 @@ class _Start:
 def checksum(preset: str) -> str | None:
     """Return the checksum of a preset's weights; None where it is unknown, as the job then reports the reason."""
     try:
-        return weights.card(preset).sha256
+        return candidates.checksum(preset)
     except WsiDenoiseError:
         return None
 

@@ -340,6 +340,7 @@ def _value(row: JobRow, metrics: dict[str, float | None]) -> Job:
         duplicate_of=row.duplicate_of,
         region=_region(row.region),
         provenance=row.provenance,
+        triage=row.provenance.get("triage"),
         daemon=row.daemon_id,
         cancel_requested=row.cancel_requested,
     )

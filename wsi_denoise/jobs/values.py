@@ -91,6 +91,8 @@ class Job(_Value):
         x, y, width, height in level-0 pixels, for a trial.
     provenance : dict
         Versions, model and device that made the output.
+    triage : dict or None
+        The decision before the work; see :class:`wsi_denoise.quality.triage.Triage`.
     daemon : int or None
         Number of the daemon that holds the lease, while running.
     cancel_requested : bool
@@ -136,6 +138,7 @@ class Job(_Value):
     duplicate_of: int | None
     region: tuple[int, int, int, int] | None
     provenance: dict[str, Any]
+    triage: dict[str, Any] | None
     daemon: int | None
     cancel_requested: bool
 

@@ -284,7 +284,7 @@ def cached(preset: str, plan: Plan, callers: int, number: int = 0, *, sha256: st
         return _cached(preset, plan, callers, number, sha256)
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=4)
 def _cached(preset: str, plan: Plan, callers: int, number: int, sha256: str) -> Denoiser:
     made = Denoiser(preset, plan, callers=callers, number=number)
     # Loading compares the weights with the card. A check after that detects a replacement of either.

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import psutil
 
+from wsi_denoise.network import candidates
 from wsi_denoise.network import denoiser as network
 from wsi_denoise.processing import block
 from wsi_denoise.processing.dask import worker
@@ -69,15 +70,21 @@ def run(loaded: Loaded, slide: Path | None = None) -> Iterator[Measurement]:
     """
     with tempfile.TemporaryDirectory(prefix="wsi-denoise-bench-") as name:
         folder = Path(name)
-        settings = loaded.settings.with_values(
-            {"jobs.state": folder / "state", "output.folder": folder, "jobs.database": ""}
-        )
+        # The speed of a network is measured, on whatever slide.
+        preset = candidates.cards(loaded.settings.model.preset)[0].name
+        places = {"jobs.state": folder / "state", "output.folder": folder, "jobs.database": ""}
+        settings = loaded.settings.with_values({**places, "model.preset": preset})
         planning = slide or demo.write(folder), "bench", settings, settings.model.preset, folder / "spool"
         region = busiest_region(plan_slide(*planning))
         work = plan_slide(*planning, region).work
         yield from _alone(Stages(work))
         with connect(settings) as cluster:
             yield from _together(cluster, work, settings, region)
+
+
+def _preset(work: SlideWork) -> str:
+    assert work.preset is not None  # it was named
+    return work.preset
 
 
 def busiest_region(plan: SlidePlan) -> tuple[int, int, int, int]:
@@ -133,7 +140,7 @@ class Stages:
         self.work = work
         self.indices = list(work.lattice.blocks())
         self._slide = reader.open_cached(work.path, max_megapixels=work.max_megapixels)
-        self._denoiser = network.cached(work.preset, work.plan, 1, sha256=work.model_sha256)
+        self._denoiser = network.cached(_preset(work), work.plan, 1, sha256=work.model_sha256)
         self._padded: dict[BlockIndex, Any] = {}
         self._pairs: dict[BlockIndex, Any] = {}
 
@@ -212,7 +219,7 @@ def _together(
         path=work.path,
         fingerprint="bench-end-to-end",
         settings=settings,
-        preset=work.preset,
+        preset=_preset(work),
         output=Output(settings.output, lambda _facts: target),
         maps=None,
         check_source=lambda: None,
@@ -231,7 +238,7 @@ def _together(
 def warm(work: SlideWork) -> None:
     """Open the slide, and load and compile the network, in a worker."""
     reader.open_cached(work.path, max_megapixels=work.max_megapixels)
-    denoiser = network.cached(work.preset, work.plan, worker.callers(), worker.number(), sha256=work.model_sha256)
+    denoiser = network.cached(_preset(work), work.plan, worker.callers(), worker.number(), sha256=work.model_sha256)
     for number, patches in enumerate(work.plan.sides):
         side, fitted = patches * PATCH + 2 * work.halo, bool(number >= PREPARED and work.plan.fitted)
         denoiser.denoise(np.zeros((1 if fitted else work.plan.batch, side, side, 3), np.uint8), fitted=fitted)

@@ -27,7 +27,7 @@ Read = Callable[[int, int, int, int], Pixels]
 """Reads (x, y, width, height) of level 0 inside the slide, as (height, width, 3) uint8."""
 
 
-def run_block(work: SlideWork, block: BlockIndex, tissue: Mask, read: Read, denoiser: Denoiser) -> BlockReport:
+def run_block(work: SlideWork, block: BlockIndex, tissue: Mask, read: Read, denoiser: Denoiser | None) -> BlockReport:
     """Process one block from reading to the spool.
 
     Parameters
@@ -36,6 +36,8 @@ def run_block(work: SlideWork, block: BlockIndex, tissue: Mask, read: Read, deno
         (rows, columns) of the block's patches; True for tissue.
     read : callable
         See :data:`Read`.
+    denoiser : Denoiser or None
+        None keeps every pixel.
 
     Raises
     ------
@@ -45,12 +47,15 @@ def run_block(work: SlideWork, block: BlockIndex, tissue: Mask, read: Read, deno
         When the spool cannot be written.
     """
     region = work.lattice.region(block)
-    chosen = np.ones_like(tissue) if work.background == "denoise" else tissue
+    chosen = _chosen(work, tissue)
     covered = cover(region, chosen, work.plan.sides, work.halo, work.plan.fitted)
     clock = _Clock()
     padded = read_mirrored(read, covered.area, work)
     clock.lap("read")
-    before, after = denoise_region(padded, covered, chosen, work.plan.batch, denoiser)
+    if denoiser is None:
+        before, after = unchanged(padded, covered)
+    else:
+        before, after = denoise_region(padded, covered, chosen, work.plan.batch, denoiser)
     if work.background == "flatten":
         _flatten(after, tissue, work.glass)
     clock.lap("network")
@@ -65,6 +70,13 @@ def run_block(work: SlideWork, block: BlockIndex, tissue: Mask, read: Read, deno
     clock.lap("encode")
     kept = sum(height * width for height, width in _patch_sizes(region, chosen))
     return BlockReport(block, before.shape[0] * before.shape[1], kept, spooled, clock.seconds)
+
+
+def _chosen(work: SlideWork, tissue: Mask) -> Mask:
+    """Return the patches that the network processes."""
+    if work.preset is None:
+        return np.zeros_like(tissue)
+    return np.ones_like(tissue) if work.background == "denoise" else tissue
 
 
 class _Clock:
@@ -111,6 +123,14 @@ def _gathered(pixels: Pixels, rows: NDArray[np.intp], columns: NDArray[np.intp])
     return np.asarray(across[rows], np.uint8)
 
 
+def unchanged(padded: Pixels, covered: Cover) -> tuple[Pixels, Pixels]:
+    """Return a region before and after, as :func:`denoise_region`, with every pixel kept."""
+    (width, height), (left, top) = covered.region.size, covered.area.origin
+    y, x = covered.region.y.start - top, covered.region.x.start - left
+    before = padded[y : y + height, x : x + width]
+    return before, before.copy()
+
+
 def denoise_region(
     padded: Pixels, covered: Cover, chosen: Mask, batch: int, denoiser: Denoiser
 ) -> tuple[Pixels, Pixels]:
@@ -138,10 +158,7 @@ def denoise_region(
     region, area, halo = covered.region, covered.area, covered.halo
     if halo % STRIDE or region.x.start % PATCH or region.y.start % PATCH:
         raise ValueError(f"region {region} with a halo of {halo} px is off the lattice")
-    (width, height), (left, top) = region.size, area.origin
-    y, x = region.y.start - top, region.x.start - left
-    before = padded[y : y + height, x : x + width]
-    after = np.empty_like(before, order="C") if chosen.all() else before.copy()
+    before, after = unchanged(padded, covered)
     for group in _grouped(covered.whole, batch):
         # A partial batch is filled with a repeated window: the network must see few shapes.
         filled = group + group[:1] * (batch - len(group))

@@ -8,7 +8,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-DEFAULT_PRESET = "paper"
+UNNAMED_PRESETS = frozenset({"auto", "paper"})
+"""Presets that the name of an output does not state."""
+
 LONGEST = 255
 """Bytes of a file name that file systems allow."""
 
@@ -39,7 +41,7 @@ def output_path(
     """
     name = relative.name
     preset = facts["preset"]
-    if preset != DEFAULT_PRESET:
+    if preset not in UNNAMED_PRESETS:
         name += f".{preset}"
     region = facts.get("region")
     kind = ".trial-{}-{}-{}x{}.tiff".format(*region) if region else ".denoised.tiff"

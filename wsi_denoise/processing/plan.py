@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from functools import partial
 from pathlib import Path
 
 import imagecodecs
@@ -11,16 +12,19 @@ import numpy as np
 
 from wsi_denoise import __version__
 from wsi_denoise.errors import RegionOutside
+from wsi_denoise.network import candidates, weights
 from wsi_denoise.network import denoiser as network
-from wsi_denoise.network import weights
+from wsi_denoise.network.candidates import CANDIDATES
 from wsi_denoise.processing.dask import worker
 from wsi_denoise.processing.spool import content_of, folder_name
+from wsi_denoise.processing.triage import Denoise, triage
 from wsi_denoise.processing.values import Mask, SlidePlan, SlideWork
 from wsi_denoise.quality import noise
+from wsi_denoise.quality.triage import Triage
 from wsi_denoise.settings import Settings
 from wsi_denoise.slide import overview, provenance, reader, tissue
 from wsi_denoise.slide.base import Slide, SlideInfo, SourceFile, check_files
-from wsi_denoise.slide.encoding import Encoding
+from wsi_denoise.slide.encoding import Encoding, Pixels
 from wsi_denoise.slide.geometry import PATCH, Lattice
 
 NOISY_GLASS, GLASS_SAMPLES = 2.0, 12
@@ -55,16 +59,20 @@ def plan_slide(
     SlideError, SourceError, ModelError
     """
     compute, output, limit = settings.compute, settings.output, settings.limits.megapixels
-    card = weights.card(preset)
-    plan = network.choose(compute, card.filters, worker.room())
+    asked = candidates.checksum(preset)
     check_files(files)
     slide = reader.open_cached(path, max_megapixels=limit, content=content_of(fingerprint))
     x, y, width, height = _inside(region, slide.info)
     mask, thumbnail = _mask(slide, Lattice(width, height), settings, region)
+    found = _triage(slide, settings, mask.patches, (x, y, width, height), fingerprint, preset)
+    # Without a network to run, the device is that of the presets that were tried.
+    card = weights.card(found.used or CANDIDATES[0])
+    plan = network.choose(compute, card.filters, worker.room())
     made = {
         "fingerprint": fingerprint,
         "preset": preset,
-        "model_sha256": card.sha256,
+        "used": found.used,
+        "model_sha256": asked,
         "settings": settings.pixel_settings(),
         "numerics": plan.numerics,
         "region": list(region) if region else None,
@@ -75,7 +83,7 @@ def plan_slide(
         width=width,
         height=height,
         offset=(x, y),
-        preset=preset,
+        preset=found.used,
         plan=plan,
         halo=compute.halo,
         background=_background(settings.tissue.background, slide, mask.patches, (x, y)),
@@ -90,13 +98,14 @@ def plan_slide(
     )
     facts = {
         **made,
+        "triage": found.to_json(),
         "plan": str(plan),
         "background": work.background,
         "reader": slide.info.reader,
         "source_name_sha256": _digest(path.name),
     }
     check_files(files)
-    return SlidePlan(work, slide.info, mask.patches, mask.note, provenance.describe(facts), facts, thumbnail)
+    return SlidePlan(work, slide.info, mask.patches, mask.note, provenance.describe(facts), facts, found, thumbnail)
 
 
 def _mask(
@@ -110,6 +119,24 @@ def _mask(
     size, chosen = (lattice.width, lattice.height), settings.tissue
     mask = tissue.tissue_patches(thumbnail, shape, size, mode=chosen.mode, dilate=chosen.dilate)
     return mask, bytes(imagecodecs.jpeg8_encode(thumbnail, level=90, subsampling="444"))
+
+
+def _triage(
+    slide: Slide, settings: Settings, patches: Mask, area: tuple[int, int, int, int], fingerprint: str, preset: str
+) -> Triage:
+    """Try presets on a sample of the slide or region (x, y, width, height)."""
+    left, top, width, height = area
+
+    def read(x: int, y: int, across: int, down: int) -> Pixels:
+        return slide.read(left + x, top + y, across, down)
+
+    def denoiser(name: str) -> Denoise:
+        card = weights.card(name)
+        plan = network.choose(settings.compute, card.filters, worker.room())
+        made = network.cached(name, plan, worker.callers(), worker.number(), sha256=card.sha256)
+        return partial(made.denoise, fitted=True)
+
+    return triage(read, (width, height), patches, fingerprint, preset, denoiser)
 
 
 def _background(wanted: str, slide: Slide, patches: Mask, offset: tuple[int, int]) -> str:

@@ -112,7 +112,7 @@ def denoise_slide(
     blocks = Blocks(plan, cluster, events, watch, prefetch)
     with request.output.draft(plan.facts, plan.work.spool.name) as draft:
         metrics, digest = _write(blocks, draft, request, nearby)
-        judgement = judge(metrics)
+        judgement = judge(metrics, plan.triage)
         request.check_source()
         published = draft.publish()
     seconds = {**blocks.seconds, "total": time.perf_counter() - begun}

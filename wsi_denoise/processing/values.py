@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from wsi_denoise.errors import WsiDenoiseError
 from wsi_denoise.network.plan import Plan
+from wsi_denoise.quality.triage import Triage
 from wsi_denoise.slide.base import SlideInfo, SourceFile
 from wsi_denoise.slide.encoding import Encoding
 from wsi_denoise.slide.geometry import BlockIndex, Lattice
@@ -28,6 +29,8 @@ class SlideWork:
         Size of level 0, or of the region, in pixels.
     offset : (int, int)
         (x, y) of the region's origin on the slide; (0, 0) for a whole slide.
+    preset : str or None
+        The preset that the network runs with; None keeps every pixel.
     halo : int
         Pixels, a multiple of 16.
     background : str
@@ -50,7 +53,7 @@ class SlideWork:
     width: int
     height: int
     offset: tuple[int, int]
-    preset: str
+    preset: str | None
     plan: Plan
     halo: int
     background: str
@@ -126,12 +129,14 @@ class SlidePlan:
     tissue_note: str
     description: str
     facts: dict[str, Any]
+    triage: Triage
     thumbnail: bytes | None = None
 
     @property
     def model_sha256(self) -> str:
-        """SHA-256 of the weights."""
-        return self.work.model_sha256
+        """Checksum of the preset that the job asks for: the weights, or those of all candidates for ``auto``."""
+        checksum: str = self.facts["model_sha256"]
+        return checksum
 
 
 def facts_of(info: SlideInfo) -> dict[str, Any]:

@@ -76,8 +76,8 @@ STRUCTURE_DEVIATIONS = 6.0
 STRUCTURE_LEVELS = 12.0
 """... and in grey levels (mean of red, green and blue): a smaller change is not visible at a nucleus."""
 
-GLASS_STEP = 4
-"""In a block without tissue, every fourth patch along both axes is measured."""
+SAMPLE_STEP = 4
+"""In a block of which no patch was denoised, every fourth patch along both axes is measured."""
 
 MISMATCH = 0.6
 """Minimum :attr:`PatchLayers.mismatch` of a patch that counts as other tissue."""
@@ -314,7 +314,7 @@ def measure(
     sums = dict.fromkeys(_SUMS, 0.0)
     sums["patches"], sums["tissue_patches"] = float(tissue.size), float(tissue.sum())
     if not denoised.any():
-        return Evidence(np.array([sums[name] for name in _SUMS]), _glass_histograms(before, after))
+        return Evidence(np.array([sums[name] for name in _SUMS]), _sampled_histograms(before, after, tissue))
     cells = fidelity.cells(before, after)
     chosen = structure.cell_values(tissue, cells.before.shape)
     histograms, sigma = _noise_histograms(before, after, tissue, chosen)
@@ -328,20 +328,24 @@ def measure(
     return Evidence(np.array([sums[name] for name in _SUMS]), histograms, maps)
 
 
-def _glass_histograms(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> dict[str, NDArray[np.int64]]:
-    """Return the histograms of a block of glass. A sample suffices, because most of a slide may be glass."""
-    before, after = _thinned(before), _thinned(after)
-    grid = structure.patch_grid(*before.shape[:2])
+def _sampled_histograms(
+    before: NDArray[np.uint8], after: NDArray[np.uint8], tissue: NDArray[np.bool_]
+) -> dict[str, NDArray[np.int64]]:
+    """Return the histograms of a block that was not denoised. A sample suffices, because it may be most of a slide."""
+    if min(before.shape[:2]) >= PATCH:
+        rows, cols = before.shape[0] // PATCH, before.shape[1] // PATCH
+        before, after = _thinned(before), _thinned(after)
+        tissue = tissue[:rows:SAMPLE_STEP, :cols:SAMPLE_STEP]
     cells = (before.shape[0] // fidelity.CELL, before.shape[1] // fidelity.CELL)
-    return _noise_histograms(before, after, np.zeros(grid, np.bool_), np.zeros(cells, np.bool_))[0]
+    return _noise_histograms(before, after, tissue, structure.cell_values(tissue, cells))[0]
 
 
 def _thinned(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return every fourth complete patch along both axes, side by side, or an image without complete patches."""
+    """Return every fourth complete patch along both axes, side by side."""
     rows, cols = image.shape[0] // PATCH, image.shape[1] // PATCH
-    if not (rows and cols):
-        return image
-    patches = image[: rows * PATCH, : cols * PATCH].reshape(rows, PATCH, cols, PATCH, 3)[::GLASS_STEP, :, ::GLASS_STEP]
+    patches = image[: rows * PATCH, : cols * PATCH].reshape(rows, PATCH, cols, PATCH, 3)[
+        ::SAMPLE_STEP, :, ::SAMPLE_STEP
+    ]
     return np.ascontiguousarray(patches).reshape(patches.shape[0] * PATCH, patches.shape[2] * PATCH, 3)
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from wsi_denoise.quality.triage import Triage
+
 
 class Verdict(StrEnum):
     """The result of a slide's evidence."""
@@ -32,7 +34,10 @@ class Thresholds:
     no_noise_wavelet, no_noise_flat : float
         Grey levels. The same for a finely textured slide whose smooth cells have almost no noise.
     noise_left : float
-        Maximum share of the input's sigma that may remain in the output, by the lower of both estimates.
+        Maximum share of the input's sigma that may remain in the output, by the lower of both estimates. After triage,
+        minimum share that is removed of what the best preset removes.
+    sample : float
+        Maximum ratio of what was removed from the slide and from the sample, either way.
     removed_excess : float
         Maximum root mean square of the residual, in units of the input's sigma (the greater estimate).
     removed_floor : float
@@ -64,6 +69,7 @@ class Thresholds:
     no_noise_wavelet: float = 6.5
     no_noise_flat: float = 2.0
     noise_left: float = 0.6
+    sample: float = 2.0
     removed_excess: float = 1.6
     removed_floor: float = 8.0
     colour_shift: float = 3.5
@@ -98,31 +104,54 @@ class Judgement:
     reasons: tuple[str, ...]
 
 
-def judge(metrics: Mapping[str, float | None], thresholds: Thresholds = DEFAULT) -> Judgement:
+def judge(
+    metrics: Mapping[str, float | None], triage: Triage | None = None, thresholds: Thresholds = DEFAULT
+) -> Judgement:
     """Derive the verdict from the metrics of :meth:`wsi_denoise.quality.evidence.Evidence.summary`.
 
     Parameters
     ----------
     metrics : mapping of str to float or None
         A metric that is missing or None was not measured.
+    triage : Triage, optional
+        The decision before the work. With it, noise is what a preset removes from a sample. Without it, two
+        estimates of sigma decide, which take fine texture for noise and miss noise that went through JPEG.
     """
-    if not metrics.get("tissue_patches"):
-        return Judgement(Verdict.REVIEW, ("no_tissue: no tissue was found, so none was denoised or measured.",))
-    if metrics.get("psnr") is None or metrics.get("sigma_before_wavelet") is None:
-        return Judgement(Verdict.REVIEW, ("not_measured: the tissue is too small to be measured.",))
-    against = tuple(_against(metrics, thresholds))
+    unmeasured = _unmeasured(metrics, triage)
+    if unmeasured is not None:
+        return unmeasured
+    against = tuple(_against(metrics, triage, thresholds))
     if against:
         return Judgement(Verdict.REVIEW, against)
     wavelet, flat = _number(metrics, "sigma_before_wavelet"), _number(metrics, "sigma_before_flat")
-    if _low_noise(metrics, thresholds):
+    if not _noisy(metrics, triage, thresholds):
         sentence = f"low_noise: the input's noise is {wavelet:.1f} and {flat:.1f} grey levels by two estimates."
+        if triage is not None:
+            sentence = f"low_noise: {triage}."
         return Judgement(Verdict.NOT_NEEDED, (sentence,))
     codec = tuple(_codec(metrics))
     if codec:
         return Judgement(Verdict.REVIEW, codec)
-    after = _number(metrics, "sigma_after_wavelet")
-    sentence = f"noise_removed: sigma {wavelet:.1f} before, {after:.1f} after; no structure found in what was removed."
+    after, removed = _number(metrics, "sigma_after_wavelet"), _number(metrics, "residual_rms")
+    # The estimate of sigma does not see all noise; then it hardly changes.
+    noise = f"sigma {wavelet:.1f} before, {after:.1f} after" if after < 0.8 * wavelet else f"{removed:.1f} grey levels"
+    sentence = f"noise_removed: {noise}; no structure found in what was removed."
     return Judgement(Verdict.PASS, (sentence,))
+
+
+def _unmeasured(metrics: Mapping[str, float | None], triage: Triage | None) -> Judgement | None:
+    """Return the verdict of a slide of which nothing was denoised, or too little to be measured."""
+    if not metrics.get("tissue_patches"):
+        return Judgement(Verdict.REVIEW, ("no_tissue: no tissue was found, so none was denoised or measured.",))
+    if triage is not None and triage.used is None:
+        return Judgement(Verdict.NOT_NEEDED, (f"nothing_to_remove: {triage}. The pixels are those of the original.",))
+    if metrics.get("psnr") is None or metrics.get("sigma_before_wavelet") is None:
+        return Judgement(Verdict.REVIEW, ("not_measured: the tissue is too small to be measured.",))
+    return None
+
+
+def _noisy(m: Mapping[str, float | None], triage: Triage | None, t: Thresholds) -> bool:
+    return not _low_noise(m, t) if triage is None else triage.preset is not None
 
 
 def _low_noise(m: Mapping[str, float | None], t: Thresholds) -> bool:
@@ -147,7 +176,7 @@ def _number(metrics: Mapping[str, float | None], name: str) -> float:
     return metrics.get(name) or 0.0
 
 
-def _against(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
+def _against(m: Mapping[str, float | None], triage: Triage | None, t: Thresholds) -> Iterator[str]:
     """Yield every reason for a review, most serious first."""
     mismatched = _number(m, "mismatched_patches")
     if mismatched >= t.mismatched_patches:
@@ -160,7 +189,8 @@ def _against(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
     yield from _sharpness(m, t)
     yield from _colour(m, t)
     yield from _structure(m, t)
-    yield from _noise(m, t)
+    yield from _noise_left(m, t) if triage is None else _disagreements(m, triage, t)
+    yield from _excess(m, triage, t)
 
 
 def _seams(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
@@ -204,7 +234,23 @@ def _sharpness(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
         yield f"blurred: {fine:.0%} of edge strength is kept over 2 px and {coarse:.0%} over 4 px."
 
 
-def _noise(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
+def _disagreements(m: Mapping[str, float | None], triage: Triage, t: Thresholds) -> Iterator[str]:
+    """Compare what was removed with what the presets removed from the sample."""
+    if triage.preset is None or triage.used is None or not triage.removed:
+        return
+    used, best = (triage.removed[name] for name in (triage.used, triage.preset))
+    if used < t.noise_left * best:
+        yield (
+            f"noise_left: {triage.used} removes {used:.1f} grey levels from a sample, and {triage.preset} {best:.1f}. "
+            f"Run the slide again with {triage.preset}."
+        )
+        return
+    removed = _number(m, "residual_rms")
+    if removed > t.sample * used or used > t.sample * removed:
+        yield f"uneven_noise: {used:.1f} grey levels were removed from a sample, and {removed:.1f} from the slide."
+
+
+def _noise_left(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
     wavelet, flat = _number(m, "sigma_before_wavelet"), _number(m, "sigma_before_flat")
     removed = _number(m, "residual_rms")
     left = [
@@ -213,7 +259,14 @@ def _noise(m: Mapping[str, float | None], t: Thresholds) -> Iterator[str]:
     if left and not _low_noise(m, t) and min(left) > t.noise_left and removed < t.noise_left * wavelet:
         after = _number(m, "sigma_after_wavelet")
         yield f"noise_left: sigma was {wavelet:.1f} grey levels and still is {after:.1f}."
-    sigma = max(wavelet, flat)
+
+
+def _excess(m: Mapping[str, float | None], triage: Triage | None, t: Thresholds) -> Iterator[str]:
+    removed = _number(m, "residual_rms")
+    found = [_number(m, "sigma_before_wavelet"), _number(m, "sigma_before_flat")]
+    if triage is not None and triage.preset is not None:
+        found.append(triage.removed[triage.preset])
+    sigma = max(found)
     if removed > max(t.removed_excess * sigma, t.removed_floor):
         yield f"too_much_removed: {removed:.1f} grey levels were changed, and the input's noise is {sigma:.1f}."
 

@@ -120,7 +120,10 @@ class TissueSettings(Section):
 class ModelSettings(Section):
     """Choice of the network."""
 
-    preset: Name = Field("paper", description="Preset; wsi-denoise models lists them.")
+    preset: Name = Field(
+        "auto",
+        description="Preset; wsi-denoise models lists them. auto samples each slide, and chooses one or none.",
+    )
     allow_unsafe: bool = Field(
         False,  # noqa: FBT003
         description="Allow a preset whose card says that it must not be used on slides.",

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from wsi_denoise.processing.output_names import DEFAULT_PRESET, LONGEST, output_path
+from wsi_denoise.processing.output_names import LONGEST, UNNAMED_PRESETS, output_path
 
 FOLDER = Path("denoised")
 FACTS = {
     "fingerprint": "f" * 64,
-    "preset": DEFAULT_PRESET,
+    "preset": "auto",
     "model_sha256": "0" * 64,
     "settings": {"output.compression": "jpeg"},
     "region": None,
@@ -102,7 +102,7 @@ def test_long_names_that_differ_only_in_front_stay_apart(tail, heads):
     assert output_path(FOLDER, one, FACTS, taken=free) != output_path(FOLDER, other, FACTS, taken=free)
 
 
-@given(relatives, st.sampled_from([DEFAULT_PRESET, "scanner", "a-long-preset-name"]), st.booleans())
+@given(relatives, st.sampled_from([*sorted(UNNAMED_PRESETS), "scanner", "a-long-preset-name"]), st.booleans())
 @settings(deadline=None, max_examples=300)
 def test_every_name_fits_and_stays_under_the_folder(relative, preset, is_taken):
     for region in (None, [100_000, 100_000, 100_000, 100_000]):

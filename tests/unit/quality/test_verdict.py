@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from wsi_denoise.quality import evidence, verdict
+from wsi_denoise.quality.triage import Triage
 from wsi_denoise.quality.verdict import Verdict, judge
 
 ROOT = Path(__file__).parents[3]
@@ -107,6 +108,42 @@ def test_smooth_areas_without_noise_settle_a_textured_slide():
 def test_compression_is_no_fault_where_there_was_nothing_to_gain():
     quiet = GOOD | {"sigma_before_wavelet": 2.0, "sigma_before_flat": 3.0, "residual_rms": 1.0, "psnr": 48.0}
     assert judge(quiet | {"codec_psnr": 40.0}).verdict is Verdict.NOT_NEEDED
+
+
+def test_a_slide_with_nothing_to_remove_is_not_needed_although_texture_looks_like_noise():
+    textured = {"tissue_patches": 100.0, "sigma_before_wavelet": 18.0, "sigma_before_flat": 9.0, "psnr": None}
+    kept = judge(textured, Triage(None, None, {"paper": 0.3, "blind": 0.6}, 64))
+    assert kept.verdict is Verdict.NOT_NEEDED
+    assert kept.reasons[0].startswith("nothing_to_remove: there is nothing to remove: on 64 patches")
+    named = judge(GOOD | {"residual_rms": 0.3}, Triage(None, "paper", {"paper": 0.3, "blind": 0.6}, 64))
+    assert named.verdict is Verdict.NOT_NEEDED
+    assert named.reasons[0].startswith("low_noise: there is nothing to remove")
+
+
+def test_noise_that_the_estimates_do_not_see_is_still_noise():
+    hidden = GOOD | {"sigma_before_wavelet": 0.9, "sigma_after_wavelet": 1.3, "sigma_before_flat": 2.0}
+    assert judge(hidden).verdict is Verdict.REVIEW  # too much was removed for so little noise
+    removed = judge(hidden, Triage("blind", "blind", {"paper": 0.1, "blind": 9.5}, 64))
+    assert removed.verdict is Verdict.PASS
+    assert removed.reasons == ("noise_removed: 10.0 grey levels; no structure found in what was removed.",)
+
+
+def test_noise_left_names_the_preset_that_removes_more():
+    left = judge(GOOD | {"residual_rms": 0.1}, Triage("blind", "paper", {"paper": 0.1, "blind": 9.5}, 64))
+    assert left.verdict is Verdict.REVIEW
+    assert [reason.split(":")[0] for reason in left.reasons] == ["noise_left"]
+    assert left.reasons[0].endswith("Run the slide again with blind.")
+    enough = Triage("blind", "scanner", {"paper": 0.1, "blind": 9.5, "scanner": 9.0}, 64)
+    assert judge(GOOD, enough).verdict is Verdict.PASS
+
+
+@pytest.mark.parametrize(("removed", "verdict"), [(4.4, "review"), (5.0, "pass"), (18.0, "pass"), (19.0, "review")])
+def test_a_sample_that_does_not_stand_for_the_slide_is_sent_to_review(removed, verdict):
+    metrics = GOOD | {"residual_rms": removed, "sigma_before_wavelet": 18.0}
+    judgement = judge(metrics, Triage("paper", "paper", {"paper": 9.0, "blind": 9.0}, 64))
+    assert judgement.verdict == verdict
+    if verdict == "review":
+        assert judgement.reasons[0].startswith("uneven_noise: 9.0 grey levels were removed from a sample")
 
 
 def test_damage_outweighs_not_needed():

@@ -15,6 +15,7 @@ import numpy as np
 from wsi_denoise import __version__
 from wsi_denoise.errors import WorkerDiffers, WsiDenoiseError
 from wsi_denoise.network import denoiser as network
+from wsi_denoise.network.denoiser import Denoiser
 from wsi_denoise.processing.block import Read, run_block
 from wsi_denoise.processing.dask import worker
 from wsi_denoise.processing.spool import Spool, content_of
@@ -59,8 +60,13 @@ def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> BlockRep
         spool.make()
         check_files(work.files)
         slide = _opened(work)
-        denoiser = network.cached(work.preset, work.plan, worker.callers(), worker.number(), sha256=work.model_sha256)
-        return run_block(work, index, tissue_of_block, _reading(slide, work.files), denoiser)
+        return run_block(work, index, tissue_of_block, _reading(slide, work.files), _denoiser(work))
+
+
+def _denoiser(work: SlideWork) -> Denoiser | None:
+    if work.preset is None:
+        return None
+    return network.cached(work.preset, work.plan, worker.callers(), worker.number(), sha256=work.model_sha256)
 
 
 def _reading(slide: Slide, files: tuple[SourceFile, ...]) -> Read:
