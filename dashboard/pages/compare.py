@@ -17,6 +17,7 @@ from dashboard.pages.words import STATES, VERDICTS, ended, for_page, parts_of, r
 from wsi_denoise.errors import NoSuchJob, WsiDenoiseError
 from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.values import Job, JobQuery
+from wsi_denoise.quality.triage import Triage
 
 LISTED = 100
 VIEW = ("x", "y", "zoom", "mode", "k", "of", "opacity", "overlay", "position", "side", "strength")

@@ -144,10 +144,18 @@ def _unmeasured(metrics: Mapping[str, float | None], triage: Triage | None) -> J
     if not metrics.get("tissue_patches"):
         return Judgement(Verdict.REVIEW, ("no_tissue: no tissue was found, so none was denoised or measured.",))
     if triage is not None and triage.used is None:
-        return Judgement(Verdict.NOT_NEEDED, (f"nothing_to_remove: {triage}. The pixels are those of the original.",))
+        return Judgement(Verdict.NOT_NEEDED, (f"nothing_to_remove: {triage}. {_written(metrics)}",))
     if metrics.get("psnr") is None or metrics.get("sigma_before_wavelet") is None:
         return Judgement(Verdict.REVIEW, ("not_measured: the tissue is too small to be measured.",))
     return None
+
+
+def _written(metrics: Mapping[str, float | None]) -> str:
+    """Say what happened to the pixels of a slide on which no network ran."""
+    codec = metrics.get("codec_psnr")
+    if codec is None:
+        return "The output has the pixels of the original."
+    return f"The output has the pixels of the original, compressed again (PSNR {codec:.1f} dB)."
 
 
 def _noisy(m: Mapping[str, float | None], triage: Triage | None, t: Thresholds) -> bool:
