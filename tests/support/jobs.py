@@ -12,6 +12,6 @@ PLAIN = Job(
     created=NOW, started=None, finished=None, next_try=None, output=None, output_sha256=None, maps=None, attempts=0,
     error_code=None, error=None, metrics={}, fingerprint="f", size_bytes=34_500_000, mtime_ns=1, width=None,
     height=None, mpp=None, facts={}, settings={}, settings_hash="s", model_checksum=None, origin="daemon:1",
-    duplicate_of=None, region=None, provenance={}, daemon=None, cancel_requested=False,
+    duplicate_of=None, region=None, provenance={}, triage=None, daemon=None, cancel_requested=False,
 )  # fmt: skip
 DAEMON = DaemonInfo(1, "lab", 7, "0.1.0", "cpu", NOW, NOW, None, [], {})

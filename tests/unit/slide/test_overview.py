@@ -12,6 +12,7 @@ from wsi_denoise.processing.assemble import assemble
 from wsi_denoise.processing.block import run_block
 from wsi_denoise.processing.spool import Spool
 from wsi_denoise.processing.values import SlidePlan, SlideWork
+from wsi_denoise.quality.triage import Triage
 from wsi_denoise.slide import overview
 from wsi_denoise.slide.encoding import Encoding
 from wsi_denoise.slide.geometry import level_sizes
@@ -77,7 +78,7 @@ def assembled(tmp_path, tissue_image):
     for block in work.lattice.blocks():
         run_block(work, block, nothing[work.lattice.patches(block)], read, denoiser=None)
     info = SimpleNamespace(mpp=None, icc_profile=None)
-    return before, SlidePlan(work, info, nothing, "", "none", {})
+    return before, SlidePlan(work, info, nothing, "", "none", {}, Triage(None, None, {}, 0))
 
 
 def test_it_is_the_source_at_a_quarter(tmp_path, assembled):

@@ -74,7 +74,7 @@ def test_numbers_of_one_are_singular():
         ({"mismatched_patches": 1.0}, "1 patch shows"),
         ({"structure_removed_patches": 1.0, "structure_removed": 50.0}, "in 1 patch ("),
     ):
-        assert wanted in " ".join(verdict.judge(measured | found, limits).reasons)
+        assert wanted in " ".join(verdict.judge(measured | found, thresholds=limits).reasons)
 
 
 def test_the_first_reason_is_shown_without_its_code():
