@@ -122,7 +122,7 @@ def run(slide: Path, address: str, folder: Path) -> tuple[float, dict]:
     """Denoise one slide; return processor seconds of the program alone, and its job."""
     folder.mkdir()
     command = [str(Path(sys.executable).with_name("wsi-denoise")), "run", str(slide), "--json", "--scheduler", address]
-    command += ["--set", "tissue.mode=all"]
+    command += ["--set", "tissue.mode=all", "--preset", "paper"]
     with (folder / "out.json").open("wb") as out, (folder / "err.txt").open("wb") as err:
         program = subprocess.Popen(command, cwd=folder, stdout=out, stderr=err)
         _, status, usage = os.wait4(program.pid, 0)

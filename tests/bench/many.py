@@ -46,7 +46,7 @@ def denoise(inbox: Path, count: int, folder: Path, sets: Sequence[str]) -> tuple
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     command = [str(Path(sys.executable).with_name("wsi-denoise")), "watch", str(inbox)]
-    values = ("tissue.mode=all", "intake.settle_seconds=1", *sets)
+    values = ("tissue.mode=all", "intake.settle_seconds=1", "model.preset=paper", *sets)
     command += [part for value in values for part in ("--set", value)]
     with (folder / "log.txt").open("wb") as log:
         program = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)

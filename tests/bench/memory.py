@@ -127,7 +127,7 @@ def denoise(slide: Path, side: int, folder: Path, sets: Sequence[str] = ()) -> R
     folder.mkdir(parents=True)
     command = [str(Path(sys.executable).with_name("wsi-denoise")), "run", str(slide.absolute()), "--json"]
     # The glass of these slides is noisy on purpose, and is to be glass anyway: see tissue.background.
-    command += [part for value in ("tissue.background=keep", *sets) for part in ("--set", value)]
+    command += [part for value in ("tissue.background=keep", "model.preset=paper", *sets) for part in ("--set", value)]
     run = Run(slide, side)
     loads = []
     begun = time.monotonic()

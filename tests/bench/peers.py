@@ -50,7 +50,15 @@ THREADS = 2
 
 def ours(slide: Path, folder: Path, *sets: str) -> None:
     """Run the program itself."""
-    command = [str(Path(sys.executable).with_name("wsi-denoise")), "run", str(slide), "--set", "tissue.mode=all"]
+    command = [
+        str(Path(sys.executable).with_name("wsi-denoise")),
+        "run",
+        str(slide),
+        "--set",
+        "tissue.mode=all",
+        "--preset",
+        "paper",
+    ]
     command += [part for value in sets for part in ("--set", value)]
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
 

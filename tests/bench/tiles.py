@@ -209,7 +209,10 @@ def daemon(folder: Path, side: int, nice: int) -> Iterator[Callable[[], int]]:
     program = Path(sys.executable).with_name("wsi-denoise")
     with (folder / "said").open("wb") as said:
         process = subprocess.Popen(
-            [program, "watch", "--set", f"compute.nice={nice}"], cwd=folder, stdout=said, stderr=said
+            [program, "watch", "--preset", "paper", "--set", f"compute.nice={nice}"],
+            cwd=folder,
+            stdout=said,
+            stderr=said,
         )
 
     def done() -> int:

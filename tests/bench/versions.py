@@ -122,7 +122,7 @@ def main() -> int:
             slides = folder / "slides"
             slides.mkdir()
             copies = [Path(shutil.copy(slide, slides)) for slide in arguments.slides]
-            ran = [each.cli("run", *copies, codes=(0, 1, 2)) for each in (old, new)]
+            ran = [each.cli("run", *copies, "--preset", "paper", codes=(0, 1, 2)) for each in (old, new)]
             found["JSON of run"] = differences(*map(keys, ran))
             listed = [each.cli("jobs")["jobs"] for each in (old, new)]
             found["JSON of jobs"] = differences(*map(keys, listed))
