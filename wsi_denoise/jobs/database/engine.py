@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -39,6 +40,7 @@ from wsi_denoise.errors import (
     WsiDenoiseError,
 )
 from wsi_denoise.jobs.database.models import HEAD
+from wsi_denoise.system.files import atomic_path
 from wsi_denoise.system.redact import public_url
 
 BUSY_SECONDS = 5.0
@@ -195,6 +197,8 @@ class Database:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise DatabaseUnreachable(f"{self.file.parent} cannot be made ({error.strerror})") from error
+            if not down and not self.file.exists():
+                self._create(self.file, revision)
         engine = self._engine(writing=True, migrating=True)
         try:
             with self._said(), engine.connect() as connection:
@@ -211,6 +215,19 @@ class Database:
             raise DatabaseOutdated(f"{self}: {error}") from error
         finally:
             engine.dispose()
+
+    def _create(self, file: Path, revision: str) -> None:
+        """Migrate a new file under a temporary name: a program that finds the database also finds its tables."""
+        try:
+            with atomic_path(file, replace=False) as part:
+                # The file exists, so that this does not come here again.
+                part.touch()
+                Database(self.url.set(database=str(part)).render_as_string(hide_password=False)).migrate(revision)
+        except FileExistsError:
+            return  # another program was first
+        except OSError as error:
+            kind = DatabaseFull if error.errno in {errno.ENOSPC, errno.EDQUOT} else DatabaseUnreachable
+            raise kind(f"{self} cannot be made ({error.strerror})") from error
 
     def check(self) -> None:
         """Check that the database has this program's revision.

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -153,6 +155,28 @@ def test_several_programs_may_upgrade_at_once(file):
     for program in programs:
         said, _ = program.communicate(timeout=60)
         assert (program.returncode, said) == (0, b"")
+
+
+def test_a_new_database_has_its_tables_when_it_appears(tmp_path):
+    """A program that starts beside the first one must not find a database without tables."""
+    found = []
+
+    def first_look(file):
+        while not file.exists():
+            time.sleep(0.0002)
+        with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as connection:
+            found.append(connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'jobs'").fetchone()[0])
+
+    for number in range(3):
+        file = tmp_path / str(number) / "jobs.sqlite"
+        looking = threading.Thread(target=first_look, args=(file,))
+        looking.start()
+        with closing(JobStore(f"sqlite:///{file}")) as made:
+            made.upgrade()
+            looking.join()
+            assert made.jobs().total == 0
+        assert [left.name for left in file.parent.iterdir()] == ["jobs.sqlite"]
+    assert found == [1, 1, 1]
 
 
 def test_readers_do_not_wait_for_a_writer(either):
