@@ -16,10 +16,10 @@ from training.evaluate import baselines
 from training.run import checkpoint
 from training.run.train import CHECKPOINT
 from wsi_denoise.network import weights
+from wsi_denoise.network.candidates import AUTO
 from wsi_denoise.network.irunet import IRUNet
+from wsi_denoise.processing.triage import triage
 from wsi_denoise.slide.geometry import PATCH
-
-AUTO = "auto"
 
 
 def of_preset(name: str) -> baselines.Method:
@@ -29,7 +29,6 @@ def of_preset(name: str) -> baselines.Method:
 
 def automatic() -> baselines.Method:
     """Return the method that decides as the daemon does. Each image counts as a slide that is all tissue."""
-    decide = importlib.import_module("wsi_denoise.processing.triage").triage
     preset = cache(lambda name: baselines.network(weights.load(name)))
 
     def denoiser(name: str) -> Callable[[baselines.Batch], baselines.Batch]:
@@ -39,7 +38,7 @@ def automatic() -> baselines.Method:
         height, width = image.shape[:2]
         tissue = np.ones((-(-height // PATCH), -(-width // PATCH)), dtype=np.bool_)
         read = lambda x, y, across, down: image[y : y + down, x : x + across]  # noqa: E731
-        used = decide(read, (width, height), tissue, "evaluation", AUTO, denoiser).used
+        used = triage(read, (width, height), tissue, "evaluation", AUTO, denoiser).used
         return denoiser(used)(image[None])[0] if used else image
 
     return lambda noisy, _sigma: np.stack([one(image) for image in noisy])

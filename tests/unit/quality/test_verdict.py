@@ -115,6 +115,9 @@ def test_a_slide_with_nothing_to_remove_is_not_needed_although_texture_looks_lik
     kept = judge(textured, Triage(None, None, {"paper": 0.3, "blind": 0.6}, 64))
     assert kept.verdict is Verdict.NOT_NEEDED
     assert kept.reasons[0].startswith("nothing_to_remove: there is nothing to remove: on 64 patches")
+    assert kept.reasons[0].endswith("The output has the pixels of the original.")
+    lossy = judge(textured | {"codec_psnr": 44.04}, Triage(None, None, {"paper": 0.3, "blind": 0.6}, 64))
+    assert lossy.reasons[0].endswith("compressed again (PSNR 44.0 dB).")
     named = judge(GOOD | {"residual_rms": 0.3}, Triage(None, "paper", {"paper": 0.3, "blind": 0.6}, 64))
     assert named.verdict is Verdict.NOT_NEEDED
     assert named.reasons[0].startswith("low_noise: there is nothing to remove")

@@ -21,7 +21,6 @@ def test_a_preset_is_a_method_and_an_unknown_one_is_an_error():
 
 
 def test_auto_keeps_a_clean_image_and_denoises_a_noisy_one():
-    pytest.importorskip("wsi_denoise.processing.triage")
     clean = np.full((1, 96, 192, 3), (220, 150, 190), np.uint8)
     noisy = np.clip(clean + np.random.default_rng(1).normal(0, 20, clean.shape), 0, 255).astype(np.uint8)
     auto = methods.of_preset("auto")
