@@ -21,7 +21,7 @@ from wsi_denoise import doctor as examination
 from wsi_denoise.doctor import Check
 from wsi_denoise.errors import WsiDenoiseError
 from wsi_denoise.jobs.values import DaemonInfo
-from wsi_denoise.network import weights
+from wsi_denoise.network import candidates, weights
 from wsi_denoise.network.weights import MEASURED_COLUMNS, NUCLEI_COLUMNS, Measured, ModelCard, Nuclei
 from wsi_denoise.settings import Loaded, Settings
 from wsi_denoise.settings import table as every_setting
@@ -110,8 +110,9 @@ def models() -> None:
         "<p>PSNR and SSIM on images that were not trained on, with noise of a known strength. Noisy is "
         "the image as it came, denoised what the preset made of it: higher is better.</p>"
     )
+    in_use = candidates.names(context.settings().model.preset)
     for card in weights.presets():
-        with st.expander(card.name, expanded=card.name == context.settings().model.preset):
+        with st.expander(card.name, expanded=card.name in in_use):
             html(model(card))
 
 

@@ -121,7 +121,7 @@ def test_a_failed_job_is_tried_again_from_the_history_and_runs(up, open_page, en
         page.goto(url)
         page.get_by_text("until the test is ready").wait_for()
         row = page.get_by_role("list", name="Waiting jobs").get_by_role("listitem").filter(has_text="again.tiff")
-        row.get_by_text("preset paper").wait_for()
+        row.get_by_text("preset auto").wait_for()
         job = next(job for job in store.waiting().jobs if job.relative == "again.tiff")
         assert job.state is JobState.QUEUED
         end_job(store, job.id, OutputUnwritable("the share is not mounted"))

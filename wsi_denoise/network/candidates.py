@@ -14,6 +14,11 @@ CANDIDATES = ("paper", "blind")
 """The presets that triage chooses from. The rule of :func:`wsi_denoise.quality.triage.choose` is made for these."""
 
 
+def names(preset: str) -> tuple[str, ...]:
+    """Return the names of the presets that may run for a setting."""
+    return CANDIDATES if preset == AUTO else (preset,)
+
+
 def cards(preset: str) -> tuple[ModelCard, ...]:
     """Return the cards of the presets that may run for a setting.
 
@@ -21,7 +26,7 @@ def cards(preset: str) -> tuple[ModelCard, ...]:
     ------
     NoSuchPreset, WeightsDamaged
     """
-    return tuple(weights.card(name) for name in (CANDIDATES if preset == AUTO else (preset,)))
+    return tuple(weights.card(name) for name in names(preset))
 
 
 def checksum(preset: str) -> str:
