@@ -223,7 +223,7 @@ def test_folder_with_its_own_preset(workplace, tmp_path, small):
     write_slide(place.inbox / "scanner-b" / "one.tiff", small(50))
     place.start()
     own, usual = place.done("scanner-a/run-1/one.tiff"), place.done("scanner-b/one.tiff")
-    assert (own.preset, usual.preset) == ("scanner", "paper")
+    assert (own.preset, usual.preset) == ("scanner", "auto")
     assert Path(own.output) == place.output / "scanner-a/run-1/one.tiff.scanner.denoised.tiff"
     assert Path(usual.output) == place.output / "scanner-b/one.tiff.denoised.tiff"
     place.stop()
