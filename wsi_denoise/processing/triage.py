@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -64,17 +65,16 @@ def window(row: int, column: int, width: int, height: int) -> tuple[int, int, in
 
 
 def removed(windows: Sequence[Pixels], presets: Mapping[str, Denoise]) -> dict[str, float]:
-    """Return the root mean square in grey levels of what each preset changes, over all windows."""
-    squares = dict.fromkeys(presets, 0.0)
+    """Return the root mean square in grey levels of what each preset changes in a window; the median over windows."""
+    changes: dict[str, list[float]] = {name: [] for name in presets}
     for pixels in windows:
         for name, denoise in presets.items():
-            squares[name] += _squares(pixels, denoise(pixels[None])[0])
-    values = sum(pixels.size for pixels in windows)
-    return {name: (total / values) ** 0.5 if values else 0.0 for name, total in squares.items()}
+            changes[name].append(_change(pixels, denoise(pixels[None])[0]))
+    return {name: float(np.median(found)) for name, found in changes.items()}
 
 
-def _squares(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
-    return float(np.square(after.astype(np.float32) - before).sum(dtype=np.float64))
+def _change(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
+    return math.sqrt(np.square(after.astype(np.float32) - before).mean(dtype=np.float64))
 
 
 def triage(

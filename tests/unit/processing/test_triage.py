@@ -47,11 +47,19 @@ def add(levels):
     return lambda windows: (windows + levels).astype(np.uint8)
 
 
-def test_the_removed_level_is_the_root_mean_square_over_all_windows():
-    small, large = np.full((16, 16, 3), 100, np.uint8), np.full((48, 16, 3), 100, np.uint8)
-    assert removed([small, large], {"paper": add(3), "blind": add(0)}) == {"paper": 3.0, "blind": 0.0}
-    half = lambda windows: windows + np.uint8(4) if windows.shape[1] == 48 else windows  # noqa: E731
-    assert removed([small, large], {"paper": half})["paper"] == pytest.approx((16 * 0.75) ** 0.5)
+def test_the_removed_level_is_that_of_most_windows():
+    windows = [np.full((side, 16, 3), 100, np.uint8) for side in (16, 32, 48)]
+    assert removed(windows, {"paper": add(3), "blind": add(0)}) == {"paper": 3.0, "blind": 0.0}
+
+    def texture_in_one(pixels):
+        return pixels + np.uint8(40 if pixels.shape[1] == 48 else 2)
+
+    assert removed(windows, {"paper": texture_in_one}) == {"paper": 2.0}
+
+    def half(pixels):
+        return np.concatenate([pixels[:, :, :8] + np.uint8(4), pixels[:, :, 8:]], axis=2)
+
+    assert removed(windows, {"paper": half})["paper"] == pytest.approx(8**0.5)
 
 
 @pytest.mark.parametrize(
