@@ -18,7 +18,7 @@ from wsi_denoise.jobs.store import JobStore
 from wsi_denoise.settings import load
 from wsi_denoise.system.conditions import Conditions
 
-PATIENCE = 30.0
+PATIENCE = 120.0
 
 
 @pytest.fixture
