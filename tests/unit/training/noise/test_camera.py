@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from support.noise import generator, grey
 from training.data import textures
 from training.noise import camera, codecs, defects, fields, mosaic, sensor
 from training.noise.camera import Camera
@@ -13,18 +14,6 @@ PLAIN = Camera(
     clean=0, white=1, correlated=0, sensor=0, varying=0, stripes=0, impulses=0, compressed=0, compressed_white=0
 )
 """White noise and nothing else."""
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def grey(count: int, side: int = 64) -> torch.Tensor:
-    return torch.full((count, 3, side, side), 128 / 255)
-
-
-def noise_of(noisy: torch.Tensor) -> np.ndarray:
-    return ((noisy - 128 / 255) * 255).numpy()
 
 
 def crops_of(image: np.ndarray, count: int, side: int = 64) -> torch.Tensor:

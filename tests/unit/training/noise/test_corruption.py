@@ -7,20 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from support.noise import generator, grey, noise_of
 from training.noise import corruption
 from training.noise.corruption import Fresh
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def grey(count: int, side: int = 64) -> torch.Tensor:
-    return torch.full((count, 3, side, side), 128 / 255)
-
-
-def noise_of(noisy: torch.Tensor) -> np.ndarray:
-    return ((noisy - 128 / 255) * 255).numpy()
 
 
 @pytest.mark.parametrize("sigma", [5, 25, 50])
