@@ -172,8 +172,7 @@ def _weights(settings: Settings) -> Iterator[Check]:
 
     from wsi_denoise.network import candidates, weights  # noqa: PLC0415
 
-    presets = {settings.model.preset, *(folder.preset for folder in settings.folders)}
-    for name in sorted({name for preset in presets for name in candidates.names(preset)}):
+    for name in sorted({name for preset in settings.presets for name in candidates.names(preset)}):
         try:
             card = weights.card(name)
             good = sha256((weights.folder() / f"{name}.safetensors").read_bytes()).hexdigest() == card.sha256

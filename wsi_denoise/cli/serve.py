@@ -155,7 +155,7 @@ def _load(
         # Only the default is made. A missing folder from the settings may be a share that is not mounted.
         for folder in loaded.settings.intake.inbox:
             _make(folder)
-    for name in {loaded.settings.model.preset, *(folder.preset for folder in loaded.settings.folders)}:
+    for name in loaded.settings.presets:
         candidates.cards(name)
     return loaded
 

@@ -48,7 +48,7 @@ def run(
     from wsi_denoise.jobs.not_run import NotRun
     from wsi_denoise.network import candidates
 
-    for name in {loaded.settings.model.preset, *(folder.preset for folder in loaded.settings.folders)}:
+    for name in loaded.settings.presets:
         candidates.cards(name)
     found = _slides_of(slides, loaded.settings)
     if triage:

@@ -302,6 +302,11 @@ class Settings(BaseModel):
         """SQLAlchemy URL of the job database."""
         return self.jobs.database or f"sqlite:///{self.jobs.state / 'jobs.sqlite'}"
 
+    @property
+    def presets(self) -> frozenset[str]:
+        """Presets that slides may get."""
+        return frozenset({self.model.preset, *(folder.preset for folder in self.folders)})
+
     def preset_for(self, relative: Path) -> str:
         """Return the preset of a slide by its path relative to the inbox; the deepest matching folder wins."""
         matching = [folder for folder in self.folders if relative.is_relative_to(folder.path)]
