@@ -71,7 +71,7 @@ def run(loaded: Loaded, slide: Path | None = None) -> Iterator[Measurement]:
     with tempfile.TemporaryDirectory(prefix="wsi-denoise-bench-") as name:
         folder = Path(name)
         # The speed of a network is measured, on whatever slide.
-        preset = candidates.cards(loaded.settings.model.preset)[0].name
+        preset = candidates.names(loaded.settings.model.preset)[0]
         places = {"jobs.state": folder / "state", "output.folder": folder, "jobs.database": ""}
         settings = loaded.settings.with_values({**places, "model.preset": preset})
         planning = slide or demo.write(folder), "bench", settings, settings.model.preset, folder / "spool"
@@ -238,7 +238,7 @@ def _together(
 def warm(work: SlideWork) -> None:
     """Open the slide, and load and compile the network, in a worker."""
     reader.open_cached(work.path, max_megapixels=work.max_megapixels)
-    denoiser = network.cached(_preset(work), work.plan, worker.callers(), worker.number(), sha256=work.model_sha256)
+    denoiser = worker.denoiser(_preset(work), work.plan, work.model_sha256)
     for number, patches in enumerate(work.plan.sides):
         side, fitted = patches * PATCH + 2 * work.halo, bool(number >= PREPARED and work.plan.fitted)
         denoiser.denoise(np.zeros((1 if fitted else work.plan.batch, side, side, 3), np.uint8), fitted=fitted)

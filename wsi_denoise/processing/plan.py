@@ -133,8 +133,7 @@ def _triage(
     def denoiser(name: str) -> Denoise:
         card = weights.card(name)
         plan = network.choose(settings.compute, card.filters, worker.room())
-        made = network.cached(name, plan, worker.callers(), worker.number(), sha256=card.sha256)
-        return partial(made.denoise, fitted=True)
+        return partial(worker.denoiser(name, plan, card.sha256).denoise, fitted=True)
 
     return triage(read, (width, height), patches, fingerprint, preset, denoiser)
 

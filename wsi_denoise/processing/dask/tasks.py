@@ -66,7 +66,7 @@ def block(work: SlideWork, index: BlockIndex, tissue_of_block: Mask) -> BlockRep
 def _denoiser(work: SlideWork) -> Denoiser | None:
     if work.preset is None:
         return None
-    return network.cached(work.preset, work.plan, worker.callers(), worker.number(), sha256=work.model_sha256)
+    return worker.denoiser(work.preset, work.plan, work.model_sha256)
 
 
 def _reading(slide: Slide, files: tuple[SourceFile, ...]) -> Read:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from distributed import get_worker
 
+from wsi_denoise.network.denoiser import Denoiser, cached
+from wsi_denoise.network.plan import Plan
+
 
 def callers() -> int:
     """Return how many tasks this worker runs at a time. Each may call the network."""
@@ -29,3 +32,13 @@ def number() -> int:
     except ValueError:  # not in a worker
         return 0
     return name if isinstance(name, int) else 0
+
+
+def denoiser(preset: str, plan: Plan, sha256: str) -> Denoiser:
+    """Return this worker's denoiser; see :func:`wsi_denoise.network.denoiser.cached`.
+
+    Raises
+    ------
+    WorkerDiffers
+    """
+    return cached(preset, plan, callers(), number(), sha256=sha256)
