@@ -53,7 +53,8 @@ def run_block(work: SlideWork, block: BlockIndex, tissue: Mask, read: Read, deno
     padded = read_mirrored(read, covered.area, work)
     clock.lap("read")
     if denoiser is None:
-        before, after = unchanged(padded, covered)
+        before = _inside(padded, covered)
+        after = before.copy()
     else:
         before, after = denoise_region(padded, covered, chosen, work.plan.batch, denoiser)
     if work.background == "flatten":
@@ -123,12 +124,11 @@ def _gathered(pixels: Pixels, rows: NDArray[np.intp], columns: NDArray[np.intp])
     return np.asarray(across[rows], np.uint8)
 
 
-def unchanged(padded: Pixels, covered: Cover) -> tuple[Pixels, Pixels]:
-    """Return a region before and after, as :func:`denoise_region`, with every pixel kept."""
+def _inside(padded: Pixels, covered: Cover) -> Pixels:
+    """Return the region from the pixels of its area, without a copy."""
     (width, height), (left, top) = covered.region.size, covered.area.origin
     y, x = covered.region.y.start - top, covered.region.x.start - left
-    before = padded[y : y + height, x : x + width]
-    return before, before.copy()
+    return padded[y : y + height, x : x + width]
 
 
 def denoise_region(
@@ -158,7 +158,8 @@ def denoise_region(
     region, area, halo = covered.region, covered.area, covered.halo
     if halo % STRIDE or region.x.start % PATCH or region.y.start % PATCH:
         raise ValueError(f"region {region} with a halo of {halo} px is off the lattice")
-    before, after = unchanged(padded, covered)
+    before = _inside(padded, covered)
+    after = np.empty_like(before, order="C") if chosen.all() else before.copy()
     for group in _grouped(covered.whole, batch):
         # A partial batch is filled with a repeated window: the network must see few shapes.
         filled = group + group[:1] * (batch - len(group))
