@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from wsi_denoise.network import candidates
 from wsi_denoise.network.candidates import AUTO, CANDIDATES
+from wsi_denoise.processing.block import Read
 from wsi_denoise.processing.values import Mask
 from wsi_denoise.quality.triage import Triage, choose
 from wsi_denoise.slide.base import Pixels
@@ -23,8 +24,6 @@ PATCHES = 64
 MARGIN = STRIDE
 """Pixels around a sampled patch that the network also sees."""
 
-Read = Callable[[int, int, int, int], Pixels]
-"""Reads (x, y, width, height) inside the slide or region, as (height, width, 3) uint8."""
 Denoise = Callable[[Pixels], Pixels]
 """Denoises (n, height, width, 3) uint8; height and width are multiples of 16."""
 
@@ -73,7 +72,7 @@ def removed(windows: Sequence[Pixels], presets: Mapping[str, Denoise]) -> dict[s
     return {name: float(np.median(found)) for name, found in changes.items()}
 
 
-def _change(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> float:
+def _change(before: Pixels, after: Pixels) -> float:
     return math.sqrt(np.square(after.astype(np.float32) - before).mean(dtype=np.float64))
 
 
@@ -89,6 +88,8 @@ def triage(
 
     Parameters
     ----------
+    read : callable
+        See :data:`wsi_denoise.processing.block.Read`; with places inside the slide or region.
     size : (int, int)
         (width, height) px of the slide or region.
     tissue : ndarray of bool
@@ -99,12 +100,12 @@ def triage(
         Returns the denoiser of a preset.
     """
     begun = time.perf_counter()
-    places = sample(tissue, seed)
-    areas = [window(row, column, *size) for row, column in places]
+    areas = [window(row, column, *size) for row, column in sample(tissue, seed)]
     windows = [read(*area) for area in areas if min(area[2:]) > 0]
-    if not windows:
-        return Triage(None, None if preset == AUTO else preset, {}, 0, time.perf_counter() - begun)
-    names = dict.fromkeys(CANDIDATES if preset == AUTO else (*CANDIDATES, preset))
-    found = removed(windows, {name: denoiser(name) for name in names})
-    best = choose(found)
+    found: dict[str, float] = {}
+    best = None
+    if windows:
+        names = dict.fromkeys((*CANDIDATES, *candidates.names(preset)))
+        found = removed(windows, {name: denoiser(name) for name in names})
+        best = choose(found)
     return Triage(best, best if preset == AUTO else preset, found, len(windows), time.perf_counter() - begun)
