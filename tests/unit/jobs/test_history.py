@@ -10,7 +10,7 @@ from wsi_denoise.jobs.states import JobState
 from wsi_denoise.jobs.values import JobQuery
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
-MANY = 12_000
+MANY = 30_000
 
 
 @pytest.fixture
